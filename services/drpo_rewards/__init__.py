@@ -1,0 +1,1 @@
+"""The ranking contract, its client, and the rewards behind it."""
