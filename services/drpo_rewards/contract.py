@@ -1,0 +1,186 @@
+"""The ranking contract: what goes in, what comes out, in plain pydantic.
+
+Every transport (HTTP, gRPC, a Ray Serve handle) speaks these models, and this file imports neither torch nor ray, so
+that a client anywhere can have it. A *group* is one prompt with its K candidate images; a *reward* scores each of
+them; a *mixture* is a weighted set of rewards; *pairs* are (winner, loser) index pairs drawn from the group's order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+MIN_IMAGES = 2
+MAX_IMAGES = 256
+
+Normalize = Literal["zscore", "none", "rank"]
+PairStrategy = Literal["random", "extremes"]
+
+
+class Model(BaseModel):
+    """Base of every contract model: an unknown key is refused, and numbers must be finite."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+class Clause(Model):
+    """One demand of a GenEval spec: at least (include) or fewer than (exclude) `count` objects of a class."""
+
+    class_: str = Field(alias="class", min_length=1, description="Class name as the detector knows it.")
+    count: int = Field(default=1, ge=1, le=100)
+    color: str | None = Field(default=None, description="Colour that at least `count` of the found objects must have.")
+    position: tuple[str, int] | None = Field(
+        default=None,
+        description='Relation and index of an earlier clause: ["left of", 0] wants this left of clause 0\'s objects.',
+    )
+
+
+class GenevalSpec(Model):
+    """What a GenEval prompt asks for, in the JSON of the GenEval benchmark."""
+
+    tag: str = Field(default="", description="Task: single_object, two_object, counting, colors, position, color_attr.")
+    prompt: str = ""
+    include: list[Clause] = Field(min_length=1)
+    exclude: list[Clause] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _positions_point_back(self) -> GenevalSpec:
+        for index, clause in enumerate(self.include):
+            if clause.position is not None and not 0 <= clause.position[1] < index:
+                raise ValueError(
+                    f"include[{index}].position names clause {clause.position[1]}, but only an earlier clause can be "
+                    f"the reference of a position"
+                )
+        for index, clause in enumerate(self.exclude):
+            if clause.color is not None or clause.position is not None:
+                raise ValueError(f"exclude[{index}]: an exclude clause has a class and a count only")
+        return self
+
+    def to_metadata(self) -> dict[str, Any]:
+        """The plain JSON dict that travels as `metadata` of a request."""
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
+class PairOptions(Model):
+    """How many (winner, loser) pairs to draw, how, and from which seed. The same seed draws the same pairs."""
+
+    count: int = Field(ge=1, le=65_536)
+    strategy: PairStrategy = "random"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+class RankOptions(Model):
+    """Everything of a ranking request but the images."""
+
+    prompt: str = Field(min_length=1, max_length=10_000)
+    rewards: dict[str, float] | None = Field(default=None, description="Reward name to weight; excludes `mixture`.")
+    mixture: str | None = Field(default=None, description="A configured mixture; `default` where nothing is named.")
+    normalize: Normalize | None = Field(default=None, description="Default: the mixture's own, `zscore` otherwise.")
+    metadata: dict[str, Any] | None = Field(default=None, description="What rewards need beyond the prompt, as JSON.")
+    pairs: PairOptions | None = None
+    details: bool = Field(default=False, description="Also answer each reward's details of each image.")
+    request_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._:-]{1,128}$")
+
+    @field_validator("rewards")
+    @classmethod
+    def _weights_mean_something(cls, rewards: dict[str, float] | None) -> dict[str, float] | None:
+        if rewards is not None:
+            check_weights(rewards)
+        return rewards
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> RankOptions:
+        if self.rewards is not None and self.mixture is not None:
+            raise ValueError("give either `rewards` (weights of your own) or `mixture` (a configured name), not both")
+        return self
+
+
+class RankRequest(RankOptions):
+    """The JSON body of `POST /v1/rank`: images as base64 (or `data:` URIs) of PNG, JPEG or WebP files."""
+
+    images: list[str] = Field(min_length=MIN_IMAGES, max_length=MAX_IMAGES)
+
+
+class RewardResult(Model):
+    """One reward's raw scores of the group's images, in the order in which the images were sent."""
+
+    scores: list[float]
+    weight: float = Field(description="Its share of the mixture, after normalising the weights to sum 1.")
+    version: str
+    details: list[dict[str, Any] | None] | None = None
+
+
+class RankResponse(Model):
+    """A ranked group. Indices are positions in the request's images; `order[0]` is the best one."""
+
+    request_id: str
+    combined: list[float]
+    order: list[int] = Field(description="Indices, best first; ties keep the order of the request.")
+    ranks: list[int] = Field(description="Rank of each image, 0 is best; equal scores share the smaller rank.")
+    pairs: list[tuple[int, int]] = Field(default_factory=list, description="(winner, loser) indices.")
+    all_tied: bool = Field(description="Every combined score is the same, so nothing is preferred.")
+    normalize: Normalize = "zscore"
+    rewards: dict[str, RewardResult]
+    timings_ms: dict[str, float] = Field(default_factory=dict)
+
+
+class ModelInfo(Model):
+    """What `GET /v1/models` says of one reward or mixture."""
+
+    name: str
+    kind: Literal["reward", "mixture"] = "reward"
+    description: str = ""
+    version: str = ""
+    range: tuple[float, float] | None = Field(default=None, description="Lowest and highest score, where bounded.")
+    higher_is_better: bool = True
+    needs_metadata: bool = False
+    weights: dict[str, float] | None = Field(default=None, description="A mixture's rewards.")
+    normalize: Normalize | None = Field(default=None, description="A mixture's normalisation.")
+
+
+class ModelList(Model):
+    """Body of `GET /v1/models`."""
+
+    models: list[ModelInfo]
+
+
+class RewardReadiness(Model):
+    """Whether a reward could really score an image just now."""
+
+    ready: bool
+    message: str = ""
+    milliseconds: float = 0.0
+
+
+class Readiness(Model):
+    """Body of `GET /health/ready`: ready when every reward is."""
+
+    ready: bool
+    rewards: dict[str, RewardReadiness]
+
+
+class Problem(BaseModel):
+    """An error over HTTP (RFC 9457, `application/problem+json`) with this service's own members after `instance`."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    code: str
+    request_id: str | None = None
+    reward: str | None = None
+    field: str | None = None
+    retry_after_s: float | None = None
+
+
+def check_weights(weights: dict[str, float]) -> None:
+    """Raise ValueError unless `weights` names a reward and holds finite weights of which not all are 0."""
+    if not weights:
+        raise ValueError("name at least one reward")
+    for name, weight in weights.items():
+        if not abs(weight) < float("inf"):  # also catches NaN
+            raise ValueError(f"the weight of {name!r} is {weight}; weights must be finite numbers")
+    if all(weight == 0 for weight in weights.values()):
+        raise ValueError("all weights are 0, so nothing would be ranked")

@@ -1,0 +1,183 @@
+"""Every error of this package. One base, each also a matching built-in, all picklable (they cross Ray).
+
+An error carries a stable `code`, the HTTP status and the gRPC status that it travels as, and whether the same call
+may succeed later (`retryable`). The same class comes out at the client whichever transport brought it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class RewardsError(Exception):
+    """Base of all. `reward` names the reward at fault, `field` the part of the request, where there is one."""
+
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+    http_status: ClassVar[int] = 500
+    grpc_status: ClassVar[str] = "INTERNAL"  # a name of grpc.StatusCode; grpc itself is imported where it is used
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reward: str | None = None,
+        field: str | None = None,
+        retry_after_s: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reward = reward
+        self.field = field
+        self.retry_after_s = retry_after_s
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle by positional arguments; the keyword ones travel as state.
+        return (type(self), (self.message,), self.__dict__)
+
+
+class ConfigError(RewardsError, ValueError):
+    """A service configuration that cannot work; says which key and what to write instead."""
+
+    code = "bad_config"
+    title = "Configuration error"
+
+
+class InvalidRequestError(RewardsError, ValueError):
+    """The request itself is wrong; sending it again cannot help."""
+
+    code = "invalid_request"
+    title = "The request is not valid"
+    http_status = 422
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class InvalidImageError(InvalidRequestError):
+    """One of the images cannot be used; `field` says which one, e.g. `images[3]`."""
+
+    code = "invalid_image"
+    title = "An image cannot be used"
+
+
+class UnknownRewardError(InvalidRequestError, LookupError):
+    """A reward or mixture that this service does not have."""
+
+    code = "unknown_reward"
+    title = "Unknown reward or mixture"
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+
+
+class RequestTooLargeError(InvalidRequestError):
+    """The request's body is over the service's limit."""
+
+    code = "too_large"
+    title = "The request is too large"
+    http_status = 413
+
+
+class UnsupportedContentError(InvalidRequestError, TypeError):
+    """A content type that the endpoint does not take."""
+
+    code = "unsupported_content_type"
+    title = "Unsupported content type"
+    http_status = 415
+
+
+class AuthenticationError(RewardsError, PermissionError):
+    """No API key, or one that the service does not know."""
+
+    code = "unauthenticated"
+    title = "An API key is needed"
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+
+
+class RewardError(RewardsError, RuntimeError):
+    """A reward failed, or gave what is not a score. A failure is never a score: the request fails and names it."""
+
+    code = "reward_failed"
+    title = "A reward failed"
+    http_status = 502
+    grpc_status = "INTERNAL"
+
+
+class RewardUnavailableError(RewardError):
+    """The reward's replicas died while it scored, and the gateway's own retries were used up."""
+
+    code = "reward_unavailable"
+    title = "A reward is not available"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    retryable = True
+
+
+class RewardTimeoutError(RewardError, TimeoutError):
+    """The reward did not answer within its own deadline."""
+
+    code = "reward_timeout"
+    title = "A reward missed its deadline"
+    http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"
+
+
+class OverloadedError(RewardsError, RuntimeError):
+    """A bounded queue is full. `retry_after_s` says when to come back."""
+
+    code = "overloaded"
+    title = "Too many requests"
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    retryable = True
+
+
+class ServiceUnavailableError(RewardsError, ConnectionError):
+    """The service could not be reached, or went away during the call."""
+
+    code = "unavailable"
+    title = "The service is not available"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    retryable = True
+
+
+class RankingTimeoutError(RewardsError, TimeoutError):
+    """The client's own deadline passed before an answer came."""
+
+    code = "timeout"
+    title = "The deadline passed"
+    http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"
+
+
+class InternalError(RewardsError, RuntimeError):
+    """Something unforeseen; the service's log has it under the request id."""
+
+
+def _subclasses(cls: type[RewardsError]) -> list[type[RewardsError]]:
+    return [cls, *(found for child in cls.__subclasses__() for found in _subclasses(child))]
+
+
+BY_CODE: dict[str, type[RewardsError]] = {cls.code: cls for cls in reversed(_subclasses(RewardsError))} | {
+    "internal": InternalError
+}
+
+
+def from_code(
+    code: str,
+    message: str,
+    *,
+    reward: str | None = None,
+    field: str | None = None,
+    retry_after_s: float | None = None,
+    request_id: str | None = None,
+) -> RewardsError:
+    """The error that travelled as `code`; an unknown code (a newer service) becomes `InternalError`."""
+    cls = BY_CODE.get(code, InternalError)
+    return cls(message, reward=reward, field=field, retry_after_s=retry_after_s, request_id=request_id)
