@@ -1,0 +1,1 @@
+"""`shapes`: the embedded world of coloured shapes, and the small one-step generator that draws it."""

@@ -1,0 +1,55 @@
+"""Captioned pictures of the world, a share of which carry the wrong caption."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from drpo.shapes.prompts import TASKS, ShapesPrompt, prompts
+from drpo.shapes.world import render, sample_scene
+
+CAPTION_NOISE = 0.1
+"""Share of the training pictures that were drawn from another prompt's specification, as web captions are wrong."""
+
+_TASK_WEIGHTS = {
+    "single_object": 1.0,
+    "two_object": 1.5,
+    "counting": 1.5,
+    "colors": 1.0,
+    "position": 2.0,
+    "color_attr": 2.5,
+}
+
+
+@cache
+def train_prompts() -> list[ShapesPrompt]:
+    return prompts("train")
+
+
+@cache
+def _by_task() -> dict[str, list[int]]:
+    return {task: [i for i, record in enumerate(train_prompts()) if record.task == task] for task in TASKS}
+
+
+def draw_prompts(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices into `train_prompts()`, the tasks drawn by their weights: `(count,)`."""
+    weights = np.array([_TASK_WEIGHTS[task] for task in TASKS])
+    tasks = rng.choice(len(TASKS), size=count, p=weights / weights.sum())
+    return np.array([rng.choice(_by_task()[TASKS[task]]) for task in tasks])
+
+
+def draw_pictures(indices: NDArray[np.int64], rng: np.random.Generator, noise: float = 0.0) -> Tensor:
+    """One picture for each prompt: `(N, 3, 64, 64)` float32 in [-1, 1].
+
+    Args:
+        noise: share of the pictures that are drawn from another prompt at random.
+    """
+    wrong = rng.random(len(indices)) < noise
+    shown = np.where(wrong, draw_prompts(len(indices), rng), indices)
+    records = train_prompts()
+    pictures = np.stack([render(sample_scene(records[i].metadata, rng), rng) for i in shown])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)

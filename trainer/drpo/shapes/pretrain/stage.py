@@ -1,0 +1,98 @@
+"""One stage of the pretraining: a resumable, seeded training loop with a warm-up, cosine decay and weight averaging.
+
+Every random draw of a step comes from `(seed, stage, step)`, so a stage that was interrupted and resumed draws what an
+uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+
+class StepRandom:
+    """The random sources of one step of one stage: `.numpy` and `.torch`."""
+
+    def __init__(self, seed: int, stage: str, step: int):
+        key = [seed, zlib.crc32(stage.encode()), step]
+        self.numpy = np.random.default_rng(key)
+        self.torch = torch.Generator().manual_seed(int(self.numpy.integers(2**63)))
+
+
+def fit(
+    name: str,
+    model: nn.Module,
+    loss_of: Callable[[StepRandom], Tensor],
+    folder: Path,
+    *,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    weight_decay: float = 0.01,
+    warmup: int = 100,
+    average: float | None = None,
+    save_every: int = 200,
+) -> None:
+    """Trains `model` in place for `steps` steps of AdamW and leaves it with its averaged weights, if `average` is given.
+
+    Args:
+        loss_of: computes the scalar loss of one step from its random sources.
+        folder: where `NAME.pt` is kept; a run that finds it goes on from it.
+        average: decay of the exponential moving average of the weights (shorter while the run is young).
+    """
+    state_file = folder / f"{name}.pt"
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+    averaged = [p.detach().clone() for p in parameters]
+    start = 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        start = state["step"]
+        model.load_state_dict(state["model"])
+        averaged = state["averaged"]
+        if start < steps:
+            optimizer.load_state_dict(state["optimizer"])
+
+    def save(step: int) -> None:
+        state = {"step": step, "model": model.state_dict(), "averaged": averaged, "optimizer": optimizer.state_dict()}
+        torch.save(state, state_file.with_suffix(".tmp"))
+        os.replace(state_file.with_suffix(".tmp"), state_file)
+
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}")) as bar:
+        task = bar.add_task(name, total=steps, completed=start, loss="-")
+        model.train()
+        for step in range(start, steps):
+            rate = learning_rate * min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * _cosine(step / steps))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = loss_of(StepRandom(seed, name, step))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            if average is not None:
+                decay = min(average, (1 + step) / (10 + step))
+                torch._foreach_lerp_(averaged, [p.detach() for p in parameters], 1 - decay)
+            if step % 10 == 0:
+                bar.update(task, completed=step + 1, loss=f"{loss.item():.4f}")
+            if (step + 1) % save_every == 0 or step + 1 == steps:
+                save(step + 1)
+        bar.update(task, completed=steps)
+    if average is not None:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, averaged, strict=True):
+                parameter.copy_(value)
+    model.eval()
+
+
+def _cosine(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * progress))

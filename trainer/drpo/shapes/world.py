@@ -1,0 +1,169 @@
+"""The world of `shapes`: which pictures exist, and how one is drawn.
+
+A scene is one to five coloured shapes on a light background, drawn with anti-aliasing at 64 x 64 pixels. Scenes are
+drawn at random from a GenEval specification (`{"tag", "include": [{"class", "count", "color"?, "position"?}]}`), and
+whatever the specification leaves open (places, sizes, unnamed colours, background) is random.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+SIZE = 64
+"""Side of a picture in pixels."""
+
+SHAPES = ("circle", "square", "triangle", "star", "ring", "moon", "heart", "bar")
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 38, 40),
+    "orange": (245, 134, 24),
+    "yellow": (246, 214, 36),
+    "green": (40, 156, 62),
+    "blue": (36, 88, 206),
+    "purple": (128, 52, 168),
+    "pink": (246, 138, 186),
+    "black": (28, 28, 32),
+}
+
+RELATIONS = ("left of", "right of", "above", "below")
+
+MAX_COUNT = 5
+
+_SUPERSAMPLING = 4
+_JITTER = 10  # of an object's colour, per channel, in 0..255
+_DIAMETERS = {1: (24, 32), 2: (21, 26), 3: (16, 19), 4: (16, 18), 5: (15, 18)}  # pixels, by objects in the scene
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object: its name, its colour's name, its centre and its diameter in pixels."""
+
+    name: str
+    color: str
+    x: float
+    y: float
+    diameter: float
+
+
+def sample_scene(metadata: dict, rng: np.random.Generator) -> list[Shape]:
+    """Draws a scene that fulfils a GenEval specification.
+
+    Raises:
+        ValueError: if the specification asks for more objects than `MAX_COUNT`, or for a shape that does not exist.
+    """
+    names: list[tuple[str, str]] = []
+    for clause in metadata["include"]:
+        if clause["class"] not in SHAPES:
+            raise ValueError(f"there is no shape {clause['class']!r}: the world has {', '.join(SHAPES)}")
+        color = clause.get("color") or rng.choice(list(COLORS))
+        names += [(clause["class"], str(color))] * clause.get("count", 1)
+    if len(names) > MAX_COUNT:
+        raise ValueError(f"{len(names)} objects were asked for: a scene holds at most {MAX_COUNT}")
+    relation = next((c["position"][0] for c in metadata["include"] if c.get("position")), None)
+    centres = _centres(len(names), relation, rng)
+    low, high = _DIAMETERS[len(names)]
+    return [
+        Shape(name, color, x, y, float(rng.uniform(low, high)))
+        for (name, color), (x, y) in zip(names, centres, strict=True)
+    ]
+
+
+def _centres(count: int, relation: str | None, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Places `count` objects so that none touch. `relation` is that of the second object to the first."""
+    middle = SIZE / 2
+    if count == 1:
+        return [(middle + rng.uniform(-12, 12), middle + rng.uniform(-12, 12))]
+    if count == 2:
+        relation = relation or str(rng.choice(RELATIONS))
+        half = rng.uniform(14, 17)
+        first, second = (half, -half) if relation in ("left of", "above") else (-half, half)
+        across = rng.uniform(-8, 8, size=2)
+        if relation in ("left of", "right of"):
+            return [(middle + first, middle + across[0]), (middle + second, middle + across[1])]
+        return [(middle + across[0], middle + first), (middle + across[1], middle + second)]
+    cells = rng.choice(9, size=count, replace=False)
+    pitch = 21.0
+    return [
+        (
+            middle + (int(cell) % 3 - 1) * pitch + rng.uniform(-1, 1),
+            middle + (int(cell) // 3 - 1) * pitch + rng.uniform(-1, 1),
+        )
+        for cell in cells
+    ]
+
+
+def render(scene: list[Shape], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draws a scene: `(64, 64, 3)` uint8, RGB."""
+    image = Image.fromarray(_background(rng)).resize((SIZE * _SUPERSAMPLING,) * 2, Image.Resampling.NEAREST)
+    draw = ImageDraw.Draw(image)
+    for shape in scene:
+        jitter = rng.integers(-_JITTER, _JITTER + 1, size=3)
+        color = np.clip(np.array(COLORS[shape.color]) + jitter, 0, 255)
+        _draw(draw, shape, (int(color[0]), int(color[1]), int(color[2])))
+    return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX))
+
+
+def _background(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A light tint with a slight vertical gradient."""
+    tint = rng.uniform(232, 248) + rng.uniform(-5, 5, size=3)
+    slope = rng.uniform(-6, 6) * np.linspace(-1, 1, SIZE)
+    rows = np.clip(tint[None, :] + slope[:, None], 0, 255)
+    return np.repeat(rows[:, None, :], SIZE, axis=1).astype(np.uint8)
+
+
+def mask(name: str, side: int = 48) -> NDArray[np.bool_]:
+    """The outline of one shape, filled, cut to its bounding box and stretched to `(side, side)`."""
+    canvas = Image.new("L", (256, 256), 0)
+    _draw_at(ImageDraw.Draw(canvas), name, 128.0, 128.0, 100.0, 255)
+    box = canvas.getbbox()
+    assert box is not None
+    return np.asarray(canvas.crop(box).resize((side, side), Image.Resampling.BOX)) > 127
+
+
+def _draw(draw: ImageDraw.ImageDraw, shape: Shape, fill: tuple[int, int, int]) -> None:
+    scale = _SUPERSAMPLING
+    _draw_at(draw, shape.name, shape.x * scale, shape.y * scale, shape.diameter / 2 * scale, fill)
+
+
+def _draw_at(
+    draw: ImageDraw.ImageDraw, name: str, x: float, y: float, r: float, fill: int | tuple[int, int, int]
+) -> None:
+    draw.polygon([(x + r * u, y + r * v) for u, v in _outline(name)], fill=fill)
+
+
+def _arc(cx: float, cy: float, r: float, start: float, stop: float, n: int = 40) -> list[tuple[float, float]]:
+    """Points on an arc; angles in degrees, clockwise from the right as y grows downward."""
+    return [
+        (cx + r * math.cos(a), cy + r * math.sin(a)) for a in np.linspace(math.radians(start), math.radians(stop), n)
+    ]
+
+
+def _outline(name: str) -> list[tuple[float, float]]:
+    """The polygon of a shape in the unit square [-1, 1]^2, y downward."""
+    if name == "circle":
+        return _arc(0, 0, 1, 0, 360)
+    if name == "square":
+        return [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)]
+    if name == "triangle":
+        return [(0, -0.95), (1, 0.9), (-1, 0.9)]
+    if name == "star":
+        points = []
+        for k in range(10):
+            radius = 1.08 if k % 2 == 0 else 0.45
+            angle = math.radians(-90 + 36 * k)
+            points.append((radius * math.cos(angle), radius * math.sin(angle)))
+        return points
+    if name == "ring":  # one polygon: round the outside, across the seam, and back round the hole
+        return _arc(0, 0, 1, 0, 360) + _arc(0, 0, 0.52, 360, 0)
+    if name == "moon":  # a crescent, open to the right
+        return _arc(0, 0, 1, 55, 305) + _arc(0.5, 0, 0.82, 273, 87)
+    if name == "heart":
+        return _arc(0.48, -0.38, 0.52, 205, 380, 24) + [(0, 0.98)] + _arc(-0.48, -0.38, 0.52, 160, 335, 24)
+    if name == "bar":  # a lying rectangle
+        return [(-1, -0.36), (1, -0.36), (1, 0.36), (-1, 0.36)]
+    raise ValueError(f"there is no shape {name!r}: the world has {', '.join(SHAPES)}")
