@@ -1,0 +1,54 @@
+"""Token features from a spatial map: every location, global and patch-wise means and deviations.
+
+These are the statistics that "Generative Modeling via Drifting" (Deng et al., 2026, appendix on feature extraction)
+takes of each layer of its latent-MAE, under the same names: `layer2`, `layer2_mean`, `layer2_std`, `layer2_mean_4`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from drpo.errors import ShapeError
+
+PATCH_SIZES = (2, 4)
+_VARIANCE_FLOOR = 1e-6  # added under the root, so that the deviation of a constant map has a finite gradient
+
+
+def tokens_of(map_NChw: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, h*w, C): one token per location."""
+    return map_NChw.flatten(2).transpose(1, 2)
+
+
+def patches_of(map_NChw: Tensor, size: int) -> Tensor:
+    """(N, C, h, w) -> (N, patches, size*size, C), square patches in raster order. ShapeError if they do not fit."""
+    n, c, h, w = map_NChw.shape
+    if size < 1 or h % size or w % size:
+        raise ShapeError(f"a feature map of {h}x{w} does not divide into patches of {size}x{size}")
+    blocks = map_NChw.reshape(n, c, h // size, size, w // size, size)
+    return blocks.permute(0, 2, 4, 3, 5, 1).reshape(n, (h // size) * (w // size), size * size, c)
+
+
+def deviation(values: Tensor, dim: int) -> Tensor:
+    """Population standard deviation along `dim` in float32, smooth at zero."""
+    values = values.float()
+    variance = (values - values.mean(dim=dim, keepdim=True)).square().mean(dim=dim)
+    return torch.sqrt(variance + _VARIANCE_FLOOR)
+
+
+def statistic_names(layer: str, height: int, width: int) -> list[str]:
+    """The default keys of a map of this size. Patches as large as the map only repeat the global ones: left out."""
+    names = [layer, f"{layer}_mean", f"{layer}_std"]
+    for size in PATCH_SIZES:
+        if height % size == 0 and width % size == 0 and (height, width) != (size, size):
+            names += [f"{layer}_mean_{size}", f"{layer}_std_{size}"]
+    return names
+
+
+def statistic(map_NChw: Tensor, suffix: str) -> Tensor:
+    """One statistic of a map as (N, T, C). `suffix` is "", "mean", "std", "mean_<size>" or "std_<size>"."""
+    if not suffix:
+        return tokens_of(map_NChw)
+    kind, _, size = suffix.partition("_")
+    groups_NTSC = patches_of(map_NChw, int(size)) if size else tokens_of(map_NChw).unsqueeze(1)
+    return groups_NTSC.mean(dim=2) if kind == "mean" else deviation(groups_NTSC, dim=2).to(map_NChw.dtype)
