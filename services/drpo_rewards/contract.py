@@ -7,9 +7,13 @@ them; a *mixture* is a weighted set of rewards; *pairs* are (winner, loser) inde
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from drpo_rewards.errors import InvalidRequestError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 MIN_IMAGES = 2
 MAX_IMAGES = 256
@@ -184,3 +188,15 @@ def check_weights(weights: dict[str, float]) -> None:
             raise ValueError(f"the weight of {name!r} is {weight}; weights must be finite numbers")
     if all(weight == 0 for weight in weights.values()):
         raise ValueError("all weights are 0, so nothing would be ranked")
+
+
+def parse(model: type[ModelT], data: Any) -> ModelT:
+    """Validate a dict (or JSON bytes) as `model`; what is wrong becomes an InvalidRequestError naming the field."""
+    try:
+        return model.model_validate_json(data) if isinstance(data, bytes | str) else model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or None
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        where = f"`{field}`: " if field else ""
+        raise InvalidRequestError(f"{where}{first['msg']}{more}", field=field) from None

@@ -1,0 +1,38 @@
+"""The catalogue of rewards. A new reward is a new file and one line here; nothing is imported until it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from drpo_rewards.errors import ConfigError
+from drpo_rewards.rewards.base import Reward
+
+CATALOGUE: dict[str, str] = {
+    "geneval": "drpo_rewards.rewards.geneval.reward:GenevalReward",
+}
+
+
+def load_class(kind: str) -> type:
+    """The class behind a catalogue name, or behind `package.module:Class` for a reward of one's own."""
+    path = CATALOGUE.get(kind, kind)
+    module_name, colon, class_name = path.partition(":")
+    if not colon:
+        known = ", ".join(sorted(CATALOGUE))
+        raise ConfigError(f"no reward {kind!r}; known are {known}, and your own is written as package.module:Class")
+    try:
+        return getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot load reward {kind!r}: {error}") from error
+
+
+def create(kind: str, options: dict[str, Any]) -> Reward:
+    """Build a reward with its options; raises ConfigError where they do not fit it."""
+    cls = load_class(kind)
+    try:
+        reward = cls(**options)
+    except TypeError as error:
+        raise ConfigError(f"reward {kind!r} cannot be built from options {options}: {error}") from error
+    if not isinstance(reward, Reward):
+        raise ConfigError(f"reward {kind!r} needs a `version` and a method `score(items)`")
+    return reward

@@ -1,0 +1,59 @@
+"""Write the gRPC stubs of protos/ into services/drpo_rewards/v1, or with --check fail when they are stale.
+
+    python protos/generate.py            # write
+    python protos/generate.py --check    # for CI: exit 1 and name the stale files
+
+Needs the `dev` extra (grpcio-tools), whose pin decides the version of the generated code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "protos" / "drpo" / "rewards" / "v1"
+TARGET = ROOT / "services" / "drpo_rewards" / "v1"
+PACKAGE = "drpo_rewards/v1"
+
+
+def generate(folder: Path) -> list[Path]:
+    """Run protoc on every proto; the files land in folder/drpo_rewards/v1. Returns them."""
+    import grpc_tools
+    from grpc_tools import protoc
+
+    includes = Path(grpc_tools.__file__).parent / "_proto"
+    protos = [f"{PACKAGE}/{path.name}" for path in sorted(SOURCE.glob("*.proto"))]
+    # The virtual path makes the generated modules import each other as drpo_rewards.v1.*, where they really lie.
+    arguments = [f"-I{PACKAGE}={SOURCE}", f"-I{includes}"]
+    arguments += [f"--python_out={folder}", f"--pyi_out={folder}", f"--grpc_python_out={folder}"]
+    if protoc.main(["protoc", *arguments, *protos]) != 0:
+        raise SystemExit("protoc failed; see its messages above")
+    return sorted((folder / PACKAGE).glob("*_pb2*.py*"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the committed stubs instead of writing")
+    check = parser.parse_args().check
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = {path.name: path.read_bytes() for path in generate(Path(folder))}
+    committed = {path.name: path.read_bytes() for path in TARGET.glob("*_pb2*.py*")}
+    stale = sorted(name for name in fresh.keys() | committed.keys() if fresh.get(name) != committed.get(name))
+    if check:
+        for name in stale:
+            print(f"stale: {(TARGET / name).relative_to(ROOT)} (run `python protos/generate.py`)", file=sys.stderr)
+        return 1 if stale else 0
+    TARGET.mkdir(exist_ok=True)
+    for name in committed.keys() - fresh.keys():
+        (TARGET / name).unlink()
+    for name, content in fresh.items():
+        (TARGET / name).write_bytes(content)
+    print(f"{len(fresh)} stubs in {TARGET.relative_to(ROOT)}, {len(stale)} changed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

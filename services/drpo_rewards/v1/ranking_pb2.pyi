@@ -1,0 +1,219 @@
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Normalize(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NORMALIZE_UNSPECIFIED: _ClassVar[Normalize]
+    NORMALIZE_ZSCORE: _ClassVar[Normalize]
+    NORMALIZE_NONE: _ClassVar[Normalize]
+    NORMALIZE_RANK: _ClassVar[Normalize]
+NORMALIZE_UNSPECIFIED: Normalize
+NORMALIZE_ZSCORE: Normalize
+NORMALIZE_NONE: Normalize
+NORMALIZE_RANK: Normalize
+
+class Image(_message.Message):
+    __slots__ = ("encoded", "rgb8")
+    ENCODED_FIELD_NUMBER: _ClassVar[int]
+    RGB8_FIELD_NUMBER: _ClassVar[int]
+    encoded: bytes
+    rgb8: Rgb8
+    def __init__(self, encoded: _Optional[bytes] = ..., rgb8: _Optional[_Union[Rgb8, _Mapping]] = ...) -> None: ...
+
+class Rgb8(_message.Message):
+    __slots__ = ("width", "height", "data")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    data: bytes
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class PairOptions(_message.Message):
+    __slots__ = ("count", "strategy", "seed")
+    class Strategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STRATEGY_UNSPECIFIED: _ClassVar[PairOptions.Strategy]
+        STRATEGY_RANDOM: _ClassVar[PairOptions.Strategy]
+        STRATEGY_EXTREMES: _ClassVar[PairOptions.Strategy]
+    STRATEGY_UNSPECIFIED: PairOptions.Strategy
+    STRATEGY_RANDOM: PairOptions.Strategy
+    STRATEGY_EXTREMES: PairOptions.Strategy
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    strategy: PairOptions.Strategy
+    seed: int
+    def __init__(self, count: _Optional[int] = ..., strategy: _Optional[_Union[PairOptions.Strategy, str]] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class RankRequest(_message.Message):
+    __slots__ = ("prompt", "images", "rewards", "mixture", "normalize", "metadata", "pairs", "details", "request_id")
+    class RewardsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    MIXTURE_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    prompt: str
+    images: _containers.RepeatedCompositeFieldContainer[Image]
+    rewards: _containers.ScalarMap[str, float]
+    mixture: str
+    normalize: Normalize
+    metadata: _struct_pb2.Struct
+    pairs: PairOptions
+    details: bool
+    request_id: str
+    def __init__(self, prompt: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., rewards: _Optional[_Mapping[str, float]] = ..., mixture: _Optional[str] = ..., normalize: _Optional[_Union[Normalize, str]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., pairs: _Optional[_Union[PairOptions, _Mapping]] = ..., details: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class RewardResult(_message.Message):
+    __slots__ = ("scores", "weight", "version", "details")
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    weight: float
+    version: str
+    details: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
+    def __init__(self, scores: _Optional[_Iterable[float]] = ..., weight: _Optional[float] = ..., version: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ...) -> None: ...
+
+class Pair(_message.Message):
+    __slots__ = ("winner", "loser")
+    WINNER_FIELD_NUMBER: _ClassVar[int]
+    LOSER_FIELD_NUMBER: _ClassVar[int]
+    winner: int
+    loser: int
+    def __init__(self, winner: _Optional[int] = ..., loser: _Optional[int] = ...) -> None: ...
+
+class RankResponse(_message.Message):
+    __slots__ = ("request_id", "combined", "order", "ranks", "pairs", "all_tied", "normalize", "rewards", "timings_ms")
+    class RewardsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: RewardResult
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[RewardResult, _Mapping]] = ...) -> None: ...
+    class TimingsMsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    COMBINED_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    ALL_TIED_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    combined: _containers.RepeatedScalarFieldContainer[float]
+    order: _containers.RepeatedScalarFieldContainer[int]
+    ranks: _containers.RepeatedScalarFieldContainer[int]
+    pairs: _containers.RepeatedCompositeFieldContainer[Pair]
+    all_tied: bool
+    normalize: Normalize
+    rewards: _containers.MessageMap[str, RewardResult]
+    timings_ms: _containers.ScalarMap[str, float]
+    def __init__(self, request_id: _Optional[str] = ..., combined: _Optional[_Iterable[float]] = ..., order: _Optional[_Iterable[int]] = ..., ranks: _Optional[_Iterable[int]] = ..., pairs: _Optional[_Iterable[_Union[Pair, _Mapping]]] = ..., all_tied: _Optional[bool] = ..., normalize: _Optional[_Union[Normalize, str]] = ..., rewards: _Optional[_Mapping[str, RewardResult]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "kind", "description", "version", "lowest", "highest", "higher_is_better", "needs_metadata", "weights", "normalize")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Model.Kind]
+        KIND_REWARD: _ClassVar[Model.Kind]
+        KIND_MIXTURE: _ClassVar[Model.Kind]
+    KIND_UNSPECIFIED: Model.Kind
+    KIND_REWARD: Model.Kind
+    KIND_MIXTURE: Model.Kind
+    class WeightsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LOWEST_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_FIELD_NUMBER: _ClassVar[int]
+    HIGHER_IS_BETTER_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_METADATA_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: Model.Kind
+    description: str
+    version: str
+    lowest: float
+    highest: float
+    higher_is_better: bool
+    needs_metadata: bool
+    weights: _containers.ScalarMap[str, float]
+    normalize: Normalize
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., lowest: _Optional[float] = ..., highest: _Optional[float] = ..., higher_is_better: _Optional[bool] = ..., needs_metadata: _Optional[bool] = ..., weights: _Optional[_Mapping[str, float]] = ..., normalize: _Optional[_Union[Normalize, str]] = ...) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+
+class ReadyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RewardReadiness(_message.Message):
+    __slots__ = ("ready", "message", "milliseconds")
+    READY_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    ready: bool
+    message: str
+    milliseconds: float
+    def __init__(self, ready: _Optional[bool] = ..., message: _Optional[str] = ..., milliseconds: _Optional[float] = ...) -> None: ...
+
+class ReadyResponse(_message.Message):
+    __slots__ = ("ready", "rewards")
+    class RewardsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: RewardReadiness
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[RewardReadiness, _Mapping]] = ...) -> None: ...
+    READY_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    ready: bool
+    rewards: _containers.MessageMap[str, RewardReadiness]
+    def __init__(self, ready: _Optional[bool] = ..., rewards: _Optional[_Mapping[str, RewardReadiness]] = ...) -> None: ...
