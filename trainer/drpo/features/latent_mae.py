@@ -230,8 +230,8 @@ class LatentMAE(nn.Module):
     def features(self, latents_NChw: Tensor, keys: tuple[str, ...] | None = None) -> dict[str, Tensor]:
         """Multi-layer features of unmasked latents as {key: (N, T, D)}, in the order of `keys`.
 
-        A key is a layer (`layer2`: a token a location), its global statistics (`layer2_mean`, `layer2_std`: one token) or
-        its patch statistics (`layer2_mean_4`: a token per 4x4 patch). None means all of `feature_keys`.
+        A key is a layer (`layer2`: every location), its global statistics (`layer2_mean`, `layer2_std`: one token)
+        or patch statistics (`layer2_mean_4`: a token per 4x4 patch). None means all of `feature_keys`.
         """
         if latents_NChw.ndim != 4 or latents_NChw.shape[1] != self.config.in_channels:
             raise ShapeError(
