@@ -1,0 +1,68 @@
+"""From settings to objects: the one place where a run's parts are put together, for training, sampling and evaluation alike."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from drpo.config import Config
+from drpo.training.ranking import RankWith
+
+
+def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -> Any:
+    """The one-step generator, with a fresh adapter where `lora`. Its random start comes from torch's global generator."""
+    import torch
+
+    from drpo.generator import LoraSettings, OneStepGenerator
+
+    settings = config.model
+    return OneStepGenerator.load(
+        shapes_asset(settings.generator, "generator"),
+        device=device,
+        dtype=getattr(torch, settings.dtype),
+        lora=LoraSettings(**config.lora.model_dump()) if lora else None,
+    )
+
+
+def build_feature_map(config: Config, *, device: str = "cpu") -> Any:
+    """The frozen feature map."""
+    from drpo.features import load_feature_map
+
+    settings = config.features
+    path = shapes_asset(settings.path, "feature_map") if settings.path else None
+    feature_map = load_feature_map(settings.name, path, **settings.options)
+    return feature_map.to(device) if hasattr(feature_map, "to") else feature_map
+
+
+def build_objective(config: Config) -> Any:
+    """The objective with its settings checked."""
+    from drpo.objectives import load_objective
+
+    return load_objective(config.objective.name, config.objective.settings)
+
+
+def build_ranker(config: Config) -> RankWith:
+    """A client of the ranking service at `rewards.address`, with the run's choice of rewards."""
+    from drpo_rewards.client import AsyncRankingClient
+
+    rewards = config.rewards
+    assert rewards.address is not None, "the caller starts the service or names one"
+    client = AsyncRankingClient(
+        rewards.address,
+        api_key=os.environ.get(rewards.api_key_env) if rewards.api_key_env else None,
+        timeout_s=rewards.timeout_s,
+        max_in_flight=max(8, config.training.groups_in_flight),
+        retries=rewards.retries,
+    )
+    return RankWith(
+        client, rewards=rewards.weights, mixture=rewards.mixture, normalize=rewards.normalize, details=rewards.details
+    )
+
+
+def shapes_asset(path: str, kind: str) -> str:
+    """The path itself, but for "shapes", which is the embedded generator or feature map."""
+    if path != "shapes":
+        return path
+    from drpo.shapes import assets
+
+    return str(assets.generator_path() if kind == "generator" else assets.feature_map_path())

@@ -1,0 +1,97 @@
+"""Checkpoints: everything that the next step depends on, written so that a kill at any moment leaves a whole one.
+
+checkpoints/step-000050/state.pt    adapter, optimizer, schedule, step, random state of every worker, seconds trained
+checkpoints/step-000050/adapter/    the adapter alone, as stock diffusers loads it
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from drpo.errors import ModelLoadError
+
+_NAME = "step-{:06d}"
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any], generator: Any, *, keep: int) -> Path:
+    """Writes the checkpoint of `state["step"]` under `folder` and removes all but the newest `keep`.
+
+    The folder of a checkpoint appears under its name in one rename, when all of it is on the disk.
+    """
+    target = folder / _NAME.format(state["step"])
+    partial = folder / f".partial-{target.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    generator.save_adapter(partial / "adapter")
+    with (partial / "state.pt").open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    if target.exists():  # a step that ran again after a worker was lost; it says the same
+        shutil.rmtree(target)
+    partial.rename(target)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints under a folder, oldest step first."""
+    return sorted(path for path in folder.glob("step-*") if (path / "state.pt").is_file())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that `write_checkpoint` wrote, on the CPU.
+
+    Raises:
+        ModelLoadError: the file is missing or damaged.
+    """
+    try:
+        return torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelLoadError(f"cannot read the checkpoint {path}: {error}") from error
+
+
+def publish_adapter(generator: Any, folder: Path) -> None:
+    """Replaces the run's `adapter/` with the generator's present one, whole or not at all."""
+    partial = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    generator.save_adapter(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of this process's global generators. The loop draws from generators of its own; layers may use these."""
+    numpy_state = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "python": random.getstate(),
+        "numpy": (numpy_state[0], torch.from_numpy(numpy_state[1].astype(np.int64)), *numpy_state[2:]),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Continues from a `random_state`."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds this process's global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

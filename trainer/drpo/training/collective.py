@@ -1,0 +1,56 @@
+"""The two things that workers tell each other in an optimizer step: the sum of their gradients, and their tallies.
+
+With one worker both are the identity, and nothing of torch.distributed is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of workers that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This worker's number."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def gather(value: Any) -> list[Any]:
+    """Every worker's (small, picklable) value, by rank, on every worker."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def sum_gradients(parameters: Sequence[Tensor], scale: float) -> None:
+    """Replaces each `.grad` by `scale` times its sum over workers, in one all-reduce of the flattened gradient (float32).
+
+    A parameter that no group of this worker reached counts as 0.
+    """
+    flat = torch.cat(
+        [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
+    ).float()
+    if world_size() > 1:
+        dist.all_reduce(flat)
+    flat *= scale
+    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
+
+
+def broadcast_parameters(parameters: Sequence[Tensor]) -> None:
+    """Gives every worker the first worker's values."""
+    if world_size() == 1:
+        return
+    with torch.no_grad():
+        for parameter in parameters:
+            dist.broadcast(parameter.data, src=0)

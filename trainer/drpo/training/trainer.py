@@ -1,0 +1,159 @@
+"""The training loop's state, and one optimizer step of it. Knows nothing of Ray: it also runs in a notebook.
+
+with RankingLoop(lambda: client) as ranking:
+    trainer = DrPOTrainer(generator, feature_map, objective, ranking, TrainingConfig(), OptimizerConfig())
+    for step in range(100):
+        metrics = trainer.run_step(order.take(step, 4))
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from drpo.config import OptimizerConfig, TrainingConfig
+from drpo.prompts.record import PromptRecord
+from drpo.training import collective
+from drpo.training.ranking import RankingLoop
+from drpo.training.step import StepRunner
+from drpo.training.tally import STAGES, Tally
+
+
+class DrPOTrainer:
+    """Adapter, optimizer and schedule, and the step that moves them.
+
+    Args:
+        generator, feature_map, objective, ranking, settings, seed, name: see `StepRunner`.
+        optimizer: see `OptimizerConfig`.
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        feature_map: Any,
+        objective: Any,
+        ranking: RankingLoop,
+        settings: TrainingConfig,
+        optimizer: OptimizerConfig,
+        *,
+        seed: int = 0,
+        name: str = "run",
+    ) -> None:
+        self.runner = StepRunner(generator, feature_map, objective, ranking, settings, seed=seed, name=name)
+        self.generator = generator
+        self.parameters = list(generator.trainable_parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: optimizer.factor(step, settings.steps)
+        )
+        self.max_grad_norm = optimizer.max_grad_norm
+        self.max_failed_groups = settings.max_failed_groups
+        self.groups_per_step = settings.groups_per_step
+        self.step = 0
+        self.groups_seen = 0
+        self.groups_failed = 0
+        self.last_error = ""
+
+    def run_step(self, records: Sequence[PromptRecord]) -> dict[str, Any]:
+        """One optimizer step over the groups of these prompts, which are shared out over the workers.
+
+        Args:
+            records: the prompts of the step, the same ones on every worker.
+
+        Returns:
+            One line of metrics.jsonl, but for `time_s`; the same on every worker. Failed groups are counted in it; ask
+            `too_many_failures` whether to go on.
+        """
+        started = time.perf_counter()
+        self.optimizer.zero_grad(set_to_none=True)
+        mine = list(enumerate(records))[collective.rank() :: collective.world_size()]
+        tally = self.runner.accumulate(self.step, mine)
+
+        with tally.timed("optimizer"):
+            # Every worker takes part in this sum, also one whose groups all failed; then all of them divide by the same number.
+            everyone = Tally()
+            for other in collective.gather(tally):
+                everyone.merge(other)
+            lr = self.schedule.get_last_lr()[0]
+            grad_norm = self._update(everyone.trained)
+        everyone.seconds["optimizer"] = tally.seconds["optimizer"] * collective.world_size()
+
+        self.step += 1
+        self.groups_seen += everyone.groups
+        self.groups_failed += everyone.dropped
+        self.last_error = everyone.last_error or self.last_error
+        seconds = time.perf_counter() - started
+        return self._line(everyone, lr, grad_norm, seconds)
+
+    def _update(self, trained: int) -> float:
+        """Averages the gradient over the groups that took part and moves the adapter. Without any group nothing moves."""
+        grad_norm = 0.0
+        if trained:
+            collective.sum_gradients(self.parameters, 1.0 / trained)
+            limit = self.max_grad_norm or float("inf")
+            grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, error_if_nonfinite=True))
+            self.optimizer.step()
+        self.schedule.step()
+        return grad_norm
+
+    def too_many_failures(self) -> str:
+        """Why the run should stop, or "". A limit below 1 is a share of the groups so far, but never less than one step's groups."""
+        limit = self.max_failed_groups
+        if limit < 1:
+            limit = max(self.groups_per_step, limit * self.groups_seen)
+        if self.groups_failed <= limit:
+            return ""
+        return (
+            f"{self.groups_failed} of {self.groups_seen} groups could not be ranked, more than training.max_failed_groups "
+            f"({self.max_failed_groups:g}) allows. The last failure: {self.last_error}. Look at the ranking service, then resume "
+            f"the run."
+        )
+
+    def _line(self, tally: Tally, lr: float, grad_norm: float, seconds: float) -> dict[str, Any]:
+        workers = collective.world_size()
+        stages = {stage: round(tally.seconds[stage] / workers, 4) for stage in STAGES} | {"total": round(seconds, 4)}
+        means = tally.means()
+        return {
+            "step": self.step,
+            "loss": means.pop("loss", None),
+            "reward_mean": means.pop("reward_mean", None),
+            "reward_std": means.pop("reward_std", None),
+            "grad_norm": grad_norm,
+            "lr": lr,
+            "images": tally.images,
+            "images_per_s": round(tally.images / seconds, 2),
+            "groups": tally.groups,
+            "groups_dropped": tally.dropped,
+            "groups_tied": tally.tied,
+            "seconds": stages,
+            **means,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, but for the random state of the process (`drpo.training.checkpoint`)."""
+        return {
+            "adapter": self.generator.adapter_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "step": self.step,
+            "groups_seen": self.groups_seen,
+            "groups_failed": self.groups_failed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a `state_dict`."""
+        self.generator.load_adapter_state(state["adapter"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step = state["step"]
+        self.groups_seen = state["groups_seen"]
+        self.groups_failed = state["groups_failed"]
