@@ -69,14 +69,9 @@ def decode(data: bytes, *, field: str = "image", limits: ImageLimits = DEFAULT_L
 def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:
     """(H, W, 3) uint8 of a PIL image, upright; raises InvalidImageError where that would be a guess."""
     image = ImageOps.exif_transpose(image)
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    elif image.mode in ("L", "1"):
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    elif image.mode == "RGB" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    elif image.mode == "LA":
-        image = image.convert("RGBA")
+    if image.mode in ("1", "L", "LA", "P", "RGB"):  # exact in RGB; a transparent colour becomes an alpha channel first
+        has_alpha = image.mode == "LA" or "transparency" in image.info
+        image = image.convert("RGBA" if has_alpha else "RGB")
     if image.mode == "RGBA":
         if image.getchannel("A").getextrema()[0] != 255:
             raise InvalidImageError(f"{field} has transparent pixels; put it on a background first", field=field)

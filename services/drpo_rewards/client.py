@@ -1,0 +1,208 @@
+"""Clients of a ranking service: one call interface over HTTP, gRPC and Ray Serve handles, async and sync.
+
+    client = RankingClient("http://127.0.0.1:8000")
+    ranking = client.rank("a red circle", ["a.png", "b.png"])
+    best = ranking.order[0]
+
+Ranking is idempotent, so what failed for a passing reason (overload, a replica that died) is tried again, with
+jitter and not before `Retry-After`; what the request itself got wrong is raised at once. Errors are typed
+(`drpo_rewards.errors`) and the same over every transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError as FutureCancelledError
+from typing import Any, TypeVar
+
+import numpy as np
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from drpo_rewards.contract import ModelInfo, Normalize, PairOptions, RankOptions, RankResponse, Readiness, parse
+from drpo_rewards.errors import RankingTimeoutError, RewardsError, ServiceUnavailableError
+from drpo_rewards.images import Images, check_array, load
+from drpo_rewards.transports import open_transport
+
+Answer = TypeVar("Answer")
+
+
+class AsyncRankingClient:
+    """For asyncio. Belongs to the event loop of its first call; close it with `close` or `async with`.
+
+    address: "http://host:port", "grpc://host:port", or "serve://app" inside the service's Ray cluster.
+    timeout_s: the deadline of a whole call, all its attempts and waits together.
+    max_in_flight: calls on their way at a time; further ones wait their turn (their deadline starts then).
+    retries: how often a call that may be tried again is tried again.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 60.0,
+        max_in_flight: int = 8,
+        retries: int = 3,
+    ) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self.retries = retries
+        self._transport = open_transport(address, api_key)
+        self._turns = asyncio.Semaphore(max_in_flight)
+
+    async def rank(
+        self,
+        prompt: str,
+        images: Images,
+        *,
+        rewards: dict[str, float] | None = None,
+        mixture: str | None = None,
+        normalize: Normalize | None = None,
+        metadata: dict[str, Any] | None = None,
+        pairs: PairOptions | None = None,
+        details: bool = False,
+        request_id: str | None = None,
+    ) -> RankResponse:
+        """Rank K candidate images of one prompt.
+
+        `images` is a (K, H, W, 3) uint8 array, or K arrays, PIL images, files' bytes or paths in any mixture. Name
+        `rewards` with weights of your own or a configured `mixture`; neither means the mixture `default`.
+        `normalize` None is the mixture's own. Raises a RewardsError: the request was wrong, a reward failed, or the
+        service could not be had.
+        """
+        fields = {
+            "prompt": prompt,
+            "rewards": rewards,
+            "mixture": mixture,
+            "normalize": normalize,
+            "metadata": metadata,
+            "pairs": pairs,
+            "details": details,
+            "request_id": request_id or uuid.uuid4().hex,  # the same in every attempt
+        }
+        options = parse(RankOptions, {name: value for name, value in fields.items() if value is not None})
+        payloads = await _load_all(images)
+        return await self._call(lambda timeout_s: self._transport.rank(options, payloads, timeout_s))
+
+    async def models(self) -> list[ModelInfo]:
+        """The service's rewards and mixtures."""
+        return await self._call(self._transport.models)
+
+    async def readiness(self) -> Readiness:
+        """Whether each reward can score just now, and if not why; really scores an image with each."""
+        return await self._call(self._transport.ready)
+
+    async def ready(self) -> bool:
+        """Whether the service answers and every reward can score. Never raises for a service that does not."""
+        try:
+            return (await asyncio.wait_for(self._transport.ready(self.timeout_s), self.timeout_s)).ready
+        except (RewardsError, TimeoutError):
+            return False
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def __aenter__(self) -> AsyncRankingClient:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def _call(self, attempt: Callable[[float], Awaitable[Answer]]) -> Answer:
+        """Attempts until one succeeds, fails for good, or the deadline passes."""
+        attempts = AsyncRetrying(
+            retry=retry_if_exception(_may_retry),
+            stop=stop_after_attempt(1 + self.retries),
+            wait=_wait,
+            reraise=True,
+        )
+        async with self._turns:
+            deadline = asyncio.get_running_loop().time() + self.timeout_s
+
+            async def within_deadline() -> Answer:
+                return await attempt(max(0.001, deadline - asyncio.get_running_loop().time()))
+
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await attempts(within_deadline)
+            except TimeoutError as error:
+                if isinstance(error, RewardsError):  # a reward's own deadline, say: it knows better what happened
+                    raise
+                raise RankingTimeoutError(f"{self.address} gave no answer within {self.timeout_s:g} s") from None
+
+
+class RankingClient:
+    """The same for code without asyncio: an AsyncRankingClient on an event loop in a thread of its own."""
+
+    def __init__(self, address: str, **options: Any) -> None:
+        self._client = AsyncRankingClient(address, **options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ranking-client", daemon=True)
+        self._thread.start()
+
+    def rank(self, prompt: str, images: Images, **options: Any) -> RankResponse:
+        """See AsyncRankingClient.rank. May be called from several threads at a time."""
+        return self._run(self._client.rank(prompt, images, **options))
+
+    def models(self) -> list[ModelInfo]:
+        return self._run(self._client.models())
+
+    def readiness(self) -> Readiness:
+        return self._run(self._client.readiness())
+
+    def ready(self) -> bool:
+        return self._run(self._client.ready())
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> RankingClient:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run(self, call: Coroutine[Any, Any, Answer]) -> Answer:
+        if self._loop.is_closed():
+            call.close()
+            raise ServiceUnavailableError("this client is closed")
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return future.result()
+        except FutureCancelledError:
+            raise ServiceUnavailableError("this client was closed during the call") from None
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+
+async def _load_all(images: Images) -> Sequence[np.ndarray | bytes]:
+    """Payloads in order; files are read and PIL images converted off the event loop."""
+    if isinstance(images, np.ndarray):
+        for index, image in enumerate(images):
+            check_array(image, field=f"images[{index}]")
+        return images  # type: ignore[return-value]  # iterates as its (H, W, 3) pictures
+    listed = list(images)
+    return await asyncio.to_thread(lambda: [load(image, field=f"images[{i}]") for i, image in enumerate(listed)])
+
+
+def _may_retry(error: BaseException) -> bool:
+    return isinstance(error, RewardsError) and error.retryable
+
+
+_backoff = wait_random_exponential(multiplier=0.25, max=8.0)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Random and growing, so that clients who failed together do not come back together; never before Retry-After."""
+    error = state.outcome.exception() if state.outcome else None
+    earliest = getattr(error, "retry_after_s", None) or 0.0
+    return earliest + _backoff(state)

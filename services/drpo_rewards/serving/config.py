@@ -1,0 +1,171 @@
+"""The configuration of a ranking service: named rewards, mixtures of them, addresses and limits. YAML or Python."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import hmac
+import ipaddress
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from drpo_rewards.contract import Normalize, check_weights
+from drpo_rewards.errors import ConfigError
+from drpo_rewards.images import ImageLimits
+
+CONFIGS = Path(__file__).parent / "configs"
+DEFAULT_MIXTURE = "default"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class RewardConfig(Section):
+    """One reward deployment."""
+
+    type: str = Field(description="A name of the catalogue, or package.module:Class of your own reward.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the reward's class.")
+    num_replicas: int = Field(default=1, ge=1)
+    num_cpus: float = Field(default=1.0, ge=0)
+    num_gpus: float = Field(default=0.0, ge=0)
+    batch_size: int = Field(default=64, ge=1, description="Images that one call of the reward scores at most.")
+    batch_wait_s: float = Field(default=0.0, ge=0, le=10, description="How long a batch waits for more images.")
+    max_ongoing: int = Field(default=16, ge=1, description="Groups that one replica holds at a time.")
+    max_queued: int = Field(default=64, ge=1, description="Groups that wait in a gateway; more are answered 429.")
+    deadline_s: float = Field(default=30.0, gt=0, description="A group not scored by then fails with reward_timeout.")
+
+
+class MixtureConfig(Section):
+    """Weighted rewards under a name."""
+
+    rewards: dict[str, float]
+    normalize: Normalize = "zscore"
+
+    @field_validator("rewards")
+    @classmethod
+    def _weights_mean_something(cls, rewards: dict[str, float]) -> dict[str, float]:
+        check_weights(rewards)
+        return rewards
+
+
+class LimitsConfig(Section):
+    """What one request may hold, and what the gateway takes at a time."""
+
+    max_body_mb: float = Field(default=256.0, gt=0)
+    max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="Of one image.")
+    max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="Of a whole group.")
+    min_side: int = Field(default=ImageLimits.min_side, ge=1)
+    max_ongoing: int = Field(default=64, ge=1, description="Requests that one gateway works on at a time.")
+    max_queued: int = Field(default=256, ge=1, description="Requests that wait for a gateway; more are answered 429.")
+    retry_after_s: float = Field(default=1.0, ge=0)
+
+    def for_images(self) -> ImageLimits:
+        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels)
+
+
+class ServiceConfig(Section):
+    """Everything a ranking service is started from."""
+
+    rewards: dict[str, RewardConfig] = Field(min_length=1)
+    mixtures: dict[str, MixtureConfig] = Field(default_factory=dict)
+    host: str = "127.0.0.1"
+    http_port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one.")
+    grpc_port: int = Field(default=9000, ge=0, le=65535, description="0 takes a free one.")
+    num_gateways: int = Field(default=1, ge=1)
+    limits: LimitsConfig = Field(default_factory=LimitsConfig)
+    api_keys_file: Path | None = Field(default=None, description="One key a line; # starts a comment.")
+    api_keys_env: str = Field(default="DRPO_REWARDS_API_KEYS", description="Variable with keys, comma-separated.")
+    allow_no_auth: bool = Field(default=False, description="Serve other machines without API keys.")
+    deploy_timeout_s: float = Field(default=300.0, gt=0)
+
+    @model_validator(mode="after")
+    def _mixtures_name_rewards(self) -> ServiceConfig:
+        for name in [*self.rewards, *self.mixtures]:
+            if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+                raise ValueError(f"{name!r} is no name: letters, digits and . _ - only")
+        for name, mixture in self.mixtures.items():
+            for reward in mixture.rewards:
+                if reward not in self.rewards:
+                    raise ValueError(f"mixture {name!r} names {reward!r}; the rewards are {', '.join(self.rewards)}")
+        if DEFAULT_MIXTURE not in self.mixtures:  # all rewards alike, until the operator says otherwise
+            self.mixtures[DEFAULT_MIXTURE] = MixtureConfig(rewards=dict.fromkeys(self.rewards, 1.0))
+        return self
+
+    @classmethod
+    def load(cls, source: ServiceConfig | Path | str) -> ServiceConfig:
+        """A config as it is, or from a YAML file, or a shipped one by name (`shapes`). Raises ConfigError."""
+        if isinstance(source, ServiceConfig):
+            return source
+        path = Path(source)
+        if not path.exists() and path.suffix == "":
+            path = CONFIGS / f"{source}.yaml"
+        try:
+            data = yaml.safe_load(path.read_text())
+        except OSError:
+            known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+            raise ConfigError(f"no service config {str(source)!r}; give a YAML file or one of: {known}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(f"{path}: {_explain(error)}") from None
+
+    def api_key_digests(self) -> list[bytes]:
+        """SHA-256 of every accepted API key; empty: none is asked for.
+
+        Raises ConfigError for a key file that cannot be used, and where a service that other machines can reach
+        would run without keys and `allow_no_auth` does not ask for that.
+        """
+        keys = [key.strip() for key in os.environ.get(self.api_keys_env, "").split(",")]
+        if self.api_keys_file is not None:
+            try:
+                keys += [line.partition("#")[0].strip() for line in self.api_keys_file.read_text().splitlines()]
+            except OSError as error:
+                raise ConfigError(f"cannot read api_keys_file {self.api_keys_file}: {error.strerror}") from None
+        keys = [key for key in keys if key]
+        if self.api_keys_file is not None and not keys:
+            raise ConfigError(f"api_keys_file {self.api_keys_file} holds no key")
+        if not keys and not self.allow_no_auth and not _is_loopback(self.host):
+            raise ConfigError(
+                f"host {self.host} can be reached from other machines, and there are no API keys: set "
+                f"api_keys_file or ${self.api_keys_env}, or allow_no_auth: true to go without"
+            )
+        return [digest(key) for key in keys]
+
+
+def digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def key_is_known(key: str | None, digests: list[bytes]) -> bool:
+    """Whether `key` is one of the accepted ones, in a time that does not depend on how much of it is right."""
+    if not digests:
+        return True
+    offered = digest(key or "")
+    matches = [hmac.compare_digest(offered, accepted) for accepted in digests]  # all of them, always
+    return key is not None and any(matches)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _explain(error: ValidationError) -> str:
+    """The first thing wrong, in words; for an unknown key also the nearest right one."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{place}: {first['msg']}" if place else str(first["msg"])
+    sections: list[type[BaseModel]] = [ServiceConfig, RewardConfig, MixtureConfig, LimitsConfig]
+    known = [name for section in sections for name in section.model_fields]
+    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+    return f"unknown key {place}" + (f"; did you mean {near[0]}?" if near else "")
