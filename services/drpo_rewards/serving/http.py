@@ -7,7 +7,6 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 from email.message import Message as Headers
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +70,11 @@ def build_app(gateway: Gateway) -> FastAPI:
         else:
             raise UnsupportedContentError(f"content type {kind!r}; send application/json or multipart/form-data")
         if options.request_id is None:
-            options = options.model_copy(update={"request_id": request.state.request_id})
+            options = options.model_copy(update={"request_id": _request_id(request)})
         decode_ms = (time.perf_counter() - started) * 1e3
         response = await gateway.rank_group(options, images, {"decode": decode_ms})
-        return Response(response.model_dump_json(exclude_none=True), media_type="application/json")
+        headers = {"x-request-id": response.request_id}
+        return Response(response.model_dump_json(exclude_none=True), 200, headers, media_type="application/json")
 
     @app.get("/v1/models", response_model=ModelList, responses=problems)
     async def models(request: Request) -> Response:
@@ -94,15 +94,6 @@ def build_app(gateway: Gateway) -> FastAPI:
         status = 200 if readiness.ready else 503
         return Response(readiness.model_dump_json(), status, media_type="application/json")
 
-    @app.middleware("http")
-    async def with_request_id(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        offered = request.headers.get("x-request-id", "")
-        fits = 0 < len(offered) <= 128 and all(letter.isalnum() or letter in "._:-" for letter in offered)
-        request.state.request_id = offered if fits and offered.isascii() else uuid.uuid4().hex
-        response = await call_next(request)
-        response.headers.setdefault("x-request-id", request.state.request_id)
-        return response
-
     app.add_exception_handler(RewardsError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unforeseen)
@@ -114,6 +105,15 @@ def _authorize(request: Request, gateway: Gateway) -> None:
     offered = key if scheme.lower() == "bearer" else request.headers.get("x-api-key")
     if not key_is_known(offered, gateway.key_digests):
         raise AuthenticationError("send an API key as `Authorization: Bearer KEY`")
+
+
+def _request_id(request: Request) -> str:
+    """The caller's `x-request-id` where it is a sensible one, else a new one that stays with this request."""
+    if not hasattr(request.state, "request_id"):
+        offered = request.headers.get("x-request-id", "")
+        fits = offered.isascii() and 0 < len(offered) <= 128 and all(c.isalnum() or c in "._:-" for c in offered)
+        request.state.request_id = offered if fits else uuid.uuid4().hex
+    return request.state.request_id
 
 
 def _limited(request: Request, limit: int) -> Request:
@@ -150,7 +150,7 @@ async def _from_multipart(request: Request, limits: ImageLimits) -> tuple[RankOp
         form = await request.form(max_files=MAX_IMAGES + 1, max_fields=2, max_part_size=1_000_000)
     except HTTPException as error:  # Starlette's word for a malformed or oversized form
         raise InvalidRequestError(f"the multipart body cannot be read: {error.detail}") from None
-    async with form:
+    try:
         unknown = sorted(set(form) - {"request", "images"})
         if unknown:
             raise InvalidRequestError(f"unknown part {unknown[0]!r}; the parts are `request` and `images`")
@@ -160,6 +160,8 @@ async def _from_multipart(request: Request, limits: ImageLimits) -> tuple[RankOp
         options = parse(RankOptions, await head.read() if isinstance(head, UploadFile) else head)
         uploads = form.getlist("images")
         images = await asyncio.gather(*(_from_part(part, f"images[{i}]", limits) for i, part in enumerate(uploads)))
+    finally:
+        await form.close()
     return options, list(images)
 
 
@@ -184,6 +186,7 @@ def _content_type(header: str) -> tuple[str, dict[str, str]]:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RewardsError)  # registered for no other
+    request_id = error.request_id or _request_id(request)
     problem = Problem(
         type=f"urn:drpo-rewards:{error.code}",
         title=error.title,
@@ -191,12 +194,12 @@ async def _on_error(request: Request, error: Exception) -> Response:
         detail=str(error),
         instance=request.url.path,
         code=error.code,
-        request_id=error.request_id or getattr(request.state, "request_id", None),
+        request_id=request_id,
         reward=error.reward,
         field=error.field,
         retry_after_s=error.retry_after_s,
     )
-    headers = {}
+    headers = {"x-request-id": request_id}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, AuthenticationError):

@@ -1,0 +1,61 @@
+"""Small real rewards that the service's tests deploy: one that works, and ones that fail in every way there is."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from drpo_rewards.errors import InvalidRequestError
+from drpo_rewards.rewards.base import Score, ScoreItem
+
+
+class Redness:
+    """Mean of red minus the mean of the other two channels, -255 to 255."""
+
+    version = "redness-1"
+    range = (-255.0, 255.0)
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        time.sleep(self.delay_s)
+        scores = []
+        for item in items:
+            red, green, blue = item.image.astype(np.float64).mean(axis=(0, 1))
+            value = float(red - (green + blue) / 2)
+            scores.append(Score(value, {"red": float(red), "pid": os.getpid()}))
+        return scores
+
+
+class Brightness:
+    """Mean of all channels; a lower one is better."""
+
+    version = "brightness-1"
+    higher_is_better = False
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        return [Score(float(item.image.mean())) for item in items]
+
+
+class Failing:
+    """Does what the metadata's `how` says."""
+
+    version = "failing-1"
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        how = next((item.metadata["how"] for item in items if item.metadata and "how" in item.metadata), "")
+        if how == "raise":
+            raise ZeroDivisionError("the reward divides by nothing")
+        if how == "hang":
+            time.sleep(3600)
+        if how == "short":
+            return [Score(1.0)]
+        if how == "refuse":
+            raise InvalidRequestError("metadata.how must not be `refuse`", field="metadata.how")
+        if how == "die":
+            os._exit(1)
+        return [Score(float("nan") if how == "nan" else 1.0) for _ in items]
