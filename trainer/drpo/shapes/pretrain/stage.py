@@ -1,7 +1,7 @@
 """One stage of the pretraining: a resumable, seeded training loop with a warm-up, cosine decay and weight averaging.
 
-Every random draw of a step comes from `(seed, stage, step)`, so a stage that was interrupted and resumed draws what an
-uninterrupted one would have drawn.
+Every random draw of a step comes from `(seed, stage, step, process)`, so a stage that was interrupted and resumed draws
+what an uninterrupted one would have drawn.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+
+from drpo.shapes.pretrain import processes
 
 
 class StepRandom:
     """The random sources of one step of one stage: `.numpy` and `.torch`."""
 
     def __init__(self, seed: int, stage: str, step: int):
-        key = [seed, zlib.crc32(stage.encode()), step]
+        key = [seed, zlib.crc32(stage.encode()), step, processes.rank()]
         self.numpy = np.random.default_rng(key)
         self.torch = torch.Generator().manual_seed(int(self.numpy.integers(2**63)))
 
@@ -66,8 +68,11 @@ def fit(
         torch.save(state, state_file.with_suffix(".tmp"))
         os.replace(state_file.with_suffix(".tmp"), state_file)
 
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}")) as bar:
+    columns: tuple[ProgressColumn, ...] = (
+        TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
+    )  # fmt: skip
+    columns += (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"))
+    with Progress(*columns, disable=processes.rank() != 0) as bar:
         task = bar.add_task(name, total=steps, completed=start, loss="-")
         model.train()
         for step in range(start, steps):
@@ -77,6 +82,7 @@ def fit(
             loss = loss_of(StepRandom(seed, name, step))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            processes.average_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             if average is not None:
@@ -84,9 +90,10 @@ def fit(
                 torch._foreach_lerp_(averaged, [p.detach() for p in parameters], 1 - decay)
             if step % 10 == 0:
                 bar.update(task, completed=step + 1, loss=f"{loss.item():.4f}")
-            if (step + 1) % save_every == 0 or step + 1 == steps:
+            if processes.rank() == 0 and ((step + 1) % save_every == 0 or step + 1 == steps):
                 save(step + 1)
         bar.update(task, completed=steps)
+    processes.wait_for_all()
     if average is not None:
         with torch.no_grad():
             for parameter, value in zip(parameters, averaged, strict=True):

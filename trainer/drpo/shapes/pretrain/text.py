@@ -1,0 +1,121 @@
+"""Stage 2: the tokenizer and the text encoder.
+
+The text encoder of SD-Turbo was pretrained before any picture generator saw it. So is this one: from the hidden state
+of the end token it learns to tell what a caption asks for. It stays frozen from then on.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from drpo.shapes.pretrain.data import draw_prompts, train_prompts
+from drpo.shapes.pretrain.stage import StepRandom, fit
+from drpo.shapes.prompts import ShapesPrompt
+from drpo.shapes.world import COLORS, MAX_COUNT, RELATIONS, SHAPES
+
+TOKENS = 16
+"""Length of a tokenized prompt, start and end included."""
+
+WIDTH = 128
+
+_BATCH = 128
+
+
+def new_tokenizer() -> CLIPTokenizer:
+    """A byte-pair tokenizer in which every word of the world's captions is one token, and any other text is spelt."""
+    words = sorted({word for record in train_prompts() for word in record.prompt.split()})
+    letters = list(string.ascii_lowercase + string.digits + string.punctuation)
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000,
+        min_frequency=1,
+        end_of_word_suffix="</w>",
+        initial_alphabet=letters,
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([" ".join(words), " ".join(letters)], trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=TOKENS)
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=3 * WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    """Token ids, `(N, TOKENS)`."""
+    return tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
+
+
+class _Reader(nn.Module):
+    """A text encoder with linear heads that read the specification off the end token's hidden state."""
+
+    # two objects, each with a shape and a colour (or none); how many of the first; the relation of the second (or none)
+    sizes = (len(SHAPES) + 1, len(COLORS) + 1, len(SHAPES) + 1, len(COLORS) + 1, MAX_COUNT + 1, len(RELATIONS) + 1)
+
+    def __init__(self, encoder: CLIPTextModel):
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.Linear(WIDTH, sum(self.sizes))
+
+    def forward(self, ids_NT: Tensor) -> tuple[Tensor, ...]:
+        hidden_NTD = self.encoder(ids_NT).last_hidden_state
+        end_N = (ids_NT == self.encoder.config.eos_token_id).int().argmax(dim=1)
+        return self.heads(hidden_NTD[torch.arange(len(ids_NT)), end_N]).split(self.sizes, dim=1)
+
+
+def _targets(record: ShapesPrompt) -> list[int]:
+    clauses = record.metadata["include"]
+    first, second = clauses[0], clauses[1] if len(clauses) > 1 else {}
+    relation = second.get("position", [None])[0]
+    return [
+        _index(SHAPES, first["class"]), _index(tuple(COLORS), first.get("color")),
+        _index(SHAPES, second.get("class")), _index(tuple(COLORS), second.get("color")),
+        first["count"], _index(RELATIONS, relation),
+    ]  # fmt: skip
+
+
+def _index(names: tuple[str, ...], name: str | None) -> int:
+    return 0 if name is None else names.index(name) + 1
+
+
+def train_text_encoder(folder: Path, seed: int, *, steps: int) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    """Trains the text encoder; prints the share of captions that it reads without a mistake."""
+    torch.manual_seed(seed)
+    tokenizer = new_tokenizer()
+    reader = _Reader(new_text_encoder(tokenizer))
+    ids = tokenize(tokenizer, [record.prompt for record in train_prompts()])
+    targets = torch.tensor([_targets(record) for record in train_prompts()])
+
+    def loss_of(random: StepRandom) -> Tensor:
+        chosen = torch.from_numpy(draw_prompts(_BATCH, random.numpy))
+        read = reader(ids[chosen])
+        return sum(F.cross_entropy(logits, targets[chosen, i]) for i, logits in enumerate(read))  # type: ignore[return-value]
+
+    fit("text", reader, loss_of, folder, steps=steps, learning_rate=1e-3, seed=seed)
+    reader.requires_grad_(False)
+    return tokenizer, reader.encoder
