@@ -1,4 +1,4 @@
-"""From settings to objects: the one place where a run's parts are put together, for training, sampling and evaluation alike."""
+"""From settings to objects: where a run's parts are put together, for training, sampling and evaluation alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from drpo.training.ranking import RankWith
 
 
 def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -> Any:
-    """The one-step generator, with a fresh adapter where `lora`. Its random start comes from torch's global generator."""
+    """The one-step generator, with a fresh adapter where `lora`.
+
+    Its random start comes from torch's global generator.
+    """
     import torch
 
     from drpo.generator import LoraSettings, OneStepGenerator
@@ -21,6 +24,7 @@ def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -
         device=device,
         dtype=getattr(torch, settings.dtype),
         lora=LoraSettings(**config.lora.model_dump()) if lora else None,
+        gradient_checkpointing=settings.gradient_checkpointing,
     )
 
 

@@ -238,7 +238,7 @@ def load_config(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
         text = resources.files("drpo.presets").joinpath(f"{name}.yaml").read_text()
     else:
         raise ConfigError(
-            f"there is no preset {name!r}{_nearest(name, preset_names())}; presets: {', '.join(preset_names())}"
+            f"there is no preset {name!r}{nearest(name, preset_names())}; presets: {', '.join(preset_names())}"
         )
     try:
         values = yaml.safe_load(text) or {}
@@ -263,6 +263,14 @@ def parse_config(values: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(one) for one in error.errors())) from None
     return config
+
+
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """A copy of a config with overrides "dotted.key=value" applied and everything checked again."""
+    values = config.model_dump(mode="json")
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values)
 
 
 def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
@@ -299,13 +307,13 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         keys = list(known_keys())
         siblings = list(Config.model_fields) if "." not in key else []
-        return f"there is no setting {key}{_nearest(key, siblings, keys)}"
+        return f"there is no setting {key}{nearest(key, siblings, keys)}"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
     return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _nearest(key: str, *choices: Sequence[str]) -> str:
+def nearest(key: str, *choices: Sequence[str]) -> str:
     """ "; did you mean ...?" for the most similar name, by the whole key first and by its last part second."""
     for names in choices:
         close = difflib.get_close_matches(key, names, n=1, cutoff=0.75)

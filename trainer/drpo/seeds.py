@@ -1,7 +1,7 @@
 """Random seeds that depend on where in a run they are used and on nothing else.
 
-The noise and the pairs of group `g` of step `s` are the same whether the run is the first or a resumed one, and whether one worker
-or four of them share the step.
+The noise and the pairs of group `g` of step `s` are the same whether the run is the first or a resumed one, and
+whether one worker or four of them share the step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Prompts from a file with one JSON object a line: {"prompt": ..., "metadata": {...}, "task": ...}.
 
-`metadata` and `task` may be left out. GenEval's own files (evaluation_metadata.jsonl) can be given as they are: a line without
-`metadata` that has GenEval's `include` is a specification itself, and its `tag` is the task.
+`metadata` and `task` may be left out. GenEval's own files (evaluation_metadata.jsonl) can be given as they are: a
+line without `metadata` that has GenEval's `include` is a specification itself, and its `tag` is the task.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ class PromptOrder:
     Args:
         records: the prompts.
         seed: the run's seed.
-        balance_tasks: every task comes equally often, each with epochs of its own; otherwise tasks come as often as they have prompts.
+        balance_tasks: every task comes equally often, each with epochs of its own; otherwise tasks come as often as
+            they have prompts.
     """
 
     def __init__(self, records: Sequence[PromptRecord], *, seed: int = 0, balance_tasks: bool = False) -> None:

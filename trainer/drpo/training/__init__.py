@@ -1,0 +1,1 @@
+"""Training: the step and its pipeline, the workers, checkpoints, and the driver."""

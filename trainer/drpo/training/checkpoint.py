@@ -69,7 +69,10 @@ def publish_adapter(generator: Any, folder: Path) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of this process's global generators. The loop draws from generators of its own; layers may use these."""
+    """The state of this process's global generators.
+
+    The loop draws from generators of its own; layers may use these.
+    """
     numpy_state = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),

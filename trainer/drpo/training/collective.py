@@ -33,7 +33,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def sum_gradients(parameters: Sequence[Tensor], scale: float) -> None:
-    """Replaces each `.grad` by `scale` times its sum over workers, in one all-reduce of the flattened gradient (float32).
+    """Replaces each `.grad` by `scale` times its sum over workers: one all-reduce of the flattened float32 gradient.
 
     A parameter that no group of this worker reached counts as 0.
     """

@@ -1,7 +1,8 @@
 """Ranking beside the training thread: groups are submitted, and their answers awaited later.
 
-The training step is plain synchronous tensor code. The ranking client is asynchronous. `RankingLoop` is the bridge: an event loop on
-a thread of its own, on which up to a few groups are being ranked while the training thread generates the next one.
+The training step is plain synchronous tensor code. The ranking client is asynchronous. `RankingLoop` is the bridge:
+an event loop on a thread of its own, on which up to a few groups are being ranked while the training thread generates
+the next one.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class RankingLoop:
     """Submits groups to a ranker on a thread of its own. Close it, or use it in a `with` block.
 
     Args:
-        make_ranker: builds the ranker; called on the loop's thread, because asynchronous clients belong to the loop they are made in.
+        make_ranker: builds the ranker; called on the loop's thread, because asynchronous clients belong to the loop
+            they are made in.
     """
 
     def __init__(self, make_ranker: Callable[[], Ranker]) -> None:

@@ -25,12 +25,12 @@ def prepare() -> None:
 
 
 def start_ray(address: str | None, *, cpus: int) -> None:
-    """Connects to a cluster, or starts a Ray on this machine that ends with this process. Does nothing if Ray runs already.
+    """Connects to a cluster, or starts a Ray on this machine that ends with this process; does nothing if Ray runs.
 
     Args:
         address: "auto" or ray://HOST:PORT for a cluster; None for a Ray of one's own.
-        cpus: logical CPUs of one's own Ray, for its bookkeeping. They may be more than the machine has: the ranking service's
-            deployments and the workers take turns.
+        cpus: logical CPUs of one's own Ray, for its bookkeeping. They may be more than the machine has: the ranking
+            service's deployments and the workers take turns.
     """
     prepare()
     import ray

@@ -1,8 +1,9 @@
 """The groups of one optimizer step: generate, rank, compare, and add up the gradient (Algorithm 1).
 
-Ranking happens elsewhere and takes time, so it is pipelined: while one group is being ranked, the next one is generated. All groups
-of a step come from the same weights (on-policy), and their gradients are added in the order of the groups, so that the result is the
-same, bit for bit, with or without the pipeline.
+Ranking happens elsewhere and takes time, so it is pipelined: while one group is being ranked, the next one is
+    generated. All groups
+of a step come from the same weights (on-policy), and their gradients are added in the order of the groups, so that
+the result is the same, bit for bit, with or without the pipeline.
 """
 
 from __future__ import annotations
@@ -167,8 +168,8 @@ class StepRunner:
     def _backward_in_chunks(self, group: _Group, pairs_M2: Tensor) -> Any:
         """The same gradient with one chunk's graph in memory at a time.
 
-        The loss is differentiated with respect to the features, which were computed without a graph. Each chunk is then generated
-        again, this time with its graph, and takes its rows of that gradient.
+        The loss is differentiated with respect to the features, which were computed without a graph. Each chunk is
+        then generated again, this time with its graph, and takes its rows of that gradient.
         """
         leaves = {key: feature.requires_grad_() for key, feature in group.features.items()}
         result = self.objective.loss(leaves, group.reference, pairs_M2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ class Tally:
     trained: int = 0
     images: int = 0
     last_error: str = ""
-    sums: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, name: str, value: float) -> None:
         """Adds one observation of a metric that is reported as its mean."""
@@ -34,7 +34,10 @@ class Tally:
         self.counts[name] += 1
 
     def add_ranking(self, response: RankResponse) -> None:
-        """Adds a group's raw scores: mean and spread within the group, each reward's mean, and GenEval's strict score."""
+        """Adds a group's raw scores:
+
+        mean and spread within the group, each reward's mean, and GenEval's strict score.
+        """
         total = sum(abs(result.weight) for result in response.rewards.values()) or 1.0
         blend_K = np.zeros(len(response.combined))
         for name, result in response.rewards.items():
@@ -57,13 +60,14 @@ class Tally:
             self.seconds[stage] += time.perf_counter() - started
 
     def merge(self, other: Tally) -> None:
-        """Adds the groups of another worker. Stages run side by side, so their seconds are averaged by `metrics`."""
+        """Adds the groups of another worker."""
         for name in ("groups", "dropped", "tied", "trained", "images"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.last_error = self.last_error or other.last_error
-        self.sums += other.sums
-        self.counts += other.counts
-        self.seconds += other.seconds
+        for name in ("sums", "counts", "seconds"):
+            mine = getattr(self, name)
+            for key, value in getattr(other, name).items():
+                mine[key] += value
 
     def means(self) -> dict[str, float]:
         """The mean of every metric that was observed at all."""

@@ -79,7 +79,8 @@ class DrPOTrainer:
         tally = self.runner.accumulate(self.step, mine)
 
         with tally.timed("optimizer"):
-            # Every worker takes part in this sum, also one whose groups all failed; then all of them divide by the same number.
+            # Every worker takes part in this sum, also one whose groups all failed; then all of them divide by the
+            # same number.
             everyone = Tally()
             for other in collective.gather(tally):
                 everyone.merge(other)
@@ -95,7 +96,10 @@ class DrPOTrainer:
         return self._line(everyone, lr, grad_norm, seconds)
 
     def _update(self, trained: int) -> float:
-        """Averages the gradient over the groups that took part and moves the adapter. Without any group nothing moves."""
+        """Averages the gradient over the groups that took part and moves the adapter.
+
+        Without any group nothing moves.
+        """
         grad_norm = 0.0
         if trained:
             collective.sum_gradients(self.parameters, 1.0 / trained)
@@ -106,16 +110,19 @@ class DrPOTrainer:
         return grad_norm
 
     def too_many_failures(self) -> str:
-        """Why the run should stop, or "". A limit below 1 is a share of the groups so far, but never less than one step's groups."""
+        """Why the run should stop, or "".
+
+        A limit below 1 is a share of the groups so far, but never less than one step's groups.
+        """
         limit = self.max_failed_groups
         if limit < 1:
             limit = max(self.groups_per_step, limit * self.groups_seen)
         if self.groups_failed <= limit:
             return ""
         return (
-            f"{self.groups_failed} of {self.groups_seen} groups could not be ranked, more than training.max_failed_groups "
-            f"({self.max_failed_groups:g}) allows. The last failure: {self.last_error}. Look at the ranking service, then resume "
-            f"the run."
+            f"{self.groups_failed} of {self.groups_seen} groups could not be ranked, more than "
+            f"training.max_failed_groups ({self.max_failed_groups:g}) allows. The last failure: {self.last_error}. "
+            f"Look at the ranking service, then resume the run."
         )
 
     def _line(self, tally: Tally, lr: float, grad_norm: float, seconds: float) -> dict[str, Any]:
@@ -139,7 +146,7 @@ class DrPOTrainer:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, but for the random state of the process (`drpo.training.checkpoint`)."""
+        """Everything that the next step depends on, but for the process's random state (`drpo.training.checkpoint`)."""
         return {
             "adapter": self.generator.adapter_state(),
             "optimizer": self.optimizer.state_dict(),

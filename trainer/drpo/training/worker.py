@@ -88,10 +88,7 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
             if log is not None:
                 log.write({"step": metrics["step"], "time_s": round(elapsed, 3), **metrics})
             reason = trainer.too_many_failures()
-            if reason:
-                status = "stopped"
-            else:
-                status = collective.gather(_status(run_dir, elapsed, training.max_seconds))[0]
+            status = "stopped" if reason else collective.gather(_status(run_dir, elapsed, training.max_seconds))[0]
             if trainer.step % training.checkpoint_every == 0:
                 save()
         if trainer.step != saved_at:

@@ -1,0 +1,36 @@
+"""The command line: `drpo demo | train | sample | eval | shapes | doctor`.
+
+Commands import what they need when they run, so that `drpo --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from drpo.cli import doctor, evaluate, sample, train
+from drpo.cli.common import OVERRIDES, Application
+
+app = Application(
+    name="drpo",
+    help="Drifting Preference Optimization of one-step text-to-image generators.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+app.command("demo", context_settings=OVERRIDES)(train.demo)
+app.command("train", context_settings=OVERRIDES)(train.train)
+app.command("sample")(sample.sample)
+app.command("eval", context_settings=OVERRIDES)(evaluate.evaluate)
+app.command("doctor")(doctor.doctor)
+
+
+@app.command("shapes", context_settings={**OVERRIDES, "help_option_names": []})
+def shapes(context: typer.Context) -> None:
+    """The embedded model: `drpo shapes pretrain` makes it from nothing, `drpo shapes render` draws its world."""
+    from drpo.shapes.cli import app as shapes_app
+
+    shapes_app(args=context.args, prog_name="drpo shapes")
+
+
+__all__ = ["app"]

@@ -1,0 +1,114 @@
+"""`drpo doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from drpo.cli.common import console
+
+PACKAGES = ("torch", "ray", "diffusers", "transformers", "peft", "pydantic", "grpcio", "fastapi", "tensorboard")
+
+Check = Callable[[], tuple[bool, str]]
+
+
+def doctor(
+    address: Annotated[str | None, typer.Option(help="Also ask this ranking service: grpc://, http://.")] = None,
+) -> None:
+    """Check this machine: what is installed, what it can run, and what is missing."""
+    checks: list[tuple[str, Check]] = [
+        ("python", _python),
+        *((name, lambda name=name: _package(name)) for name in PACKAGES),
+        ("CPU", _cpus),
+        ("memory", _memory),
+        ("GPU", _gpu),
+        ("disk", _disk),
+        ("embedded model", _assets),
+        ("presets", _presets),
+    ]
+    if address is not None:
+        checks.append((f"service {address}", lambda: _service(address)))
+    table = Table(show_header=False, box=None)
+    healthy = True
+    with console.status("looking around"):
+        for name, check in checks:
+            try:
+                good, what = check()
+            except Exception as error:  # a check that fails is a finding, whatever it failed with
+                good, what = False, f"{type(error).__name__}: {error}"
+            healthy &= good
+            table.add_row("[green]ok[/]" if good else "[red]missing[/]", name, what)
+    console.print(table)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def _python() -> tuple[bool, str]:
+    return sys.version_info >= (3, 11), f"{sys.version.split()[0]} (3.11 or later is needed)"
+
+
+def _package(name: str) -> tuple[bool, str]:
+    try:
+        return True, metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False, 'pip install "drpo[all]"'
+
+
+def _cpus() -> tuple[bool, str]:
+    return True, f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+
+
+def _memory() -> tuple[bool, str]:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return True, "unknown"
+    gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return gibibytes >= 4, f"{gibibytes:.1f} GiB (the demo wants about 4)"
+
+
+def _gpu() -> tuple[bool, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return True, "none; the demo needs none"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return True, ", ".join(names)
+
+
+def _disk() -> tuple[bool, str]:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    return free >= 1 and os.access(Path.cwd(), os.W_OK), f"{free:.1f} GiB free in {Path.cwd()}, where runs/ is written"
+
+
+def _assets() -> tuple[bool, str]:
+    from drpo.shapes import assets
+
+    paths = [assets.generator_path(), assets.feature_map_path()]
+    missing = [str(path) for path in paths if not path.exists()]
+    return not missing, f"not found: {', '.join(missing)}" if missing else "generator and feature map are there"
+
+
+def _presets() -> tuple[bool, str]:
+    from drpo.config import load_config, preset_names
+
+    names = preset_names()
+    for name in names:
+        load_config(name)
+    return bool(names), ", ".join(names)
+
+
+def _service(address: str) -> tuple[bool, str]:
+    if importlib.util.find_spec("drpo_rewards") is None:
+        return False, "drpo_rewards is not installed"
+    from drpo_rewards.client import RankingClient
+
+    with RankingClient(address, timeout_s=10) as client:
+        return client.ready(), ", ".join(model.name for model in client.models())

@@ -1,0 +1,67 @@
+"""The progress bar of a run, fed by the metrics of each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from drpo.config import Config
+
+
+class TrainingProgress:
+    """One line:
+
+    how far, reward, loss, images per second, time left. Use in a `with` block; call it with each step's metrics.
+    """
+
+    def __init__(self, config: Config, console: Console, *, done: int = 0) -> None:
+        self._steps = config.training.steps
+        self._max_seconds = config.training.max_seconds
+        self._reward: float | None = None
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task(
+            "starting workers", total=1.0, completed=done / self._steps, numbers="", left=""
+        )
+
+    def __call__(self, metrics: dict[str, Any]) -> None:
+        """Shows one step."""
+        step, seconds = metrics["step"], metrics["time_s"]
+        fraction, left = step / self._steps, seconds / step * (self._steps - step)
+        if self._max_seconds is not None:
+            fraction = max(fraction, min(1.0, seconds / self._max_seconds))
+            left = min(left, max(0.0, self._max_seconds - seconds))
+        if metrics["reward_mean"] is not None:  # smoothed: one step's prompts are few
+            last = metrics["reward_mean"]
+            self._reward = last if self._reward is None else 0.9 * self._reward + 0.1 * last
+        numbers = [
+            f"step {step}",
+            "" if self._reward is None else f"reward [bold]{self._reward:.3f}[/]",
+            "" if metrics["loss"] is None else f"loss {metrics['loss']:.3g}",
+            f"{metrics['images_per_s']:.0f} images/s",
+            f"[yellow]{metrics['groups_dropped']} groups dropped[/]" if metrics["groups_dropped"] else "",
+        ]
+        self._bar.update(
+            self._task,
+            description="training",
+            completed=fraction,
+            numbers="  ".join(number for number in numbers if number),
+            left=f"{int(left) // 60}:{int(left) % 60:02d} left",
+        )
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()

@@ -1,0 +1,93 @@
+"""`drpo train` and `drpo demo`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drpo.cli.common import console, parse_overrides, ray_and_rewards
+from drpo.cli.progress import TrainingProgress
+from drpo.config import Config, load_config, override_config
+from drpo.errors import ConfigError
+
+Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
+Name = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
+
+
+def demo(context: typer.Context, seed: Seed = None, name: Name = None) -> None:
+    """See it work:
+
+    trains the embedded generator, compares it with the base, and writes a report. About five minutes.
+    """
+    train(context, preset="shapes", seed=seed, name=name)
+
+
+def train(
+    context: typer.Context,
+    preset: Annotated[str | None, typer.Option(help="A preset's name, or a YAML file.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run: its folder, or its name under runs/.")
+    ] = None,
+    generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id in the SD-Turbo layout.")] = None,
+    seed: Seed = None,
+    name: Name = None,
+) -> None:
+    """Train an adapter. Any setting of the preset can be changed: --training.steps 50 --optimizer.lr 3e-4."""
+    from drpo.training.check import check_config
+    from drpo.training.launch import create_run, read_config, write_config
+
+    started = time.perf_counter()
+    overrides = parse_overrides(context.args)
+    shorthands = {"model.generator": generator, "run.seed": seed, "run.name": name}
+    overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
+    if resume is not None:
+        if preset is not None or name is not None:
+            raise ConfigError("--resume goes on with a run's own settings: leave --preset and --name out")
+        run_dir = find_run(resume)
+        config = check_config(override_config(read_config(run_dir), overrides))
+        write_config(config, run_dir)
+    elif preset is None:
+        raise ConfigError("say what to train: --preset NAME (drpo doctor lists the presets) or --resume RUN")
+    else:
+        config = check_config(load_config(preset, overrides))
+        run_dir = create_run(config)
+    run(config, run_dir, started)
+
+
+def find_run(given: Path) -> Path:
+    """A run by its folder, or by its name under runs/."""
+    for candidate in (given, Path("runs") / given):
+        if (candidate / "config.yaml").is_file():
+            return candidate.resolve()
+    raise ConfigError(
+        f"there is no run {given}: it should be a folder with a config.yaml, or the name of one under runs/"
+    )
+
+
+def run(config: Config, run_dir: Path, started: float) -> None:
+    """Ray and rewards up, training, evaluation, report."""
+    from drpo.training.launch import train as fit
+    from drpo.training.metrics import read_metrics
+
+    console.print(f"run [bold]{run_dir.name}[/] in {run_dir}", highlight=False, soft_wrap=True)
+    with ray_and_rewards(config) as served:
+        done = max((line["step"] for line in read_metrics(run_dir / "metrics.jsonl")), default=0)
+        with TrainingProgress(config, console, done=done) as progress:
+            outcome = fit(served, run_dir, watch=progress)
+        if outcome.status == "interrupted":
+            console.print(
+                f"stopped at step {outcome.step} with a checkpoint. Go on with: [bold]drpo train --resume {run_dir}[/]",
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(130)
+        console.print(
+            f"trained {outcome.step} steps in {outcome.seconds:.0f} s; adapter in {run_dir / 'adapter'}", soft_wrap=True
+        )
+        if config.evaluation.enabled:
+            from drpo.cli.evaluate import evaluate_run
+
+            evaluate_run(served, run_dir, outcome, started)
