@@ -38,6 +38,7 @@ from drpo_rewards.errors import (
     RewardUnavailableError,
     UnknownRewardError,
 )
+from drpo_rewards.handles import Caller
 from drpo_rewards.images import check_group
 from drpo_rewards.mixture import combine
 from drpo_rewards.pairs import draw_pairs
@@ -64,14 +65,14 @@ class Gateway(GrpcMethods):
         self.config = ServiceConfig.model_validate(config)
         self.limits = self.config.limits.for_images()
         self.key_digests = key_digests
-        self._rewards = rewards
+        self._rewards = {name: Caller(handle) for name, handle in rewards.items()}
         self._probing: asyncio.Task[Readiness] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_app(self)
 
-    async def rank(self, options: dict[str, Any], images: Sequence[np.ndarray]) -> dict[str, Any]:
-        """For handles: the fields of RankOptions and (H, W, 3) uint8 arrays (or one of (K, H, W, 3)) to a response."""
+    async def rank(self, images: Sequence[np.ndarray], options: dict[str, Any]) -> dict[str, Any]:
+        """For handles: (H, W, 3) uint8 arrays (or one of (K, H, W, 3)) and the fields of RankOptions to a response."""
         request = parse(RankOptions, options)
         return (await self.rank_group(request, images)).model_dump()
 
@@ -224,7 +225,7 @@ class Gateway(GrpcMethods):
 
     async def _ask_once(self, name: str, method: str, *arguments: Any) -> Any:
         try:
-            return await getattr(self._rewards[name], method).remote(*arguments)
+            return await self._rewards[name].call(method, *arguments)
         except BackPressureError:
             raise OverloadedError(
                 f"reward {name!r} has all the work it can queue",

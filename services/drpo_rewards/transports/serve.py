@@ -14,6 +14,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 
 from drpo_rewards.contract import ModelInfo, RankOptions, RankResponse, Readiness
 from drpo_rewards.errors import InternalError, OverloadedError, RewardsError, ServiceUnavailableError
+from drpo_rewards.handles import Caller
 from drpo_rewards.images import decode
 from drpo_rewards.transports.base import Payload
 
@@ -23,13 +24,13 @@ class ServeTransport:
 
     def __init__(self, application: str) -> None:
         self.application = application
-        self._handle: Any = None
+        self._caller: Caller | None = None
 
     async def rank(self, options: RankOptions, images: Sequence[Payload], timeout_s: float) -> RankResponse:
         if not isinstance(images, np.ndarray):
             images = await asyncio.to_thread(_decode_all, images)
         # exclude_unset: the gateway fills in its own defaults, as it does for every other transport
-        answer = await self._call("rank", options.model_dump(exclude_unset=True, by_alias=True), images)
+        answer = await self._call("rank", images, options.model_dump(exclude_unset=True))
         return RankResponse.model_validate(answer)
 
     async def models(self, timeout_s: float) -> list[ModelInfo]:
@@ -39,13 +40,13 @@ class ServeTransport:
         return Readiness.model_validate(await self._call("ready"))
 
     async def close(self) -> None:
-        self._handle = None
+        self._caller = None
 
     async def _call(self, method: str, *arguments: Any) -> Any:
-        if self._handle is None:
-            self._handle = await asyncio.to_thread(self._connect)
+        if self._caller is None:
+            self._caller = await asyncio.to_thread(self._connect)
         try:
-            return await getattr(self._handle, method).remote(*arguments)
+            return await self._caller.call(method, *arguments)
         except RayTaskError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, RewardsError):
@@ -54,19 +55,19 @@ class ServeTransport:
         except BackPressureError as error:
             raise OverloadedError(f"{self.application!r} has all the work it can queue: {error}") from None
         except RayServeException as error:
-            self._handle = None  # the application may be deployed anew
+            self._caller = None  # the application may be deployed anew
             raise ServiceUnavailableError(f"{self.application!r} is not available: {error}") from None
         except RayError as error:
             raise ServiceUnavailableError(f"a gateway of {self.application!r} went away: {error}") from None
 
-    def _connect(self) -> Any:
+    def _connect(self) -> Caller:
         if not ray.is_initialized():
             raise ServiceUnavailableError(
                 f"serve://{self.application} needs a Ray that is initialised in this process; call ray.init(), or use "
                 f"an http:// or grpc:// address"
             )
         try:
-            return serve.get_app_handle(self.application)
+            return Caller(serve.get_app_handle(self.application))
         except RayServeException as error:
             raise ServiceUnavailableError(f"no application {self.application!r} is deployed: {error}") from None
 

@@ -1,0 +1,102 @@
+"""The GenEval reward: a detector and a colour classifier, and the rules over what they see."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from drpo_rewards.contract import GenevalSpec, parse
+from drpo_rewards.errors import ConfigError, InvalidRequestError
+from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.geneval.detector import ColorClassifier, Detection, Detector
+from drpo_rewards.rewards.geneval.rules import RELATIONS, judge
+
+# Name of a detector to (its class, the class of the colour classifier that goes with it). Nothing is imported early.
+DETECTORS: dict[str, tuple[str, str]] = {
+    "shapes": (
+        "drpo_rewards.rewards.geneval.shapes_detector:ShapesDetector",
+        "drpo_rewards.rewards.geneval.shapes_detector:ShapesColorClassifier",
+    ),
+}
+
+
+class GenevalReward:
+    """Does the picture show the objects, counts, colours and positions that the prompt asks for?
+
+    Needs a GenEval spec as the request's metadata. `score` says which number ranks: "graded", the share of the
+    sub-checks that are met, or "strict", the benchmark's 0 or 1; both always stand in the details, with reasons.
+    """
+
+    range = (0.0, 1.0)
+    needs_metadata = True
+
+    def __init__(
+        self,
+        detector: str = "shapes",
+        score: Literal["graded", "strict"] = "graded",
+        detector_options: dict[str, Any] | None = None,
+    ) -> None:
+        if score not in ("graded", "strict"):
+            raise ConfigError(f"geneval: score is {score!r}; write graded or strict")
+        if detector not in DETECTORS:
+            raise ConfigError(f"geneval: no detector {detector!r}; known are {', '.join(DETECTORS)}")
+        detector_path, colors_path = DETECTORS[detector]
+        self.detector: Detector = _load(detector_path)(**(detector_options or {}))
+        self.color_classifier: ColorClassifier = _load(colors_path)()
+        self.kind = score
+        self.version = f"geneval-1/{detector}/{score}"
+        self.description = f"GenEval's rules with the {detector} detector, {score} score"
+        self.probe = ScoreItem(
+            image=np.full((64, 64, 3), 127, dtype=np.uint8),
+            prompt="a readiness probe",
+            metadata={"tag": "single_object", "include": [{"class": self.detector.classes[0]}]},
+        )
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        specs = self._specs(items)
+        found = self.detector.detect([item.image for item in items])
+        return [self._score_one(*one) for one in zip(items, specs, found, strict=True)]
+
+    def _score_one(self, item: ScoreItem, spec: GenevalSpec, detections: Sequence[Detection]) -> Score:
+        verdict = judge(spec, detections, lambda some: self.color_classifier.classify(item.image, some))
+        details = {"strict": verdict.strict, "graded": verdict.graded, "reasons": verdict.reasons}
+        return Score(float(details[self.kind]), details)
+
+    def _specs(self, items: Sequence[ScoreItem]) -> list[GenevalSpec]:
+        """Each item's spec; the images of a group share their metadata, so each is read and checked once."""
+        known: dict[int, GenevalSpec] = {}
+        for item in items:
+            if id(item.metadata) not in known:
+                known[id(item.metadata)] = self._check(item.metadata)
+        return [known[id(item.metadata)] for item in items]
+
+    def _check(self, metadata: dict[str, Any] | None) -> GenevalSpec:
+        """The spec in `metadata`; raises InvalidRequestError where it asks for what the detector cannot see."""
+        if metadata is None:
+            raise InvalidRequestError("geneval needs the prompt's GenEval spec as `metadata`", field="metadata")
+        try:
+            spec = parse(GenevalSpec, metadata)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"metadata is no GenEval spec: {error}", field="metadata") from None
+        for clause in [*spec.include, *spec.exclude]:
+            _check_known("class", clause.class_, self.detector.classes)
+            if clause.color is not None:
+                _check_known("color", clause.color, self.color_classifier.colors)
+            if clause.position is not None:
+                _check_known("position", clause.position[0], RELATIONS)
+        return spec
+
+
+def _check_known(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InvalidRequestError(
+            f"metadata asks for {what} {value!r}; the detector knows {', '.join(known)}", field="metadata"
+        )
+
+
+def _load(path: str) -> Callable[..., Any]:
+    module_name, _, name = path.partition(":")
+    return getattr(importlib.import_module(module_name), name)

@@ -1,0 +1,119 @@
+"""GenEval's rules: what was detected in an image, held against what the prompt asked for. Pure functions.
+
+Source: the GenEval benchmark (Ghosh et al., 2023), whose evaluator these rules follow check by check. `strict` is its
+score, 0 or 1. `graded` is ours, for ranking: the mean of the sub-checks, each a share between 0 and 1, so that it is 1
+exactly where `strict` is, and images that are all wrong still differ by how wrong they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from drpo_rewards.contract import Clause, GenevalSpec
+from drpo_rewards.rewards.geneval.detector import Detection
+
+THRESHOLD = 0.3  # a detection counts above this confidence,
+COUNTING_THRESHOLD = 0.9  # and above this one where the task is to count
+MAX_PER_CLASS = 16
+POSITION_MARGIN = 0.1  # share of the summed sizes that two centres must differ by beyond
+RELATIONS = ("left of", "right of", "above", "below")
+
+NameColors = Callable[[Sequence[Detection]], list[str]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rules say about one image; `reasons` has one sentence for every demand that is not met."""
+
+    strict: int  # 0 or 1
+    graded: float  # 0 to 1
+    reasons: list[str]
+
+
+def judge(spec: GenevalSpec, detections: Sequence[Detection], name_colors: NameColors) -> Verdict:
+    """Hold one image's detections against a spec. `name_colors` names the colour of each detection given to it.
+
+    Include clauses are all demanded. The first `count` objects of a clause's class, the most confident ones, are the
+    found ones, and its colour and position are asked of them.
+    """
+    objects = keep(detections, COUNTING_THRESHOLD if spec.tag == "counting" else THRESHOLD)
+    shares: list[float] = []
+    reasons: list[str] = []
+    matched: list[bool] = []  # per include clause: every demand met
+    groups: list[list[Detection]] = []  # per include clause: the found objects
+    for clause in spec.include:
+        found = objects.get(clause.class_, [])[: clause.count]
+        shares.append(len(found) / clause.count)
+        met = len(found) == clause.count
+        if not met:
+            reasons.append(f"expected {_amount(clause)}, found {len(found)}")
+        if clause.color is not None:
+            colors = name_colors(found) if found else []
+            right = colors.count(clause.color)
+            shares.append(min(right, clause.count) / clause.count)
+            if met and right < clause.count:
+                met = False
+                reasons.append(f"expected {clause.count} {clause.color} {clause.class_}, found {_listed(colors)}")
+        if clause.position is not None:
+            relation, target = clause.position
+            share = _position_share(relation, found, clause.count, groups[target], spec.include[target].count)
+            shares.append(share)
+            if met and not matched[target]:
+                met = False
+                reasons.append(f"no {spec.include[target].class_} as asked for, which {clause.class_} be {relation}")
+            elif met and share < 1:
+                met = False
+                reasons.append(f"expected {clause.class_} {relation} {spec.include[target].class_}")
+        matched.append(met)
+        groups.append(found)
+    too_many = False
+    for clause in spec.exclude:
+        number = len(objects.get(clause.class_, []))
+        excess = max(number - clause.count + 1, 0)
+        shares.append(max(1 - excess / clause.count, 0.0))
+        if excess:
+            too_many = True
+            reasons.append(f"expected fewer than {_amount(clause)}, found {number}")
+    strict = int(all(matched) and not too_many)
+    return Verdict(strict, float(np.mean(shares)), reasons)
+
+
+def keep(detections: Sequence[Detection], threshold: float) -> dict[str, list[Detection]]:
+    """The detections above the threshold by class, the most confident first, at most MAX_PER_CLASS of each."""
+    objects: dict[str, list[Detection]] = {}
+    for detection in sorted(detections, key=lambda detection: -detection.score):
+        if detection.score > threshold:
+            objects.setdefault(detection.label, []).append(detection)
+    return {label: found[:MAX_PER_CLASS] for label, found in objects.items()}
+
+
+def relations(a: Detection, b: Detection) -> set[str]:
+    """Where `a` lies as seen from `b`; several may hold, or none where they overlap too much."""
+    corners_a, corners_b = (np.array(box.box).reshape(2, 2) for box in (a, b))  # ((x1, y1), (x2, y2))
+    offset = corners_a.mean(axis=0) - corners_b.mean(axis=0)
+    sizes = np.abs(corners_a[1] - corners_a[0]) + np.abs(corners_b[1] - corners_b[0])
+    beyond = np.maximum(np.abs(offset) - POSITION_MARGIN * sizes, 0) * np.sign(offset)
+    if (np.abs(beyond) < 1e-3).all():
+        return set()
+    dx, dy = beyond / np.linalg.norm(offset)  # of the raw offset, as the original has it; y grows downward
+    holds = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}
+    return {name for name, true in holds.items() if true}
+
+
+def _position_share(
+    relation: str, found: Sequence[Detection], count: int, targets: Sequence[Detection], target_count: int
+) -> float:
+    """The share of all asked-for (object, target) pairs in which the relation holds; what is missing does not."""
+    holding = sum(relation in relations(one, target) for one in found for target in targets)
+    return holding / (count * target_count)
+
+
+def _amount(clause: Clause) -> str:
+    return f"{clause.count} {clause.class_}"
+
+
+def _listed(colors: Sequence[str]) -> str:
+    return ", ".join(colors) if colors else "none"
