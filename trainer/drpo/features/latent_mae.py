@@ -297,3 +297,8 @@ class LatentMAEFeatures:
 
     def __call__(self, x_NCHW: Tensor) -> dict[str, Tensor]:
         return self.model.features(x_NCHW.to(self.dtype), self.keys)
+
+    def to(self, device: str | torch.device) -> LatentMAEFeatures:
+        """Move the model; returns itself."""
+        self.model.to(device)
+        return self
