@@ -22,7 +22,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -40,43 +40,52 @@ class LatentMAEConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    in_channels: int = Field(4, ge=1)
-    widths: tuple[int, ...] = Field((256, 512, 1024, 2048), min_length=1, description="channels of each stage")
-    blocks: tuple[int, ...] = Field((3, 4, 6, 3), min_length=1, description="residual blocks of each stage")
-    mask_patch: int = Field(2, ge=1, description="side of a masked square, in latent pixels")
-    mask_ratio: tuple[float, float] = Field((0.5, 0.5), description="range from which each sample's ratio is drawn")
-    norm_eps: float = Field(1e-6, gt=0)
-    decoder: bool = Field(True, description="false for a checkpoint that carries the encoder alone")
+    in_channels: int = Field(default=4, ge=1)
+    widths: tuple[int, ...] = Field(default=(256, 512, 1024, 2048), min_length=1, description="channels of each stage")
+    blocks: tuple[int, ...] = Field(default=(3, 4, 6, 3), min_length=1, description="residual blocks of each stage")
+    mask_patch: int = Field(default=2, ge=1, description="side of a masked square, in latent pixels")
+    mask_ratio: tuple[float, float] = Field(
+        default=(0.5, 0.5), description="range from which each sample's ratio is drawn"
+    )
+    norm_groups: int = Field(
+        default=32,
+        ge=1,
+        description="most groups of a GroupNorm; narrow widths want fewer: small groups lose the latents' level",
+    )
+    norm_eps: float = Field(default=1e-6, gt=0)
+    decoder: bool = Field(default=True, description="false for a checkpoint that carries the encoder alone")
 
-    def model_post_init(self, _context: object) -> None:
+    @model_validator(mode="after")
+    def _fits_together(self) -> LatentMAEConfig:
         low, high = self.mask_ratio
         if len(self.widths) != len(self.blocks):
-            raise ConfigError(f"latent-MAE: {len(self.widths)} widths, {len(self.blocks)} block counts; give one each")
+            raise ValueError(f"latent-MAE: {len(self.widths)} widths, {len(self.blocks)} block counts; give one each")
         if min(self.widths) < 1 or min(self.blocks) < 1:
-            raise ConfigError("latent-MAE: every width and every block count must be at least 1")
+            raise ValueError("latent-MAE: every width and every block count must be at least 1")
         if not 0.0 < low <= high <= 1.0:
-            raise ConfigError(f"latent-MAE: mask_ratio must be 0 < low <= high <= 1, not {self.mask_ratio}")
+            raise ValueError(f"latent-MAE: mask_ratio must be 0 < low <= high <= 1, not {self.mask_ratio}")
+        return self
 
 
-def _group_norm(channels: int, eps: float) -> nn.GroupNorm:
-    """GroupNorm with the largest number of groups, at most 32, that divides the channels."""
-    groups = next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps=eps)
+def _group_norm(channels: int, config: LatentMAEConfig) -> nn.GroupNorm:
+    """GroupNorm with the largest number of groups, at most `norm_groups`, that divides the channels."""
+    groups = next(g for g in range(min(config.norm_groups, channels), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels, eps=config.norm_eps)
 
 
 class _BasicBlock(nn.Module):
     """Two 3x3 convolutions with GroupNorm, and a residual that is projected only where the shape changes."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, eps: float) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, config: LatentMAEConfig) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.gn1 = _group_norm(channels, eps)
+        self.gn1 = _group_norm(channels, config)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.gn2 = _group_norm(channels, eps)
+        self.gn2 = _group_norm(channels, config)
         self.projects = stride != 1 or in_channels != channels
         if self.projects:
             self.proj_conv = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
-            self.proj_gn = _group_norm(channels, eps)
+            self.proj_gn = _group_norm(channels, config)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.proj_gn(self.proj_conv(x)) if self.projects else x
@@ -87,10 +96,10 @@ class _BasicBlock(nn.Module):
 class _Stage(nn.Module):
     """The residual blocks of one resolution, named `layers_0`, `layers_1`, ... as in the public checkpoint."""
 
-    def __init__(self, in_channels: int, channels: int, blocks: int, stride: int, eps: float) -> None:
+    def __init__(self, in_channels: int, channels: int, blocks: int, stride: int, config: LatentMAEConfig) -> None:
         super().__init__()
         for i in range(blocks):
-            block = _BasicBlock(channels if i else in_channels, channels, 1 if i else stride, eps)
+            block = _BasicBlock(channels if i else in_channels, channels, 1 if i else stride, config)
             self.add_module(f"layers_{i}", block)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -106,11 +115,11 @@ class _Encoder(nn.Module):
     def __init__(self, config: LatentMAEConfig) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(config.in_channels, config.widths[0], 3, padding=1, bias=False)
-        self.gn1 = _group_norm(config.widths[0], config.norm_eps)
+        self.gn1 = _group_norm(config.widths[0], config)
         channels = config.widths[0]
         for i, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
-            self.add_module(f"stages_{i}", _Stage(channels, width, blocks, 2 if i else 1, config.norm_eps))
-            self.add_module(f"layer{i + 1}_norm", _group_norm(width, config.norm_eps))
+            self.add_module(f"stages_{i}", _Stage(channels, width, blocks, 2 if i else 1, config))
+            self.add_module(f"layer{i + 1}_norm", _group_norm(width, config))
             channels = width
         self.num_stages = len(config.widths)
 
@@ -131,10 +140,10 @@ class _Encoder(nn.Module):
 
 
 class _ConvNormReLU(nn.Module):
-    def __init__(self, in_channels: int, channels: int, eps: float) -> None:
+    def __init__(self, in_channels: int, channels: int, config: LatentMAEConfig) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        self.gn = _group_norm(channels, eps)
+        self.gn = _group_norm(channels, config)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.gn(self.conv(x)))
@@ -143,11 +152,11 @@ class _ConvNormReLU(nn.Module):
 class _UpBlock(nn.Module):
     """Upsample to the skip's size, join it, and mix down to the skip's width."""
 
-    def __init__(self, in_channels: int, skip_channels: int, eps: float) -> None:
+    def __init__(self, in_channels: int, skip_channels: int, config: LatentMAEConfig) -> None:
         super().__init__()
-        self.concat_norm_fn = _group_norm(in_channels + skip_channels, eps)
-        self.proj = _ConvNormReLU(in_channels + skip_channels, skip_channels, eps)
-        self.refine = _ConvNormReLU(skip_channels, skip_channels, eps)
+        self.concat_norm_fn = _group_norm(in_channels + skip_channels, config)
+        self.proj = _ConvNormReLU(in_channels + skip_channels, skip_channels, config)
+        self.refine = _ConvNormReLU(skip_channels, skip_channels, config)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
@@ -159,11 +168,11 @@ class _Decoder(nn.Module):
 
     def __init__(self, config: LatentMAEConfig) -> None:
         super().__init__()
-        eps, channels = config.norm_eps, config.widths[-1]
-        self.bridge = _ConvNormReLU(channels, channels, eps)
+        channels = config.widths[-1]
+        self.bridge = _ConvNormReLU(channels, channels, config)
         for level in range(len(config.widths), 0, -1):
             skip_channels = config.widths[max(level - 2, 0)]
-            self.add_module(f"up{level}{level - 1}", _UpBlock(channels, skip_channels, eps))
+            self.add_module(f"up{level}{level - 1}", _UpBlock(channels, skip_channels, config))
             channels = skip_channels
         self.head = nn.Conv2d(channels, config.in_channels, 1)
         self.num_stages = len(config.widths)
@@ -270,7 +279,7 @@ class LatentMAE(nn.Module):
             config = LatentMAEConfig.model_validate_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             model = cls(config)
             model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        except (OSError, ValidationError, ConfigError, SafetensorError, RuntimeError) as error:
+        except (OSError, ValidationError, SafetensorError, RuntimeError) as error:
             raise ModelLoadError(
                 f"latent-MAE: cannot load {folder}: {error}. It must hold {CONFIG_FILE} and {WEIGHTS_FILE} that fit "
                 "each other; `drpo shapes pretrain` writes such a folder."
