@@ -73,8 +73,7 @@ def build_app(gateway: Gateway) -> FastAPI:
             options = options.model_copy(update={"request_id": _request_id(request)})
         decode_ms = (time.perf_counter() - started) * 1e3
         response = await gateway.rank_group(options, images, {"decode": decode_ms})
-        headers = {"x-request-id": response.request_id}
-        return Response(response.model_dump_json(exclude_none=True), 200, headers, media_type="application/json")
+        return Response(response.model_dump_json(exclude_none=True), media_type="application/json")
 
     @app.get("/v1/models", response_model=ModelList, responses=problems)
     async def models(request: Request) -> Response:
@@ -108,7 +107,10 @@ def _authorize(request: Request, gateway: Gateway) -> None:
 
 
 def _request_id(request: Request) -> str:
-    """The caller's `x-request-id` where it is a sensible one, else a new one that stays with this request."""
+    """The caller's `x-request-id` where it is a sensible one, else a new one that stays with this request.
+
+    Serve's proxy gives a request without one its own, and sends it back in the answer's headers.
+    """
     if not hasattr(request.state, "request_id"):
         offered = request.headers.get("x-request-id", "")
         fits = offered.isascii() and 0 < len(offered) <= 128 and all(c.isalnum() or c in "._:-" for c in offered)
@@ -186,7 +188,6 @@ def _content_type(header: str) -> tuple[str, dict[str, str]]:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RewardsError)  # registered for no other
-    request_id = error.request_id or _request_id(request)
     problem = Problem(
         type=f"urn:drpo-rewards:{error.code}",
         title=error.title,
@@ -194,12 +195,12 @@ async def _on_error(request: Request, error: Exception) -> Response:
         detail=str(error),
         instance=request.url.path,
         code=error.code,
-        request_id=request_id,
+        request_id=error.request_id or _request_id(request),
         reward=error.reward,
         field=error.field,
         retry_after_s=error.retry_after_s,
     )
-    headers = {"x-request-id": request_id}
+    headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, AuthenticationError):

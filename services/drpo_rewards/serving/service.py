@@ -35,12 +35,15 @@ class RunningService:
         """For clients inside the same Ray cluster; the fastest way in."""
         return f"serve://{self.app_name}"
 
-    def stop(self) -> None:
-        """Take the service down; Ray Serve too, where this started it and nothing else runs on it."""
+    def stop(self, *, keep_serve: bool = False) -> None:
+        """Take the service down; Ray Serve too, where this started it and nothing else runs on it.
+
+        `keep_serve` leaves that to the end of Ray itself, for whoever is about to end it anyway.
+        """
         if not ray.is_initialized():
             return
         serve.delete(self.app_name)
-        if self.started_serve and not serve.status().applications:
+        if self.started_serve and not keep_serve and not serve.status().applications:
             serve.shutdown()
 
     def __enter__(self) -> RunningService:

@@ -1,0 +1,38 @@
+"""A Ray of one's own, for the service started by one command. A cluster brings its own instead.
+
+Imports Ray only inside functions, because Ray reads these variables when it is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+SETTINGS = {
+    "RAY_AUTH_MODE": "disabled",  # else it depends on whether a token lies in the home folder; only this machine is let in
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
+    "RAY_SERVE_LOG_TO_STDERR": "0",  # logs of replicas stay in Ray's log folder
+}
+
+
+def start_ray(num_cpus: int | None = None) -> None:
+    """Start Ray on this machine, quietly. `num_cpus` is what it may hand out; None is what there is, at least 4."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+    import ray.serve
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    ray.init(
+        address="local",
+        num_cpus=num_cpus or max(4, os.cpu_count() or 1),
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def stop_ray() -> None:
+    """End what `start_ray` started, and everything that runs on it."""
+    import ray
+
+    ray.shutdown()
