@@ -1,8 +1,7 @@
 """A tiny random generator in the SD-Turbo layout, as diffusers saves it: real classes, small widths, seeded weights.
 
 It draws coloured noise, but everything that depends on the layout is as in the public model: epsilon prediction,
-    trailing spacing, a
-CLIP text encoder, an 8-fold VAE with four latent channels. 64x64 images from 8x8 latents, about 0.2 M parameters.
+trailing spacing, a CLIP text encoder, an 8-fold VAE with four latent channels. 64x64 images from 8x8 latents.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class RunConfig(Section):
     """Where a run's output goes, and its seed."""
 
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder name; null: preset and time"
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$", description="folder name; null: preset and time"
     )
     folder: Path = Field(Path("runs"), description="the run is written to FOLDER/NAME")
     seed: int = Field(0, ge=0, description="noise, pairs, prompt order and the adapter's start follow from it")
@@ -174,6 +174,15 @@ class TrainingConfig(Section):
     checkpoint_every: int = Field(25, ge=1, description="steps between checkpoints; one more is written at the end")
     keep_checkpoints: int = Field(2, ge=1)
 
+    @model_validator(mode="after")
+    def _enough_extremes(self) -> TrainingConfig:
+        if self.pair_strategy == "extremes" and 2 * self.pairs > self.candidates:
+            raise ValueError(
+                f"extremes sets the best {self.pairs} candidates against the worst {self.pairs}, which needs "
+                f"{2 * self.pairs}; training.candidates is {self.candidates}"
+            )
+        return self
+
 
 class EvaluationConfig(Section):
     """The comparison of the adapter with the base generator on held-out prompts, with matched seeds."""
@@ -307,7 +316,10 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         keys = list(known_keys())
         siblings = list(Config.model_fields) if "." not in key else []
-        return f"there is no setting {key}{nearest(key, siblings, keys)}"
+        section = key.rpartition(".")[0]
+        beside = [known.rpartition(".")[2] for known in keys if section and known.rpartition(".")[0] == section]
+        hint = nearest(key, siblings, keys) or (f"; {section} has {', '.join(beside)}" if beside else "")
+        return f"there is no setting {key}{hint}"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
     return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"

@@ -15,7 +15,7 @@ from drpo.errors import ConfigError, DrpoError
 
 
 def check_config(config: Config) -> Config:
-    """The config with absolute paths (workers run in folders of their own), once its names and files are known to exist.
+    """The config with absolute paths (workers run in folders of their own), once its names and files were found.
 
     Raises:
         ConfigError: something is missing or contradicts something else; each problem is a line.

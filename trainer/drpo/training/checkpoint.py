@@ -1,6 +1,6 @@
 """Checkpoints: everything that the next step depends on, written so that a kill at any moment leaves a whole one.
 
-checkpoints/step-000050/state.pt    adapter, optimizer, schedule, step, random state of every worker, seconds trained
+checkpoints/step-000050/state.pt    adapter, optimizer, step, random state of every worker, seconds trained
 checkpoints/step-000050/adapter/    the adapter alone, as stock diffusers loads it
 """
 

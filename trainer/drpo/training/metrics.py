@@ -8,7 +8,7 @@ from typing import Any
 
 
 class MetricsLog:
-    """Appends the metrics of each step. Opening it at step `after` forgets every later step, which is about to run again.
+    """Appends the metrics of each step. Opening it at step `after` forgets every later step: it will run again.
 
     Args:
         run_dir: holds metrics.jsonl and tensorboard/.

@@ -23,7 +23,7 @@ from drpo.training.tally import STAGES, Tally
 
 
 class DrPOTrainer:
-    """Adapter, optimizer and schedule, and the step that moves them.
+    """The adapter, its optimizer, and the step that moves it.
 
     Args:
         generator, feature_map, objective, ranking, settings, seed, name: see `StepRunner`.
@@ -52,9 +52,7 @@ class DrPOTrainer:
             eps=optimizer.eps,
             weight_decay=optimizer.weight_decay,
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: optimizer.factor(step, settings.steps)
-        )
+        self.learning_rate = lambda step: optimizer.lr * optimizer.factor(step, settings.steps)
         self.max_grad_norm = optimizer.max_grad_norm
         self.max_failed_groups = settings.max_failed_groups
         self.groups_per_step = settings.groups_per_step
@@ -84,8 +82,8 @@ class DrPOTrainer:
             everyone = Tally()
             for other in collective.gather(tally):
                 everyone.merge(other)
-            lr = self.schedule.get_last_lr()[0]
-            grad_norm = self._update(everyone.trained)
+            lr = self.learning_rate(self.step)
+            grad_norm = self._update(everyone.trained, lr)
         everyone.seconds["optimizer"] = tally.seconds["optimizer"] * collective.world_size()
 
         self.step += 1
@@ -95,7 +93,7 @@ class DrPOTrainer:
         seconds = time.perf_counter() - started
         return self._line(everyone, lr, grad_norm, seconds)
 
-    def _update(self, trained: int) -> float:
+    def _update(self, trained: int, lr: float) -> float:
         """Averages the gradient over the groups that took part and moves the adapter.
 
         Without any group nothing moves.
@@ -105,8 +103,9 @@ class DrPOTrainer:
             collective.sum_gradients(self.parameters, 1.0 / trained)
             limit = self.max_grad_norm or float("inf")
             grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, error_if_nonfinite=True))
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
             self.optimizer.step()
-        self.schedule.step()
         return grad_norm
 
     def too_many_failures(self) -> str:
@@ -146,11 +145,13 @@ class DrPOTrainer:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, but for the process's random state (`drpo.training.checkpoint`)."""
+        """Everything that the next step depends on but the process's random state (`drpo.training.checkpoint`).
+
+        The learning rate, the prompts, the noise and the pairs all follow from the step.
+        """
         return {
             "adapter": self.generator.adapter_state(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "step": self.step,
             "groups_seen": self.groups_seen,
             "groups_failed": self.groups_failed,
@@ -160,7 +161,6 @@ class DrPOTrainer:
         """Continues from a `state_dict`."""
         self.generator.load_adapter_state(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
         self.groups_seen = state["groups_seen"]
         self.groups_failed = state["groups_failed"]
