@@ -33,3 +33,11 @@ class CatalogueError(DrpoError, LookupError):
 
 class TrainingStoppedError(DrpoError, RuntimeError):
     """A run ended before its last step for a reason that starting it again would not cure."""
+
+
+class EvaluationError(DrpoError, ValueError):
+    """An evaluation has nothing to measure, or two of them cannot be compared."""
+
+
+class ReportError(DrpoError, ValueError):
+    """A run's folder lacks what its report is made of."""

@@ -1,0 +1,97 @@
+"""Base against tuned on the same shots: differences, and how sure one may be of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drpo.errors import EvaluationError
+from drpo.evaluation.result import EvaluationResult
+
+RESAMPLES = 10_000
+
+
+def compare(
+    base: EvaluationResult, tuned: EvaluationResult, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """Per task and on the mean over tasks: base, tuned, difference, and its paired bootstrap 95 % interval.
+
+    Pairs are images of the same prompt and the same noise. The bootstrap resamples prompts, not images, because images
+    of one prompt are not independent; a prompt's difference is the mean over its images.
+
+    Returns:
+        {"metric", "percentage", "tasks": {task: row}, "mean": row}, where a row has "base", "tuned", "difference",
+        "ci95": [low, high], "images" (of each side) and "prompts".
+
+    Raises:
+        EvaluationError: the two did not evaluate the same shots by the same metric.
+    """
+    if base.metric != tuned.metric:
+        raise EvaluationError(
+            f"the base was evaluated by {base.metric}, the adapter by {tuned.metric}: use the same reward"
+        )
+    if [image.shot.key for image in base.images] != [image.shot.key for image in tuned.images]:
+        raise EvaluationError(
+            "base and adapter were evaluated on different prompts or seeds: use the same plan for both"
+        )
+    pairs: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for ours, theirs in zip(base.images, tuned.images, strict=True):
+        record = ours.shot.record
+        pairs.setdefault(record.task, {}).setdefault(record.prompt, []).append((ours.score, theirs.score))
+
+    tasks, means_T = {}, []
+    for task, prompts in pairs.items():
+        means_P2 = np.array([np.mean(scores, axis=0) for scores in prompts.values()])
+        means_T.append(means_P2)
+        tasks[task] = _row([means_P2], sum(map(len, prompts.values())), resamples, seed)
+    mean = _row(means_T, len(base.images), resamples, seed)
+    return {"metric": base.metric, "percentage": base.percentage, "tasks": tasks, "mean": mean}
+
+
+def _row(means_T_P2: Sequence[NDArray[np.float64]], images: int, resamples: int, seed: int) -> dict[str, Any]:
+    base, tuned = np.mean([means_P2.mean(axis=0) for means_P2 in means_T_P2], axis=0)
+    differences = [means_P2[:, 1] - means_P2[:, 0] for means_P2 in means_T_P2]
+    low, high = bootstrap_interval(differences, resamples=resamples, seed=seed)
+    return {
+        "base": float(base),
+        "tuned": float(tuned),
+        "difference": float(tuned - base),
+        "ci95": [low, high],
+        "images": images,
+        "prompts": sum(map(len, differences)),
+    }
+
+
+def bootstrap_interval(
+    differences: Sequence[Sequence[float] | NDArray[np.float64]],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap of the mean over strata of each stratum's mean.
+
+    Args:
+        differences: for each stratum (task) one number a prompt. Prompts are drawn with replacement within their task.
+        resamples: bootstrap samples.
+        seed: the same seed gives the same interval.
+        level: share of the resampled means between the two ends.
+
+    Returns:
+        (low, high). Of a single prompt a task nothing can be resampled: both ends are the mean itself.
+    """
+    random = np.random.default_rng(seed)
+    means_R = np.zeros(resamples)
+    for stratum in differences:
+        values_P = np.asarray(stratum, dtype=np.float64)
+        if values_P.ndim != 1 or not len(values_P):
+            raise EvaluationError(f"a bootstrap needs at least one number a task, was given {values_P.shape}")
+        # A mean needs only how often each prompt was drawn, and these counts are multinomial.
+        counts_RP = random.multinomial(len(values_P), np.full(len(values_P), 1 / len(values_P)), size=resamples)
+        means_R += counts_RP @ values_P / len(values_P)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means_R / len(differences), [tail, 1 - tail])
+    return float(low), float(high)
