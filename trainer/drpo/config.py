@@ -247,7 +247,7 @@ def load_config(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
         text = resources.files("drpo.presets").joinpath(f"{name}.yaml").read_text()
     else:
         raise ConfigError(
-            f"there is no preset {name!r}{nearest(name, preset_names())}; presets: {', '.join(preset_names())}"
+            f"there is no preset {name!r}{nearest(name, preset_names())}. Presets: {', '.join(preset_names())}"
         )
     try:
         values = yaml.safe_load(text) or {}
@@ -314,24 +314,28 @@ def _explain(error: Any) -> str:
     """One line for one of pydantic's errors."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        keys = list(known_keys())
-        siblings = list(Config.model_fields) if "." not in key else []
-        section = key.rpartition(".")[0]
-        beside = [known.rpartition(".")[2] for known in keys if section and known.rpartition(".")[0] == section]
-        hint = nearest(key, siblings, keys) or (f"; {section} has {', '.join(beside)}" if beside else "")
-        return f"there is no setting {key}{hint}"
+        return f"there is no setting {key}{_hint(key)}"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
     return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def nearest(key: str, *choices: Sequence[str]) -> str:
-    """ "; did you mean ...?" for the most similar name, by the whole key first and by its last part second."""
-    for names in choices:
-        close = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
-        if close:
-            return f"; did you mean {close[0]}?"
-    last = key.rpartition(".")[2]
-    by_last = {name.rpartition(".")[2]: name for names in choices for name in names}
-    close = difflib.get_close_matches(last, by_last, n=1, cutoff=0.5)
-    return f"; did you mean {by_last[close[0]]}?" if close else ""
+def _hint(key: str) -> str:
+    """What an unknown key may have meant: a section, a key like it, one of that name elsewhere, or one beside it."""
+    section, _, last = key.rpartition(".")
+    keys = list(known_keys())
+    names = {known.rpartition(".")[2]: known for known in keys}
+    elsewhere = difflib.get_close_matches(last, names, n=1, cutoff=0.8)
+    beside = [known.rpartition(".")[2] for known in keys if section and known.rpartition(".")[0] == section]
+    return (
+        (nearest(key, list(Config.model_fields)) if not section else "")
+        or nearest(key, keys)
+        or (f"; did you mean {names[elsewhere[0]]}?" if elsewhere else "")
+        or (f"; {section} has {', '.join(beside)}" if beside else "")
+    )
+
+
+def nearest(name: str, choices: Sequence[str]) -> str:
+    """The words "; did you mean ...?" for the most similar choice, or nothing."""
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else ""

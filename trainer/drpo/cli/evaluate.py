@@ -1,9 +1,103 @@
-"""`drpo eval`."""
+"""`drpo eval`, and the end of a training run: base against adapter, with matched seeds."""
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from drpo.cli.common import console, parse_overrides, ray_and_rewards
+from drpo.config import Config, load_config, override_config
+
+Seconds = dict[str, float]
 
 
-def evaluate(context: typer.Context) -> None:
-    """Compare an adapter with the base on held-out prompts, with matched seeds."""
+def evaluate(
+    context: typer.Context,
+    adapter: Annotated[Path, typer.Option(help="An adapter's folder, or a run's.")],
+    preset: Annotated[str, typer.Option(help="Settings for an adapter that lies in no run's folder.")] = "shapes",
+    generator: Annotated[str | None, typer.Option(help="Another generator than the settings' one.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the JSON here; without it, a run's summary is renewed.")
+    ] = None,
+) -> None:
+    """Compare an adapter with the base on held-out prompts, with matched seeds: a table and JSON."""
+    from drpo.cli.sample import find_adapter
+    from drpo.training.check import check_config
+    from drpo.training.launch import find_run
+
+    folder, config = find_adapter(adapter)
+    overrides = parse_overrides(context.args) + ([f"model.generator={generator}"] if generator else [])
+    config = check_config(override_config(config, overrides) if config else load_config(preset, overrides))
+    run_dir = find_run(folder)
+    with ray_and_rewards(config) as served:
+        evaluated = compare(served, folder)
+    show(evaluated.comparison)
+    if out is not None or run_dir is None:
+        out = out or folder / "evaluation.json"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(evaluated.comparison, indent=2) + "\n")
+        console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    else:
+        finish(config, run_dir, evaluated, {"evaluation": evaluated.seconds})
+
+
+def compare(config: Config, adapter: Path) -> Any:
+    """Evaluates base and adapter with a progress bar; a ranking service runs at `config.rewards.address`."""
+    import torch
+
+    from drpo.evaluation import evaluate_adapter
+
+    use_gpu = config.model.device != "cpu" and torch.cuda.is_available()
+    if not use_gpu:  # one core is left to the rewards, which score while this process draws
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("evaluating base and adapter", total=None)
+        return evaluate_adapter(
+            config,
+            adapter,
+            device="cuda" if use_gpu else "cpu",
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def finish(config: Config, run_dir: Path, evaluated: Any | None, seconds: Seconds) -> None:
+    """Writes a run's summary.json, samples and report.html, and says where they are."""
+    from drpo.evaluation import write_summary
+    from drpo.report import write_report
+
+    if evaluated is not None:
+        evaluated.save(run_dir)
+    write_summary(run_dir, config, evaluated.comparison if evaluated is not None else None, seconds=seconds)
+    report = write_report(run_dir)
+    console.print(f"report: [bold]{report}[/]", highlight=False, soft_wrap=True)
+
+
+def show(comparison: dict[str, Any]) -> None:
+    """Prints the comparison as a table."""
+    unit = " %" if comparison["percentage"] else ""
+    table = Table(title=f"{comparison['metric']} on held-out prompts{', percent' if unit else ''}")
+    for column in ("task", "base", "tuned", "difference", "95 % interval", "images"):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    digits = 1 if unit else 3
+    rows = list(comparison["tasks"].items())
+    for task, row in [*rows, ("mean", comparison["mean"])] if len(rows) > 1 else rows:
+        low, high = row["ci95"]
+        color = "green" if low > 0 else "red" if high < 0 else "default"
+        table.add_row(
+            task or "all",
+            f"{row['base']:.{digits}f}",
+            f"{row['tuned']:.{digits}f}",
+            f"[{color}]{row['difference']:+.{digits}f}[/]",
+            f"{low:+.{digits}f} to {high:+.{digits}f}",
+            str(row["images"]),
+            style="bold" if task == "mean" else None,
+            end_section=task == rows[-1][0],
+        )
+    console.print(table)

@@ -16,7 +16,7 @@ class TrainingProgress:
     how far, reward, loss, images per second, time left. Use in a `with` block; call it with each step's metrics.
     """
 
-    def __init__(self, config: Config, console: Console, *, done: int = 0) -> None:
+    def __init__(self, config: Config, console: Console) -> None:
         self._steps = config.training.steps
         self._max_seconds = config.training.max_seconds
         self._reward: float | None = None
@@ -31,7 +31,7 @@ class TrainingProgress:
             console=console,
         )
         self._task = self._bar.add_task(
-            "starting workers", total=1.0, completed=done / self._steps, numbers="", left=""
+            "starting workers", total=1.0, numbers="", left=""
         )
 
     def __call__(self, metrics: dict[str, Any]) -> None:

@@ -59,14 +59,10 @@ def load_generator(adapter: Path | None, generator: str | None, device: str) -> 
 
 def find_adapter(given: Path) -> tuple[Path, Config | None]:
     """The folder of an adapter's weights, and the config of the run that it lies in, if it lies in one."""
-    from drpo.training.launch import read_config
+    from drpo.training.launch import find_run, read_config
 
     for folder in (given, given / "adapter"):
         if any(folder.glob("*.safetensors")):
-            run_dir = folder.resolve().parent
-            while run_dir.name.startswith("step-") or run_dir.name == "checkpoints":
-                run_dir = run_dir.parent
-            return folder.resolve(), read_config(run_dir) if (run_dir / "config.yaml").is_file() else None
-    raise ConfigError(
-        f"--adapter: there is no adapter in {given}: give a folder with a .safetensors file, or a run's folder"
-    )
+            run_dir = find_run(folder)
+            return folder.resolve(), read_config(run_dir) if run_dir else None
+    raise ConfigError(f"--adapter: there is no adapter in {given}; give a folder with a .safetensors file, or a run's")

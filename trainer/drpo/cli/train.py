@@ -46,7 +46,7 @@ def train(
     if resume is not None:
         if preset is not None or name is not None:
             raise ConfigError("--resume goes on with a run's own settings: leave --preset and --name out")
-        run_dir = find_run(resume)
+        run_dir = find_resumed(resume)
         config = check_config(override_config(read_config(run_dir), overrides))
         write_config(config, run_dir)
     elif preset is None:
@@ -57,37 +57,40 @@ def train(
     run(config, run_dir, started)
 
 
-def find_run(given: Path) -> Path:
+def find_resumed(given: Path) -> Path:
     """A run by its folder, or by its name under runs/."""
     for candidate in (given, Path("runs") / given):
         if (candidate / "config.yaml").is_file():
             return candidate.resolve()
-    raise ConfigError(
-        f"there is no run {given}: it should be a folder with a config.yaml, or the name of one under runs/"
-    )
+    raise ConfigError(f"there is no run {given}; give a run's folder, or the name of one under runs/")
 
 
 def run(config: Config, run_dir: Path, started: float) -> None:
     """Ray and rewards up, training, evaluation, report."""
+    from drpo.cli.evaluate import compare, finish, show
     from drpo.training.launch import train as fit
     from drpo.training.metrics import read_metrics
 
     console.print(f"run [bold]{run_dir.name}[/] in {run_dir}", highlight=False, soft_wrap=True)
+    resumed_s = max((line["time_s"] for line in read_metrics(run_dir / "metrics.jsonl")), default=0.0)
     with ray_and_rewards(config) as served:
-        done = max((line["step"] for line in read_metrics(run_dir / "metrics.jsonl")), default=0)
-        with TrainingProgress(config, console, done=done) as progress:
+        with TrainingProgress(config, console) as progress:
             outcome = fit(served, run_dir, watch=progress)
         if outcome.status == "interrupted":
-            console.print(
-                f"stopped at step {outcome.step} with a checkpoint. Go on with: [bold]drpo train --resume {run_dir}[/]",
-                highlight=False,
-                soft_wrap=True,
-            )
+            console.print(f"stopped at step {outcome.step}, with a checkpoint. Go on with", highlight=False)
+            console.print(f"  [bold]drpo train --resume {run_dir}[/]", highlight=False, soft_wrap=True)
             raise typer.Exit(130)
-        console.print(
-            f"trained {outcome.step} steps in {outcome.seconds:.0f} s; adapter in {run_dir / 'adapter'}", soft_wrap=True
-        )
-        if config.evaluation.enabled:
-            from drpo.cli.evaluate import evaluate_run
-
-            evaluate_run(served, run_dir, outcome, started)
+        trained_s = outcome.seconds - resumed_s
+        seconds = {"startup": time.perf_counter() - started - trained_s, "training": outcome.seconds}
+        evaluated = compare(served, run_dir / "adapter") if config.evaluation.enabled else None
+    if evaluated is not None:
+        show(evaluated.comparison)
+        seconds["evaluation"] = evaluated.seconds
+    seconds["total"] = time.perf_counter() - started
+    finish(config, run_dir, evaluated, seconds)
+    console.print(
+        f"{outcome.step} steps in {outcome.seconds:.0f} s, {seconds['total']:.0f} s in all. "
+        f"Adapter: {run_dir / 'adapter'}",
+        highlight=False,
+        soft_wrap=True,
+    )

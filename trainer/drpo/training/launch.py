@@ -74,6 +74,13 @@ def read_config(run_dir: Path) -> Config:
     return parse_config(yaml.safe_load(path.read_text()))
 
 
+def find_run(path: Path) -> Path | None:
+    """The run's folder that a path is, or lies in (its adapter, one of its checkpoints)."""
+    return next(
+        (folder for folder in list((path.resolve() / "x").parents)[:4] if (folder / CONFIG_FILE).is_file()), None
+    )
+
+
 def train(config: Config, run_dir: Path, *, watch: Watcher | None = None, poll_s: float = 0.2) -> Outcome:
     """Trains a run to its end, from its newest checkpoint if it has one.
 
