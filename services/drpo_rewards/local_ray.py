@@ -9,7 +9,7 @@ import logging
 import os
 
 SETTINGS = {
-    "RAY_AUTH_MODE": "disabled",  # else it depends on whether a token lies in the home folder; only this machine is let in
+    "RAY_AUTH_MODE": "disabled",  # a Ray of this machine alone; unset, it depends on a file in the home folder
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_SERVE_LOG_TO_STDERR": "0",  # logs of replicas stay in Ray's log folder
 }

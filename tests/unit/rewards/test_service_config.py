@@ -1,0 +1,77 @@
+"""The service's configuration: what is wrong is said before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from drpo_rewards.errors import ConfigError
+from drpo_rewards.serving.config import CONFIGS, ServiceConfig, key_is_known
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "service.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_load_by_name(path: Path) -> None:
+    config = ServiceConfig.load(path.stem)
+    assert "default" in config.mixtures
+    assert ServiceConfig.load(path) == config
+    assert ServiceConfig.model_validate(config.model_dump(mode="json")) == config  # as it travels to the gateway
+
+
+def test_without_mixtures_all_rewards_count_alike(tmp_path: Path) -> None:
+    config = ServiceConfig.load(written(tmp_path, "rewards: {a: {type: x:Y}, b: {type: x:Y}}"))
+    assert config.mixtures["default"].rewards == {"a": 1.0, "b": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("rewards: {a: {type: x:Y, num_replica: 2}}", "unknown key rewards.a.num_replica; did you mean num_replicas?"),
+        ("rewards: {}", "rewards: .*at least 1"),
+        ("rewards: {a: {type: x:Y, batch_size: 0}}", "rewards.a.batch_size"),
+        ("rewards: {a: {type: x:Y}}\nmixtures: {m: {rewards: {b: 1}}}", "mixture 'm' names 'b'"),
+        ("rewards: {a: {type: x:Y}}\nmixtures: {m: {rewards: {a: 0}}}", "all weights are 0"),
+        ("rewards: {a/b: {type: x:Y}}", "is no name"),
+        ("rewards: [", "not valid YAML"),
+        ("", "valid dictionary"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        ServiceConfig.load(written(tmp_path, text))
+
+
+def test_an_unknown_config_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"one of: .*shapes"):
+        ServiceConfig.load("shape")
+
+
+def test_keys_come_from_a_file_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("first  # of the trainer\n\n# a comment\nsecond\n")
+    monkeypatch.setenv("DRPO_REWARDS_API_KEYS", "third, fourth")
+    digests = ServiceConfig(rewards={"a": {"type": "x:Y"}}, api_keys_file=keys).api_key_digests()
+    assert all(key_is_known(key, digests) for key in ("first", "second", "third", "fourth"))
+    assert not any(key_is_known(key, digests) for key in (None, "", "fifth", "first ", "# a comment"))
+
+
+def test_without_keys_nobody_else_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DRPO_REWARDS_API_KEYS", raising=False)
+    rewards = {"a": {"type": "x:Y"}}
+    for host in ("127.0.0.1", "localhost", "::1"):
+        assert ServiceConfig(rewards=rewards, host=host).api_key_digests() == []
+        assert key_is_known(None, [])
+    for host in ("0.0.0.0", "10.0.0.1", "example.org"):
+        with pytest.raises(ConfigError, match="can be reached from other machines"):
+            ServiceConfig(rewards=rewards, host=host).api_key_digests()
+    assert ServiceConfig(rewards=rewards, host="0.0.0.0", allow_no_auth=True).api_key_digests() == []
+    (tmp_path / "keys").write_text("# none\n")
+    with pytest.raises(ConfigError, match="holds no key"):
+        ServiceConfig(rewards=rewards, api_keys_file=tmp_path / "keys").api_key_digests()
+    with pytest.raises(ConfigError, match="cannot read"):
+        ServiceConfig(rewards=rewards, api_keys_file=tmp_path / "missing").api_key_digests()
