@@ -1,7 +1,7 @@
 """The prompts of `shapes`: the six GenEval tasks over its shapes and colours, in three splits that share no prompt.
 
-Each task's prompts are drawn from a seed of the task's own and dealt to test, validation and train, so that a set never changes when
-another one does.
+Each task's prompts are dealt to test, validation and train from a seed of the task's own, so that a set never changes
+when another one does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LEADS = (
     "a photo of {}", "a picture of {}", "a drawing of {}", "an image of {}", "a painting of {}", "a sketch of {}",
     "an illustration of {}", "a rendering of {}", "a print of {}", "a view of {}", "{}", "there is {}", "this is {}",
 )  # fmt: skip
-_COUNT_LEADS = tuple(lead for lead in _LEADS if not lead.startswith("th")) + ("there are {}", "these are {}")
+_COUNT_LEADS = (*(lead for lead in _LEADS if not lead.startswith("th")), "there are {}", "these are {}")
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 _RELATION_WORDS = {
     "left of": ("left of", "to the left of"),

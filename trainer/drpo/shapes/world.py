@@ -163,7 +163,7 @@ def _outline(name: str) -> list[tuple[float, float]]:
     if name == "moon":  # a crescent, open to the right
         return _arc(0, 0, 1, 55, 305) + _arc(0.5, 0, 0.82, 273, 87)
     if name == "heart":
-        return _arc(0.48, -0.38, 0.52, 205, 380, 24) + [(0, 0.98)] + _arc(-0.48, -0.38, 0.52, 160, 335, 24)
+        return [*_arc(0.48, -0.38, 0.52, 205, 380, 24), (0, 0.98), *_arc(-0.48, -0.38, 0.52, 160, 335, 24)]
     if name == "bar":  # a lying rectangle
         return [(-1, -0.36), (1, -0.36), (1, 0.36), (-1, 0.36)]
     raise ValueError(f"there is no shape {name!r}: the world has {', '.join(SHAPES)}")

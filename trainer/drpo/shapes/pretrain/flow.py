@@ -6,6 +6,7 @@ the captions is left out so that sampling may be guided (Ho and Salimans, 2022).
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def encode_pictures(vae: AutoencoderKL, folder: Path, seed: int, *, pictures: int) -> tuple[Tensor, Tensor]:
-    """Captioned latents to learn from: `latents_NChw`, scaled to unit deviation, and `prompts_N`, the captions' indices.
+    """Captioned latents to learn from: `latents_NChw` of unit deviation, and `prompts_N`, the captions' indices.
 
     Kept in `folder`; each process draws its share.
     """
@@ -92,7 +93,7 @@ def sample(
     """Latents drawn by `steps` Euler steps from noise to picture."""
     x = z_NChw
     times = torch.linspace(1, 0, steps + 1)
-    for t, following in zip(times[:-1], times[1:], strict=True):
+    for t, following in itertools.pairwise(times):
         velocity = unet(x, t * LAST_TIMESTEP, text_NTD).sample
         if guidance != 1.0:
             free = unet(x, t * LAST_TIMESTEP, empty_TD.expand_as(text_NTD)).sample

@@ -43,7 +43,7 @@ def fit(
     average: float | None = None,
     save_every: int = 200,
 ) -> None:
-    """Trains `model` in place for `steps` steps of AdamW and leaves it with its averaged weights, if `average` is given.
+    """Trains `model` in place for `steps` steps of AdamW; it ends with its averaged weights, if `average` is given.
 
     Args:
         loss_of: computes the scalar loss of one step from its random sources.

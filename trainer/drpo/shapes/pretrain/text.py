@@ -46,7 +46,7 @@ def new_tokenizer() -> CLIPTokenizer:
     )
     tokenizer.train_from_iterator([" ".join(words), " ".join(letters)], trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    merges = [tuple(merge) for merge in model["merges"]]
+    merges: list = [tuple(merge) for merge in model["merges"]]
     return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=TOKENS)
 
 
@@ -77,14 +77,15 @@ class _Reader(nn.Module):
     # two objects, each with a shape and a colour (or none); how many of the first; the relation of the second (or none)
     sizes = (len(SHAPES) + 1, len(COLORS) + 1, len(SHAPES) + 1, len(COLORS) + 1, MAX_COUNT + 1, len(RELATIONS) + 1)
 
-    def __init__(self, encoder: CLIPTextModel):
+    def __init__(self, encoder: CLIPTextModel, end_token: int):
         super().__init__()
         self.encoder = encoder
+        self.end_token = end_token
         self.heads = nn.Linear(WIDTH, sum(self.sizes))
 
     def forward(self, ids_NT: Tensor) -> tuple[Tensor, ...]:
         hidden_NTD = self.encoder(ids_NT).last_hidden_state
-        end_N = (ids_NT == self.encoder.config.eos_token_id).int().argmax(dim=1)
+        end_N = ids_NT.eq(self.end_token).int().argmax(dim=1)
         return self.heads(hidden_NTD[torch.arange(len(ids_NT)), end_N]).split(self.sizes, dim=1)
 
 
@@ -104,10 +105,10 @@ def _index(names: tuple[str, ...], name: str | None) -> int:
 
 
 def train_text_encoder(folder: Path, seed: int, *, steps: int) -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """Trains the text encoder; prints the share of captions that it reads without a mistake."""
+    """Trains the text encoder to read the train prompts; it is frozen afterwards."""
     torch.manual_seed(seed)
     tokenizer = new_tokenizer()
-    reader = _Reader(new_text_encoder(tokenizer))
+    reader = _Reader(new_text_encoder(tokenizer), tokenizer.eos_token_id)
     ids = tokenize(tokenizer, [record.prompt for record in train_prompts()])
     targets = torch.tensor([_targets(record) for record in train_prompts()])
 

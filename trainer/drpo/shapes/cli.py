@@ -1,0 +1,53 @@
+"""`drpo shapes`: the embedded world and how its model is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True)
+
+
+@app.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="folder for generator/, latent_mae/ and the resumable work/")],
+    processes: Annotated[int, typer.Option(min=1, help="one per core; gradients are averaged")] = 2,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    tiny: Annotated[bool, typer.Option(help="a few steps of every stage, to see that it runs")] = False,
+) -> None:
+    """Makes the embedded model from nothing: autoencoder, text encoder, feature map, flow teacher, one-step student."""
+    from dataclasses import replace
+
+    from drpo.shapes.pretrain.recipe import Recipe
+    from drpo.shapes.pretrain.recipe import pretrain as make
+
+    make(replace(Recipe.tiny() if tiny else Recipe(), seed=seed), out.resolve(), processes)
+    typer.echo(f"the generator is in {out / 'generator'}, the feature map in {out / 'latent_mae'}")
+
+
+@app.command()
+def render(
+    out: Annotated[Path, typer.Option(help="PNG to write")] = Path("shapes.png"),
+    columns: Annotated[int, typer.Option(min=1, max=64, help="pictures of each task")] = 10,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draws a sheet of the world's pictures, one row a task, and prints their prompts."""
+    import numpy as np
+    from PIL import Image
+
+    from drpo.shapes.prompts import TASKS, prompts
+    from drpo.shapes.world import render as draw
+    from drpo.shapes.world import sample_scene
+
+    rng = np.random.default_rng(seed)
+    rows = []
+    for task in TASKS:
+        records = prompts("train", task)
+        chosen = [records[i] for i in rng.integers(len(records), size=columns)]
+        rows.append(np.concatenate([draw(sample_scene(record.metadata, rng), rng) for record in chosen], axis=1))
+        typer.echo(f"{task}: " + "; ".join(record.prompt for record in chosen))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows)).save(out)
+    typer.echo(f"wrote {out}")
