@@ -1,4 +1,4 @@
-"""Small real rewards that the service's tests deploy: one that works, and ones that fail in every way there is."""
+"""Small real rewards that the service's tests deploy: ones that work, and ones that fail in every way there is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.rewards.base import Score, ScoreItem
 
 
-class Redness:
-    """Mean of red minus the mean of the other two channels, -255 to 255."""
+class RednessOf:
+    """Mean of red minus the mean of the other two channels; says which process scored, and in how large a batch."""
 
     version = "redness-1"
     range = (-255.0, 255.0)
@@ -22,18 +22,15 @@ class Redness:
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         time.sleep(self.delay_s)
-        scores = []
-        for item in items:
-            red, green, blue = item.image.astype(np.float64).mean(axis=(0, 1))
-            value = float(red - (green + blue) / 2)
-            scores.append(Score(value, {"red": float(red), "pid": os.getpid()}))
-        return scores
+        said = {"pid": os.getpid(), "batch": len(items)}
+        means = [item.image.astype(np.float64).mean(axis=(0, 1)) for item in items]
+        return [Score(float(red - (green + blue) / 2), said) for red, green, blue in means]
 
 
-class Brightness:
-    """Mean of all channels; a lower one is better."""
+class Darkness:
+    """Mean of all channels; the lower, the better."""
 
-    version = "brightness-1"
+    version = "darkness-1"
     higher_is_better = False
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
@@ -41,20 +38,20 @@ class Brightness:
 
 
 class Failing:
-    """Does what the metadata's `how` says."""
+    """Does what the metadata's `how` says, to the whole batch."""
 
     version = "failing-1"
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         how = next((item.metadata["how"] for item in items if item.metadata and "how" in item.metadata), "")
         if how == "raise":
-            raise ZeroDivisionError("the reward divides by nothing")
-        if how == "hang":
-            time.sleep(3600)
+            raise ZeroDivisionError("nothing to divide by")
         if how == "short":
-            return [Score(1.0)]
+            return [Score(1.0)] * (len(items) - 1)
         if how == "refuse":
             raise InvalidRequestError("metadata.how must not be `refuse`", field="metadata.how")
         if how == "die":
             os._exit(1)
+        if how == "hang":
+            time.sleep(3600)
         return [Score(float("nan") if how == "nan" else 1.0) for _ in items]

@@ -51,7 +51,10 @@ logger = logging.getLogger("ray.serve")
 
 # Ranking is idempotent, so a call whose replica died is simply made again. A group that kills its replica each time
 # must not do so for ever.
-REPLICA_ATTEMPTS = 4
+REPLICA_ATTEMPTS = 3
+
+# A replica describes itself without scoring, so a reward's own deadline is not meant for that.
+DESCRIBE_DEADLINE_S = 30.0
 
 
 class ReplicaDiedError(Exception):
@@ -203,18 +206,18 @@ class Gateway(GrpcMethods):
 
     async def _ask(self, name: str, method: str, *arguments: Any) -> Any:
         """Call one reward within its deadline, again where its replica died; every failure is a typed error."""
-        settings = self.config.rewards[name]
+        deadline_s = DESCRIBE_DEADLINE_S if method == "describe" else self.config.rewards[name].deadline_s
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(ReplicaDiedError),
             stop=stop_after_attempt(REPLICA_ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
         )
         try:
-            async with asyncio.timeout(settings.deadline_s):
+            async with asyncio.timeout(deadline_s):
                 return await attempts(self._ask_once, name, method, *arguments)
         except TimeoutError:
             raise RewardTimeoutError(
-                f"reward {name!r} gave no answer within its deadline of {settings.deadline_s:g} s", reward=name
+                f"reward {name!r} gave no answer within its deadline of {deadline_s:g} s", reward=name
             ) from None
         except RetryError:
             raise RewardUnavailableError(

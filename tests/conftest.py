@@ -1,0 +1,19 @@
+"""Settings that hold for every test. Ray reads its variables when it is imported, so they are set before anything."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_SERVE_LOG_TO_STDERR="0",
+    RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
+    RAY_TRAIN_ENABLE_PRINT_PATCH="0",
+    # Ray's workers import what tests deploy, such as support.service_rewards
+    PYTHONPATH=os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
+)

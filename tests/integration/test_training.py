@@ -1,0 +1,256 @@
+"""Real training on a real local Ray: what a run leaves, and that it survives the loss of any of its processes.
+
+The generator is tiny and random, the reward is redness. One uninterrupted run of one worker is the yardstick: the runs
+that lose a worker, a reward replica or their driver must come to the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import yaml
+from drpo.config import Config, parse_config
+from drpo.errors import TrainingStoppedError
+from drpo.training.check import check_config
+from drpo.training.checkpoint import checkpoints, read_checkpoint
+from drpo.training.launch import create_run, train
+from drpo.training.metrics import read_metrics
+from support.tiny_model import write_tiny_pipeline
+
+pytestmark = pytest.mark.integration
+
+TESTS = Path(__file__).parents[1]
+STEPS = 8
+PROMPTS = ("a red circle", "a blue square", "two green triangle", "a photo of a circle")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training")
+    write_tiny_pipeline(folder / "tiny")
+    (folder / "prompts.jsonl").write_text("".join(f'{{"prompt": "{prompt}"}}\n' for prompt in PROMPTS))
+    reward = {"type": "support.rewards:Redness", "options": {"seconds_per_group": 0.1}, "num_cpus": 0.1}
+    failing = {"type": "support.rewards:FailsOn", "num_cpus": 0.1}
+    (folder / "service.yaml").write_text(yaml.safe_dump({"rewards": {"redness": reward}}))
+    both = {"rewards": {"redness": reward, "fails": failing}, "mixtures": {"default": {"rewards": {"redness": 1.0}}}}
+    (folder / "both.yaml").write_text(yaml.safe_dump(both))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(ray_cluster: Any, home: Path) -> Iterator[str]:
+    from drpo_rewards.serving import start
+
+    with start(home / "both.yaml", app_name="training-tests") as service:
+        yield service.handle_address
+
+
+def settings(home: Path, **training: Any) -> dict[str, Any]:
+    return {
+        "preset": "tiny",
+        "run": {"folder": str(home / "runs"), "seed": 5},
+        "model": {"generator": str(home / "tiny"), "device": "cpu"},
+        "lora": {"rank": 4},
+        "features": {"name": "raw_latent", "path": None},
+        "objective": {"name": "drpo", "radii": [0.2, 0.5, 1.0]},
+        "prompts": {"source": "jsonl", "path": str(home / "prompts.jsonl")},
+        "optimizer": {"lr": 0.05, "schedule": "linear"},
+        "training": {
+            "steps": STEPS,
+            "groups_per_step": 2,
+            "candidates": 6,
+            "pairs": 8,
+            "checkpoint_every": 2,
+            "max_failures": 1,
+            **training,
+        },
+        "evaluation": {"enabled": False},
+    }
+
+
+def launch(home: Path, address: str, watch: Callable[[dict], None] | None = None, **training: Any) -> Path:
+    values = settings(home, **training)
+    values["rewards"] = {"service": None, "address": address}
+    config = check_config(parse_config(values))
+    run_dir = create_run(config)
+    train(config, run_dir, watch=watch or (lambda metrics: None))
+    return run_dir
+
+
+def computed(run_dir: Path) -> list[dict]:
+    """The metrics without what the clock says."""
+    clock = ("time_s", "seconds", "images_per_s")
+    return [
+        {key: value for key, value in line.items() if key not in clock}
+        for line in read_metrics(run_dir / "metrics.jsonl")
+    ]
+
+
+def adapter(run_dir: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(checkpoints(run_dir / "checkpoints")[-1])["trainer"]["adapter"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def processes(title: str) -> list[psutil.Process]:
+    """The processes of this test's own Ray with a title."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if re.search(title, " ".join(process.cmdline())):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(home: Path, address: str) -> Path:
+    return launch(home, address)
+
+
+def test_what_a_run_leaves(uninterrupted: Path, home: Path) -> None:
+    lines = computed(uninterrupted)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert all(line["groups"] == 2 and line["groups_dropped"] == 0 for line in lines)
+    assert lines[-1]["reward_mean"] > lines[0]["reward_mean"] + 1
+    assert lines[0]["lr"] > lines[-1]["lr"] > 0
+    assert list((uninterrupted / "tensorboard").glob("events*"))
+    assert [path.name for path in checkpoints(uninterrupted / "checkpoints")] == ["step-000006", "step-000008"]
+    assert Config.model_validate(yaml.safe_load((uninterrupted / "config.yaml").read_text())).training.steps == STEPS
+
+
+def test_stock_diffusers_loads_the_adapter(uninterrupted: Path, home: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(home / "tiny", safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def redness() -> float:
+        noise = torch.Generator().manual_seed(0)
+        images = pipeline(
+            PROMPTS[0],
+            num_inference_steps=1,
+            guidance_scale=0.0,
+            num_images_per_prompt=8,
+            generator=noise,
+            output_type="np",
+        ).images
+        return float(images[..., 0].mean() - images[..., 1:].mean())
+
+    base = redness()
+    pipeline.load_lora_weights(uninterrupted / "adapter")
+    assert redness() > base + 0.01
+
+
+def test_a_lost_worker_changes_nothing(uninterrupted: Path, home: Path, address: str) -> None:
+    killed = []
+
+    def kill_after_step_3(metrics: dict) -> None:
+        if metrics["step"] >= 3 and not killed:
+            killed.extend(processes(r"ray::.*TrainWorker"))
+            for process in killed:
+                process.kill()
+
+    run_dir = launch(home, address, watch=kill_after_step_3)
+    assert killed
+    assert computed(run_dir) == computed(uninterrupted)
+    assert same(adapter(run_dir), adapter(uninterrupted))
+
+
+def test_two_workers_and_a_lost_reward_replica_come_to_the_same(uninterrupted: Path, home: Path, address: str) -> None:
+    killed = []
+
+    def kill_after_step_3(metrics: dict) -> None:
+        if metrics["step"] >= 3 and not killed:
+            killed.extend(processes(r"ray::ServeReplica.*redness"))
+            for process in killed:
+                process.kill()
+
+    run_dir = launch(home, address, watch=kill_after_step_3, num_workers=2)
+    assert killed
+    lines, expected = computed(run_dir), computed(uninterrupted)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert sum(line["groups_dropped"] for line in lines) == 0  # the gateway and the client try again
+    for line, one_worker in zip(lines, expected, strict=True):
+        assert line["groups"] == 2
+        assert line["loss"] == pytest.approx(one_worker["loss"], rel=1e-3)
+        assert line["grad_norm"] == pytest.approx(one_worker["grad_norm"], rel=1e-2)
+    state = read_checkpoint(checkpoints(run_dir / "checkpoints")[-1])
+    assert len(state["random"]) == 2
+
+
+def test_too_many_failures_end_the_run_with_their_reason(home: Path, address: str) -> None:
+    values = settings(home)
+    values["rewards"] = {"service": None, "address": address, "weights": {"fails": 1.0}}
+    (home / "blue.jsonl").write_text('{"prompt": "blue"}\n')
+    values["prompts"]["path"] = str(home / "blue.jsonl")
+    config = check_config(parse_config(values))
+    run_dir = create_run(config)
+    with pytest.raises(TrainingStoppedError, match=r"(?s)4 of 4 groups.*max_failed_groups.*fails"):
+        train(config, run_dir)
+    assert [line["groups_dropped"] for line in read_metrics(run_dir / "metrics.jsonl")] == [2, 2]
+    assert len(checkpoints(run_dir / "checkpoints")) == 1
+
+
+def test_ctrl_c_and_a_killed_driver_resume_bit_for_bit(uninterrupted: Path, home: Path) -> None:
+    """The command line on its own Ray and service: Ctrl-C, resume, SIGKILL of the driver, resume, done."""
+    values = settings(home)
+    values["rewards"] = {"service": str(home / "service.yaml")}
+    values["run"]["name"] = "interrupted"
+    (home / "config.yaml").write_text(yaml.safe_dump(values))
+    run_dir = home / "runs" / "interrupted"
+
+    driver = start_drpo("--preset", str(home / "config.yaml"))
+    wait_for_step(run_dir, 1, driver)
+    driver.send_signal(signal.SIGINT)
+    output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130, output
+    assert f"drpo train --resume {run_dir}" in output
+    stopped_at = len(computed(run_dir))
+    assert 1 <= stopped_at < STEPS
+    assert checkpoints(run_dir / "checkpoints")[-1].name == f"step-{stopped_at:06d}"
+
+    driver = start_drpo("--resume", str(run_dir))
+    wait_for_step(run_dir, stopped_at + 1, driver)
+    own = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.communicate(timeout=60)
+    psutil.wait_procs(own, timeout=60)  # Ray's processes end with the driver that started them
+
+    driver = start_drpo("--resume", str(run_dir))
+    output, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 0, output
+    assert computed(run_dir) == computed(uninterrupted)
+    assert same(adapter(run_dir), adapter(uninterrupted))
+
+
+def start_drpo(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "drpo", "train", *arguments],
+        env={**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "300", "RAY_ADDRESS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_step(run_dir: Path, step: int, driver: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 180
+    while len(read_metrics(run_dir / "metrics.jsonl")) < step:
+        assert driver.poll() is None, driver.communicate()[0]
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.05)
