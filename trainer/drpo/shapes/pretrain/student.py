@@ -34,6 +34,7 @@ def new_scheduler() -> EulerDiscreteScheduler:
         beta_schedule="linear",
         prediction_type="epsilon",
         timestep_spacing="trailing",
+        steps_offset=1,
     )
 
 
