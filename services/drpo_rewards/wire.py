@@ -11,6 +11,7 @@ from google.protobuf import json_format, struct_pb2
 
 from drpo_rewards.contract import (
     ModelInfo,
+    Normalize,
     RankOptions,
     RankResponse,
     Readiness,
@@ -24,13 +25,13 @@ from drpo_rewards.v1 import ranking_pb2 as pb
 # A key of the trailing metadata that carries an error's typed members as JSON.
 ERROR_METADATA = "drpo-error"
 
-_NORMALIZE = {
+_NORMALIZE: dict[Normalize | None, pb.Normalize] = {
     "zscore": pb.NORMALIZE_ZSCORE,
     "none": pb.NORMALIZE_NONE,
     "rank": pb.NORMALIZE_RANK,
     None: pb.NORMALIZE_UNSPECIFIED,
 }
-_NORMALIZE_BACK = {number: name for name, number in _NORMALIZE.items()}
+_NORMALIZE_BACK: dict[int, Normalize | None] = {number: name for name, number in _NORMALIZE.items()}
 _STRATEGY = {"random": pb.PairOptions.STRATEGY_RANDOM, "extremes": pb.PairOptions.STRATEGY_EXTREMES}
 _STRATEGY_BACK = {number: name for name, number in _STRATEGY.items()} | {pb.PairOptions.STRATEGY_UNSPECIFIED: "random"}
 

@@ -13,12 +13,13 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from drpo_rewards import AsyncRankingClient, RankingClient, errors, serving
-from drpo_rewards.contract import PairOptions, RankResponse
-from drpo_rewards.images import encode_png
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 from ray.util.state import list_actors
+
+from drpo_rewards import AsyncRankingClient, RankingClient, errors, serving
+from drpo_rewards.contract import PairOptions, RankResponse
+from drpo_rewards.images import encode_png
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import grpc
 import numpy as np
@@ -15,7 +16,7 @@ from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext
 
 from drpo_rewards import wire
-from drpo_rewards.contract import MAX_IMAGES
+from drpo_rewards.contract import MAX_IMAGES, ModelList, RankOptions, RankResponse, Readiness
 from drpo_rewards.errors import (
     AuthenticationError,
     InternalError,
@@ -24,11 +25,8 @@ from drpo_rewards.errors import (
     RewardsError,
 )
 from drpo_rewards.images import ImageLimits, decode, from_rgb8
-from drpo_rewards.serving.config import key_is_known
+from drpo_rewards.serving.config import ServiceConfig, key_is_known
 from drpo_rewards.v1 import ranking_pb2 as pb
-
-if TYPE_CHECKING:
-    from drpo_rewards.serving.gateway import Gateway
 
 logger = logging.getLogger("ray.serve")
 
@@ -42,10 +40,25 @@ SERVICER_FUNCTIONS = [
 WATCH_INTERVAL_S = 5.0
 
 
-class GrpcMethods:
-    """Mixed into the gateway; method names are the proto's. `grpc_context` is what Serve calls the call's context."""
+class GrpcMethods(ABC):
+    """The gateway's gRPC side; method names are the proto's. `grpc_context` is what Serve calls the call's context."""
 
-    async def Rank(self: Gateway, request: pb.RankRequest, grpc_context: RayServegRPCContext) -> pb.RankResponse:
+    config: ServiceConfig
+    limits: ImageLimits
+    key_digests: list[bytes]
+
+    @abstractmethod
+    async def rank_group(
+        self, options: RankOptions, images: Sequence[np.ndarray], timings_ms: dict[str, float] | None = None
+    ) -> RankResponse: ...
+
+    @abstractmethod
+    async def list_models(self) -> ModelList: ...
+
+    @abstractmethod
+    async def probe_rewards(self) -> Readiness: ...
+
+    async def Rank(self, request: pb.RankRequest, grpc_context: RayServegRPCContext) -> pb.RankResponse:
         try:
             _authorize(self, grpc_context)
             limit = int(self.config.limits.max_body_mb * 1e6)
@@ -64,7 +77,7 @@ class GrpcMethods:
             return pb.RankResponse()
 
     async def ListModels(
-        self: Gateway, request: pb.ListModelsRequest, grpc_context: RayServegRPCContext
+        self, request: pb.ListModelsRequest, grpc_context: RayServegRPCContext
     ) -> pb.ListModelsResponse:
         try:
             _authorize(self, grpc_context)
@@ -73,27 +86,27 @@ class GrpcMethods:
             _report(error, grpc_context)
             return pb.ListModelsResponse()
 
-    async def Ready(self: Gateway, request: pb.ReadyRequest, grpc_context: RayServegRPCContext) -> pb.ReadyResponse:
+    async def Ready(self, request: pb.ReadyRequest, grpc_context: RayServegRPCContext) -> pb.ReadyResponse:
         return wire.readiness_to_proto(await self.probe_rewards())
 
-    async def Check(self: Gateway, request: Any, grpc_context: RayServegRPCContext) -> health_pb2.HealthCheckResponse:
+    async def Check(self, request: Any, grpc_context: RayServegRPCContext) -> health_pb2.HealthCheckResponse:
         return health_pb2.HealthCheckResponse(status=await _health(self))
 
     async def Watch(
-        self: Gateway, request: Any, grpc_context: RayServegRPCContext
+        self, request: Any, grpc_context: RayServegRPCContext
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         while True:
             yield health_pb2.HealthCheckResponse(status=await _health(self))
             await asyncio.sleep(WATCH_INTERVAL_S)
 
 
-async def _health(gateway: Gateway) -> int:
+async def _health(gateway: GrpcMethods) -> int:
     readiness = await gateway.probe_rewards()
     states = health_pb2.HealthCheckResponse
     return states.SERVING if readiness.ready else states.NOT_SERVING
 
 
-def _authorize(gateway: Gateway, context: RayServegRPCContext) -> None:
+def _authorize(gateway: GrpcMethods, context: RayServegRPCContext) -> None:
     metadata = dict(context.invocation_metadata())
     scheme, _, key = metadata.get("authorization", "").partition(" ")
     if not key_is_known(key if scheme.lower() == "bearer" else None, gateway.key_digests):

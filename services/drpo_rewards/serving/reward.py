@@ -65,8 +65,8 @@ class RewardDeployment:
         self._scoring_since: float | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{name}")
         self._groups, self._batches = itertools.count(), itertools.count()
-        self._batched.set_max_batch_size(settings.batch_size)
-        self._batched.set_batch_wait_timeout_s(settings.batch_wait_s)
+        self._batched.set_max_batch_size(settings.batch_size)  # type: ignore[attr-defined]  # serve.batch adds these
+        self._batched.set_batch_wait_timeout_s(settings.batch_wait_s)  # type: ignore[attr-defined]
 
     async def score(
         self, images: Sequence[np.ndarray], prompt: str, metadata: dict[str, Any] | None, with_details: bool

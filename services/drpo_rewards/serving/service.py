@@ -6,6 +6,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import serve
@@ -94,7 +95,7 @@ def build(settings: ServiceConfig, digests: list[bytes]) -> serve.Application:
     """The Serve application: one deployment per reward, and the gateway in front of them."""
     rewards = {name: _reward_deployment(name, reward) for name, reward in settings.rewards.items()}
     limits = settings.limits
-    gateway = serve.deployment(
+    gateway: serve.Deployment = serve.deployment(  # type: ignore[assignment]  # its overloads miss this form
         serve.ingress()(Gateway),
         name="gateway",
         num_replicas=settings.num_gateways,
@@ -109,7 +110,7 @@ def build(settings: ServiceConfig, digests: list[bytes]) -> serve.Application:
 
 
 def _reward_deployment(name: str, reward: RewardConfig) -> serve.Application:
-    deployment = serve.deployment(
+    deployment: serve.Deployment = serve.deployment(  # type: ignore[assignment]
         RewardDeployment,
         name=f"reward-{name}",
         num_replicas=reward.num_replicas,
@@ -176,13 +177,9 @@ def _running_serve() -> _Addresses | None:
         controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     except ValueError:
         return None
-    http, grpc, location = ray.get(
-        [
-            controller.get_http_config.remote(),
-            controller.get_grpc_config.remote(),
-            controller.get_proxy_location.remote(),
-        ]
-    )
+    http: Any = ray.get(controller.get_http_config.remote())
+    grpc: Any = ray.get(controller.get_grpc_config.remote())
+    location: Any = ray.get(controller.get_proxy_location.remote())
     listens = location != ProxyLocation.Disabled
     return _Addresses(
         http=f"{http.host}:{http.port}" if listens else None,

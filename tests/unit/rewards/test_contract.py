@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+
 from drpo_rewards import errors, wire
 from drpo_rewards.contract import (
     ModelInfo,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from drpo_rewards.errors import ConfigError, InvalidRequestError
 from drpo_rewards.rewards import create
 from drpo_rewards.rewards.base import Reward, ScoreItem, checked_scores, describe, probe

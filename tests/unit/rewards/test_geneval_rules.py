@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from drpo_rewards.contract import GenevalSpec
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.rewards.geneval.detector import Detection
 from drpo_rewards.rewards.geneval.rules import Verdict, judge, keep, relations
-from hypothesis import given
-from hypothesis import strategies as st
 
 MASK = np.zeros((64, 64), dtype=bool)
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drpo_rewards import images
-from drpo_rewards.errors import InvalidImageError, InvalidRequestError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from drpo_rewards import images
+from drpo_rewards.errors import InvalidImageError, InvalidRequestError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
 

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from drpo_rewards.mixture import combine
 from hypothesis import given
 from hypothesis import strategies as st
+
+from drpo_rewards.mixture import combine
 
 # On a grid: scores that differ by less than rounding may tie.
 scores = st.lists(st.integers(-(10**6), 10**6).map(lambda number: number / 1000), min_size=2, max_size=12)

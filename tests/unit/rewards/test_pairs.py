@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from drpo_rewards.errors import InvalidRequestError
-from drpo_rewards.pairs import draw_pairs
 from hypothesis import given
 from hypothesis import strategies as st
+
+from drpo_rewards.errors import InvalidRequestError
+from drpo_rewards.pairs import draw_pairs
 
 groups = st.lists(st.integers(0, 3).map(float), min_size=2, max_size=10)
 

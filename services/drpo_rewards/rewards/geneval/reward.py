@@ -62,8 +62,8 @@ class GenevalReward:
 
     def _score_one(self, item: ScoreItem, spec: GenevalSpec, detections: Sequence[Detection]) -> Score:
         verdict = judge(spec, detections, lambda some: self.color_classifier.classify(item.image, some))
-        details = {"strict": verdict.strict, "graded": verdict.graded, "reasons": verdict.reasons}
-        return Score(float(details[self.kind]), details)
+        value = float(verdict.strict) if self.kind == "strict" else verdict.graded
+        return Score(value, {"strict": verdict.strict, "graded": verdict.graded, "reasons": verdict.reasons})
 
     def _specs(self, items: Sequence[ScoreItem]) -> list[GenevalSpec]:
         """Each item's spec; the images of a group share their metadata, so each is read and checked once."""
