@@ -67,6 +67,6 @@ def shapes_asset(path: str, kind: str) -> str:
     """The path itself, but for "shapes", which is the embedded generator or feature map."""
     if path != "shapes":
         return path
-    from drpo.shapes import assets
+    from drpo.shapes.assets import feature_map_path, generator_path
 
-    return str(assets.generator_path() if kind == "generator" else assets.feature_map_path())
+    return str(generator_path() if kind == "generator" else feature_map_path())

@@ -30,12 +30,12 @@ class RunConfig(Section):
     """Where a run's output goes, and its seed."""
 
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$", description="folder name; null: preset and time"
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$", description="folder name; null: preset and time"
     )
-    folder: Path = Field(Path("runs"), description="the run is written to FOLDER/NAME")
-    seed: int = Field(0, ge=0, description="noise, pairs, prompt order and the adapter's start follow from it")
+    folder: Path = Field(default=Path("runs"), description="the run is written to FOLDER/NAME")
+    seed: int = Field(default=0, ge=0, description="noise, pairs, prompt order and the adapter's start follow from it")
     ray_address: str | None = Field(
-        None, description='null: a Ray of its own on this machine; "auto" or ray://...: a cluster'
+        default=None, description='null: a Ray of its own on this machine; "auto" or ray://...: a cluster'
     )
 
 
@@ -43,29 +43,29 @@ class ModelConfig(Section):
     """The one-step generator."""
 
     generator: str = Field(
-        "shapes", description='a diffusers folder or hub id in the SD-Turbo layout; "shapes": the embedded one'
+        default="shapes", description='a diffusers folder or hub id in the SD-Turbo layout; "shapes": the embedded one'
     )
-    device: str = Field("auto", description='"auto": the worker\'s GPU where it has one, else "cpu"')
+    device: str = Field(default="auto", description='"auto": the worker\'s GPU where it has one, else "cpu"')
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = Field(
-        False, description="less memory for the U-Net's backward pass, about a third more time"
+        default=False, description="less memory for the U-Net's backward pass, about a third more time"
     )
 
 
 class LoraConfig(Section):
     """The adapter."""
 
-    rank: int = Field(16, ge=1)
-    alpha: float | None = Field(None, gt=0, description="scale is alpha / rank; null: alpha = rank")
+    rank: int = Field(default=16, ge=1)
+    alpha: float | None = Field(default=None, gt=0, description="scale is alpha / rank; null: alpha = rank")
     target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 class FeaturesConfig(Section):
     """The feature map phi in which samples drift."""
 
-    name: str = Field("latent_mae", description="a name of drpo.features")
+    name: str = Field(default="latent_mae", description="a name of drpo.features")
     path: str | None = Field(
-        "shapes", description='folder of its weights; "shapes": the embedded one; null: it has none'
+        default="shapes", description='folder of its weights; "shapes": the embedded one; null: it has none'
     )
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the feature map")
 
@@ -75,7 +75,7 @@ class ObjectiveConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field("drpo", description="a name of drpo.objectives")
+    name: str = Field(default="drpo", description="a name of drpo.objectives")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -87,18 +87,22 @@ class RewardsConfig(Section):
     """What ranks the candidates, and where it is served."""
 
     service: str | None = Field(
-        "shapes", description="service config (name or YAML) that is started where `address` is null"
+        default="shapes", description="service config (name or YAML) that is started where `address` is null"
     )
     address: str | None = Field(
-        None, description="a running service: grpc://HOST:PORT, http://HOST:PORT or serve://APP"
+        default=None, description="a running service: grpc://HOST:PORT, http://HOST:PORT or serve://APP"
     )
-    api_key_env: str | None = Field(None, description="environment variable with the service's API key")
-    mixture: str | None = Field(None, description="a mixture of the service; null: its default, or `weights`")
-    weights: dict[str, float] | None = Field(None, description="rewards and weights of one's own, instead of a mixture")
-    normalize: Literal["zscore", "none", "rank"] | None = Field(None, description="null: the mixture's own")
-    timeout_s: float = Field(60.0, gt=0)
-    retries: int = Field(3, ge=0)
-    details: bool = Field(True, description="ask for the rewards' details; GenEval's strict score is logged from them")
+    api_key_env: str | None = Field(default=None, description="environment variable with the service's API key")
+    mixture: str | None = Field(default=None, description="a mixture of the service; null: its default, or `weights`")
+    weights: dict[str, float] | None = Field(
+        default=None, description="rewards and weights of one's own, instead of a mixture"
+    )
+    normalize: Literal["zscore", "none", "rank"] | None = Field(default=None, description="null: the mixture's own")
+    timeout_s: float = Field(default=60.0, gt=0)
+    retries: int = Field(default=3, ge=0)
+    details: bool = Field(
+        default=True, description="ask for the rewards' details; GenEval's strict score is logged from them"
+    )
 
     @model_validator(mode="after")
     def _one_choice(self) -> RewardsConfig:
@@ -112,24 +116,26 @@ class RewardsConfig(Section):
 class PromptsConfig(Section):
     """Where prompts come from."""
 
-    source: str = Field("shapes", description="a name of drpo.prompts")
-    path: str | None = Field(None, description="the file or folder of a source that has one")
-    split: str = Field("train", description="the split of a source that has splits")
-    tasks: tuple[str, ...] | None = Field(None, description="only these tasks; null: all")
-    balance_tasks: bool = Field(True, description="every task equally often, however many prompts it has")
+    source: str = Field(default="shapes", description="a name of drpo.prompts")
+    path: str | None = Field(default=None, description="the file or folder of a source that has one")
+    split: str = Field(default="train", description="the split of a source that has splits")
+    tasks: tuple[str, ...] | None = Field(default=None, description="only these tasks; null: all")
+    balance_tasks: bool = Field(default=True, description="every task equally often, however many prompts it has")
 
 
 class OptimizerConfig(Section):
     """AdamW over the adapter, and the course of its learning rate."""
 
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(default=1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float | None = Field(1.0, gt=0, description="clips the gradient's norm; null: never")
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_grad_norm: float | None = Field(default=1.0, gt=0, description="clips the gradient's norm; null: never")
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
-    schedule_steps: int | None = Field(None, ge=1, description="length of a decaying schedule; null: training.steps")
+    warmup_steps: int = Field(default=0, ge=0)
+    schedule_steps: int | None = Field(
+        default=None, ge=1, description="length of a decaying schedule; null: training.steps"
+    )
 
     def factor(self, step: int, steps: int) -> float:
         """What `lr` is multiplied by at a step (from 0) of a run of `steps` steps."""
@@ -145,34 +151,40 @@ class OptimizerConfig(Section):
 class TrainingConfig(Section):
     """The loop: what a step is, how long the run is, and how it is spread and kept."""
 
-    steps: int = Field(100, ge=1, description="optimizer steps")
-    max_seconds: float | None = Field(None, gt=0, description="stop earlier, once training has taken this long")
-    groups_per_step: int = Field(4, ge=1, description="prompts of one optimizer step, shared out over the workers")
-    candidates: int = Field(24, ge=2, le=256, description="K, images of each prompt")
-    pairs: int = Field(12, ge=1, description="M, (winner, loser) pairs of each group")
+    steps: int = Field(default=100, ge=1, description="optimizer steps")
+    max_seconds: float | None = Field(default=None, gt=0, description="stop earlier, once training has taken this long")
+    groups_per_step: int = Field(
+        default=4, ge=1, description="prompts of one optimizer step, shared out over the workers"
+    )
+    candidates: int = Field(default=24, ge=2, le=256, description="K, images of each prompt")
+    pairs: int = Field(default=12, ge=1, description="M, (winner, loser) pairs of each group")
     pair_strategy: Literal["random", "extremes"] = "random"
 
-    pipeline: bool = Field(True, description="generate the next group while this one is being ranked")
+    pipeline: bool = Field(default=True, description="generate the next group while this one is being ranked")
     groups_in_flight: int = Field(
-        3, ge=1, description="groups that may wait for their ranking; each holds its graph in memory"
+        default=3, ge=1, description="groups that may wait for their ranking; each holds its graph in memory"
     )
     chunk_size: int | None = Field(
-        None, ge=1, description="candidates at once; less memory, generates twice; null: all"
+        default=None, ge=1, description="candidates at once; less memory, generates twice; null: all"
     )
     max_failed_groups: float = Field(
-        0.1, ge=0, description="stop past this share (below 1) or number of groups not ranked"
+        default=0.1, ge=0, description="stop past this share (below 1) or number of groups not ranked"
     )
 
-    num_workers: int = Field(1, ge=1, description="Ray Train workers")
-    threads_per_worker: int = Field(1, ge=1, description="CPU threads of each worker")
-    use_gpu: bool = Field(False, description="one GPU for each worker")
+    num_workers: int = Field(default=1, ge=1, description="Ray Train workers")
+    threads_per_worker: int = Field(default=1, ge=1, description="CPU threads of each worker")
+    use_gpu: bool = Field(default=False, description="one GPU for each worker")
     resources_per_worker: dict[str, float] | None = Field(
-        None, description="Ray resources of a worker; null: its threads as CPUs"
+        default=None, description="Ray resources of a worker; null: its threads as CPUs"
     )
-    max_failures: int = Field(3, ge=-1, description="restarts of the workers from the last checkpoint; -1: any number")
+    max_failures: int = Field(
+        default=3, ge=-1, description="restarts of the workers from the last checkpoint; -1: any number"
+    )
 
-    checkpoint_every: int = Field(25, ge=1, description="steps between checkpoints; one more is written at the end")
-    keep_checkpoints: int = Field(2, ge=1)
+    checkpoint_every: int = Field(
+        default=25, ge=1, description="steps between checkpoints; one more is written at the end"
+    )
+    keep_checkpoints: int = Field(default=2, ge=1)
 
     @model_validator(mode="after")
     def _enough_extremes(self) -> TrainingConfig:
@@ -189,12 +201,14 @@ class EvaluationConfig(Section):
 
     enabled: bool = True
     split: str = "test"
-    path: str | None = Field(None, description="prompt file of a source that has one; null: the training source's own")
-    images_per_prompt: int = Field(2, ge=1)
-    prompts_per_task: int | None = Field(None, ge=1, description="null: all of them")
-    batch_size: int = Field(24, ge=1)
-    seed: int = Field(12345, ge=0)
-    reward: str | None = Field(None, description="the reward that is shown; null: the first of the service")
+    path: str | None = Field(
+        default=None, description="prompt file of a source that has one; null: the training source's own"
+    )
+    images_per_prompt: int = Field(default=2, ge=1)
+    prompts_per_task: int | None = Field(default=None, ge=1, description="null: all of them")
+    batch_size: int = Field(default=24, ge=1)
+    seed: int = Field(default=12345, ge=0)
+    reward: str | None = Field(default=None, description="the reward that is shown; null: the first of the service")
 
 
 class Config(Section):

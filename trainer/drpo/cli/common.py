@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from drpo_rewards.errors import RewardsError
 from rich.console import Console
 
 from drpo.config import Config
 from drpo.errors import ConfigError, DrpoError
+from drpo_rewards.errors import RewardsError
 
 console = Console()
 

@@ -89,11 +89,10 @@ def _disk() -> tuple[bool, str]:
 
 
 def _assets() -> tuple[bool, str]:
-    from drpo.shapes import assets
+    from drpo.shapes.assets import feature_map_path, generator_path
 
-    paths = [assets.generator_path(), assets.feature_map_path()]
-    missing = [str(path) for path in paths if not path.exists()]
-    return not missing, f"not found: {', '.join(missing)}" if missing else "generator and feature map are there"
+    generator_path(), feature_map_path()  # each raises where something is missing
+    return True, "generator and feature map are there"
 
 
 def _presets() -> tuple[bool, str]:

@@ -30,9 +30,7 @@ class TrainingProgress:
             TextColumn("{task.fields[left]}"),
             console=console,
         )
-        self._task = self._bar.add_task(
-            "starting workers", total=1.0, numbers="", left=""
-        )
+        self._task = self._bar.add_task("starting workers", total=1.0, numbers="", left="")
 
     def __call__(self, metrics: dict[str, Any]) -> None:
         """Shows one step."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +43,7 @@ def sample(
     console.print(f"{len(prompt)} x {count} images in {out}", highlight=False)
 
 
-def load_generator(adapter: Path | None, generator: str | None, device: str) -> object:
+def load_generator(adapter: Path | None, generator: str | None, device: str) -> Any:
     """A generator with an adapter; in a run's folder, that run's generator and settings."""
     from drpo.build import build_generator
 

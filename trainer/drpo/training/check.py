@@ -7,6 +7,7 @@ the driver.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -55,7 +56,8 @@ def _check_objective(config: Config) -> list[str]:
     try:
         load_objective(name, settings)
     except ValidationError as error:
-        known = list(type(load_objective(name).settings).model_fields)
+        default: Any = load_objective(name)
+        known = list(type(default.settings).model_fields)
         problems = []
         for one in error.errors():
             key = ".".join(str(part) for part in one["loc"])

@@ -73,12 +73,12 @@ def random_state() -> dict[str, Any]:
 
     The loop draws from generators of its own; layers may use these.
     """
-    numpy_state = np.random.get_state(legacy=True)
+    name, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "python": random.getstate(),
-        "numpy": (numpy_state[0], torch.from_numpy(numpy_state[1].astype(np.int64)), *numpy_state[2:]),
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
     }
 
 

@@ -22,6 +22,7 @@ import yaml
 from drpo.config import Config, parse_config
 from drpo.errors import ConfigError, TrainingStoppedError
 from drpo.training.metrics import read_metrics
+from drpo.training.ray_env import prepare
 from drpo.training.worker import STOP_FILE, train_worker
 
 CONFIG_FILE = "config.yaml"
@@ -94,6 +95,7 @@ def train(config: Config, run_dir: Path, *, watch: Watcher | None = None, poll_s
         TrainingStoppedError: the run gave up; the message says why.
         KeyboardInterrupt: on a second Ctrl-C; the first one ends the run after its present step, with a checkpoint.
     """
+    prepare()  # Ray Train hands its settings on to the workers when the run starts
     if config.rewards.address is None:
         raise ConfigError("rewards.address: start a ranking service first, and give its address")
     (run_dir / STOP_FILE).unlink(missing_ok=True)
@@ -140,7 +142,7 @@ class _Fit(threading.Thread):
         training = self._config.training
         resources = training.resources_per_worker or {"CPU": training.threads_per_worker}
         trainer = TorchTrainer(
-            train_worker,
+            train_worker,  # type: ignore[arg-type]  # Ray's hint forbids the value that `return_value` is
             train_loop_config={"config": self._config.model_dump(mode="json"), "run_dir": str(self._run_dir)},
             scaling_config=ScalingConfig(
                 num_workers=training.num_workers, use_gpu=training.use_gpu, resources_per_worker=resources
@@ -152,7 +154,7 @@ class _Fit(threading.Thread):
             ),
         )
         try:
-            self._answer = trainer.fit().return_value
+            self._answer = trainer.fit().return_value  # type: ignore[attr-defined]  # of the V2 result
         except BaseException as error:  # handed to the main thread by `answer`
             self._error = error
 

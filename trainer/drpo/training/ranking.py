@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
 from drpo_rewards.contract import PairOptions, RankResponse
 
 

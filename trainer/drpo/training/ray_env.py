@@ -37,10 +37,11 @@ def start_ray(address: str | None, *, cpus: int) -> None:
 
     if ray.is_initialized():
         return
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if address is None:
-            ray.init(address="local", num_cpus=max(cpus, os.cpu_count() or 1), **quiet)
-        else:
-            ray.init(address=address, **quiet)
+        ray.init(
+            address=address or "local",
+            num_cpus=None if address else max(cpus, os.cpu_count() or 1),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from drpo_rewards.contract import PairOptions
-from drpo_rewards.errors import RewardsError
 from torch import Tensor
 
 from drpo.config import TrainingConfig
@@ -25,6 +23,8 @@ from drpo.prompts.record import PromptRecord
 from drpo.seeds import derive_seed
 from drpo.training.ranking import Ranking, RankingLoop
 from drpo.training.tally import Tally
+from drpo_rewards.contract import PairOptions
+from drpo_rewards.errors import RewardsError
 
 log = logging.getLogger(__name__)
 

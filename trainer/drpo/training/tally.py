@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from drpo_rewards.contract import RankResponse
 
 STAGES = ("generate", "rank_wait", "rank", "features", "backward", "optimizer", "total")

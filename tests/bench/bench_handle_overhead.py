@@ -1,0 +1,68 @@
+"""What the ranking service costs beyond the reward: 24 pictures of 64x64, through the handle and without it.
+
+Launch: python tests/bench/bench_handle_overhead.py
+
+The same GenEval reward scores the same group of rendered scenes in this process and behind serve://, in turn. Printed
+are the medians and their difference, which should be at most 15 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+
+from drpo.training.ray_env import start_ray
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--candidates", type=int, default=24)
+    arguments = parser.parse_args()
+    rounds, candidates = arguments.rounds, arguments.candidates
+    start_ray(None, cpus=4)
+
+    import numpy as np
+
+    from drpo.shapes.prompts import prompts
+    from drpo.shapes.world import render, sample_scene
+    from drpo_rewards.client import AsyncRankingClient
+    from drpo_rewards.contract import PairOptions
+    from drpo_rewards.rewards.base import ScoreItem
+    from drpo_rewards.rewards.geneval.reward import GenevalReward
+    from drpo_rewards.serving import start
+
+    record = prompts("validation", "two_object")[0]
+    rng = np.random.default_rng(0)
+    images_KHWC = np.stack([render(sample_scene(record.metadata, rng), rng) for _ in range(candidates)])
+    reward = GenevalReward(detector="shapes")
+    items = [ScoreItem(image, record.prompt, record.metadata) for image in images_KHWC]
+
+    async def measure(address: str) -> tuple[list[float], list[float]]:
+        client = AsyncRankingClient(address)
+        alone_s, served_s = [], []
+        for number in range(rounds + 10):
+            started = time.perf_counter()
+            reward.score(items)
+            between = time.perf_counter()
+            await client.rank(
+                record.prompt, images_KHWC, metadata=record.metadata, pairs=PairOptions(count=12), details=True
+            )
+            if number >= 10:  # the first ones warm up
+                alone_s.append(between - started)
+                served_s.append(time.perf_counter() - between)
+        await client.close()
+        return alone_s, served_s
+
+    with start("shapes") as service:
+        alone_s, served_s = asyncio.run(measure(service.handle_address))
+    alone_ms, served_ms = 1e3 * statistics.median(alone_s), 1e3 * statistics.median(served_s)
+    print(
+        f"reward alone {alone_ms:.1f} ms, through the handle {served_ms:.1f} ms: {served_ms - alone_ms:.1f} ms beyond it"
+    )
+
+
+if __name__ == "__main__":
+    main()
