@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from support.local_ranker import LocalRanker
+from support.rewards import FailsOn, Redness
+from support.tiny_model import write_tiny_pipeline
+
 from drpo.config import Config, parse_config
 from drpo.errors import ConfigError, EvaluationError
 from drpo.evaluation import evaluate, evaluate_adapter, plan, read_summary, write_summary
@@ -21,10 +26,6 @@ from drpo_rewards.contract import RankResponse
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.rewards.base import Reward
 from drpo_rewards.rewards.geneval.reward import GenevalReward
-from PIL import Image
-from support.local_ranker import LocalRanker
-from support.rewards import FailsOn, Redness
-from support.tiny_model import write_tiny_pipeline
 
 RECORDS = [PromptRecord(one.prompt, one.metadata, one.task) for task in TASKS for one in prompts("test", task)[:4]]
 

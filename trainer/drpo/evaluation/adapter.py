@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drpo_rewards.client import RankingClient
 from PIL import Image
 
 from drpo.build import build_generator
@@ -19,6 +18,7 @@ from drpo.evaluation.compare import compare
 from drpo.evaluation.evaluate import Progress, evaluate, plan
 from drpo.evaluation.result import EvaluationResult
 from drpo.prompts import PromptRecord, load_prompts
+from drpo_rewards.client import RankingClient
 
 SAMPLES = "samples"
 SCORES_FILE = "evaluation.jsonl"
@@ -64,6 +64,8 @@ def evaluate_adapter(
         device: where a generator made here computes.
         progress: called with the images scored so far and those of both sides together.
 
+    The comparison also says how many of the prompts are training prompts too ("seen_in_training"); none should be.
+
     Raises:
         ConfigError: no service is named.
         EvaluationError, drpo_rewards.errors.RewardsError: see `drpo.evaluation.evaluate`.
@@ -104,7 +106,10 @@ def evaluate_adapter(
     finally:
         if own_client is not None:
             own_client.close()
-    return AdapterEvaluation(base, tuned, compare(base, tuned), time.perf_counter() - started)
+    comparison = compare(base, tuned)
+    trained = {record.prompt for record in load_prompts(config.prompts)}
+    comparison["seen_in_training"] = len({shot.record.prompt for shot in shots} & trained)
+    return AdapterEvaluation(base, tuned, comparison, time.perf_counter() - started)
 
 
 def evaluation_prompts(config: Config) -> list[PromptRecord]:

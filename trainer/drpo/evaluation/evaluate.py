@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from drpo_rewards.client import RankingClient
-from drpo_rewards.contract import RankResponse
 from numpy.typing import NDArray
 
 from drpo.errors import EvaluationError
 from drpo.evaluation.result import EvaluationResult, ScoredImage, Shot
 from drpo.prompts.record import PromptRecord
 from drpo.seeds import derive_seed
+from drpo_rewards.client import RankingClient
+from drpo_rewards.contract import RankResponse
 
 Progress = Callable[[int, int], None]
 """Called with (images scored, images in all)."""

@@ -33,14 +33,14 @@ def write_summary(
     stages: Counter[str] = Counter()
     for line in metrics:
         stages.update({stage: value for stage, value in line.get("seconds", {}).items() if stage != "total"})
-    compared = comparison or {"metric": None, "percentage": False, "tasks": {}, "mean": None}
+    compared = {"metric": None, "percentage": False, "tasks": {}, "mean": None, **(comparison or {})}
     summary = {
         "run": run_dir.name,
         "preset": config.preset,
         "seed": config.run.seed,
         "steps": len(metrics),
         "images": int(sum(line.get("images", 0) for line in metrics)),
-        **{name: compared[name] for name in ("metric", "percentage", "tasks", "mean")},
+        **compared,
         "seconds": {**seconds, "by_stage": dict(stages)},
         "versions": versions(),
     }

@@ -1,0 +1,74 @@
+"""A run's folder as training and evaluation leave it, made up: rendered scenes, and scores drawn at random."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from drpo.config import load_config
+from drpo.evaluation import EvaluationResult, ScoredImage, Shot, compare, plan, write_summary
+from drpo.evaluation.adapter import AdapterEvaluation
+from drpo.prompts.record import PromptRecord
+from drpo.shapes.prompts import TASKS, prompts
+from drpo.shapes.world import render, sample_scene
+
+CHANCES = {
+    "single_object": (0.93, 0.97),
+    "two_object": (0.52, 0.81),
+    "counting": (0.41, 0.66),
+    "colors": (0.71, 0.78),
+    "position": (0.34, 0.62),
+    "color_attr": (0.22, 0.41),
+}
+"""Of each task, how often base and tuned are right."""
+
+
+def write_synthetic_run(run_dir: Path, *, percentage: bool = True, steps: int = 150) -> Path:
+    """Writes everything but report.html to `run_dir` and returns it.
+
+    Args:
+        percentage: a strict score; otherwise a reward with numbers of its own, around 21.
+        steps: lines of metrics.jsonl.
+    """
+    config = load_config("shapes", ["run.seed=3"])
+    records = [PromptRecord(one.prompt, one.metadata, one.task) for task in TASKS for one in prompts("test", task)]
+    shots = plan(records, images_per_prompt=2, seed=12345)
+    random = np.random.default_rng(0)
+    base = _side(shots, 0, percentage, random)
+    tuned = _side(shots, 1, percentage, random)
+    AdapterEvaluation(base, tuned, compare(base, tuned), 21.0).save(run_dir)
+    (run_dir / "config.yaml").write_text(config.to_yaml())
+    with (run_dir / "metrics.jsonl").open("w") as lines:
+        for step in range(1, steps + 1):
+            rise = 1 - np.exp(-step / 60)
+            seconds = {"generate": 0.41, "rank_wait": 0.06, "rank": 0.3, "features": 0.13, "backward": 0.42}
+            line = {
+                "step": step,
+                "time_s": 1.1 * step,
+                "loss": 1.9 - 0.4 * rise + random.normal(0, 0.08),
+                "reward_mean": 0.62 + 0.17 * rise + random.normal(0, 0.03),
+                "strict_mean": 0.45 + 0.22 * rise + random.normal(0, 0.05),
+                "images": 96,
+                "images_per_s": 87.0,
+                "seconds": {**seconds, "optimizer": 0.02, "total": 1.04},
+            }
+            lines.write(json.dumps(line) + "\n")
+    seconds = {"startup": 27.0, "training": 1.1 * steps, "evaluation": 21.0, "total": 60.0 + 1.1 * steps}
+    comparison = compare(base, tuned) | {"seen_in_training": 0}
+    write_summary(run_dir, config, comparison, seconds=seconds)
+    return run_dir
+
+
+def _side(shots: list[Shot], side: int, percentage: bool, random: np.random.Generator) -> EvaluationResult:
+    images = []
+    for shot in shots:
+        right = random.random() < CHANCES[shot.record.task][side]
+        spec = shot.record.metadata if right else {"include": [{"class": "ring"}, {"class": "moon"}]}
+        assert spec is not None
+        picture = render(sample_scene(dict(spec), random), random) if shot.example else None
+        score = 100.0 * right if percentage else random.normal(21 + 0.5 * side, 0.4)
+        reasons = () if right else ("expected another object, found ring, moon",)
+        images.append(ScoredImage(shot, score, {"geneval": score / 100}, reasons, picture))
+    return EvaluationResult("geneval/strict" if percentage else "pickscore", percentage, images, 10.0)

@@ -1,0 +1,180 @@
+"""The report as a file, and as a browser shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.synthetic_run import write_synthetic_run
+
+from drpo.errors import EvaluationError
+from drpo.report import write_report
+from drpo.report.content import duration, gather
+from drpo.report.figures import curves, running_mean
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic_run(tmp_path_factory.mktemp("runs") / "a <run> & more")
+
+
+@pytest.fixture(scope="module")
+def report(run_dir: Path) -> Path:
+    return write_report(run_dir)
+
+
+def test_it_is_one_file_that_asks_nothing_of_the_network(report: Path) -> None:
+    html = report.read_text()
+    page = Page(html)
+    for _, attributes in page.tags:
+        for name in ("src", "href", "srcset", "poster", "action", "data"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("data:", "#")), f"{name}={value[:80]}"
+    assert not re.search(r"url\((?!#)|@import|https?://", html)
+    assert not page.all("script")
+    assert not page.all("link")
+
+
+def test_it_shows_the_numbers_of_the_summary(run_dir: Path, report: Path) -> None:
+    page = Page(report.read_text())
+    text = page.text.replace("\N{NO-BREAK SPACE}", " ")
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert "gets more prompts right" in text
+    for row in [summary["mean"], *summary["tasks"].values()]:
+        assert f"{row['base']:.1f} %" in text
+        assert f"{row['tuned']:.1f} %" in text
+        assert f"{row['difference']:+.1f}" in text
+    assert "a <run> & more" in text, "names are escaped, and come back whole"
+    assert "none of them used in training" in text
+    assert "reference_weight: 0.2" in text
+    assert summary["versions"]["torch"] in text
+    assert "load_lora_weights" in text
+
+
+def test_it_shows_pictures_curves_and_bars_with_words_for_those_who_cannot_see_them(report: Path) -> None:
+    page = Page(report.read_text())
+    images = page.all("img")
+    assert len(images) == 6 * 8 * 2
+    assert all(re.match(r"(Base|Tuned), .+: (right|wrong)", image["alt"] or "") for image in images)
+    assert len(page.all("svg")) == 2
+    labels = [attributes["aria-label"] or "" for _, attributes in page.tags if attributes.get("role") == "img"]
+    assert any(label.startswith("Reward of the candidates over 150 steps") for label in labels)
+    assert any("generate candidates 61.5 s" in label for label in labels)
+
+
+def test_a_reward_with_numbers_of_its_own_is_no_percentage(tmp_path: Path) -> None:
+    run_dir = write_synthetic_run(tmp_path / "run", percentage=False, steps=1)
+    text = Page(write_report(run_dir).read_text()).text
+    assert "Reward pickscore" in text
+    assert "scores higher" in text
+    row = json.loads((run_dir / "summary.json").read_text())["mean"]
+    assert f"{row['base']:.2f}" in text
+    assert "percentage points" not in text
+
+
+def test_headlines_say_what_the_interval_says(tmp_path: Path) -> None:
+    run_dir = write_synthetic_run(tmp_path / "run", steps=1)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    for interval, words in (([-9, -2], "does worse than before"), ([-1, 3], "No clear change")):
+        summary["mean"]["ci95"] = interval
+        (run_dir / "summary.json").write_text(json.dumps(summary))
+        assert words in Page(write_report(run_dir).read_text()).text
+
+
+def test_what_a_run_lacks_is_left_out(tmp_path: Path) -> None:
+    """A run without evaluation, samples, metrics and config: still a page, and it says how to go on."""
+    bare = {"run": "bare", "preset": "p", "seed": 0, "steps": 0, "images": 0, "tasks": {}, "mean": None}
+    (tmp_path / "summary.json").write_text(json.dumps({**bare, "versions": {"python": "3"}}))
+    page = Page(write_report(tmp_path).read_text())
+    assert "drpo eval --adapter bare" in page.text
+    assert not page.all("img")
+    assert not page.all("svg")
+    with pytest.raises(EvaluationError, match=r"no summary\.json"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_large_pictures_are_made_smaller(run_dir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    for file in (copy / "samples").glob("*.webp"):
+        Image.open(file).resize((512, 512)).save(file, quality=80)
+    content = gather(copy)
+    source = content.tasks[0].pairs[0].base.source
+    assert source.startswith("data:image/webp;base64,")
+    assert write_report(copy).stat().st_size < 3_000_000
+
+
+def test_durations_and_running_means() -> None:
+    import numpy as np
+
+    assert [duration(seconds) for seconds in (3.21, 45, 200, 7500)] == ["3.2 s", "45 s", "3 min 20 s", "2 h 05 min"]
+    np.testing.assert_allclose(running_mean(np.array([0.0, 3.0, 6.0, 9.0]), 3), [1.5, 3.0, 6.0, 7.5])
+    assert [figure.title for figure in curves([{"step": 1, "loss": 1.0}])] == ["Loss"]
+    assert curves([]) == []
+
+
+PROBE = """<script>
+addEventListener("load", () => parent.postMessage({
+  images: document.images.length,
+  broken: [...document.images].filter(image => !image.naturalWidth).length,
+  wider: document.documentElement.scrollWidth - innerWidth,
+  curves: [...document.querySelectorAll("svg")].filter(svg => svg.getBoundingClientRect().height > 100).length,
+  height: document.body.scrollHeight,
+}, "*"));
+</script>"""
+
+FRAME = """<body><iframe width="{width}" height="800" src="{file}"></iframe><pre></pre><script>
+addEventListener("message", event => document.querySelector("pre").textContent = JSON.stringify(event.data));
+</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+@pytest.mark.parametrize("width", [375, 1280])
+def test_in_a_browser_everything_is_there_and_nothing_sticks_out(report: Path, width: int, tmp_path: Path) -> None:
+    """On a phone and on a desk: all pictures decode, both curves are drawn, and the page scrolls one way only."""
+    (tmp_path / "report.html").write_text(report.read_text().replace("</body>", PROBE + "</body>"))
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width, file="report.html"))
+    assert CHROMIUM is not None
+    flags = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1400,900", "--virtual-time-budget=10000", "--dump-dom",
+    ]  # fmt: skip
+    answer = subprocess.run(
+        [CHROMIUM, *flags, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=120
+    )
+    seen = re.search(r"<pre>(\{.*?\})</pre>", answer.stdout)
+    assert seen, f"Chromium showed nothing: {answer.stdout[-300:]} {answer.stderr[-800:]}"
+    found = json.loads(seen[1])
+    assert found["images"] == 96
+    assert found["broken"] == 0
+    assert found["curves"] == 2
+    assert found["wider"] <= 0
+    assert found["height"] > 2000

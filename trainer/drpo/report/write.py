@@ -1,0 +1,35 @@
+"""From a run's folder to report.html."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from drpo.report.content import gather
+from drpo.report.figures import curves
+
+REPORT_FILE = "report.html"
+
+
+def write_report(run_dir: Path) -> Path:
+    """Writes report.html from summary.json, metrics.jsonl, config.yaml and samples/, and returns its path.
+
+    Raises:
+        EvaluationError: the folder has no summary.json.
+    """
+    content = gather(run_dir)
+    files = resources.files("drpo.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files.joinpath("report.html.j2").read_text())
+    html = template.render(
+        run=content,
+        style=Markup(files.joinpath("report.css").read_text()),
+        curves=curves(content.metrics),
+    )
+    partial = run_dir / f".partial-{REPORT_FILE}"
+    partial.write_text(html)
+    partial.replace(run_dir / REPORT_FILE)
+    return run_dir / REPORT_FILE
