@@ -35,7 +35,7 @@ test: $(INSTALLED)  ## unit and integration tests, with coverage (at most 12 min
 	@$(BIN)/python -m pytest --cov --cov-report=term
 
 bench: $(INSTALLED)  ## ratios that the design promises: pipelining, and the cost of ranking
-	@$(BIN)/python -m pytest tests/bench -s
+	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 lint: $(INSTALLED)  ## ruff, mypy, and whether the gRPC stubs are fresh
 	$(BIN)/ruff check .

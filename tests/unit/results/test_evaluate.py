@@ -182,6 +182,8 @@ def test_an_adapter_against_its_base_and_what_is_written(
     assert written == read_summary(tmp_path)
     assert (written["steps"], written["images"], written["seed"], written["preset"]) == (2, 192, 5, "tiny")
     assert written["seconds"] == {"training": 2.0, "total": 9.0, "by_stage": {"generate": 1.0, "rank": 0.5}}
+    again = write_summary(tmp_path, config, evaluated.comparison, seconds={"evaluation": 3.0})
+    assert again["seconds"] == {**written["seconds"], "evaluation": 3.0}, "a later evaluation forgets no training time"
     assert set(written["tasks"]) == set(TASKS)
     assert set(written["mean"]) == {"base", "tuned", "difference", "ci95", "images", "prompts"}
     assert {"python", "torch", "drpo"} <= set(written["versions"])

@@ -27,8 +27,10 @@ def write_summary(
     Args:
         comparison: of `drpo.evaluation.compare`; None where nothing was evaluated.
         seconds: of "startup", "training", "evaluation" and "total", as far as known. "by_stage" (sums over the steps,
-            on the average worker) is added here.
+            on the average worker) is added here. What an earlier summary of the run knew, and is not given anew, stays.
     """
+    path = run_dir / SUMMARY_FILE
+    known = read_summary(run_dir)["seconds"] if path.is_file() else {}
     metrics = read_metrics(run_dir / "metrics.jsonl")
     stages: Counter[str] = Counter()
     for line in metrics:
@@ -41,12 +43,12 @@ def write_summary(
         "steps": len(metrics),
         "images": int(sum(line.get("images", 0) for line in metrics)),
         **compared,
-        "seconds": {**seconds, "by_stage": dict(stages)},
+        "seconds": {**known, **seconds, "by_stage": dict(stages)},
         "versions": versions(),
     }
     partial = run_dir / f".partial-{SUMMARY_FILE}"
     partial.write_text(json.dumps(summary, indent=2) + "\n")
-    partial.replace(run_dir / SUMMARY_FILE)
+    partial.replace(path)
     return summary
 
 
