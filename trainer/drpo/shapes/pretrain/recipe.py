@@ -33,10 +33,10 @@ class Recipe:
     text_steps: int = 1500
     pictures: int = 48_000
     teacher_steps: int = 4000
-    pairs: int = 24_000
-    sampling_steps: int = 10
-    guidance: float = 1.0
-    student_steps: int = 1600
+    pairs: int = 20_000
+    sampling_steps: int = 8
+    guidance: float = 3.0
+    student_steps: int = 1500
     feature_map_steps: int = 1000
 
     @classmethod
@@ -63,20 +63,27 @@ def pretrain(recipe: Recipe, out: Path, processes_: int = 1) -> None:
             f"{kept} belongs to another recipe. Call with the same options to go on, or choose another --out."
         )
     kept.write_text(json.dumps(described, indent=2) + "\n")
+    _make_foundations(recipe, work)
     processes.run_on(processes_, _make, recipe, out)
 
 
-def _make(recipe: Recipe, out: Path) -> None:
+def _make_foundations(recipe: Recipe, work: Path) -> tuple[AutoencoderKL, CLIPTokenizer, CLIPTextModel]:
+    """The autoencoder and the text encoder, in one process: their batches are too small to share out."""
     torch.set_num_threads(1)
-    work, seed = out / "work", recipe.seed
     vae = train_autoencoder(
         work,
-        seed,
+        recipe.seed,
         crop_steps=recipe.autoencoder_crop_steps,
         steps=recipe.autoencoder_steps,
         decoder_steps=recipe.decoder_steps,
     )
-    tokenizer, text_encoder = train_text_encoder(work, seed, steps=recipe.text_steps)
+    return vae, *train_text_encoder(work, recipe.seed, steps=recipe.text_steps)
+
+
+def _make(recipe: Recipe, out: Path) -> None:
+    """Everything else, each process with its share of a batch; the finished foundations are read."""
+    work, seed = out / "work", recipe.seed
+    vae, tokenizer, text_encoder = _make_foundations(recipe, work)
     text_PTD, empty_TD = _hidden_states(tokenizer, text_encoder)
     latents_NChw, prompts_N = encode_pictures(vae, work, seed, pictures=recipe.pictures)
     feature_map = train_feature_map(latents_NChw, work, seed, steps=recipe.feature_map_steps)
@@ -122,4 +129,6 @@ def export(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(out / "generator")
+    # transformers 5 writes tokenizer.json alone; SD-Turbo's own folder has these two, which earlier versions read
+    tokenizer.backend_tokenizer.model.save(str(out / "generator" / "tokenizer"))
     feature_map.save(out / "latent_mae")
