@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from drpo.config import Config
-from drpo.training.ranking import RankWith
+from drpo_rewards.contract import RankResponse
 
 
 def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -> Any:
@@ -43,6 +43,22 @@ def build_objective(config: Config) -> Any:
     from drpo.objectives import load_objective
 
     return load_objective(config.objective.name, config.objective.settings)
+
+
+class RankWith:
+    """A client with this run's choice filled in: rewards or mixture, normalisation, and whether details are wanted."""
+
+    def __init__(self, client: Any, **choice: Any) -> None:
+        self._client = client
+        self._choice = {name: value for name, value in choice.items() if value is not None}
+
+    async def rank(self, prompt: str, images: Any, **arguments: Any) -> RankResponse:
+        """See `drpo.training.ranking.Ranker`."""
+        return await self._client.rank(prompt, images, **self._choice, **arguments)
+
+    async def close(self) -> None:
+        """Closes the client's connections."""
+        await self._client.close()
 
 
 def build_ranker(config: Config) -> RankWith:

@@ -168,7 +168,7 @@ def test_in_a_browser_everything_is_there_and_nothing_sticks_out(report: Path, w
         "--window-size=1400,900", "--virtual-time-budget=10000", "--dump-dom",
     ]  # fmt: skip
     answer = subprocess.run(
-        [CHROMIUM, *flags, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=120
+        [CHROMIUM, *flags, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=240
     )
     seen = re.search(r"<pre>(\{.*?\})</pre>", answer.stdout)
     assert seen, f"Chromium showed nothing: {answer.stdout[-300:]} {answer.stderr[-800:]}"

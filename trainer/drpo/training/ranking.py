@@ -36,22 +36,6 @@ class Ranker(Protocol):
         ...
 
 
-class RankWith:
-    """A client with this run's choice filled in: rewards or mixture, normalisation, and whether details are wanted."""
-
-    def __init__(self, client: Any, **choice: Any) -> None:
-        self._client = client
-        self._choice = {name: value for name, value in choice.items() if value is not None}
-
-    async def rank(self, prompt: str, images: np.ndarray, **arguments: Any) -> RankResponse:
-        """See `Ranker.rank`."""
-        return await self._client.rank(prompt, images, **self._choice, **arguments)
-
-    async def close(self) -> None:
-        """Closes the client's connections."""
-        await self._client.close()
-
-
 @dataclass(frozen=True)
 class Ranking:
     """An answer, and the seconds from submission to answer."""
