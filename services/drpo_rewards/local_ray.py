@@ -12,6 +12,8 @@ SETTINGS = {
     "RAY_AUTH_MODE": "disabled",  # a Ray of this machine alone; unset, it depends on a file in the home folder
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_SERVE_LOG_TO_STDERR": "0",  # logs of replicas stay in Ray's log folder
+    # Serve kills a listener that is not up after 5 s and starts another; on a busy machine none ever gets there
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 
 

@@ -6,12 +6,21 @@ from collections.abc import Iterator
 
 import pytest
 
+RAY_STARTS = 3
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray of this test session alone, with 4 logical CPUs whatever the machine has. Initialised in this process."""
     import ray
 
-    ray.init(address="local", num_cpus=4, log_to_driver=False)
+    for attempt in range(1, RAY_STARTS + 1):
+        try:
+            ray.init(address="local", num_cpus=4, log_to_driver=False)
+            break
+        except Exception as error:  # Ray raises just that where its node is not up within 30 s: a busy machine
+            ray.shutdown()
+            if attempt == RAY_STARTS or "timed out during startup" not in str(error):
+                raise
     yield
     ray.shutdown()
