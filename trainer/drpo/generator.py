@@ -172,11 +172,13 @@ class OneStepGenerator:
     @torch.no_grad()
     def decode(self, latents_NChw: Tensor, *, chunk_size: int = 8) -> np.ndarray:
         """Images (N, H, W, 3) uint8, rounded as the pipeline rounds; `chunk_size` of them are decoded at a time."""
-        chunks = []
-        for latents in latents_NChw.split(chunk_size):
-            images_NHWC = (self.decode_float(latents) * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-            chunks.append((images_NHWC.float().cpu().numpy() * 255).round().astype("uint8"))
-        return np.concatenate(chunks)
+        return np.concatenate([self.to_uint8(self.decode_float(latents)) for latents in latents_NChw.split(chunk_size)])
+
+    @staticmethod
+    def to_uint8(images_NCHW: Tensor) -> np.ndarray:
+        """Images of `decode_float` as (N, H, W, 3) uint8, rounded as the pipeline rounds."""
+        images_NHWC = (images_NCHW.detach() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        return (images_NHWC.float().cpu().numpy() * 255).round().astype("uint8")
 
     # -- adapter ------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from support.local_ranker import LocalRanker
+from support.rewards import Redness
+from support.tiny_model import write_tiny_pipeline
+
 from drpo.config import OptimizerConfig, TrainingConfig
 from drpo.features import load_feature_map
 from drpo.generator import LoraSettings, OneStepGenerator
@@ -16,9 +20,6 @@ from drpo.objectives import load_objective
 from drpo.prompts import PromptRecord
 from drpo.training.ranking import RankingLoop
 from drpo.training.trainer import DrPOTrainer
-from support.local_ranker import LocalRanker
-from support.rewards import Redness
-from support.tiny_model import write_tiny_pipeline
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import yaml
+
 from drpo.cli.common import parse_overrides
 from drpo.config import Config, known_keys, load_config, override_config, parse_config, preset_names
 from drpo.errors import ConfigError

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 
 import pytest
+
 from drpo.config import PromptsConfig
 from drpo.errors import CatalogueError, ConfigError
 from drpo.prompts import PromptOrder, PromptRecord, load_prompts

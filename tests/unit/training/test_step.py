@@ -6,9 +6,11 @@ import io
 
 import pytest
 import torch
+from support.rewards import FailsOn
+
+from drpo.errors import TrainingStoppedError
 from drpo.prompts import PromptRecord
 from drpo.training.checkpoint import checkpoints, read_checkpoint, write_checkpoint
-from support.rewards import FailsOn
 
 
 def gradients(trainer) -> list[torch.Tensor]:
@@ -77,19 +79,31 @@ def test_a_failed_group_is_not_a_score(make_trainer):
     assert line["reward_mean"] is None
     assert line["loss"] is None
     assert all(torch.equal(old, new) for old, new in zip(before, trainer.parameters, strict=True))
-    assert trainer.too_many_failures() == ""
+    trainer.check_failures()
     trainer.run_step([PromptRecord("blue")])
-    assert "no score for blue" in trainer.too_many_failures()
-    assert "max_failed_groups" in trainer.too_many_failures()
+    with pytest.raises(TrainingStoppedError, match=r"(?s)max_failed_groups.*no score for blue"):
+        trainer.check_failures()
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(make_trainer, records):
+    trainer = make_trainer()
+    trainer.run_step(records)
+    trainer.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
+    before = trainer.parameters[1].clone()
+    with pytest.raises(TrainingStoppedError, match="step 2"):
+        trainer.run_step(records)
+    assert torch.equal(trainer.parameters[1], before)
+    assert trainer.step == 1
 
 
 def test_a_share_of_failed_groups_is_at_least_a_step(make_trainer, records):
     trainer = make_trainer(reward=FailsOn(), max_failed_groups=0.1)  # 3 groups a step
     blue = [PromptRecord("blue")] * 3
     trainer.run_step(blue)
-    assert not trainer.too_many_failures()
+    trainer.check_failures()
     trainer.run_step(blue)
-    assert trainer.too_many_failures()
+    with pytest.raises(TrainingStoppedError):
+        trainer.check_failures()
 
 
 def test_a_state_goes_on_bit_for_bit(make_trainer, records):
@@ -117,3 +131,22 @@ def test_checkpoints_are_whole_and_few(make_trainer, records, tmp_path):
 
     write_checkpoint(tmp_path, {"step": 3, "trainer": trainer.state_dict()}, trainer.generator, keep=2)  # runs again
     assert len(checkpoints(tmp_path)) == 2
+
+
+class DecodedPixels:
+    """A feature map that looks at the decoded images."""
+
+    space = "image"
+
+    def __call__(self, x_NCHW):
+        return {"pixels": torch.nn.functional.avg_pool2d(x_NCHW, 16).flatten(2).transpose(1, 2)}
+
+
+def test_a_feature_map_may_look_at_images(make_trainer, records):
+    whole, chunked = make_trainer(), make_trainer(chunk_size=4)
+    for trainer in (whole, chunked):
+        trainer.runner.feature_map = DecodedPixels()
+        trainer.run_step(records)
+    assert sum(gradient.norm() for gradient in gradients(whole)) > 0
+    for one, other in zip(gradients(whole), gradients(chunked), strict=True):
+        assert (one - other).norm() <= 1e-3 * one.norm()

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -111,8 +112,7 @@ class StepRunner:
             stream = torch.Generator().manual_seed(derive_seed(self.seed, step, number, "noise"))
             noise_NChw = self.generator.noise(settings.candidates, stream)
             with torch.set_grad_enabled(keep_graph):
-                latents_NChw = self._sample(noise_NChw, text_1TD)
-            images_NHWC = self.generator.decode(latents_NChw.detach())
+                seen_NCHW, images_NHWC = self._draw(noise_NChw, text_1TD)
             future = self.ranking.submit(
                 record.prompt,
                 images_NHWC,
@@ -130,12 +130,12 @@ class StepRunner:
             with tally.timed("rank_wait"):
                 future.exception()  # waits; the error itself is dealt with in `_finish`
         with tally.timed("generate"), torch.no_grad(), self.generator.reference():
-            reference_NChw = self._sample(noise_NChw, text_1TD)
+            reference_NCHW = self._in_chunks(lambda noise_NChw: self._seen(noise_NChw, text_1TD), noise_NChw)
         with tally.timed("features"):
             with torch.set_grad_enabled(keep_graph):
-                features = self._features(latents_NChw)
+                features = self._features(seen_NCHW)
             with torch.no_grad():
-                reference = self._features(reference_NChw)
+                reference = self._features(reference_NCHW)
         return _Group(record, noise_NChw, text_1TD, features, reference, future)
 
     def _finish(self, group: _Group, tally: Tally) -> None:
@@ -175,27 +175,31 @@ class StepRunner:
         result = self.objective.loss(leaves, group.reference, pairs_M2)
         gradients = dict(zip(leaves, torch.autograd.grad(result.loss, list(leaves.values())), strict=True))
         start = 0
-        for noise_nChw in group.noise_NChw.split(self.settings.chunk_size):
-            features = self._features_of(self._sample_once(noise_nChw, group.text_1TD))
+        for noise_nChw in self._chunks(group.noise_NChw):
+            features = self.feature_map(self._seen(noise_nChw, group.text_1TD))
             rows = slice(start, start + len(noise_nChw))
             torch.autograd.backward([features[key] for key in leaves], [gradients[key][rows] for key in leaves])
             start = rows.stop
         return result
 
-    def _sample(self, noise_NChw: Tensor, text_1TD: Tensor) -> Tensor:
-        chunks = noise_NChw.split(self.settings.chunk_size or len(noise_NChw))
-        return torch.cat([self._sample_once(chunk, text_1TD) for chunk in chunks])
+    def _draw(self, noise_NChw: Tensor, text_1TD: Tensor) -> tuple[Tensor, np.ndarray]:
+        """The candidates as the feature map sees them, and as pictures (K, H, W, 3) uint8; each is decoded once."""
+        seen_NCHW = self._in_chunks(lambda noise_NChw: self._seen(noise_NChw, text_1TD), noise_NChw)
+        if self.feature_map.space == "image":
+            return seen_NCHW, self.generator.to_uint8(seen_NCHW)
+        return seen_NCHW, self.generator.decode(seen_NCHW.detach())
 
-    def _sample_once(self, noise_NChw: Tensor, text_1TD: Tensor) -> Tensor:
-        return self.generator.sample(noise_NChw, text_1TD.expand(len(noise_NChw), -1, -1))
+    def _seen(self, noise_NChw: Tensor, text_1TD: Tensor) -> Tensor:
+        """What the feature map looks at: the latents, or the decoded images."""
+        latents_NChw = self.generator.sample(noise_NChw, text_1TD)
+        return latents_NChw if self.feature_map.space == "latent" else self.generator.decode_float(latents_NChw)
 
-    def _features(self, latents_NChw: Tensor) -> Features:
-        parts = [
-            self._features_of(chunk) for chunk in latents_NChw.split(self.settings.chunk_size or len(latents_NChw))
-        ]
-        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if len(parts) > 1 else parts[0]
+    def _features(self, seen_NCHW: Tensor) -> Features:
+        parts = [self.feature_map(chunk) for chunk in self._chunks(seen_NCHW)]
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
-    def _features_of(self, latents_NChw: Tensor) -> Features:
-        if self.feature_map.space == "latent":
-            return self.feature_map(latents_NChw)
-        return self.feature_map(self.generator.decode_float(latents_NChw))
+    def _in_chunks(self, function: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Tensor:
+        return torch.cat([function(chunk) for chunk in self._chunks(x_NCHW)])
+
+    def _chunks(self, x_NCHW: Tensor) -> Sequence[Tensor]:
+        return x_NCHW.split(self.settings.chunk_size or len(x_NCHW))

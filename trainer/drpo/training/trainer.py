@@ -8,6 +8,7 @@ with RankingLoop(lambda: client) as ranking:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from drpo.config import OptimizerConfig, TrainingConfig
+from drpo.errors import TrainingStoppedError
 from drpo.prompts.record import PromptRecord
 from drpo.training import collective
 from drpo.training.ranking import RankingLoop
@@ -69,7 +71,10 @@ class DrPOTrainer:
 
         Returns:
             One line of metrics.jsonl, but for `time_s`; the same on every worker. Failed groups are counted in it; ask
-            `too_many_failures` whether to go on.
+            `check_failures` whether to go on.
+
+        Raises:
+            TrainingStoppedError: the gradient is not finite. The adapter is as it was before the step.
         """
         started = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
@@ -102,27 +107,30 @@ class DrPOTrainer:
         if trained:
             collective.sum_gradients(self.parameters, 1.0 / trained)
             limit = self.max_grad_norm or float("inf")
-            grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, error_if_nonfinite=True))
+            grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+            if not math.isfinite(grad_norm):
+                raise TrainingStoppedError(
+                    f"the gradient of step {self.step + 1} is {grad_norm}. Resume with a smaller optimizer.lr"
+                )
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()
         return grad_norm
 
-    def too_many_failures(self) -> str:
-        """Why the run should stop, or "".
+    def check_failures(self) -> None:
+        """Raises TrainingStoppedError once too many groups have failed.
 
         A limit below 1 is a share of the groups so far, but never less than one step's groups.
         """
         limit = self.max_failed_groups
         if limit < 1:
             limit = max(self.groups_per_step, limit * self.groups_seen)
-        if self.groups_failed <= limit:
-            return ""
-        return (
-            f"{self.groups_failed} of {self.groups_seen} groups could not be ranked, more than "
-            f"training.max_failed_groups ({self.max_failed_groups:g}) allows. The last failure: {self.last_error}. "
-            f"Look at the ranking service, then resume the run."
-        )
+        if self.groups_failed > limit:
+            raise TrainingStoppedError(
+                f"{self.groups_failed} of {self.groups_seen} groups could not be ranked, more than "
+                f"training.max_failed_groups ({self.max_failed_groups:g}) allows. The last failure: {self.last_error}. "
+                f"Look at the ranking service, then resume the run."
+            )
 
     def _line(self, tally: Tally, lr: float, grad_norm: float, seconds: float) -> dict[str, Any]:
         workers = collective.world_size()
