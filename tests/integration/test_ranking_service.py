@@ -13,6 +13,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 from ray.util.state import list_actors
@@ -351,8 +352,9 @@ async def test_overload_is_said_and_waited_out(service: serving.RunningService, 
 
 
 def replica_pid(name: str) -> int:
-    actors = list_actors(filters=[("state", "=", "ALIVE"), ("class_name", "=", f"ServeReplica:ranking:{name}")])
-    return actors[0].pid
+    filters = [("state", "=", "ALIVE"), ("class_name", "=", f"ServeReplica:ranking:{name}")]
+    # The address says which Ray: others may run on this machine.
+    return list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid
 
 
 @pytest.mark.parametrize("victim", ["reward-redness", "gateway"])
