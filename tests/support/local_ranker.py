@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import numpy as np
+
 from drpo_rewards.contract import PairOptions, RankResponse, RewardResult
 from drpo_rewards.errors import RewardError
 from drpo_rewards.mixture import combine

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.rewards.base import Score, ScoreItem
 

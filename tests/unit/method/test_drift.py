@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from drpo.drift import drift_field
-from drpo.errors import ConfigError, DrpoError, ShapeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_drift import plain_field
+
+from drpo.drift import drift_field
+from drpo.errors import ConfigError, DrpoError, ShapeError
 
 KERNELS = ("rbf", "laplacian", "exponential", "cosine")
 VARIANTS = ("paper", "released")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from plain_drift import plain_field
+
 from drpo.errors import CatalogueError, ConfigError, DrpoError, ShapeError
 from drpo.objectives import load_objective
 from drpo.objectives.drpo import DrPOObjective, DrPOSettings
-from plain_drift import plain_field
 
 K, T, D = 8, 3, 5
 PAIRS = torch.tensor([[0, 3], [1, 3], [0, 7], [5, 2]])

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
+
 from drpo.errors import CatalogueError, ConfigError, ModelLoadError, ShapeError
 from drpo.features import load_feature_map
 from drpo.features.latent_mae import LatentMAE, LatentMAEConfig, LatentMAEFeatures
 from drpo.features.public_latent_mae import read_public_checkpoint
 from drpo.features.statistics import deviation, patches_of
-from pydantic import ValidationError
 
 SMALL = LatentMAEConfig(widths=(8, 12, 16), blocks=(2, 3, 2))
 

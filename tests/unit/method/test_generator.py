@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+
 from drpo.errors import ConfigError, DrpoError, ModelLoadError, ShapeError, UnsupportedModelError
 from drpo.generator import LoraSettings, OneStepGenerator
 

@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from drpo_rewards.rewards.geneval.shapes_detector import PALETTE, ShapesColorClassifier, ShapesDetector
 
 from drpo.shapes.prompts import TASKS, prompts
 from drpo.shapes.world import COLORS, SHAPES, render, sample_scene
+from drpo_rewards.rewards.geneval.shapes_detector import PALETTE, ShapesColorClassifier, ShapesDetector
 
 COUNTING_THRESHOLD, THRESHOLD = 0.9, 0.3
 
