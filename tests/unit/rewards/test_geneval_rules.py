@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drpo_rewards.contract import GenevalSpec
+from drpo_rewards.contract import GenevalSpec, parse
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.rewards.geneval.detector import Detection
 from drpo_rewards.rewards.geneval.rules import Verdict, judge, keep, relations
@@ -163,7 +163,5 @@ def test_graded_is_one_exactly_where_strict_is(spec: dict[str, Any], drawn: list
     ],
 )
 def test_specs_that_mean_nothing_are_refused(spec: dict[str, Any]) -> None:
-    from drpo_rewards.contract import parse
-
     with pytest.raises(InvalidRequestError):
         parse(GenevalSpec, spec)
