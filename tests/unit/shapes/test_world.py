@@ -26,7 +26,7 @@ def test_the_detector_knows_the_worlds_shapes_and_colors() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_rendered_scenes_are_found_whole(task: str) -> None:
-    """2,000 scenes over the six tasks: at least 99 % of each task with every shape and colour right and nothing else."""
+    """2,000 scenes over the six tasks: 99 % of each with every shape and colour right and nothing else."""
     records = prompts("train", task)
     rng = np.random.default_rng(TASKS.index(task))
     right = 0
