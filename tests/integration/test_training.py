@@ -20,13 +20,14 @@ import psutil
 import pytest
 import torch
 import yaml
+from support.tiny_model import write_tiny_pipeline
+
 from drpo.config import Config, parse_config
 from drpo.errors import TrainingStoppedError
 from drpo.training.check import check_config
 from drpo.training.checkpoint import checkpoints, read_checkpoint
 from drpo.training.launch import create_run, train
 from drpo.training.metrics import read_metrics
-from support.tiny_model import write_tiny_pipeline
 
 pytestmark = pytest.mark.integration
 
@@ -65,14 +66,13 @@ def settings(home: Path, **training: Any) -> dict[str, Any]:
         "features": {"name": "raw_latent", "path": None},
         "objective": {"name": "drpo", "radii": [0.2, 0.5, 1.0]},
         "prompts": {"source": "jsonl", "path": str(home / "prompts.jsonl")},
-        "optimizer": {"lr": 0.05, "schedule": "linear"},
+        "optimizer": {"lr": 0.2, "schedule": "linear"},
         "training": {
             "steps": STEPS,
             "groups_per_step": 2,
             "candidates": 6,
             "pairs": 8,
             "checkpoint_every": 2,
-            "max_failures": 1,
             **training,
         },
         "evaluation": {"enabled": False},
@@ -126,7 +126,7 @@ def test_what_a_run_leaves(uninterrupted: Path, home: Path) -> None:
     lines = computed(uninterrupted)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert all(line["groups"] == 2 and line["groups_dropped"] == 0 for line in lines)
-    assert lines[-1]["reward_mean"] > lines[0]["reward_mean"] + 1
+    assert lines[-1]["reward_mean"] > lines[0]["reward_mean"] + 2
     assert lines[0]["lr"] > lines[-1]["lr"] > 0
     assert list((uninterrupted / "tensorboard").glob("events*"))
     assert [path.name for path in checkpoints(uninterrupted / "checkpoints")] == ["step-000006", "step-000008"]

@@ -85,7 +85,7 @@ def ray_and_rewards(config: Config) -> Iterator[Config]:
             if embedded:
                 from drpo_rewards.serving import start
 
-                logging.getLogger("ray.serve").setLevel(logging.WARNING)
+                logging.getLogger("ray.serve").setLevel(logging.ERROR)
                 service = start(config.rewards.service or "shapes")
                 rewards = config.rewards.model_copy(update={"address": service.handle_address})
                 config = config.model_copy(update={"rewards": rewards})
