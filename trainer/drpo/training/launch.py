@@ -106,9 +106,9 @@ def train(config: Config, run_dir: Path, *, watch: Watcher | None = None, poll_s
     fit = _Fit(config, run_dir)
     tail = _Tail(run_dir / "metrics.jsonl", watch)
     fit.start()
-    while fit.is_alive():
+    while not fit.done.is_set():
         try:
-            fit.join(poll_s)
+            fit.done.wait(poll_s)  # not join: Python forgets a thread whose join was interrupted
             tail.read()
         except KeyboardInterrupt:
             if (run_dir / STOP_FILE).exists():
@@ -134,6 +134,7 @@ class _Fit(threading.Thread):
         self._run_dir = run_dir
         self._answer: dict[str, Any] | None = None
         self._error: BaseException | None = None
+        self.done = threading.Event()
 
     def run(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -157,6 +158,8 @@ class _Fit(threading.Thread):
             self._answer = trainer.fit().return_value  # type: ignore[attr-defined]  # of the V2 result
         except BaseException as error:  # handed to the main thread by `answer`
             self._error = error
+        finally:
+            self.done.set()
 
     def answer(self) -> dict[str, Any]:
         """What the first worker returned.
