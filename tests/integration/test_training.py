@@ -206,7 +206,33 @@ def test_too_many_failures_end_the_run_with_their_reason(home: Path, address: st
     assert len(checkpoints(run_dir / "checkpoints")) == 1
 
 
-def test_ctrl_c_and_a_killed_driver_resume_bit_for_bit(uninterrupted: Path, home: Path) -> None:
+Start = Callable[..., subprocess.Popen]
+
+
+@pytest.fixture
+def start_drpo() -> Iterator[Start]:
+    """Starts `drpo train` as a process of its own, which does not outlive the test."""
+    started: list[subprocess.Popen] = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "drpo", "train", *arguments],
+            env={**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "300", "RAY_ADDRESS": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(driver)
+        return driver
+
+    yield start
+    for driver in started:
+        driver.kill()
+        driver.wait()
+
+
+@pytest.mark.timeout(1200)
+def test_ctrl_c_and_a_killed_driver_resume_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
     """The command line on its own Ray and service: Ctrl-C, resume, SIGKILL of the driver, resume, done."""
     values = settings(home)
     values["rewards"] = {"service": str(home / "service.yaml")}
@@ -217,7 +243,7 @@ def test_ctrl_c_and_a_killed_driver_resume_bit_for_bit(uninterrupted: Path, home
     driver = start_drpo("--preset", str(home / "config.yaml"))
     wait_for_step(run_dir, 1, driver)
     driver.send_signal(signal.SIGINT)
-    output, _ = driver.communicate(timeout=120)
+    output, _ = driver.communicate(timeout=300)
     assert driver.returncode == 130, output
     assert f"drpo train --resume {run_dir}" in output
     stopped_at = len(computed(run_dir))
@@ -232,24 +258,14 @@ def test_ctrl_c_and_a_killed_driver_resume_bit_for_bit(uninterrupted: Path, home
     psutil.wait_procs(own, timeout=60)  # Ray's processes end with the driver that started them
 
     driver = start_drpo("--resume", str(run_dir))
-    output, _ = driver.communicate(timeout=240)
+    output, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, output
     assert computed(run_dir) == computed(uninterrupted)
     assert same(adapter(run_dir), adapter(uninterrupted))
 
 
-def start_drpo(*arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "drpo", "train", *arguments],
-        env={**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "300", "RAY_ADDRESS": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def wait_for_step(run_dir: Path, step: int, driver: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 300
     while len(read_metrics(run_dir / "metrics.jsonl")) < step:
         assert driver.poll() is None, driver.communicate()[0]
         assert time.monotonic() < deadline, "the run did not start"

@@ -137,13 +137,22 @@ class _Fit(threading.Thread):
         self.done = threading.Event()
 
     def run(self) -> None:
+        try:
+            # The V2 result has what the first worker returned.
+            self._answer = self._trainer().fit().return_value  # type: ignore[attr-defined]
+        except BaseException as error:  # handed to the main thread by `answer`
+            self._error = error
+        finally:
+            self.done.set()
+
+    def _trainer(self) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
         training = self._config.training
         resources = training.resources_per_worker or {"CPU": training.threads_per_worker}
-        trainer = TorchTrainer(
-            train_worker,  # type: ignore[arg-type]  # Ray's hint forbids the value that `return_value` is
+        return TorchTrainer(
+            train_worker,  # type: ignore[arg-type]  # Ray's hint forbids a value to return
             train_loop_config={"config": self._config.model_dump(mode="json"), "run_dir": str(self._run_dir)},
             scaling_config=ScalingConfig(
                 num_workers=training.num_workers, use_gpu=training.use_gpu, resources_per_worker=resources
@@ -154,12 +163,6 @@ class _Fit(threading.Thread):
                 failure_config=FailureConfig(max_failures=training.max_failures),
             ),
         )
-        try:
-            self._answer = trainer.fit().return_value  # type: ignore[attr-defined]  # of the V2 result
-        except BaseException as error:  # handed to the main thread by `answer`
-            self._error = error
-        finally:
-            self.done.set()
 
     def answer(self) -> dict[str, Any]:
         """What the first worker returned.
