@@ -38,7 +38,7 @@ class Slow:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=8, help="steps of each kind")
+    parser.add_argument("--rounds", type=int, default=5, help="steps of each kind")
     parser.add_argument("--groups", type=int, default=8, help="groups of a step")
     parser.add_argument("--tiny", action="store_true", help="a tiny random generator instead of the embedded one")
     arguments = parser.parse_args()
@@ -56,7 +56,8 @@ def main() -> None:
     from drpo_rewards.serving import ServiceConfig, start
 
     torch.set_num_threads(1)
-    overrides = [f"training.groups_per_step={arguments.groups}"]
+    overrides = [f"training.groups_per_step={arguments.groups}", "training.candidates=24", "training.pairs=12"]
+    overrides += ["training.num_workers=1"]
     if arguments.tiny:
         folder = write_tiny_pipeline(Path(tempfile.mkdtemp()) / "tiny")
         overrides += [f"model.generator={folder}", "features.name=raw_latent", "features.path=null"]

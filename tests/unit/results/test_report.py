@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 from support.synthetic_run import write_synthetic_run
 
@@ -74,7 +75,8 @@ def test_it_shows_the_numbers_of_the_summary(run_dir: Path, report: Path) -> Non
         assert f"{row['difference']:+.1f}" in text
     assert "a <run> & more" in text, "names are escaped, and come back whole"
     assert "none of them used in training" in text
-    assert "reference_weight: 0.2" in text
+    weight = yaml.safe_load((run_dir / "config.yaml").read_text())["objective"]["reference_weight"]
+    assert f"reference_weight: {weight}" in text
     assert summary["versions"]["torch"] in text
     assert "load_lora_weights" in text
 

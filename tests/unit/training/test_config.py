@@ -56,7 +56,7 @@ def test_overrides_reach_every_level():
         ("training.candidates=1", "greater than or equal to 2"),
         ("training.steps=many", "training.steps = 'many'"),
         ("training.num_workers=9", "training.groups_per_step"),
-        ("training.pair_strategy=extremes training.pairs=13", "needs 26"),
+        ("training.pair_strategy=extremes training.candidates=24 training.pairs=13", "needs 26"),
         ("rewards.mixture=a rewards.weights={b: 1}", "not both"),
         ("training.steps.more=3", "is a value, not a section"),
         ("training.steps=[1", "not a YAML value"),
