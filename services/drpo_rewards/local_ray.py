@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 SETTINGS = {
     "RAY_AUTH_MODE": "disabled",  # a Ray of this machine alone; unset, it depends on a file in the home folder
@@ -17,10 +19,20 @@ SETTINGS = {
 }
 
 
-def start_ray(num_cpus: int | None = None) -> None:
-    """Start Ray on this machine, quietly. `num_cpus` is what it may hand out; None is what there is, at least 4."""
+def prepare(import_from: Sequence[Path] = ()) -> None:
+    """Set what Ray reads from the environment, where it is not set already; call it before anything imports Ray.
+
+    import_from: folders whose modules Ray's workers can import beside what is installed: rewards of one's own.
+    """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    paths = [*map(str, import_from), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+
+
+def start_ray(num_cpus: int | None = None) -> None:
+    """Start Ray on this machine, quietly. `num_cpus` is what it may hand out; None is what there is, at least 4."""
+    prepare()
     import ray
     import ray.serve
 

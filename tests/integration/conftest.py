@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from support.served import Served, serve
 
 RAY_STARTS = 3
 
@@ -24,3 +25,10 @@ def ray_cluster() -> Iterator[None]:
                 raise
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service that the command line started, for tests of the command line and of the page."""
+    with serve(tmp_path_factory.mktemp("served")) as running:
+        yield running

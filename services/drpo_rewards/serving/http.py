@@ -36,6 +36,7 @@ from drpo_rewards.errors import (
 )
 from drpo_rewards.images import ImageLimits, decode, from_base64, from_rgb8
 from drpo_rewards.serving.config import key_is_known
+from drpo_rewards.serving.page import add_page
 
 if TYPE_CHECKING:
     from drpo_rewards.serving.gateway import Gateway
@@ -93,6 +94,7 @@ def build_app(gateway: Gateway) -> FastAPI:
         status = 200 if readiness.ready else 503
         return Response(readiness.model_dump_json(), status, media_type="application/json")
 
+    add_page(app)
     app.add_exception_handler(RewardsError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unforeseen)
