@@ -34,7 +34,7 @@ test: $(INSTALLED)  ## unit and integration tests, with coverage (at most 12 min
 	@echo "Running the tests; those marked integration start a real local Ray."
 	@$(BIN)/python -m pytest --cov --cov-report=term
 
-bench: $(INSTALLED)  ## ratios that the design promises: pipelining, and the cost of ranking
+bench: $(INSTALLED)  ## ratios that the design promises: pipelining, the cost of ranking, transports, memory
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 lint: $(INSTALLED)  ## ruff, mypy, and whether the gRPC stubs are fresh

@@ -1,0 +1,98 @@
+"""Whether the gateway's memory stays flat: groups of pictures in a row, and its resident memory meanwhile.
+
+Launch: python tests/bench/bench_memory.py [--groups 1000] [--group-size 16] [--side 256] [--encoding png]
+
+Printed is the slope of a line through the second half of the samples, when pools and caches have filled: MiB per 1,000
+groups, which should be a small part of what one group takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
+
+from drpo_rewards.local_ray import start_ray
+from drpo_rewards.rewards.base import Score, ScoreItem
+
+SAMPLES = 50
+
+
+class Mean:
+    """As cheap as a reward can be, so that the time goes into what is measured."""
+
+    version = "mean-1"
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        return [Score(float(item.image.mean())) for item in items]
+
+
+def gateway_pid() -> int:
+    import ray
+    from ray.util.state import list_actors
+
+    filters = [("state", "=", "ALIVE"), ("class_name", "=", "ServeReplica:ranking:gateway")]
+    return list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--groups", type=int, default=1000)
+    parser.add_argument("--group-size", type=int, default=16)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--encoding", choices=["rgb8", "png", "jpeg", "webp"], default="png")
+    arguments = parser.parse_args()
+
+    from support.machine import describe
+
+    print(describe())
+    start_ray(num_cpus=4)
+
+    import numpy as np
+    import psutil
+
+    from drpo_rewards.client import AsyncRankingClient
+    from drpo_rewards.load import LoadResult, made_up_groups, run_load
+    from drpo_rewards.serving import ServiceConfig, start
+
+    groups = made_up_groups(8, arguments.group_size, arguments.side, arguments.encoding)
+    config = ServiceConfig.model_validate({"rewards": {"mean": {"type": "bench_memory:Mean", "num_cpus": 0.1}}})
+    every = max(1, arguments.groups // SAMPLES)
+    samples: list[tuple[int, float]] = []
+
+    with start(config, http_port=0) as service:
+        gateway = psutil.Process(gateway_pid())
+
+        def sample(result: LoadResult) -> None:
+            answered = len(result.latencies_s)
+            if answered % every == 0:
+                samples.append((answered, gateway.memory_info().rss / 2**20))
+
+        load = run_load(
+            lambda: AsyncRankingClient(str(service.http_url)),
+            "p",
+            groups,
+            clients=1,
+            requests=arguments.groups,
+            on_answer=sample,
+        )
+        result = asyncio.run(load)
+
+    assert not result.errors, result.first_error
+    answered, mebibytes = np.array(samples[len(samples) // 2 :]).T
+    slope = np.polyfit(answered, mebibytes, 1)[0] * 1000
+    group_mib = arguments.group_size * arguments.side**2 * 3 / 2**20
+    print(
+        f"{arguments.groups} groups of {arguments.group_size} {arguments.encoding} images of "
+        f"{arguments.side}x{arguments.side}: {result.images_per_s:.0f} images/s, one client"
+    )
+    print(f"gateway: {samples[0][1]:.1f} MiB after {samples[0][0]} groups, {samples[-1][1]:.1f} MiB at the end")
+    print(f"slope over the second half: {slope:+.2f} MiB per 1,000 groups (one group decoded: {group_mib:.1f} MiB)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Images/s through HTTP and gRPC against the same reward in this process, and against a plain FastAPI server.
+
+Launch: python tests/bench/bench_transports.py [--seconds 10] [--side 256] [--group-size 4] [--clients 1 4 16]
+
+The reward is a transformer over patches with random weights, of a size that a CPU has to work for (on a GPU, where
+there is one). Each kind of call takes its turn in every round, so that a busy machine slows all alike. Printed are
+images/s and their ratio to the reward called in this process on full batches, which should be at least 0.9 once
+clients fill the batches; and the ratio to the plain server, which should be above 1 at 16 clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
+
+from drpo_rewards.local_ray import start_ray
+from drpo_rewards.rewards.base import Score, ScoreItem
+
+PATCH, WIDTH, LAYERS = 32, 384, 6
+
+
+class Encoder:
+    """A small vision transformer, pooled to one number."""
+
+    version = "encoder-1"
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        layer = torch.nn.TransformerEncoderLayer(WIDTH, 6, 4 * WIDTH, batch_first=True)
+        self.patches = torch.nn.Conv2d(3, WIDTH, PATCH, PATCH).eval().to(self.device)
+        self.layers = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False).eval().to(self.device)
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        import numpy as np
+        import torch
+
+        with torch.inference_mode():
+            images_NHWC = torch.from_numpy(np.stack([item.image for item in items])).to(self.device)
+            tokens_NTD = self.patches(images_NHWC.permute(0, 3, 1, 2).float() / 255).flatten(2).transpose(1, 2)
+            return [Score(value) for value in self.layers(tokens_NTD).amax(1).mean(1).tolist()]
+
+
+class PlainClient:
+    """Asks the plain server; has what run_load needs of a client."""
+
+    def __init__(self, port: int) -> None:
+        import httpx
+
+        self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False)
+
+    async def rank(self, prompt: str, images: Sequence[Any]) -> None:
+        parts = [("images", (str(index), image.tobytes())) for index, image in enumerate(images)]
+        (await self.http.post("/score", files=parts)).raise_for_status()
+
+    async def close(self) -> None:
+        await self.http.aclose()
+
+
+def start_plain_server(port: int) -> subprocess.Popen[bytes]:
+    import httpx
+
+    server = subprocess.Popen([sys.executable, str(Path(__file__).with_name("plain_server.py")), str(port)])
+    for _ in range(600):
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/docs", trust_env=False)
+            return server
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise TimeoutError("the plain server did not start")
+
+
+def in_process(reward: Encoder, groups: Sequence[Sequence[Any]], batch: int, seconds: float) -> float:
+    """Images/s of the reward on full batches of the same images."""
+    images = [image for group in groups for image in group]
+    items = [ScoreItem(images[index % len(images)], "p") for index in range(batch)]
+    started, scored = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        reward.score(items)
+        scored += batch
+    return scored / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--group-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
+    arguments = parser.parse_args()
+
+    from support.machine import describe
+
+    print(describe())
+    start_ray(num_cpus=4)
+
+    from drpo_rewards.client import AsyncRankingClient
+    from drpo_rewards.load import made_up_groups, run_load
+    from drpo_rewards.serving import ServiceConfig, start
+    from drpo_rewards.serving.service import free_port
+
+    groups = made_up_groups(8, arguments.group_size, arguments.side)
+    reward = Encoder()
+    settings: dict[str, Any] = {"type": "bench_transports:Encoder", "num_cpus": 0.1, "batch_wait_s": 0.005}
+    settings |= {"batch_size": arguments.batch_size, "num_gpus": 0.5 if reward.device.type == "cuda" else 0}
+    config = ServiceConfig.model_validate({"rewards": {"encoder": settings}})
+    rates: dict[tuple[str, int], list[float]] = defaultdict(list)
+    port = free_port()
+    plain = start_plain_server(port)
+    try:
+        with start(config, http_port=0, grpc_port=0) as service:
+            connects: dict[str, Any] = {
+                "HTTP": lambda: AsyncRankingClient(str(service.http_url), timeout_s=120),
+                "gRPC": lambda: AsyncRankingClient(str(service.grpc_address), timeout_s=120),
+                "plain": lambda: PlainClient(port),
+            }
+            for connect in connects.values():  # warm up
+                asyncio.run(run_load(connect, "p", groups, clients=2, requests=4))
+            in_process(reward, groups, arguments.batch_size, 0.5)
+            for _ in range(arguments.rounds):
+                rates["alone", 0].append(in_process(reward, groups, arguments.batch_size, arguments.seconds))
+                for clients in arguments.clients:
+                    for name, connect in connects.items():
+                        load = run_load(connect, "p", groups, clients=clients, seconds=arguments.seconds)
+                        result = asyncio.run(load)
+                        assert not result.errors, result.first_error
+                        rates[name, clients].append(result.images_per_s)
+    finally:
+        plain.terminate()
+        plain.wait()
+
+    median = {key: statistics.median(values) for key, values in rates.items()}
+    alone = median["alone", 0]
+    print(f"groups of {arguments.group_size} images of {arguments.side}x{arguments.side}, as plain pixels")
+    print(f"in this process, batches of {arguments.batch_size}: {alone:.1f} images/s")
+    print(f"{'clients':>8} {'HTTP':>16} {'gRPC':>16} {'plain FastAPI':>16} {'HTTP / plain':>13}")
+    for clients in arguments.clients:
+        cells = [f"{median[name, clients]:8.1f} ({median[name, clients] / alone:4.2f})" for name in connects]
+        ahead = median["HTTP", clients] / median["plain", clients]
+        print(f"{clients:>8} " + " ".join(f"{cell:>16}" for cell in cells) + f" {ahead:13.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""What one would write without this project: FastAPI, one worker, each request scored by itself.
+
+Launch: python tests/bench/plain_server.py PORT (bench_transports.py starts it)
+
+The model sits in the process and the endpoint calls it, as in most examples. It takes the same multipart parts of plain
+pixels, so that only the serving differs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import uvicorn
+from bench_transports import Encoder
+from fastapi import FastAPI, UploadFile
+
+from drpo_rewards.rewards.base import ScoreItem
+
+app = FastAPI()
+reward = Encoder()
+
+
+@app.post("/score")
+async def score(images: list[UploadFile]) -> list[float]:
+    pixels = [np.frombuffer(await image.read(), dtype=np.uint8) for image in images]
+    side = int((len(pixels[0]) // 3) ** 0.5)
+    return [score.value for score in reward.score([ScoreItem(each.reshape(side, side, 3), "") for each in pixels])]
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")
