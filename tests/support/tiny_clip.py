@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from support.draw import Draw
+
 WIDTH, LAYERS, HEADS, SIDE, PATCH, TOKENS = 32, 2, 2, 224, 32, 77
 MERGES = ["c a", "ca t</w>", "d o", "do g</w>", "r e", "re d</w>"]
 
@@ -90,11 +92,7 @@ def write_clip(folder: Path, *, projection: int = 24, hidden_act: str = "quick_g
 
 
 def _weights(vocabulary: int, projection: int, seed: int) -> dict[str, Tensor]:
-    random = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int, scale: float | None = None) -> Tensor:
-        return torch.randn(shape, generator=random) * (shape[-1] ** -0.5 if scale is None else scale)
-
+    draw = Draw(seed)
     patches = (SIDE // PATCH) ** 2
     weights = {
         "logit_scale": torch.tensor(4.6052),
@@ -113,14 +111,10 @@ def _weights(vocabulary: int, projection: int, seed: int) -> dict[str, Tensor]:
         for layer in range(LAYERS):
             name = f"{tower}.encoder.layers.{layer}"
             for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-                weights[f"{name}.self_attn.{part}.weight"] = draw(WIDTH, WIDTH)
-                weights[f"{name}.self_attn.{part}.bias"] = draw(WIDTH, scale=0.1)
-            weights[f"{name}.mlp.fc1.weight"] = draw(2 * WIDTH, WIDTH)
-            weights[f"{name}.mlp.fc1.bias"] = draw(2 * WIDTH, scale=0.1)
-            weights[f"{name}.mlp.fc2.weight"] = draw(WIDTH, 2 * WIDTH)
-            weights[f"{name}.mlp.fc2.bias"] = draw(WIDTH, scale=0.1)
+                weights |= draw.linear(f"{name}.self_attn.{part}", WIDTH, WIDTH)
+            weights |= draw.linear(f"{name}.mlp.fc1", WIDTH, 2 * WIDTH)
+            weights |= draw.linear(f"{name}.mlp.fc2", 2 * WIDTH, WIDTH)
             norms += [f"{name}.layer_norm1", f"{name}.layer_norm2"]
     for name in norms:
-        weights[f"{name}.weight"] = 1 + draw(WIDTH, scale=0.1)
-        weights[f"{name}.bias"] = draw(WIDTH, scale=0.1)
+        weights |= draw.norm(name, WIDTH)
     return weights

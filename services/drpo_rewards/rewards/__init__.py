@@ -9,6 +9,8 @@ from drpo_rewards.errors import ConfigError
 from drpo_rewards.rewards.base import Reward
 
 CATALOGUE: dict[str, str] = {
+    "aesthetic": "drpo_rewards.rewards.aesthetic:Aesthetic",
+    "clip": "drpo_rewards.rewards.clip:ClipScore",
     "geneval": "drpo_rewards.rewards.geneval.reward:GenevalReward",
     "pickscore": "drpo_rewards.rewards.pickscore:PickScore",
 }

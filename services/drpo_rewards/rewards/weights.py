@@ -135,7 +135,22 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 
 def load_pretrained(cls: type[ModuleT], model: str, dtype: torch.dtype, **options: Any) -> ModuleT:
     """`cls.from_pretrained(model)` of transformers, as strict as `load_strictly`; in evaluation mode, on the CPU."""
-    path = locate(model, *PRETRAINED)
+    return _from_pretrained(cls, locate(model, *PRETRAINED), model, dtype, options)
+
+
+def build_pretrained(
+    cls: type[ModuleT], config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype
+) -> ModuleT:
+    """A model of transformers filled strictly with `tensors`, which came from `path`; nothing is drawn at random first.
+
+    An 8 B model is then in memory once, in `dtype`.
+    """
+    return _from_pretrained(cls, path, None, dtype, {"config": config, "state_dict": dict(tensors)})
+
+
+def _from_pretrained(
+    cls: type[ModuleT], path: Path, model: str | None, dtype: torch.dtype, options: Mapping[str, Any]
+) -> ModuleT:
     try:
         module, info = cls.from_pretrained(  # type: ignore[attr-defined]
             model, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options

@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError, InvalidImageError
-from drpo_rewards.rewards.base import Reward, ScoreItem
+from drpo_rewards.rewards.base import Reward, ScoreItem, describe
 from drpo_rewards.rewards.preprocess import clip_pixels, crop_square
 
 CPU = torch.device("cpu")
@@ -48,6 +48,13 @@ def test_pickscore_is_the_scaled_cosine(pickscore: Reward, folder: Path) -> None
     assert [score / scale for score in scores] == pytest.approx(
         [cosine(folder, item.image, item.prompt) for item in ITEMS], abs=1e-6
     )
+
+
+def test_clip_is_the_bare_cosine(folder: Path) -> None:
+    clip = rewards.load("clip", model=str(folder), device="cpu")
+    scores = [score.value for score in clip.score(ITEMS)]
+    assert scores == pytest.approx([cosine(folder, item.image, item.prompt) for item in ITEMS], abs=1e-6)
+    assert describe("clip", clip).range == (-1, 1)
 
 
 def test_a_score_does_not_depend_on_the_batch(pickscore: Reward) -> None:
