@@ -12,6 +12,7 @@ CATALOGUE: dict[str, str] = {
     "aesthetic": "drpo_rewards.rewards.aesthetic:Aesthetic",
     "clip": "drpo_rewards.rewards.clip:ClipScore",
     "geneval": "drpo_rewards.rewards.geneval.reward:GenevalReward",
+    "hpsv2": "drpo_rewards.rewards.hpsv2:HPSv2",
     "pickscore": "drpo_rewards.rewards.pickscore:PickScore",
 }
 
