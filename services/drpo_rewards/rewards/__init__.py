@@ -13,6 +13,7 @@ CATALOGUE: dict[str, str] = {
     "clip": "drpo_rewards.rewards.clip:ClipScore",
     "geneval": "drpo_rewards.rewards.geneval.reward:GenevalReward",
     "hpsv2": "drpo_rewards.rewards.hpsv2:HPSv2",
+    "hpsv3": "drpo_rewards.rewards.hpsv3:HPSv3",
     "image_reward": "drpo_rewards.rewards.image_reward:ImageReward",
     "pickscore": "drpo_rewards.rewards.pickscore:PickScore",
 }

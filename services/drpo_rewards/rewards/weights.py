@@ -141,9 +141,9 @@ def load_pretrained(cls: type[ModuleT], model: str, dtype: torch.dtype, **option
 def build_pretrained(
     cls: type[ModuleT], config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype
 ) -> ModuleT:
-    """A model of transformers filled strictly with `tensors`, which came from `path`; nothing is drawn at random first.
+    """A model of transformers filled strictly with `tensors`, which came from `path`.
 
-    An 8 B model is then in memory once, in `dtype`.
+    Nothing is drawn at random first, which alone takes minutes for 8 billion parameters.
     """
     return _from_pretrained(cls, path, None, dtype, {"config": config, "state_dict": dict(tensors)})
 
