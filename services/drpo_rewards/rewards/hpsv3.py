@@ -1,13 +1,14 @@
 """HPSv3: what people preferred, from a wide range of qualities (Ma et al., 2025). A Qwen2-VL 7B with a small head.
 
-`HPSv3.safetensors` holds the whole network under the names of transformers 4.45; configuration and tokenizer are those of
-`Qwen/Qwen2-VL-7B-Instruct`. The instruction beside this file is the authors', word for word, from their MIT package.
+`HPSv3.safetensors` holds the whole network under the names of transformers 4.45; configuration and tokenizer are
+those of `Qwen/Qwen2-VL-7B-Instruct`. The instruction beside this file is the authors' own, from their MIT package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,12 +67,16 @@ class HPSv3:
         self.processor = Qwen2VLImageProcessorPil(size={"shortest_edge": PIXELS, "longest_edge": PIXELS})
         locate(base, "config.json")
         network, head = read_network(locate(model, FILE), Qwen2VLConfig.from_pretrained(base), precision)
-        rows = network.get_input_embeddings().num_embeddings
+        words: Any = network.get_input_embeddings()
+        rows: int = words.num_embeddings
         if self.reward_id != rows - 1:
             raise WeightsError(
                 f"{FILE} of {model} has {rows} tokens, but with {base}'s tokenizer {REWARD} is number {self.reward_id}"
             )
-        self.network, self.head = network.to(self.device), head.to(self.device)
+        self.network: nn.Module = network
+        self.head = head
+        for module in (self.network, self.head):
+            module.to(self.device)
         self.version = label("hpsv3-1", model, precision)
 
     @torch.inference_mode()
@@ -107,7 +112,8 @@ def read_network(path: Path, config: Qwen2VLConfig, dtype: torch.dtype) -> tuple
     words = tensors.get("model.embed_tokens.weight")
     if words is None:
         raise WeightsError(f"{path} has no model.embed_tokens.weight, so it is not HPSv3's")
-    config.text_config.vocab_size = words.shape[0]  # the file's is smaller than the configuration's: it was cut
+    text_config: Any = config.text_config
+    text_config.vocab_size = words.shape[0]  # the file's is smaller than the configuration's: it was cut
     network = build_pretrained(Qwen2VLModel, config, network_tensors, path, dtype)
     return network, _read_head(tensors, words.shape[1], path)
 
