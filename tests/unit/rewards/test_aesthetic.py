@@ -9,30 +9,17 @@ import pytest
 import torch
 from support import plain
 from support.pictures import odd_pictures, picture
-from support.tiny_clip import HEADS, LAYERS, write_clip
+from support.tiny_aesthetic import HEAD, head_tensors, write_aesthetic
+from support.tiny_clip import HEADS, LAYERS
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import ScoreItem
 
-HEAD = "sac+logos+ava1-l14-linearMSE.pth"
-WIDTHS = (24, 1024, 128, 64, 16, 1)
-
-
-def head_tensors(places: str = "02467", width: int = 24) -> dict[str, torch.Tensor]:
-    random = torch.Generator().manual_seed(3)
-    tensors = {}
-    for place, a, b in zip(places, (width, *WIDTHS[1:-1]), WIDTHS[1:], strict=True):
-        tensors[f"layers.{place}.weight"] = torch.randn(b, a, generator=random) * a**-0.5
-        tensors[f"layers.{place}.bias"] = torch.randn(b, generator=random) * 0.1
-    return tensors
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_clip(tmp_path_factory.mktemp("aesthetic"))
-    torch.save(head_tensors(), folder / HEAD)
-    return folder
+    return write_aesthetic(tmp_path_factory.mktemp("aesthetic"))
 
 
 def test_it_is_the_linear_head_of_the_unit_vector(folder: Path) -> None:
