@@ -49,6 +49,13 @@ class ConfigError(RewardsError, ValueError):
     title = "Configuration error"
 
 
+class WeightsError(ConfigError):
+    """A model's files are missing or do not fit it; says which file, and which keys."""
+
+    code = "bad_weights"
+    title = "A model cannot be loaded"
+
+
 class InvalidRequestError(RewardsError, ValueError):
     """The request itself is wrong; sending it again cannot help."""
 

@@ -119,6 +119,7 @@ def test_drift_is_pure_tensor_code() -> None:
     [
         ("drpo_rewards.contract", ("torch", "ray", "grpc", "fastapi", "httpx")),
         ("drpo_rewards.client", ("torch", "ray", "fastapi", "transformers")),
+        ("drpo_rewards.rewards", ("torch", "ray", "transformers", "safetensors")),
         ("drpo.config", ("torch", "ray", "diffusers", "transformers")),
         ("drpo.cli", ("torch", "ray", "diffusers", "transformers", "matplotlib")),
     ],

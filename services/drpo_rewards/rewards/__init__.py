@@ -9,7 +9,13 @@ from drpo_rewards.errors import ConfigError
 from drpo_rewards.rewards.base import Reward
 
 CATALOGUE: dict[str, str] = {
+    "aesthetic": "drpo_rewards.rewards.aesthetic:Aesthetic",
+    "clip": "drpo_rewards.rewards.clip:ClipScore",
     "geneval": "drpo_rewards.rewards.geneval.reward:GenevalReward",
+    "hpsv2": "drpo_rewards.rewards.hpsv2:HPSv2",
+    "hpsv3": "drpo_rewards.rewards.hpsv3:HPSv3",
+    "image_reward": "drpo_rewards.rewards.image_reward:ImageReward",
+    "pickscore": "drpo_rewards.rewards.pickscore:PickScore",
 }
 
 
@@ -36,3 +42,15 @@ def create(kind: str, options: dict[str, Any]) -> Reward:
     if not isinstance(reward, Reward):
         raise ConfigError(f"reward {kind!r} needs a `version` and a method `score(items)`")
     return reward
+
+
+def load(
+    name: str, model: str | None = None, device: str | None = None, dtype: str | None = None, **options: Any
+) -> Reward:
+    """A reward by name, ready to score. What is None is the reward's own default.
+
+    `model` is a folder or an id of the hub, `device` one of torch's names or "auto", `dtype` float32, float16, bfloat16
+    or "auto". Raises ConfigError for options that do not fit the reward, WeightsError for files that do not.
+    """
+    given = {"model": model, "device": device, "dtype": dtype}
+    return create(name, {**{key: value for key, value in given.items() if value is not None}, **options})

@@ -86,8 +86,9 @@ class ServiceConfig(Section):
     @model_validator(mode="after")
     def _mixtures_name_rewards(self) -> ServiceConfig:
         for name in [*self.rewards, *self.mixtures]:
-            if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-                raise ValueError(f"{name!r} is no name: letters, digits and . _ - only")
+            marks = "._-+" if name in self.mixtures else "._-"  # the paper's mixtures are called clip+pickscore
+            if not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
+                raise ValueError(f"{name!r} is no name: letters, digits and {' '.join(marks)} only")
         for name, mixture in self.mixtures.items():
             for reward in mixture.rewards:
                 if reward not in self.rewards:

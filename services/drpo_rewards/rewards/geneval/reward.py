@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,10 @@ DETECTORS: dict[str, tuple[str, str]] = {
         "drpo_rewards.rewards.geneval.shapes_detector:ShapesDetector",
         "drpo_rewards.rewards.geneval.shapes_detector:ShapesColorClassifier",
     ),
+    "mask2former": (
+        "drpo_rewards.rewards.geneval.mask2former:Mask2FormerDetector",
+        "drpo_rewards.rewards.geneval.mask2former:ClipColorClassifier",
+    ),
 }
 
 
@@ -28,24 +33,41 @@ class GenevalReward:
 
     Needs a GenEval spec as the request's metadata. `score` says which number ranks: "graded", the share of the
     sub-checks that are met, or "strict", the benchmark's 0 or 1; both always stand in the details, with reasons.
+
+    `detector` is "shapes", which finds the eight shapes of the embedded world and needs no model, or "mask2former",
+    COCO's eighty classes in real pictures; naming a `model` chooses the latter. `model` is Mask2Former's folder or hub
+    id, `clip` that of the CLIP which names colours: by default the subfolder `clip` of `model`, else OpenAI's ViT-L/14.
     """
 
+    licence = "MIT (rules, Mask2Former, CLIP)"
+    compares = "pointwise"
     range = (0.0, 1.0)
     needs_metadata = True
 
     def __init__(
         self,
-        detector: str = "shapes",
+        detector: str | None = None,
         score: Literal["graded", "strict"] = "graded",
-        detector_options: dict[str, Any] | None = None,
+        model: str | None = None,
+        clip: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
     ) -> None:
+        if detector is None:
+            detector = "shapes" if model is None else "mask2former"
         if score not in ("graded", "strict"):
             raise ConfigError(f"geneval: score is {score!r}; write graded or strict")
         if detector not in DETECTORS:
             raise ConfigError(f"geneval: no detector {detector!r}; known are {', '.join(DETECTORS)}")
         detector_path, colors_path = DETECTORS[detector]
-        self.detector: Detector = _load(detector_path)(**(detector_options or {}))
-        self.color_classifier: ColorClassifier = _load(colors_path)()
+        eyes: dict[str, Any] = {}
+        colors: dict[str, Any] = {}
+        if detector == "mask2former":
+            eyes, colors = _model_options(model, clip, device, dtype)
+        elif model is not None or clip is not None:
+            raise ConfigError(f"geneval: the {detector} detector has no model; leave `model` and `clip` out")
+        self.detector: Detector = _load(detector_path)(**eyes)
+        self.color_classifier: ColorClassifier = _load(colors_path)(**colors)
         self.kind = score
         self.version = f"geneval-1/{detector}/{score}"
         self.description = f"GenEval's rules with the {detector} detector, {score} score"
@@ -88,6 +110,18 @@ class GenevalReward:
             if clause.position is not None:
                 _check_known("position", clause.position[0], RELATIONS)
         return spec
+
+
+def _model_options(
+    model: str | None, clip: str | None, device: str, dtype: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of the detector and of the colour classifier; what is not named is their own default."""
+    if clip is None and model is not None and (Path(model) / "clip").is_dir():
+        clip = str(Path(model) / "clip")
+    place = {"device": device, "dtype": dtype}
+    return (place if model is None else {**place, "model": model}), (
+        place if clip is None else {**place, "model": clip}
+    )
 
 
 def _check_known(what: str, value: str, known: Sequence[str]) -> None:

@@ -1,0 +1,65 @@
+"""AES: how pleasing a picture is by itself (LAION's improved aesthetic predictor, Schuhmann 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from drpo_rewards.errors import WeightsError
+from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.clip_model import ClipEmbedder
+from drpo_rewards.rewards.linear_head import LinearHead
+from drpo_rewards.rewards.weights import label, load_strictly, locate, pick_device, pick_dtype, read_tensors
+
+HEAD = "sac+logos+ava1-l14-linearMSE.pth"
+CLIP = "openai/clip-vit-large-patch14"
+
+_RELU_HEAD = "layers.11.weight"
+
+
+class Aesthetic:
+    """How pleasing a picture is, whatever its prompt: a linear head on CLIP ViT-L/14.
+
+    About 1 to 10, mostly 4 to 7. `model` is the head's file, or the folder or hub repository that holds it; `clip` the
+    CLIP below it, by default the one in the same folder, else OpenAI's.
+    """
+
+    licence = "Apache-2.0"
+    compares = "pointwise"
+
+    def __init__(
+        self,
+        model: str = "camenduru/improved-aesthetic-predictor",
+        clip: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> None:
+        place = pick_device(device)
+        if clip is None:
+            clip = model if (Path(model) / "config.json").is_file() else CLIP
+        path = Path(model) if Path(model).is_file() else locate(model, HEAD)
+        self.head = read_head(path).to(place)
+        # The original preprocesses with OpenAI's package, whose crop rounds.
+        self.clip = ClipEmbedder.load(clip, "round", place, pick_dtype(dtype, place, on_gpu="float16"))
+        width = self.clip.model.config.projection_dim
+        if self.head.width != width:
+            raise WeightsError(f"{path} wants vectors of {self.head.width} numbers, but {clip} gives {width}")
+        self.version = label("aesthetic-1", model, self.clip.model.dtype)
+
+    @torch.inference_mode()
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        scores_N = self.head(self.clip.embed_images([item.image for item in items]))
+        return [Score(value) for value in scores_N.tolist()]
+
+
+def read_head(path: Path) -> LinearHead:
+    """The head in a file of public layout, as wide as its first layer. Raises WeightsError."""
+    tensors = read_tensors(path)
+    if _RELU_HEAD in tensors:
+        raise WeightsError(f"{path} is the head with activations (ava+logos-l14-reluMSE); this reward needs {HEAD}")
+    first = tensors.get("layers.0.weight")
+    head = LinearHead(first.shape[1] if first is not None and first.ndim == 2 else 768)
+    load_strictly(head, tensors, path)
+    return head.eval()

@@ -1,0 +1,158 @@
+"""HPSv2 and v2.1: what people preferred in the Human Preference Dataset v2 (Wu et al., 2023). A CLIP ViT-H/14.
+
+The public files are open_clip's and complete: no other weights are read. Their keys become those of transformers' CLIP.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
+
+from drpo_rewards.errors import ConfigError, WeightsError
+from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.clip_model import ClipEmbedder, load_tokenizer
+from drpo_rewards.rewards.preprocess import normalize, pad_square
+from drpo_rewards.rewards.weights import build_pretrained, label, locate, pick_device, pick_dtype, read_tensors
+
+FILES = {"2.0": "HPS_v2_compressed.pt", "2.1": "HPS_v2.1_compressed.pt"}
+TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+_VISION_HEAD, _TEXT_HEAD = 80, 64  # widths of an attention head, which the file does not tell
+
+_TOP = {
+    "logit_scale": "logit_scale",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+}
+_NORMS = {
+    "ln_final.": "text_model.final_layer_norm.",
+    "visual.ln_pre.": "vision_model.pre_layrnorm.",
+    "visual.ln_post.": "vision_model.post_layernorm.",
+}
+_BLOCKS = {
+    "transformer.resblocks.": "text_model.encoder.layers.",
+    "visual.transformer.resblocks.": "vision_model.encoder.layers.",
+}
+_PARTS = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+
+
+class HPSv2:
+    """Human preference among pictures of one prompt, learned from HPD v2; sees the whole picture, uncropped.
+
+    The cosine of prompt and picture, about 0.2 to 0.35; tables quote it times 100. `model` is a folder or hub
+    repository with the file of that `version`, `tokenizer` one with CLIP's vocabulary, by default the same folder.
+    """
+
+    licence = "Apache-2.0"
+    compares = "pointwise"
+    range = (-1.0, 1.0)
+
+    def __init__(
+        self,
+        model: str = "xswu/HPSv2",
+        version: str | float = "2.1",
+        tokenizer: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> None:
+        version = str(version)  # YAML reads 2.1 as a number
+        if version not in FILES:
+            raise ConfigError(f"hpsv2: version is {version!r}; write 2.0 or 2.1")
+        place = pick_device(device)
+        precision = pick_dtype(dtype, place, on_gpu="float16")
+        if tokenizer is None:
+            tokenizer = model if (Path(model) / "vocab.json").is_file() else TOKENIZER
+        clip = read_open_clip(locate(model, FILES[version]), precision)
+        self.clip = ClipEmbedder(clip, load_tokenizer(tokenizer), "floor", place)
+        self.version = label(f"hpsv{version}-1", model, precision)
+
+    @torch.inference_mode()
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        pixels_N3SS = normalize(torch.stack([pad_square(item.image, self.clip.side) for item in items]))
+        images_ND = self.clip.embed_pixels(pixels_N3SS)
+        # open_clip takes prompts for HTML, twice over
+        prompts_ND = self.clip.embed_prompts([html.unescape(html.unescape(item.prompt)) for item in items])
+        return [Score(value) for value in (images_ND * prompts_ND).sum(dim=-1).clamp(-1, 1).tolist()]
+
+
+def read_open_clip(path: Path, dtype: torch.dtype) -> CLIPModel:
+    """The CLIP in an open_clip training checkpoint, whose sizes follow from its tensors. Raises WeightsError."""
+    tensors = read_tensors(path, inside="state_dict")
+    try:
+        config = _config(tensors)
+        converted = dict(_converted(tensors))
+    except (KeyError, ValueError, IndexError) as error:
+        raise WeightsError(f"{path} does not hold an open_clip model: {type(error).__name__} {error}") from error
+    return build_pretrained(CLIPModel, config, converted, path, dtype)
+
+
+def _config(tensors: Mapping[str, Tensor]) -> CLIPConfig:
+    vocabulary, text_width = tensors["token_embedding.weight"].shape
+    width, _, patch, _ = tensors["visual.conv1.weight"].shape
+    patches = tensors["visual.positional_embedding"].shape[0] - 1
+    text = {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": tensors["positional_embedding"].shape[0],
+        "eos_token_id": vocabulary - 1,
+        **_tower(tensors, "transformer.resblocks.", text_width, _TEXT_HEAD),
+    }
+    vision = {
+        "image_size": math.isqrt(patches) * patch,
+        "patch_size": patch,
+        **_tower(tensors, "visual.transformer.resblocks.", width, _VISION_HEAD),
+    }
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=tensors["visual.proj"].shape[1])
+
+
+def _tower(tensors: Mapping[str, Tensor], blocks: str, width: int, head: int) -> dict[str, int | str]:
+    layers = {name.removeprefix(blocks).split(".")[0] for name in tensors if name.startswith(blocks)}
+    return {
+        "hidden_size": width,
+        "intermediate_size": tensors[f"{blocks}0.mlp.c_fc.weight"].shape[0],
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": width // head,
+        "hidden_act": "gelu",
+    }
+
+
+def _converted(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Under transformers' names; a key that open_clip does not have keeps its own, and is surplus later."""
+    for name, tensor in tensors.items():
+        block = next((prefix for prefix in _BLOCKS if name.startswith(prefix)), None)
+        norm = next((prefix for prefix in _NORMS if name.startswith(prefix)), None)
+        if name == "visual.proj":
+            yield "visual_projection.weight", tensor.T
+        elif name == "text_projection":
+            yield "text_projection.weight", tensor.T
+        elif norm is not None:
+            yield _NORMS[norm] + name.removeprefix(norm), tensor
+        elif block is not None:
+            layer, _, part = name.removeprefix(block).partition(".")
+            yield from _block(f"{_BLOCKS[block]}{layer}", part, tensor)
+        else:
+            yield _TOP.get(name, name), tensor
+
+
+def _block(layer: str, part: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    if part.startswith("attn.in_proj_"):  # queries, keys and values in one
+        kind = part.removeprefix("attn.in_proj_")
+        for letter, third in zip("qkv", tensor.chunk(3), strict=True):
+            yield f"{layer}.self_attn.{letter}_proj.{kind}", third
+    else:
+        module, _, kind = part.rpartition(".")
+        yield f"{layer}.{_PARTS.get(module, module)}.{kind}", tensor

@@ -1,0 +1,165 @@
+"""ImageReward: what people ranked higher (Xu et al., 2023). A BLIP whose text tower looks at the picture.
+
+The public file has timm's and BLIP's own names; they become those of transformers' BLIP, built from parts that fit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+
+from drpo_rewards.errors import WeightsError
+from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.linear_head import LinearHead
+from drpo_rewards.rewards.preprocess import clip_pixels
+from drpo_rewards.rewards.prompts import neutralize
+from drpo_rewards.rewards.weights import label, load_strictly, locate, pick_device, pick_dtype, read_tensors
+
+FILE, CONFIG = "ImageReward.pt", "med_config.json"
+TOKENIZER = "google-bert/bert-base-uncased"
+MAX_TOKENS = 35
+MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw scores on the authors' validation set
+
+_VISION_HEAD = 64  # width of an attention head, which the file does not tell
+_UNUSED = re.compile(r"blip\.(vision|text)_proj\.")  # left from BLIP's pretraining
+_RENAMED = (
+    (r"^blip\.visual_encoder\.cls_token$", "vision.embeddings.class_embedding"),
+    (r"^blip\.visual_encoder\.pos_embed$", "vision.embeddings.position_embedding"),
+    (r"^blip\.visual_encoder\.patch_embed\.proj\.", "vision.embeddings.patch_embedding."),
+    (r"^blip\.visual_encoder\.norm\.", "vision.post_layernorm."),
+    (r"^blip\.visual_encoder\.blocks\.(\d+)\.norm(\d)\.", r"vision.encoder.layers.\1.layer_norm\2."),
+    (r"^blip\.visual_encoder\.blocks\.(\d+)\.attn\.proj\.", r"vision.encoder.layers.\1.self_attn.projection."),
+    (r"^blip\.visual_encoder\.blocks\.(\d+)\.attn\.", r"vision.encoder.layers.\1.self_attn."),
+    (r"^blip\.visual_encoder\.blocks\.", "vision.encoder.layers."),
+    (r"^blip\.text_encoder\.", "text."),
+    (r"^mlp\.", "head."),
+)
+
+
+class ImageReward:
+    """Human preference among pictures of one prompt, learned from expert rankings.
+
+    In standard deviations, about -2 to 2; tables quote it times 10 or 100. `model` is a folder or hub repository with
+    `ImageReward.pt` and `med_config.json`, `tokenizer` one with BERT's `vocab.txt`, by default the same folder.
+    """
+
+    licence = "Apache-2.0"
+    compares = "pointwise"
+
+    def __init__(
+        self,
+        model: str = "THUDM/ImageReward",
+        tokenizer: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> None:
+        place = pick_device(device)
+        precision = pick_dtype(dtype, place, on_gpu="float32")
+        if tokenizer is None:
+            tokenizer = model if (Path(model) / "vocab.txt").is_file() else TOKENIZER
+        locate(tokenizer, "vocab.txt", "tokenizer.json")
+        self.tokenizer = BertTokenizer.from_pretrained(tokenizer)
+        self.network = read_network(locate(model, FILE), locate(model, CONFIG), precision).to(place)
+        self.version = label("image_reward-1", model, precision)
+
+    @torch.inference_mode()
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        first = self.network.vision.embeddings.class_embedding
+        pixels_N3SS = clip_pixels([item.image for item in items], self.network.side, "round", first.device, first.dtype)
+        tokens = self.tokenizer(
+            [neutralize(item.prompt, self.tokenizer) for item in items],
+            padding="max_length",
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+        ).to(first.device)
+        raw_N = self.network(pixels_N3SS, tokens["input_ids"], tokens["attention_mask"])
+        return [Score(value) for value in ((raw_N.double() - MEAN) / STD).tolist()]
+
+
+class Network(nn.Module):
+    """The picture's tokens, the prompt's tokens that look at them, and the head on the first of those."""
+
+    def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig) -> None:
+        super().__init__()
+        self.side: Any = vision.image_size
+        self.vision = BlipVisionModel(vision)
+        self.text = BlipTextModel(text, add_pooling_layer=False)
+        self.head = LinearHead(text.hidden_size)
+
+    def forward(self, pixels_N3SS: Tensor, tokens_NT: Tensor, mask_NT: Tensor) -> Tensor:
+        """(N,) float32 raw scores."""
+        seen_NPD = self.vision(pixels_N3SS).last_hidden_state
+        read_NTD = self.text(
+            input_ids=tokens_NT,
+            attention_mask=mask_NT,
+            encoder_hidden_states=seen_NPD,
+            is_decoder=False,  # built as a decoder, which has the cross-attention, but read in both directions
+        ).last_hidden_state
+        return self.head(read_NTD[:, 0].float())
+
+
+def read_network(path: Path, config_path: Path, dtype: torch.dtype) -> Network:
+    """The network in the two public files. Raises WeightsError."""
+    tensors = dict(_renamed(read_tensors(path)))
+    try:
+        file = json.loads(config_path.read_text())
+        network = Network(_vision_config(tensors), _text_config(tensors, file))
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        reason = f"{type(error).__name__} {error}"
+        raise WeightsError(f"{path} and {config_path.name} are not ImageReward's: {reason}") from error
+    network.to(dtype).head.float()
+    load_strictly(network, tensors, path)
+    return network.eval()
+
+
+def _renamed(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in tensors.items():
+        if _UNUSED.match(name):
+            continue
+        for pattern, ours in _RENAMED:
+            if re.match(pattern, name):
+                yield re.sub(pattern, ours, name), tensor
+                break
+        else:
+            yield name, tensor
+
+
+def _vision_config(tensors: Mapping[str, Tensor]) -> BlipVisionConfig:
+    width, _, patch, _ = tensors["vision.embeddings.patch_embedding.weight"].shape
+    patches = tensors["vision.embeddings.position_embedding"].shape[1] - 1
+    layers = {name.split(".")[3] for name in tensors if name.startswith("vision.encoder.layers.")}
+    return BlipVisionConfig(
+        hidden_size=width,
+        intermediate_size=tensors["vision.encoder.layers.0.mlp.fc1.weight"].shape[0],
+        num_hidden_layers=len(layers),
+        num_attention_heads=width // _VISION_HEAD,
+        image_size=math.isqrt(patches) * patch,
+        patch_size=patch,
+        hidden_act="gelu",
+        layer_norm_eps=1e-6,  # timm's
+    )
+
+
+def _text_config(tensors: Mapping[str, Tensor], file: Mapping[str, Any]) -> BlipTextConfig:
+    vocabulary, width = tensors["text.embeddings.word_embeddings.weight"].shape  # two tokens more than BERT's
+    return BlipTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        encoder_hidden_size=tensors["vision.embeddings.patch_embedding.weight"].shape[0],  # the file's is overridden
+        intermediate_size=file["intermediate_size"],
+        num_hidden_layers=file["num_hidden_layers"],
+        num_attention_heads=file["num_attention_heads"],
+        max_position_embeddings=file["max_position_embeddings"],
+        hidden_act=file["hidden_act"],
+        layer_norm_eps=file["layer_norm_eps"],
+        is_decoder=True,
+    )

@@ -1,0 +1,23 @@
+"""The small network that ends AES and ImageReward alike."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+_WIDTHS = (1024, 128, 64, 16, 1)
+
+
+class LinearHead(nn.Module):
+    """Five linear layers with no activations between them, as it was trained; the dropouts leave gaps in the names."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        linear = [nn.Linear(a, b) for a, b in zip((width, *_WIDTHS[:-1]), _WIDTHS, strict=True)]
+        self.layers = nn.ModuleDict(dict(zip("02467", linear, strict=True)))
+
+    def forward(self, vectors_ND: Tensor) -> Tensor:
+        """(N,) scores of (N, D) float32 vectors."""
+        for layer in self.layers.values():
+            vectors_ND = layer(vectors_ND)
+        return vectors_ND[:, 0]

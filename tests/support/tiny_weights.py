@@ -1,0 +1,26 @@
+"""All tiny checkpoints that `deploy/serve/cpu-tiny.yaml` names:  python -m support.tiny_weights tiny-weights"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from support.tiny_aesthetic import write_aesthetic
+from support.tiny_clip import write_clip
+from support.tiny_hpsv2 import write_hpsv2
+from support.tiny_image_reward import write_image_reward
+from support.tiny_mask2former import write_mask2former
+from support.tiny_qwen import write_hpsv3
+
+
+def write_all(folder: Path) -> None:
+    write_clip(folder / "clip")
+    write_aesthetic(folder / "aesthetic")
+    write_hpsv2(folder / "hpsv2")
+    write_hpsv3(folder / "hpsv3")
+    write_image_reward(folder / "image_reward")
+    write_clip(write_mask2former(folder / "geneval") / "clip")
+
+
+if __name__ == "__main__":
+    write_all(Path(sys.argv[1]))

@@ -1,0 +1,46 @@
+"""The configs of deploy/serve: each is valid and fits its rewards; the tiny one builds and scores every reward."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+from support.pictures import picture
+from support.tiny_weights import write_all
+
+from drpo_rewards import rewards
+from drpo_rewards.rewards.base import ScoreItem, checked_scores, describe, probe
+from drpo_rewards.serving.config import ServiceConfig
+
+CONFIGS = sorted((Path(__file__).parents[3] / "deploy" / "serve").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_options_fit_the_rewards(file: Path) -> None:
+    for reward in ServiceConfig.load(file).rewards.values():
+        assert reward.type in rewards.CATALOGUE
+        inspect.signature(rewards.load_class(reward.type)).bind(**reward.options)
+
+
+def test_the_mixtures_of_the_paper() -> None:
+    for name in ("one-gpu", "cpu-tiny"):
+        mixtures = ServiceConfig.load(next(file for file in CONFIGS if file.stem == name)).mixtures
+        assert {"clip+pickscore", "aes+pickscore", "clip+aes+pickscore"} <= mixtures.keys()
+
+
+def test_every_reward_scores_on_tiny_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all(tmp_path / "tiny-weights")
+    monkeypatch.chdir(tmp_path)
+    config = ServiceConfig.load(next(file for file in CONFIGS if file.stem == "cpu-tiny"))
+    assert config.rewards.keys() == rewards.CATALOGUE.keys()
+    for name, settings in config.rewards.items():
+        reward = rewards.create(settings.type, settings.options)
+        spec = probe(reward).metadata
+        items = [ScoreItem(picture(60, 40, seed=seed), "a red circle", spec) for seed in range(2)]
+        assert len(checked_scores(name, reward, [*items, probe(reward)])) == 3
+        info = describe(name, reward)
+        assert info.description
+        assert name in info.version
+        assert getattr(reward, "licence", "")
+        assert getattr(reward, "compares", "") == "pointwise"
