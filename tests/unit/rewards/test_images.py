@@ -97,7 +97,7 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
         images.decode(bomb)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.data())
 def test_damaged_files_are_refused_or_decoded_never_worse(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"]))
