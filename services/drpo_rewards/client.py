@@ -4,6 +4,8 @@
     ranking = client.rank("a red circle", ["a.png", "b.png"])
     best = ranking.order[0]
 
+`score`, `compare` and `rerank` are the service's other calls.
+
 Ranking is idempotent, so what failed for a passing reason (overload, a replica that died) is tried again, with
 jitter and not before `Retry-After`; what the request itself got wrong is raised at once. Errors are typed
 (`drpo_rewards.errors`) and the same over every transport.
@@ -16,17 +18,44 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError as FutureCancelledError
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
 
-from drpo_rewards.contract import ModelInfo, Normalize, PairOptions, RankOptions, RankResponse, Readiness, parse
+from drpo_rewards.contract import ModelInfo, Normalize, PairOptions, RankResponse, Readiness, parse
 from drpo_rewards.errors import RankingTimeoutError, RewardsError, ServiceUnavailableError
-from drpo_rewards.images import Images, check_array, load
+from drpo_rewards.images import ImageLike, Images, check_array, load
+from drpo_rewards.operations import (
+    COMPARE,
+    RANK,
+    RERANK,
+    SCORE,
+    AnswerT,
+    CompareResponse,
+    Operation,
+    OptionsT,
+    RerankResponse,
+    ScoreResponse,
+)
 from drpo_rewards.transports import open_transport
 
 Answer = TypeVar("Answer")
+
+
+class Group(NamedTuple):
+    """One group of a `score` call."""
+
+    prompt: str
+    images: Images
+    metadata: dict[str, Any] | None = None
 
 
 class AsyncRankingClient:
@@ -81,11 +110,71 @@ class AsyncRankingClient:
             "metadata": metadata,
             "pairs": pairs,
             "details": details,
-            "request_id": request_id or uuid.uuid4().hex,  # the same in every attempt
+            "request_id": request_id,
         }
-        options = parse(RankOptions, {name: value for name, value in fields.items() if value is not None})
-        payloads = await _load_all(images)
-        return await self._call(lambda timeout_s: self._transport.rank(options, payloads, timeout_s))
+        return await self._perform(RANK, fields, images)
+
+    async def score(
+        self,
+        groups: Sequence[Group | tuple[Any, ...]],
+        *,
+        rewards: Sequence[str] | None = None,
+        details: bool = False,
+        request_id: str | None = None,
+    ) -> ScoreResponse:
+        """Raw scores of groups, each a prompt, its images (one is enough) and, where a reward needs it, metadata.
+
+        `rewards` None means those of the mixture `default`. Raises as `rank` does.
+        """
+        listed = [Group(*group) for group in groups]
+        fields = {
+            "groups": [
+                {"prompt": group.prompt, "num_images": len(group.images), "metadata": group.metadata}
+                for group in listed
+            ],
+            "rewards": list(rewards) if rewards is not None else None,
+            "details": details,
+            "request_id": request_id,
+        }
+        return await self._perform(SCORE, fields, [image for group in listed for image in group.images])
+
+    async def compare(
+        self,
+        prompt: str,
+        first: ImageLike,
+        second: ImageLike,
+        *,
+        model: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        details: bool = False,
+        request_id: str | None = None,
+    ) -> CompareResponse:
+        """The better one of two images: `winner` is first, second or tie.
+
+        `model` names a reward, pairwise or pointwise, or a mixture; None is the mixture `default`. Raises as `rank`.
+        """
+        fields = {
+            "prompt": prompt,
+            "model": model,
+            "metadata": metadata,
+            "details": details,
+            "request_id": request_id,
+        }
+        return await self._perform(COMPARE, fields, [first, second])
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Images,
+        *,
+        model: str | None = None,
+        top_n: int | None = None,
+        metadata: dict[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> RerankResponse:
+        """Images sorted for a query, best first; `model` as for `compare`, but a reward that scores."""
+        fields = {"query": query, "model": model, "top_n": top_n, "metadata": metadata, "request_id": request_id}
+        return await self._perform(RERANK, fields, documents)
 
     async def models(self) -> list[ModelInfo]:
         """The service's rewards and mixtures."""
@@ -111,11 +200,23 @@ class AsyncRankingClient:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
+    async def _perform(
+        self, operation: Operation[OptionsT, AnswerT], fields: dict[str, Any], images: Images
+    ) -> AnswerT:
+        given = {name: value for name, value in fields.items() if value is not None}
+        # The same request id in every attempt.
+        options = parse(operation.options, {"request_id": uuid.uuid4().hex, **given})
+        payloads = await _load_all(images, options.image_field)
+        return await self._call(lambda timeout_s: self._transport.perform(operation, options, payloads, timeout_s))
+
     async def _call(self, attempt: Callable[[float], Awaitable[Answer]]) -> Answer:
-        """Attempts until one succeeds, fails for good, or the deadline passes."""
+        """Attempts until one succeeds, fails for good, or the deadline passes.
+
+        Where the wait before the next attempt would outlast the deadline, the last failure is raised at once.
+        """
         attempts = AsyncRetrying(
             retry=retry_if_exception(_may_retry),
-            stop=stop_after_attempt(1 + self.retries),
+            stop=stop_after_attempt(1 + self.retries) | stop_before_delay(self.timeout_s),
             wait=_wait,
             reraise=True,
         )
@@ -146,6 +247,18 @@ class RankingClient:
     def rank(self, prompt: str, images: Images, **options: Any) -> RankResponse:
         """See AsyncRankingClient.rank. May be called from several threads at a time."""
         return self._run(self._client.rank(prompt, images, **options))
+
+    def score(self, groups: Sequence[Group | tuple[Any, ...]], **options: Any) -> ScoreResponse:
+        """See AsyncRankingClient.score."""
+        return self._run(self._client.score(groups, **options))
+
+    def compare(self, prompt: str, first: ImageLike, second: ImageLike, **options: Any) -> CompareResponse:
+        """See AsyncRankingClient.compare."""
+        return self._run(self._client.compare(prompt, first, second, **options))
+
+    def rerank(self, query: str, documents: Images, **options: Any) -> RerankResponse:
+        """See AsyncRankingClient.rerank."""
+        return self._run(self._client.rerank(query, documents, **options))
 
     def models(self) -> list[ModelInfo]:
         return self._run(self._client.models())
@@ -184,14 +297,14 @@ class RankingClient:
             raise
 
 
-async def _load_all(images: Images) -> Sequence[np.ndarray | bytes]:
+async def _load_all(images: Images, name: Callable[[int], str]) -> Sequence[np.ndarray | bytes]:
     """Payloads in order; files are read and PIL images converted off the event loop."""
     if isinstance(images, np.ndarray):
         for index, image in enumerate(images):
-            check_array(image, field=f"images[{index}]")
+            check_array(image, field=name(index))
         return images  # type: ignore[return-value]  # iterates as its (H, W, 3) pictures
     listed = list(images)
-    return await asyncio.to_thread(lambda: [load(image, field=f"images[{i}]") for i, image in enumerate(listed)])
+    return await asyncio.to_thread(lambda: [load(image, field=name(i)) for i, image in enumerate(listed)])
 
 
 def _may_retry(error: BaseException) -> bool:

@@ -7,9 +7,10 @@ them; a *mixture* is a weighted set of rewards; *pairs* are (winner, loser) inde
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+import json
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from drpo_rewards.errors import InvalidRequestError
 
@@ -18,8 +19,36 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 MIN_IMAGES = 2
 MAX_IMAGES = 256
 
+MAX_METADATA_BYTES = 100_000
+MAX_METADATA_DEPTH = 16  # gRPC's messages end at a depth of their own; no transport may take what another cannot
+
 Normalize = Literal["zscore", "none", "rank"]
 PairStrategy = Literal["random", "extremes"]
+State = Literal["ready", "busy", "unavailable"]
+
+
+def _plain_json(metadata: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(metadata, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"must be plain JSON with finite numbers ({error})") from None
+    if size > MAX_METADATA_BYTES:
+        raise ValueError(f"is {size} bytes of JSON; at most {MAX_METADATA_BYTES} are taken")
+    if _depth(metadata) > MAX_METADATA_DEPTH:
+        raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
+    return metadata
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
+
+
+Prompt = Annotated[str, Field(min_length=1, max_length=10_000, description="What the images were made from.")]
+RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+Metadata = Annotated[
+    dict[str, Any], AfterValidator(_plain_json), Field(description="What rewards need beyond the prompt, as JSON.")
+]
 
 
 class Model(BaseModel):
@@ -74,17 +103,36 @@ class PairOptions(Model):
     seed: int = Field(default=0, ge=0, lt=2**63)
 
 
-class RankOptions(Model):
-    """Everything of a ranking request but the images."""
+class Options(Model):
+    """Everything of a request but its images, which travel beside it as one flat list."""
 
-    prompt: str = Field(min_length=1, max_length=10_000)
+    image_list: ClassVar[str] = "images"
+    fewest: ClassVar[int] = MIN_IMAGES
+    most: ClassVar[int] = MAX_IMAGES
+
+    request_id: RequestId | None = None
+
+    def image_field(self, index: int) -> str:
+        """How an error names image `index`, e.g. `images[3]`."""
+        return f"{self.image_list}[{index}]"
+
+    def check_count(self, count: int) -> None:
+        """Raise InvalidRequestError unless `count` images fit this request."""
+        if not self.fewest <= count <= self.most:
+            asked = f"{self.fewest} to {self.most}" if self.fewest != self.most else f"exactly {self.most}"
+            raise InvalidRequestError(f"{asked} images are needed; this request has {count}", field=self.image_list)
+
+
+class RankOptions(Options):
+    """A ranking request: score one group with every reward of a mixture, combine, order, and draw pairs."""
+
+    prompt: Prompt
     rewards: dict[str, float] | None = Field(default=None, description="Reward name to weight; excludes `mixture`.")
     mixture: str | None = Field(default=None, description="A configured mixture; `default` where nothing is named.")
     normalize: Normalize | None = Field(default=None, description="Default: the mixture's own, `zscore` otherwise.")
-    metadata: dict[str, Any] | None = Field(default=None, description="What rewards need beyond the prompt, as JSON.")
+    metadata: Metadata | None = None
     pairs: PairOptions | None = None
     details: bool = Field(default=False, description="Also answer each reward's details of each image.")
-    request_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._:-]{1,128}$")
 
     @field_validator("rewards")
     @classmethod
@@ -100,19 +148,18 @@ class RankOptions(Model):
         return self
 
 
-class RankRequest(RankOptions):
-    """The JSON body of `POST /v1/rank`: images as base64 (or `data:` URIs) of PNG, JPEG or WebP files."""
-
-    images: list[str] = Field(min_length=MIN_IMAGES, max_length=MAX_IMAGES)
-
-
-class RewardResult(Model):
+class RewardScores(Model):
     """One reward's raw scores of the group's images, in the order in which the images were sent."""
 
     scores: list[float]
-    weight: float = Field(description="Its share of the mixture, after normalising the weights to sum 1.")
     version: str
     details: list[dict[str, Any] | None] | None = None
+
+
+class RewardResult(RewardScores):
+    """A reward's scores and what they counted for."""
+
+    weight: float = Field(description="Its share of the mixture, after normalising the weights to sum 1.")
 
 
 class RankResponse(Model):
@@ -134,8 +181,15 @@ class ModelInfo(Model):
 
     name: str
     kind: Literal["reward", "mixture"] = "reward"
-    description: str = ""
+    description: str = Field(default="", description="What it measures.")
+    mode: Literal["pointwise", "pairwise"] = Field(
+        default="pointwise", description="Scores each image by itself, or compares two."
+    )
     version: str = ""
+    checkpoint: str | None = Field(default=None, description="The weights behind it: hub id or file name.")
+    revision: str | None = Field(default=None, description="Revision or hash of the checkpoint.")
+    license: str | None = Field(default=None, description="Licence of the checkpoint.")
+    state: State = Field(default="ready", description="Whether it answers just now; busy: its queue is full.")
     range: tuple[float, float] | None = Field(default=None, description="Lowest and highest score, where bounded.")
     higher_is_better: bool = True
     needs_metadata: bool = False
@@ -196,7 +250,12 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
         return model.model_validate_json(data) if isinstance(data, bytes | str) else model.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or None
+        field = _path(first["loc"]) or None
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         where = f"`{field}`: " if field else ""
         raise InvalidRequestError(f"{where}{first['msg']}{more}", field=field) from None
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """A place in a body as one writes it: `groups[1].prompt`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")

@@ -10,18 +10,17 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from drpo_rewards.contract import MAX_IMAGES, MIN_IMAGES
-from drpo_rewards.errors import InvalidImageError, InvalidRequestError
+from drpo_rewards.contract import Options
+from drpo_rewards.errors import InvalidImageError, InvalidRequestError, RewardsError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -47,7 +46,15 @@ class ImageLimits:
 DEFAULT_LIMITS = ImageLimits()
 
 
-def decode(data: bytes, *, field: str = "image", limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
+class SizeCheck(Protocol):
+    """Says whether an image of this size is taken, before it is decoded: ImageLimits, or a request's allowance."""
+
+    def check(self, width: int, height: int, field: str) -> None:
+        """Raise a RewardsError where it is not."""
+        ...
+
+
+def decode(data: bytes, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
     """The (H, W, 3) uint8 RGB picture in a PNG, JPEG or WebP file. Raises InvalidImageError, which names `field`."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -55,14 +62,13 @@ def decode(data: bytes, *, field: str = "image", limits: ImageLimits = DEFAULT_L
             if getattr(image, "n_frames", 1) > 1:
                 raise InvalidImageError(f"{field} is animated; send one frame as an image of its own", field=field)
             return to_rgb(image, field=field)
-    except InvalidImageError:
+    except (RewardsError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise InvalidImageError(f"{field} is not a PNG, JPEG or WebP image", field=field) from None
     except Image.DecompressionBombError:
-        raise InvalidImageError(f"{field} has more than {limits.max_pixels} pixels", field=field) from None
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
-        # Decoders of damaged files raise all of these. None of them is the service's fault.
+        raise InvalidImageError(f"{field} has more pixels than any image may have", field=field) from None
+    except Exception as error:  # decoders of damaged files raise nearly everything, and none of it is our fault
         raise InvalidImageError(f"{field} is truncated or damaged: {error}", field=field) from None
 
 
@@ -82,7 +88,7 @@ def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:
 
 
 def from_rgb8(
-    data: bytes, width: int, height: int, *, field: str = "image", limits: ImageLimits = DEFAULT_LIMITS
+    data: bytes, width: int, height: int, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS
 ) -> np.ndarray:
     """A (height, width, 3) uint8 view of plain RGB8 bytes; copies nothing."""
     limits.check(width, height, field)
@@ -93,9 +99,9 @@ def from_rgb8(
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
 
-def from_base64(text: str, *, field: str = "image", limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
+def from_base64(text: str, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
     """The picture in base64 text or in a `data:` URI. Any other URI is refused: the service fetches nothing."""
-    if text.startswith("data:"):
+    if text[:5].lower() == "data:":
         head, _, text = text.partition(",")
         if not head.endswith(";base64"):
             raise InvalidImageError(f"{field} is a data URI that is not base64", field=field)
@@ -108,7 +114,7 @@ def from_base64(text: str, *, field: str = "image", limits: ImageLimits = DEFAUL
     return decode(data, field=field, limits=limits)
 
 
-def check_array(array: Any, *, field: str = "image", limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
+def check_array(array: Any, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
     """`array` itself if it is an (H, W, 3) uint8 picture within the limits, else InvalidImageError."""
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
@@ -117,18 +123,15 @@ def check_array(array: Any, *, field: str = "image", limits: ImageLimits = DEFAU
     return array
 
 
-def check_group(images: Sequence[np.ndarray], limits: ImageLimits = DEFAULT_LIMITS) -> None:
-    """Raise unless `images` are 2 to 256 pictures within the limits, together as well."""
-    if not MIN_IMAGES <= len(images) <= MAX_IMAGES:
-        raise InvalidRequestError(
-            f"a group has {MIN_IMAGES} to {MAX_IMAGES} images; this one has {len(images)}", field="images"
-        )
+def check_images(images: Sequence[np.ndarray], options: Options, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+    """Raise unless `images` are as many pictures as the request may have, within the limits, together as well."""
+    options.check_count(len(images))
     pixels = 0
     for index, image in enumerate(images):
-        pixels += check_array(image, field=f"images[{index}]", limits=limits)[..., 0].size
+        pixels += check_array(image, field=options.image_field(index), limits=limits)[..., 0].size
     if pixels > limits.max_group_pixels:
         raise InvalidRequestError(
-            f"the images have {pixels} pixels together; at most {limits.max_group_pixels} fit", field="images"
+            f"the images have {pixels} pixels together; at most {limits.max_group_pixels} fit", field=options.image_list
         )
 
 
@@ -145,7 +148,9 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
             return Path(image).read_bytes()
         except OSError as error:
             raise InvalidImageError(f"{field}: cannot read {image}: {error.strerror}", field=field) from error
-    raise InvalidImageError(f"{field} is a {type(image).__name__}; give an array, a PIL image, bytes or a path")
+    raise InvalidImageError(
+        f"{field} is a {type(image).__name__}; give an array, a PIL image, bytes or a path", field=field
+    )
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from drpo_rewards.errors import InvalidRequestError
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem
 
 
 class RednessOf:
@@ -36,6 +36,27 @@ class Darkness:
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         return [Score(float(item.image.mean())) for item in items]
+
+
+class BrighterOf:
+    """A judge of two images: the one with the higher mean is the better one."""
+
+    version = "brighter-1"
+    checkpoint = "nobody/brighter"
+    revision = "0123abc"
+    license = "Apache-2.0"
+
+    def compare(self, items: Sequence[PairItem]) -> list[Comparison]:
+        return [self._judge(item) for item in items]
+
+    def _judge(self, item: PairItem) -> Comparison:
+        if item.metadata and item.metadata.get("how") == "unsure":
+            return Comparison("first", confidence=1.5)
+        difference = float(item.first.mean()) - float(item.second.mean())
+        if difference == 0:
+            return Comparison("tie")
+        sure = min(1.0, abs(difference) / 255)
+        return Comparison("first" if difference > 0 else "second", sure, {"difference": difference})
 
 
 class Failing:

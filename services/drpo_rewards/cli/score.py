@@ -24,7 +24,7 @@ from drpo_rewards.cli.common import (
     table,
     told_errors,
 )
-from drpo_rewards.errors import RewardError, RewardsError
+from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
 from drpo_rewards.images import decode, load
 
 if TYPE_CHECKING:
@@ -99,13 +99,17 @@ def _score(
 ) -> tuple[Reward, list[Score]]:
     """The reward and its score of each image. Raises a RewardsError that names the image or the reward."""
     from drpo_rewards.rewards import create
-    from drpo_rewards.rewards.base import ScoreItem, checked_scores
+    from drpo_rewards.rewards.base import Reward, ScoreItem, checked_scores
 
     pictures = [decode(bytes(load(path, field=str(path))), field=str(path)) for path in images]
     items = [ScoreItem(picture, prompt, metadata) for picture in pictures]
     import_from(Path.cwd())
     with busy(f"loading {name}"):
         reward = create(name, _options(option) | ({"model": model} if model else {}))
+    if not isinstance(reward, Reward):
+        raise InvalidRequestError(
+            f"reward {name!r} compares two images and has no scores; serve it, and ask POST /v1/compare"
+        )
     scores: list[Score] = []
     columns = TextColumn("scoring"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:

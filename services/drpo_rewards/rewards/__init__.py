@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.rewards.base import Reward
+from drpo_rewards.rewards.base import AnyReward, PairwiseReward, Reward
 
 CATALOGUE: dict[str, str] = {
     "aesthetic": "drpo_rewards.rewards.aesthetic:Aesthetic",
@@ -32,21 +32,21 @@ def load_class(kind: str) -> type:
         raise ConfigError(f"cannot load reward {kind!r}: {error}") from error
 
 
-def create(kind: str, options: dict[str, Any]) -> Reward:
+def create(kind: str, options: dict[str, Any]) -> AnyReward:
     """Build a reward with its options; raises ConfigError where they do not fit it."""
     cls = load_class(kind)
     try:
         reward = cls(**options)
     except TypeError as error:
         raise ConfigError(f"reward {kind!r} cannot be built from options {options}: {error}") from error
-    if not isinstance(reward, Reward):
-        raise ConfigError(f"reward {kind!r} needs a `version` and a method `score(items)`")
+    if not isinstance(reward, Reward | PairwiseReward):
+        raise ConfigError(f"reward {kind!r} needs a `version` and a method `score(items)` (or `compare(items)`)")
     return reward
 
 
 def load(
     name: str, model: str | None = None, device: str | None = None, dtype: str | None = None, **options: Any
-) -> Reward:
+) -> AnyReward:
     """A reward by name, ready to score. What is None is the reward's own default.
 
     `model` is a folder or an id of the hub, `device` one of torch's names or "auto", `dtype` float32, float16, bfloat16

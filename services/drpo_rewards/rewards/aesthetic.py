@@ -26,8 +26,7 @@ class Aesthetic:
     CLIP below it, by default the one in the same folder, else OpenAI's.
     """
 
-    licence = "Apache-2.0"
-    compares = "pointwise"
+    license = "Apache-2.0"
 
     def __init__(
         self,

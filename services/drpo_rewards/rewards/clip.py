@@ -15,8 +15,7 @@ class ClipScore:
     About 0.15 to 0.35 with the public ViT-L/14; tables quote it times 100.
     """
 
-    licence = "MIT"
-    compares = "pointwise"
+    license = "MIT"
     range = (-1.0, 1.0)
 
     def __init__(self, model: str = "openai/clip-vit-large-patch14", device: str = "auto", dtype: str = "auto") -> None:

@@ -58,8 +58,7 @@ class HPSv2:
     repository with the file of that `version`, `tokenizer` one with CLIP's vocabulary, by default the same folder.
     """
 
-    licence = "Apache-2.0"
-    compares = "pointwise"
+    license = "Apache-2.0"
     range = (-1.0, 1.0)
 
     def __init__(

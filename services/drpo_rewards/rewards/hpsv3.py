@@ -47,8 +47,7 @@ class HPSv3:
     folder where it has them. Needs 20 to 24 GB of GPU memory in bfloat16.
     """
 
-    licence = "MIT; Apache-2.0 (Qwen2-VL)"
-    compares = "pointwise"
+    license = "MIT; Apache-2.0 (Qwen2-VL)"
 
     def __init__(
         self,

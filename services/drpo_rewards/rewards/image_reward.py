@@ -51,8 +51,7 @@ class ImageReward:
     `ImageReward.pt` and `med_config.json`, `tokenizer` one with BERT's `vocab.txt`, by default the same folder.
     """
 
-    licence = "Apache-2.0"
-    compares = "pointwise"
+    license = "Apache-2.0"
 
     def __init__(
         self,

@@ -15,8 +15,7 @@ class PickScore:
     `exp(logit_scale) * cos(prompt, picture)`, about 18 to 24 with the public weights; tables quote this number.
     """
 
-    licence = "MIT"
-    compares = "pointwise"
+    license = "MIT"
 
     def __init__(self, model: str = "yuvalkirstain/PickScore_v1", device: str = "auto", dtype: str = "auto") -> None:
         place = pick_device(device)

@@ -58,11 +58,22 @@ class LimitsConfig(Section):
 
     max_body_mb: float = Field(default=256.0, gt=0)
     max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="Of one image.")
-    max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="Of a whole group.")
+    max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="Of a whole request.")
     min_side: int = Field(default=ImageLimits.min_side, ge=1)
+    max_pixels_in_flight: int = Field(
+        default=4 * ImageLimits.max_group_pixels,
+        ge=1,
+        description="Decoded, of all requests that one gateway works on.",
+    )
     max_ongoing: int = Field(default=64, ge=1, description="Requests that one gateway works on at a time.")
     max_queued: int = Field(default=256, ge=1, description="Requests that wait for a gateway; more are answered 429.")
     retry_after_s: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_request_fits(self) -> LimitsConfig:
+        if self.max_pixels_in_flight < self.max_group_pixels:
+            raise ValueError("max_pixels_in_flight must hold at least one request of max_group_pixels")
+        return self
 
     def for_images(self) -> ImageLimits:
         return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels)
@@ -95,6 +106,8 @@ class ServiceConfig(Section):
                     raise ValueError(f"mixture {name!r} names {reward!r}; the rewards are {', '.join(self.rewards)}")
         if DEFAULT_MIXTURE not in self.mixtures:  # all rewards alike, until the operator says otherwise
             self.mixtures[DEFAULT_MIXTURE] = MixtureConfig(rewards=dict.fromkeys(self.rewards, 1.0))
+        for name in self.rewards.keys() & self.mixtures.keys():  # a request names either of them as its `model`
+            raise ValueError(f"{name!r} is the name of a reward and of a mixture")
         return self
 
     @classmethod

@@ -1,7 +1,7 @@
-"""The gateway: takes a group by handle, HTTP or gRPC, asks the rewards, and answers the ranking.
+"""The gateway: takes requests by handle, HTTP or gRPC, asks the rewards, and answers.
 
-One deployment serves all three; `rank_group` is the one path that they share. It holds no model, and everything that
-takes CPU time (decoding) runs off its event loop.
+One deployment serves all three; `perform` is the one path that they share. It holds no model, and everything that takes
+CPU time (decoding) runs off its event loop.
 """
 
 from __future__ import annotations
@@ -15,60 +15,36 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import BackPressureError, RayServeException
+from ray import serve
 from ray.serve.handle import DeploymentHandle
-from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from drpo_rewards.contract import (
-    ModelInfo,
-    ModelList,
-    RankOptions,
-    RankResponse,
-    Readiness,
-    RewardReadiness,
-    RewardResult,
-    parse,
-)
-from drpo_rewards.errors import (
-    OverloadedError,
-    RewardError,
-    RewardsError,
-    RewardTimeoutError,
-    RewardUnavailableError,
-    UnknownRewardError,
-)
-from drpo_rewards.handles import Caller
-from drpo_rewards.images import check_group
-from drpo_rewards.mixture import combine
-from drpo_rewards.pairs import draw_pairs
-from drpo_rewards.serving.config import DEFAULT_MIXTURE, MixtureConfig, ServiceConfig
+from drpo_rewards.contract import ModelInfo, ModelList, Readiness, parse
+from drpo_rewards.errors import AuthenticationError, InternalError, RewardsError
+from drpo_rewards.images import SizeCheck, check_images
+from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE, AnswerT, Operation, OptionsT
+from drpo_rewards.serving.admission import Admission
+from drpo_rewards.serving.answers import Answers
+from drpo_rewards.serving.asking import RewardCalls
+from drpo_rewards.serving.config import ServiceConfig, key_is_known
 from drpo_rewards.serving.grpc import GrpcMethods
 from drpo_rewards.serving.http import build_app
-from drpo_rewards.serving.reward import GroupScores
+from drpo_rewards.serving.interface import Origin, Reader
+from drpo_rewards.serving.metrics import Metrics
 
 logger = logging.getLogger("ray.serve")
 
-# Ranking is idempotent, so a call whose replica died is simply made again. A group that kills its replica each time
-# must not do so for ever.
-REPLICA_ATTEMPTS = 3
-
-# A replica describes itself without scoring, so a reward's own deadline is not meant for that.
-DESCRIBE_DEADLINE_S = 30.0
-
-
-class ReplicaDiedError(Exception):
-    """The replica went away during a call; only seen between the gateway's own attempts."""
-
 
 class Gateway(GrpcMethods):
-    """`rank`, `models` and `ready` for handles; GrpcMethods adds gRPC's, and build_app the HTTP routes."""
+    """Methods for handles; GrpcMethods adds gRPC's, and build_app the HTTP routes."""
 
     def __init__(self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle]) -> None:
         self.config = ServiceConfig.model_validate(config)
-        self.limits = self.config.limits.for_images()
-        self.key_digests = key_digests
-        self._rewards = {name: Caller(handle) for name, handle in rewards.items()}
+        self._limits = self.config.limits.for_images()
+        self._key_digests = key_digests
+        self._admission = Admission(self.config.limits)
+        self._metrics = Metrics(serve.get_replica_context().replica_tag, self._admission)
+        self._calls = RewardCalls(self.config, rewards, self._metrics)
+        self._answers = Answers(self.config, self._calls)
         self._probing: asyncio.Task[Readiness] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -76,8 +52,16 @@ class Gateway(GrpcMethods):
 
     async def rank(self, images: Sequence[np.ndarray], options: dict[str, Any]) -> dict[str, Any]:
         """For handles: (H, W, 3) uint8 arrays (or one of (K, H, W, 3)) and the fields of RankOptions to a response."""
-        request = parse(RankOptions, options)
-        return (await self.rank_group(request, images)).model_dump()
+        return await self._by_handle(RANK, images, options)
+
+    async def score(self, images: Sequence[np.ndarray], options: dict[str, Any]) -> dict[str, Any]:
+        return await self._by_handle(SCORE, images, options)
+
+    async def compare(self, images: Sequence[np.ndarray], options: dict[str, Any]) -> dict[str, Any]:
+        return await self._by_handle(COMPARE, images, options)
+
+    async def rerank(self, images: Sequence[np.ndarray], options: dict[str, Any]) -> dict[str, Any]:
+        return await self._by_handle(RERANK, images, options)
 
     async def models(self) -> list[dict[str, Any]]:
         """For handles: every reward and mixture."""
@@ -87,50 +71,44 @@ class Gateway(GrpcMethods):
         """For handles: whether every reward can score just now."""
         return (await self.probe_rewards()).model_dump()
 
-    async def rank_group(
-        self, options: RankOptions, images: Sequence[np.ndarray], timings_ms: dict[str, float] | None = None
-    ) -> RankResponse:
-        """Score, combine, order and pair one group. Raises a RewardsError that carries the request id."""
+    async def perform(self, operation: Operation[OptionsT, AnswerT], origin: Origin, read: Reader[OptionsT]) -> AnswerT:
         started = time.perf_counter()
-        request_id = options.request_id or uuid.uuid4().hex
-        timings_ms = dict(timings_ms or {})
-        decode_ms = sum(timings_ms.values())
+        stage, request_id, timings_ms = "admit", origin.request_id, {}
+        call = (operation.name, origin.transport)
         try:
-            check_group(images, self.limits)
-            mixture = self._mixture(options)
-            answers = await self._score(mixture, options, images, timings_ms)
-            signed = {name: weight * answers[name].sign for name, weight in mixture.rewards.items()}
-            normalize = options.normalize or mixture.normalize
-            ranking = combine({name: answer.scores for name, answer in answers.items()}, signed, normalize)
-            drawing = options.pairs
-            pairs = draw_pairs(ranking.combined, drawing.count, drawing.strategy, drawing.seed) if drawing else []
-        except RewardsError as error:
-            error.request_id = request_id
-            raise
-        timings_ms["total"] = (time.perf_counter() - started) * 1e3 + decode_ms
-        return RankResponse(
-            request_id=request_id,
-            combined=ranking.combined,
-            order=ranking.order,
-            ranks=ranking.ranks,
-            pairs=pairs,
-            all_tied=ranking.all_tied,
-            normalize=normalize,
-            rewards={
-                name: RewardResult(
-                    scores=answer.scores,
-                    weight=ranking.weights[name],
-                    version=answer.version,
-                    details=answer.details if options.details else None,
-                )
-                for name, answer in answers.items()
-            },
-            timings_ms={stage: round(value, 3) for stage, value in timings_ms.items()},
-        )
+            self.authorize(origin)
+            async with self._admission.turn() as allowance:
+                stage, began = "decode", time.perf_counter()
+                options, images = await read(allowance)
+                request_id = options.request_id or request_id
+                options = options.model_copy(update={"request_id": request_id})
+                check_images(images, options, self._limits)
+                timings_ms["decode"] = (time.perf_counter() - began) * 1e3
+                stage = "answer"
+                answer: Any = await getattr(self._answers, operation.name)(options, images, timings_ms)
+        except Exception as error:
+            known = _known(error, request_id)
+            elapsed_s = time.perf_counter() - started
+            self._metrics.failed(*call, elapsed_s, stage, known)
+            logger.info("%s %s %s %s: %s %.1f ms", *call, request_id, known.code, known, elapsed_s * 1e3)
+            raise known from None
+        elapsed_s = time.perf_counter() - started
+        timings_ms["total"] = elapsed_s * 1e3
+        self._metrics.answered(*call, elapsed_s, len(images), timings_ms)
+        logger.info("%s %s %s ok: %d images %.1f ms", *call, request_id, len(images), elapsed_s * 1e3)
+        if "timings_ms" in operation.answer.model_fields:
+            answer.timings_ms = {stage: round(value, 3) for stage, value in timings_ms.items()}
+        return answer
+
+    def authorize(self, origin: Origin) -> None:
+        # Whoever holds a handle is inside the cluster already.
+        if origin.transport != "serve" and not key_is_known(origin.key, self._key_digests):
+            raise AuthenticationError("send an API key as `authorization: Bearer KEY`", request_id=origin.request_id)
 
     async def list_models(self) -> ModelList:
         """Every reward as its replica describes it, then every mixture of the configuration."""
-        infos: list[ModelInfo] = await asyncio.gather(*(self._ask(name, "describe") for name in self._rewards))
+        infos = await asyncio.gather(*(self._calls.describe(name) for name in self._calls.names))
+        states = {info.name: info for info in infos}
         mixtures = [
             ModelInfo(
                 name=name,
@@ -138,7 +116,10 @@ class Gateway(GrpcMethods):
                 description="weighted rewards",
                 weights=mixture.rewards,
                 normalize=mixture.normalize,
-                needs_metadata=any(info.needs_metadata for info in infos if info.name in mixture.rewards),
+                needs_metadata=any(states[reward].needs_metadata for reward in mixture.rewards),
+                state=max(
+                    (states[reward].state for reward in mixture.rewards), key=["ready", "busy", "unavailable"].index
+                ),
             )
             for name, mixture in self.config.mixtures.items()
         ]
@@ -150,96 +131,28 @@ class Gateway(GrpcMethods):
             self._probing = asyncio.create_task(self._probe_rewards())
         return await asyncio.shield(self._probing)
 
+    def metrics_text(self) -> bytes:
+        return self._metrics.text()
+
     async def _probe_rewards(self) -> Readiness:
-        states = await asyncio.gather(*(self._probe(name) for name in self._rewards))
-        return Readiness(
-            ready=all(state.ready for state in states), rewards=dict(zip(self._rewards, states, strict=True))
-        )
+        names = self._calls.names
+        states = await asyncio.gather(*(self._calls.probe(name) for name in names))
+        return Readiness(ready=all(state.ready for state in states), rewards=dict(zip(names, states, strict=True)))
 
-    async def _probe(self, name: str) -> RewardReadiness:
-        started = time.perf_counter()
-        try:
-            answer: GroupScores = await self._ask(name, "probe")
-            message = str(answer.error) if answer.error else ""
-        except RewardsError as error:
-            message = str(error)
-        elapsed_ms = round((time.perf_counter() - started) * 1e3, 3)
-        return RewardReadiness(ready=not message, message=message, milliseconds=elapsed_ms)
+    async def _by_handle(
+        self, operation: Operation[Any, Any], images: Sequence[np.ndarray], options: dict[str, Any]
+    ) -> dict[str, Any]:
+        async def read(allowance: SizeCheck) -> tuple[Any, Sequence[np.ndarray]]:
+            return parse(operation.options, options), images  # decoded already, in memory that is not the gateway's
 
-    def _mixture(self, options: RankOptions) -> MixtureConfig:
-        """The weights that the request names or brings."""
-        if options.rewards is not None:
-            mixture = MixtureConfig.model_construct(rewards=options.rewards, normalize="zscore")
-        elif (name := options.mixture or DEFAULT_MIXTURE) in self.config.mixtures:
-            mixture = self.config.mixtures[name]
-        else:
-            known = ", ".join(self.config.mixtures)
-            raise UnknownRewardError(f"no mixture {name!r}; the mixtures are: {known}", field="mixture")
-        for reward in mixture.rewards:
-            if reward not in self._rewards:
-                known = ", ".join(self._rewards)
-                raise UnknownRewardError(f"no reward {reward!r}; the rewards are: {known}", field="rewards")
-        return mixture
+        answer = await self.perform(operation, Origin("serve", uuid.uuid4().hex), read)
+        return answer.model_dump()
 
-    async def _score(
-        self, mixture: MixtureConfig, options: RankOptions, images: Sequence[np.ndarray], timings_ms: dict[str, float]
-    ) -> dict[str, GroupScores]:
-        """Every reward's scores, asked at the same time. The first failure ends the request and calls off the rest."""
 
-        async def score_one(name: str) -> GroupScores:
-            started = time.perf_counter()
-            answer: GroupScores = await self._ask(
-                name, "score", images, options.prompt, options.metadata, options.details
-            )
-            timings_ms[f"reward.{name}"] = (time.perf_counter() - started) * 1e3
-            timings_ms[f"score.{name}"] = answer.score_ms
-            if answer.error is not None:
-                raise answer.error
-            return answer
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = {name: group.create_task(score_one(name)) for name in mixture.rewards}
-        except* RewardsError as failures:
-            raise failures.exceptions[0] from None
-        return {name: task.result() for name, task in tasks.items()}
-
-    async def _ask(self, name: str, method: str, *arguments: Any) -> Any:
-        """Call one reward within its deadline, again where its replica died; every failure is a typed error."""
-        deadline_s = DESCRIBE_DEADLINE_S if method == "describe" else self.config.rewards[name].deadline_s
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(ReplicaDiedError),
-            stop=stop_after_attempt(REPLICA_ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.1, max=2.0),
-        )
-        try:
-            async with asyncio.timeout(deadline_s):
-                return await attempts(self._ask_once, name, method, *arguments)
-        except TimeoutError:
-            raise RewardTimeoutError(
-                f"reward {name!r} gave no answer within its deadline of {deadline_s:g} s", reward=name
-            ) from None
-        except RetryError:
-            raise RewardUnavailableError(
-                f"reward {name!r} went away {REPLICA_ATTEMPTS} times while it scored this group",
-                reward=name,
-                retry_after_s=self.config.limits.retry_after_s,
-            ) from None
-
-    async def _ask_once(self, name: str, method: str, *arguments: Any) -> Any:
-        try:
-            return await self._rewards[name].call(method, *arguments)
-        except BackPressureError:
-            raise OverloadedError(
-                f"reward {name!r} has all the work it can queue",
-                reward=name,
-                retry_after_s=self.config.limits.retry_after_s,
-            ) from None
-        except RayTaskError:
-            logger.exception("reward %s: its deployment failed", name)
-            raise RewardError(f"reward {name!r} failed inside its deployment; see the log", reward=name) from None
-        except RayServeException:
-            raise RewardUnavailableError(f"reward {name!r} is not deployed just now", reward=name) from None
-        except RayError as error:
-            logger.warning("reward %s: a replica went away (%s)", name, type(error).__name__)
-            raise ReplicaDiedError from None
+def _known(error: Exception, request_id: str) -> RewardsError:
+    """The error as it may go out: typed, with the request's id, and nothing of the inside."""
+    if not isinstance(error, RewardsError):
+        logger.error("request %s: unforeseen error", request_id, exc_info=error)
+        error = InternalError("something unforeseen went wrong; the service's log has it")
+    error.request_id = request_id
+    return error

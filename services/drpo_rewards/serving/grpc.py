@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -16,16 +14,11 @@ from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext
 
 from drpo_rewards import wire
-from drpo_rewards.contract import MAX_IMAGES, ModelList, RankOptions, RankResponse, Readiness
-from drpo_rewards.errors import (
-    AuthenticationError,
-    InternalError,
-    InvalidRequestError,
-    RequestTooLargeError,
-    RewardsError,
-)
-from drpo_rewards.images import ImageLimits, decode, from_rgb8
-from drpo_rewards.serving.config import ServiceConfig, key_is_known
+from drpo_rewards.errors import InternalError, RequestTooLargeError, RewardsError
+from drpo_rewards.images import SizeCheck, decode, from_rgb8
+from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE, Operation
+from drpo_rewards.serving.interface import GatewayInterface, Origin
+from drpo_rewards.serving.problems import is_request_id
 from drpo_rewards.v1 import ranking_pb2 as pb
 
 logger = logging.getLogger("ray.serve")
@@ -39,48 +32,30 @@ SERVICER_FUNCTIONS = [
 # How often a watcher of the health service is told the state, where it does not change.
 WATCH_INTERVAL_S = 5.0
 
+# What the health service answers for: everything, or the one service that there is.
+SERVICES = ("", pb.DESCRIPTOR.services_by_name["Ranking"].full_name)
 
-class GrpcMethods(ABC):
+
+class GrpcMethods(GatewayInterface):
     """The gateway's gRPC side; method names are the proto's. `grpc_context` is what Serve calls the call's context."""
 
-    config: ServiceConfig
-    limits: ImageLimits
-    key_digests: list[bytes]
-
-    @abstractmethod
-    async def rank_group(
-        self, options: RankOptions, images: Sequence[np.ndarray], timings_ms: dict[str, float] | None = None
-    ) -> RankResponse: ...
-
-    @abstractmethod
-    async def list_models(self) -> ModelList: ...
-
-    @abstractmethod
-    async def probe_rewards(self) -> Readiness: ...
-
     async def Rank(self, request: pb.RankRequest, grpc_context: RayServegRPCContext) -> pb.RankResponse:
-        try:
-            _authorize(self, grpc_context)
-            limit = int(self.config.limits.max_body_mb * 1e6)
-            if request.ByteSize() > limit:
-                raise RequestTooLargeError(f"the message has {request.ByteSize()} bytes; at most {limit} are taken")
-            options = wire.options_from_proto(request)
-            if options.request_id is None:
-                options = options.model_copy(update={"request_id": uuid.uuid4().hex})
-            started = time.perf_counter()
-            images = await _images(request, self.limits)
-            decode_ms = (time.perf_counter() - started) * 1e3
-            response = await self.rank_group(options, images, {"decode": decode_ms})
-            return wire.response_to_proto(response)
-        except Exception as error:
-            _report(error, grpc_context)
-            return pb.RankResponse()
+        return await self._operation(RANK, request, grpc_context, pb.RankResponse)
+
+    async def Score(self, request: pb.ScoreRequest, grpc_context: RayServegRPCContext) -> pb.ScoreResponse:
+        return await self._operation(SCORE, request, grpc_context, pb.ScoreResponse)
+
+    async def Compare(self, request: pb.CompareRequest, grpc_context: RayServegRPCContext) -> pb.CompareResponse:
+        return await self._operation(COMPARE, request, grpc_context, pb.CompareResponse)
+
+    async def Rerank(self, request: pb.RerankRequest, grpc_context: RayServegRPCContext) -> pb.RerankResponse:
+        return await self._operation(RERANK, request, grpc_context, pb.RerankResponse)
 
     async def ListModels(
         self, request: pb.ListModelsRequest, grpc_context: RayServegRPCContext
     ) -> pb.ListModelsResponse:
         try:
-            _authorize(self, grpc_context)
+            self.authorize(_origin(grpc_context))
             return wire.models_to_proto((await self.list_models()).models)
         except Exception as error:
             _report(error, grpc_context)
@@ -89,43 +64,64 @@ class GrpcMethods(ABC):
     async def Ready(self, request: pb.ReadyRequest, grpc_context: RayServegRPCContext) -> pb.ReadyResponse:
         return wire.readiness_to_proto(await self.probe_rewards())
 
-    async def Check(self, request: Any, grpc_context: RayServegRPCContext) -> health_pb2.HealthCheckResponse:
-        return health_pb2.HealthCheckResponse(status=await _health(self))
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, grpc_context: RayServegRPCContext
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in SERVICES:
+            grpc_context.set_code(grpc.StatusCode.NOT_FOUND)
+            grpc_context.set_details(f"no service {request.service[:100]!r}; the services are {SERVICES}")
+            return health_pb2.HealthCheckResponse()
+        return health_pb2.HealthCheckResponse(status=await self._health(request))
 
     async def Watch(
-        self, request: Any, grpc_context: RayServegRPCContext
+        self, request: health_pb2.HealthCheckRequest, grpc_context: RayServegRPCContext
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         while True:
-            yield health_pb2.HealthCheckResponse(status=await _health(self))
+            yield health_pb2.HealthCheckResponse(status=await self._health(request))
             await asyncio.sleep(WATCH_INTERVAL_S)
 
+    async def _operation(
+        self, operation: Operation[Any, Any], request: Any, context: RayServegRPCContext, empty: type
+    ) -> Any:
+        """Any of the four: perform it, or set the call's status and answer nothing."""
 
-async def _health(gateway: GrpcMethods) -> int:
-    readiness = await gateway.probe_rewards()
-    states = health_pb2.HealthCheckResponse
-    return states.SERVING if readiness.ready else states.NOT_SERVING
+        async def read(check: SizeCheck) -> tuple[Any, Sequence[np.ndarray]]:
+            limit = int(self.config.limits.max_body_mb * 1e6)
+            if request.ByteSize() > limit:
+                raise RequestTooLargeError(f"the message has {request.ByteSize()} bytes; at most {limit} are taken")
+            options = wire.options_from_proto(request)
+            images = wire.images_of(request)
+            options.check_count(len(images))  # before any work is done on them
+            decoding = (_decoded(image, options.image_field(index), check) for index, image in enumerate(images))
+            return options, await asyncio.gather(*decoding)
+
+        try:
+            return wire.answer_to_proto(await self.perform(operation, _origin(context), read))
+        except Exception as error:
+            _report(error, context)
+            return empty()
+
+    async def _health(self, request: health_pb2.HealthCheckRequest) -> int:
+        states = health_pb2.HealthCheckResponse
+        if request.service not in SERVICES:
+            return states.SERVICE_UNKNOWN
+        return states.SERVING if (await self.probe_rewards()).ready else states.NOT_SERVING
 
 
-def _authorize(gateway: GrpcMethods, context: RayServegRPCContext) -> None:
+def _origin(context: RayServegRPCContext) -> Origin:
     metadata = dict(context.invocation_metadata())
     scheme, _, key = metadata.get("authorization", "").partition(" ")
-    if not key_is_known(key if scheme.lower() == "bearer" else None, gateway.key_digests):
-        raise AuthenticationError("send an API key as metadata `authorization: Bearer KEY`")
+    offered = metadata.get("request_id", "")
+    request_id = offered if is_request_id(offered) else uuid.uuid4().hex
+    return Origin("grpc", request_id, key if scheme.lower() == "bearer" else None)
 
 
-async def _images(request: pb.RankRequest, limits: ImageLimits) -> list[np.ndarray]:
-    """Every image as (H, W, 3) uint8. RGB8 is only looked at; files are decoded in threads, side by side."""
-    if len(request.images) > MAX_IMAGES:  # before any work is done on them
-        raise InvalidRequestError(f"{len(request.images)} images; a group has at most {MAX_IMAGES}", field="images")
-
-    async def one(index: int, image: pb.Image) -> np.ndarray:
-        field = f"images[{index}]"
-        content = wire.image_from_proto(image, field)
-        if isinstance(content, tuple):
-            return from_rgb8(*content, field=field, limits=limits)
-        return await asyncio.to_thread(decode, content, field=field, limits=limits)
-
-    return list(await asyncio.gather(*(one(index, image) for index, image in enumerate(request.images))))
+async def _decoded(image: pb.Image, field: str, check: SizeCheck) -> np.ndarray:
+    """(H, W, 3) uint8. RGB8 is only looked at; files are decoded in threads, side by side."""
+    content = wire.image_from_proto(image, field)
+    if isinstance(content, tuple):
+        return from_rgb8(*content, field=field, limits=check)
+    return await asyncio.to_thread(decode, content, field=field, limits=check)
 
 
 def _report(error: Exception, context: RayServegRPCContext) -> None:

@@ -1,86 +1,55 @@
-"""The HTTP routes of the gateway. Errors are problem documents (RFC 9457)."""
+"""The HTTP routes of the gateway: the four operations, models, health, metrics, and the page that documents them."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import math
-import time
-import uuid
-from email.message import Message as Headers
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from drpo_rewards.contract import (
-    MAX_IMAGES,
-    ModelList,
-    Problem,
-    RankOptions,
-    RankRequest,
-    RankResponse,
-    Readiness,
-    parse,
-)
-from drpo_rewards.errors import (
-    AuthenticationError,
-    InternalError,
-    InvalidImageError,
-    InvalidRequestError,
-    RequestTooLargeError,
-    RewardsError,
-    UnsupportedContentError,
-)
-from drpo_rewards.images import ImageLimits, decode, from_base64, from_rgb8
-from drpo_rewards.serving.config import key_is_known
+from drpo_rewards.contract import Model, ModelList, Readiness
+from drpo_rewards.images import SizeCheck
+from drpo_rewards.operations import OPERATIONS, CompareRequest, Operation, RankRequest, ScoreRequest
+from drpo_rewards.rerank import RerankRequest
+from drpo_rewards.serving import bodies, openapi, problems
+from drpo_rewards.serving.interface import GatewayInterface, Origin
 from drpo_rewards.serving.page import add_page
 
-if TYPE_CHECKING:
-    from drpo_rewards.serving.gateway import Gateway
+JSON = "application/json"
+PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' exposition format
 
-logger = logging.getLogger("ray.serve")
+BODIES: dict[str, type[Model]] = {
+    "rank": RankRequest,
+    "score": ScoreRequest,
+    "compare": CompareRequest,
+    "rerank": RerankRequest,
+}
+SUMMARIES = {
+    "rank": "Rank one group of images: scores, order, ranks and pairs.",
+    "score": "Raw scores of a batch of groups, nothing combined.",
+    "compare": "The better one of two images.",
+    "rerank": "Images sorted for a query, in the shape of Cohere, Jina and vLLM.",
+}
+# The other addresses at which clients of rerank services look for it.
+ALIASES = {"rerank": ["/rerank", "/v2/rerank"]}
 
-# Plain pixels as a multipart part: `Content-Type: application/x-rgb8; width=64; height=64`.
-RGB8 = "application/x-rgb8"
-PROBLEM = "application/problem+json"
 
-
-def build_app(gateway: Gateway) -> FastAPI:
+def build_app(gateway: GatewayInterface) -> FastAPI:
     """The routes, bound to one gateway replica."""
-    # The interactive pages of FastAPI load scripts from elsewhere; the document itself is served.
-    app = FastAPI(title="DrPO ranking service", version="1", docs_url=None, redoc_url=None)
-    problems: dict[int | str, dict[str, Any]] = {
-        "4XX": {"model": Problem, "content": {PROBLEM: {}}},
-        "5XX": {"model": Problem, "content": {PROBLEM: {}}},
-    }
+    app = FastAPIOffline(  # /docs with its scripts from here, not from elsewhere
+        title="DrPO ranking service", version="1", redoc_url=None, swagger_ui_oauth2_redirect_url="/docs/oauth2"
+    )
+    for operation in OPERATIONS.values():
+        _add_operation(app, gateway, operation, BODIES[operation.name])
 
-    @app.post("/v1/rank", response_model=RankResponse, responses=problems)
-    async def rank(request: Request) -> Response:
-        """Rank one group: JSON with base64 images, or multipart with a JSON part `request` and parts `images`."""
-        _authorize(request, gateway)
-        limited = _limited(request, int(gateway.config.limits.max_body_mb * 1e6))
-        started = time.perf_counter()
-        kind = _content_type(request.headers.get("content-type", ""))[0]
-        if kind == "application/json":
-            options, images = await _from_json(await limited.body(), gateway.limits)
-        elif kind == "multipart/form-data":
-            options, images = await _from_multipart(limited, gateway.limits)
-        else:
-            raise UnsupportedContentError(f"content type {kind!r}; send application/json or multipart/form-data")
-        if options.request_id is None:
-            options = options.model_copy(update={"request_id": _request_id(request)})
-        decode_ms = (time.perf_counter() - started) * 1e3
-        response = await gateway.rank_group(options, images, {"decode": decode_ms})
-        return Response(response.model_dump_json(exclude_none=True), media_type="application/json")
-
-    @app.get("/v1/models", response_model=ModelList, responses=problems)
+    @app.get("/v1/models", response_model=ModelList, responses=openapi.problems(401))
     async def models(request: Request) -> Response:
         """The rewards and mixtures of this service."""
-        _authorize(request, gateway)
-        return Response((await gateway.list_models()).model_dump_json(), media_type="application/json")
+        gateway.authorize(_origin(request))
+        return Response((await gateway.list_models()).model_dump_json(), media_type=JSON)
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
@@ -91,136 +60,74 @@ def build_app(gateway: Gateway) -> FastAPI:
     async def ready() -> Response:
         """Scores one image with every reward; 503 unless all of them could."""
         readiness = await gateway.probe_rewards()
-        status = 200 if readiness.ready else 503
-        return Response(readiness.model_dump_json(), status, media_type="application/json")
+        return Response(readiness.model_dump_json(), 200 if readiness.ready else 503, media_type=JSON)
+
+    @app.get("/metrics", response_class=Response, responses=openapi.METRICS)
+    async def metrics(request: Request) -> Response:
+        """The gateway's counters, for Prometheus."""
+        gateway.authorize(_origin(request))
+        return Response(gateway.metrics_text(), media_type=PLAIN_TEXT)
 
     add_page(app)
-    app.add_exception_handler(RewardsError, _on_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_unforeseen)
+    problems.install(app)
+    openapi.install(app, OPERATIONS.values(), BODIES)
+    app.add_middleware(SecurityHeaders)
     return app
 
 
-def _authorize(request: Request, gateway: Gateway) -> None:
+def _add_operation(app: FastAPI, gateway: GatewayInterface, operation: Operation[Any, Any], body: type[Model]) -> None:
+    limit = int(gateway.config.limits.max_body_mb * 1e6)
+
+    async def endpoint(request: Request) -> Response:
+        async def read(check: SizeCheck) -> tuple[Any, Sequence[np.ndarray]]:
+            return await bodies.read(request, operation.options, body, limit, check)
+
+        answer = await gateway.perform(operation, _origin(request), read)
+        return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+
+    app.add_api_route(
+        f"/v1/{operation.name}",
+        endpoint,
+        methods=["POST"],
+        name=operation.name,
+        summary=SUMMARIES[operation.name],
+        response_model=operation.answer,
+        responses=openapi.problems(401, 404, 413, 415, 422, 429, 500, 502, 503, 504),
+        openapi_extra=openapi.request_body(operation, body),
+    )
+    for path in ALIASES.get(operation.name, []):
+        app.add_api_route(path, endpoint, methods=["POST"], include_in_schema=False)
+
+
+def _origin(request: Request) -> Origin:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     offered = key if scheme.lower() == "bearer" else request.headers.get("x-api-key")
-    if not key_is_known(offered, gateway.key_digests):
-        raise AuthenticationError("send an API key as `Authorization: Bearer KEY`")
+    return Origin("http", problems.request_id_of(request), offered)
 
 
-def _request_id(request: Request) -> str:
-    """The caller's `x-request-id` where it is a sensible one, else a new one that stays with this request.
+class SecurityHeaders:
+    """Headers that keep a browser from running or guessing anything that this service did not send.
 
-    Serve's proxy gives a request without one its own, and sends it back in the answer's headers.
+    A route that brings a stricter one of its own, as the page does, keeps it.
     """
-    if not hasattr(request.state, "request_id"):
-        offered = request.headers.get("x-request-id", "")
-        fits = offered.isascii() and 0 < len(offered) <= 128 and all(c.isalnum() or c in "._:-" for c in offered)
-        request.state.request_id = offered if fits else uuid.uuid4().hex
-    return request.state.request_id
 
+    # Inline is what the documentation page starts itself with; blob: shows pictures that a page was given.
+    HEADERS: ClassVar[dict[bytes, bytes]] = {
+        b"content-security-policy": b"default-src 'self'; script-src 'self' 'unsafe-inline'; "
+        b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",
+        b"x-content-type-options": b"nosniff",
+    }
 
-def _limited(request: Request, limit: int) -> Request:
-    """The same request, whose body raises as soon as it is longer than `limit` bytes, announced or not."""
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > limit:
-        raise RequestTooLargeError(f"the body has {announced} bytes; at most {limit} are taken")
-    received = 0
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
 
-    async def receive() -> Any:
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise RequestTooLargeError(f"the body has more than the {limit} bytes that are taken")
-        return message
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = list(message.get("headers", []))
+                names = {name.lower() for name, _ in given}
+                missing = [(name, value) for name, value in self.HEADERS.items() if name not in names]
+                message["headers"] = given + missing
+            await send(message)
 
-    return Request(request.scope, receive)
-
-
-async def _from_json(body: bytes, limits: ImageLimits) -> tuple[RankOptions, list[np.ndarray]]:
-    request = await asyncio.to_thread(parse, RankRequest, body)
-    images = await asyncio.gather(
-        *(
-            asyncio.to_thread(from_base64, text, field=f"images[{index}]", limits=limits)
-            for index, text in enumerate(request.images)
-        )
-    )
-    return request, list(images)
-
-
-async def _from_multipart(request: Request, limits: ImageLimits) -> tuple[RankOptions, list[np.ndarray]]:
-    try:
-        form = await request.form(max_files=MAX_IMAGES + 1, max_fields=2, max_part_size=1_000_000)
-    except HTTPException as error:  # Starlette's word for a malformed or oversized form
-        raise InvalidRequestError(f"the multipart body cannot be read: {error.detail}") from None
-    try:
-        unknown = sorted(set(form) - {"request", "images"})
-        if unknown:
-            raise InvalidRequestError(f"unknown part {unknown[0]!r}; the parts are `request` and `images`")
-        head = form.get("request")
-        if head is None:
-            raise InvalidRequestError("the part `request` (JSON) is missing", field="request")
-        options = parse(RankOptions, await head.read() if isinstance(head, UploadFile) else head)
-        uploads = form.getlist("images")
-        images = await asyncio.gather(*(_from_part(part, f"images[{i}]", limits) for i, part in enumerate(uploads)))
-    finally:
-        await form.close()
-    return options, list(images)
-
-
-async def _from_part(part: UploadFile | str, field: str, limits: ImageLimits) -> np.ndarray:
-    if isinstance(part, str):
-        raise InvalidImageError(f"{field} is a text field; send it as a file part (with a filename)", field=field)
-    data = await part.read()
-    kind, parameters = _content_type(part.content_type or "")
-    if kind != RGB8:
-        return await asyncio.to_thread(decode, data, field=field, limits=limits)
-    width, height = parameters.get("width", ""), parameters.get("height", "")
-    if not (width.isdecimal() and height.isdecimal() and len(width + height) <= 12):
-        raise InvalidImageError(f"{field}: {RGB8} needs the parameters width and height", field=field)
-    return from_rgb8(data, int(width), int(height), field=field, limits=limits)
-
-
-def _content_type(header: str) -> tuple[str, dict[str, str]]:
-    headers = Headers()
-    headers["content-type"] = header
-    return headers.get_content_type() if header else "", dict(headers.get_params(failobj=[])[1:])
-
-
-async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RewardsError)  # registered for no other
-    problem = Problem(
-        type=f"urn:drpo-rewards:{error.code}",
-        title=error.title,
-        status=error.http_status,
-        detail=str(error),
-        instance=request.url.path,
-        code=error.code,
-        request_id=error.request_id or _request_id(request),
-        reward=error.reward,
-        field=error.field,
-        retry_after_s=error.retry_after_s,
-    )
-    headers = {}
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_after_s))
-    if isinstance(error, AuthenticationError):
-        headers["www-authenticate"] = "Bearer"
-    body = problem.model_dump_json(exclude_none=True)
-    return Response(body, error.http_status, headers, media_type=PROBLEM)
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals (no such path, wrong method) in the same form."""
-    assert isinstance(error, HTTPException)
-    problem = Problem(
-        title=error.detail, status=error.status_code, detail=error.detail, instance=request.url.path, code="http"
-    )
-    body = problem.model_dump_json(exclude_none=True)
-    return Response(body, error.status_code, dict(error.headers or {}), media_type=PROBLEM)
-
-
-async def _on_unforeseen(request: Request, error: Exception) -> Response:
-    logger.error("unforeseen error in %s", request.url.path, exc_info=error)
-    return await _on_error(request, InternalError("something unforeseen went wrong; the service's log has it"))
+        await self.app(scope, receive, send_with_headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
 import time
@@ -16,40 +17,78 @@ from ray import serve
 
 from drpo_rewards import rewards
 from drpo_rewards.contract import ModelInfo
-from drpo_rewards.errors import RewardError, RewardsError
-from drpo_rewards.rewards.base import Score, ScoreItem, checked_scores, describe, probe
+from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
+from drpo_rewards.rewards.base import (
+    Comparison,
+    Item,
+    PairItem,
+    Result,
+    Score,
+    ScoreItem,
+    checked_comparisons,
+    checked_scores,
+    describe,
+    is_pairwise,
+    probe,
+)
 from drpo_rewards.serving.config import RewardConfig
 
 logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
-class GroupScores:
-    """A group's answer. An error travels as a value: it is an expected outcome, and its traceback stays here."""
+class GroupAsk:
+    """One group of a call: its prompt, and how errors name its images, one name an image.
 
-    scores: list[float]
-    details: list[dict[str, Any] | None]
+    `place` goes before every other field that the reward finds fault with, e.g. `groups[1].`
+    """
+
+    prompt: str
+    fields: list[str]
+    metadata: dict[str, Any] | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One call of the reward, as the metrics count it."""
+
+    images: int
+    milliseconds: float
+    waiting: int  # images that were left in the queue when it began
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a call. An error travels as a value: it is an expected outcome, and its traceback stays here."""
+
     version: str
     sign: int  # -1 where a lower score is the better one
-    score_ms: float  # the time of the batches that this group's images were in
+    score_ms: float  # the time of the batches that this call's images were in
+    batches: list[Batch]  # those whose first image was of this call, so that each is counted once
+    scores: list[Score]
+    comparison: Comparison | None = None  # of a pairwise reward
     error: RewardsError | None = None
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """One image on its way into a batch; `group` says with which others it came."""
+    """One item on its way into a batch. `call` and `group` say with which others it came, `field` how to name it."""
 
+    call: int
     group: int
-    item: ScoreItem
+    field: str
+    item: Item
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one image, and of which batch of how many milliseconds it was a part."""
+    """What became of one item, and of which batch it was a part; `first` is the call of that batch's first item."""
 
-    score: Score | RewardsError
-    batch: int
-    batch_ms: float
+    result: Result | RewardsError
+    number: int
+    batch: Batch
+    first: int
 
 
 class RewardDeployment:
@@ -64,32 +103,38 @@ class RewardDeployment:
         self.stuck_after_s = max(60.0, 3 * settings.deadline_s)
         self._scoring_since: float | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{name}")
-        self._groups, self._batches = itertools.count(), itertools.count()
+        self._calls, self._batches = itertools.count(), itertools.count()
+        self._waiting: set[int] = set()  # ids of tickets that no batch has taken yet
         self._batched.set_max_batch_size(settings.batch_size)  # type: ignore[attr-defined]  # serve.batch adds these
         self._batched.set_batch_wait_timeout_s(settings.batch_wait_s)  # type: ignore[attr-defined]
 
     async def score(
-        self, images: Sequence[np.ndarray], prompt: str, metadata: dict[str, Any] | None, with_details: bool
-    ) -> GroupScores:
-        """Score one group. Its images may share batches with those of other groups."""
-        group = next(self._groups)
-        tickets = [Ticket(group, ScoreItem(image, prompt, metadata)) for image in images]
-        outcomes: list[Outcome] = await asyncio.gather(*(self._batched(ticket) for ticket in tickets))
-        scores = [outcome.score for outcome in outcomes if isinstance(outcome.score, Score)]
-        error = next((outcome.score for outcome in outcomes if isinstance(outcome.score, RewardsError)), None)
-        return GroupScores(
-            scores=[] if error else [float(score.value) for score in scores],
-            details=[score.details for score in scores] if with_details and not error else [],
-            version=self.info.version,
-            sign=1 if self.info.higher_is_better else -1,
-            score_ms=sum({outcome.batch: outcome.batch_ms for outcome in outcomes}.values()),
-            error=error,
-        )
+        self, images: Sequence[np.ndarray], groups: Sequence[GroupAsk], with_details: bool, request_id: str
+    ) -> Answer:
+        """Score groups, whose images follow each other in `images`. Calls may share batches."""
+        if is_pairwise(self.reward):
+            return self._refusal(f"reward {self.name!r} compares two images and has no scores; ask /v1/compare for it")
+        remaining = iter(images)
+        items: list[tuple[GroupAsk, str, Item]] = [
+            (group, field, ScoreItem(next(remaining), group.prompt, group.metadata))
+            for group in groups
+            for field in group.fields
+        ]
+        return await self._answer(items, with_details, request_id)
 
-    async def probe(self) -> GroupScores:
+    async def compare(
+        self, images: Sequence[np.ndarray], group: GroupAsk, with_details: bool, request_id: str
+    ) -> Answer:
+        """Compare two images: a pairwise reward judges them, any other one scores both."""
+        if not is_pairwise(self.reward):
+            return await self.score(images, [group], with_details, request_id)
+        pair = PairItem(images[0], images[1], group.prompt, group.metadata)
+        return await self._answer([(group, "images", pair)], with_details, request_id)
+
+    async def probe(self) -> Answer:
         """Really score one image, through the same batches as everybody's."""
-        item = probe(self.reward)
-        return await self.score([item.image], item.prompt, item.metadata, with_details=False)
+        group = GroupAsk("", ["the probe's image"])
+        return await self._answer([(group, group.fields[0], probe(self.reward))], False, "readiness")
 
     def describe(self) -> ModelInfo:
         return self.info
@@ -100,38 +145,89 @@ class RewardDeployment:
         if since is not None and time.monotonic() - since > self.stuck_after_s:
             raise RuntimeError(f"reward {self.name!r} has been scoring one batch for over {self.stuck_after_s:.0f} s")
 
+    async def _answer(self, items: list[tuple[GroupAsk, str, Item]], with_details: bool, request_id: str) -> Answer:
+        call = next(self._calls)
+        tickets = [Ticket(call, id(group), field, item) for group, field, item in items]
+        ids = {id(ticket) for ticket in tickets}
+        self._waiting |= ids
+        try:
+            outcomes: list[Outcome] = await asyncio.gather(*(self._batched(ticket) for ticket in tickets))
+        finally:
+            self._waiting -= ids  # a call that was given up takes its tickets out of the queue
+        scores, comparison, error = [], None, None
+        for (group, _, _), outcome in zip(items, outcomes, strict=True):
+            result = outcome.result
+            if isinstance(result, RewardsError):
+                error = _placed(result, group.place)
+                logger.info("reward %s: request %s failed: %s", self.name, request_id, error)
+                break
+            if isinstance(result, Score):
+                scores.append(Score(float(result.value), result.details if with_details else None))
+            else:
+                comparison = result if with_details else dataclasses.replace(result, details=None)
+        batches = {outcome.number: outcome for outcome in outcomes}
+        return Answer(
+            version=self.info.version,
+            sign=1 if self.info.higher_is_better else -1,
+            score_ms=sum(outcome.batch.milliseconds for outcome in batches.values()),
+            batches=[outcome.batch for outcome in batches.values() if outcome.first == call],
+            scores=scores,
+            comparison=comparison,
+            error=error,
+        )
+
+    def _refusal(self, message: str) -> Answer:
+        error = InvalidRequestError(message, reward=self.name)
+        return Answer(self.info.version, 1, 0.0, [], [], error=error)
+
     @serve.batch
     async def _batched(self, tickets: list[Ticket]) -> list[Outcome]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._score_batch, tickets)
+        self._waiting -= {id(ticket) for ticket in tickets}
+        waiting, started = len(self._waiting), time.monotonic()
+        results = await asyncio.get_running_loop().run_in_executor(self._thread, self._score_batch, tickets)
+        batch = Batch(len(tickets), (time.monotonic() - started) * 1e3, waiting)
+        number = next(self._batches)
+        return [Outcome(result, number, batch, tickets[0].call) for result in results]
 
-    def _score_batch(self, tickets: list[Ticket]) -> list[Outcome]:
+    def _score_batch(self, tickets: list[Ticket]) -> list[Result | RewardsError]:
         """Score a batch; where it fails, score group by group, so that only the one at fault is hurt."""
-        started = self._scoring_since = time.monotonic()
+        self._scoring_since = time.monotonic()
         try:
+            groups = [
+                list(own) for _, own in itertools.groupby(tickets, key=lambda ticket: (ticket.call, ticket.group))
+            ]
             results = self._attempt(tickets)
-            groups = {ticket.group for ticket in tickets}
-            if isinstance(results, RewardsError) and len(groups) == 1:
-                outcomes: list[Score | RewardsError] = [results] * len(tickets)
-            elif isinstance(results, RewardsError):
-                outcomes = []
-                for _, members in itertools.groupby(tickets, key=lambda ticket: ticket.group):
-                    own = list(members)
-                    again = self._attempt(own)
-                    outcomes += [again] * len(own) if isinstance(again, RewardsError) else again
-            else:
-                outcomes = list(results)
+            if not isinstance(results, RewardsError):
+                return results
+            if len(groups) == 1:
+                return [results] * len(tickets)
+            outcomes: list[Result | RewardsError] = []
+            for own in groups:
+                again = self._attempt(own)
+                outcomes += [again] * len(own) if isinstance(again, RewardsError) else again
+            return outcomes
         finally:
             self._scoring_since = None
-        batch, batch_ms = next(self._batches), (time.monotonic() - started) * 1e3
-        return [Outcome(outcome, batch, batch_ms) for outcome in outcomes]
 
-    def _attempt(self, tickets: list[Ticket]) -> list[Score] | RewardsError:
+    def _attempt(self, tickets: list[Ticket]) -> list[Result | RewardsError] | RewardsError:
+        items: list[Any] = [ticket.item for ticket in tickets]
         try:
-            return checked_scores(self.name, self.reward, [ticket.item for ticket in tickets])
+            if is_pairwise(self.reward):
+                return list(checked_comparisons(self.name, self.reward, items))  # type: ignore[arg-type]
+            return list(checked_scores(self.name, self.reward, items, [ticket.field for ticket in tickets]))  # type: ignore[arg-type]
         except RewardsError as error:
             error.reward = error.reward or self.name
             error.__traceback__ = error.__cause__ = error.__context__ = None
             return error
         except Exception as error:
+            # The text of a foreign exception may hold paths and hosts: it goes to the log, its kind to the caller.
             logger.exception("reward %s failed on a batch of %d images", self.name, len(tickets))
-            return RewardError(f"reward {self.name!r} failed: {type(error).__name__}: {error}", reward=self.name)
+            kind = type(error).__name__
+            return RewardError(f"reward {self.name!r} failed with {kind}; the service's log has more", reward=self.name)
+
+
+def _placed(error: RewardsError, place: str) -> RewardsError:
+    """The error, whose field says where in the whole request it is."""
+    if error.field is not None and not error.field.startswith(place):
+        error.field = place + error.field
+    return error

@@ -99,7 +99,8 @@ def build(settings: ServiceConfig, digests: list[bytes]) -> serve.Application:
         serve.ingress()(Gateway),
         name="gateway",
         num_replicas=settings.num_gateways,
-        max_ongoing_requests=limits.max_ongoing,
+        # The gateway itself says who waits and who is refused (admission.py), and has room beyond for health checks.
+        max_ongoing_requests=limits.max_ongoing + limits.max_queued + 32,
         max_queued_requests=limits.max_queued,
         backpressure_config={"status_code": 429, "retry_after_s": limits.retry_after_s},
         ray_actor_options={"num_cpus": 0},

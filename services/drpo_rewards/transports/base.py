@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from drpo_rewards.contract import ModelInfo, RankOptions, RankResponse, Readiness
+from drpo_rewards.contract import ModelInfo, Readiness
+from drpo_rewards.operations import AnswerT, Operation, OptionsT
 
 Payload = np.ndarray | bytes  # an (H, W, 3) uint8 picture, or an image file as it is
 
@@ -16,7 +17,9 @@ Payload = np.ndarray | bytes  # an (H, W, 3) uint8 picture, or an image file as 
 class Transport(Protocol):
     """One attempt at a call. Every failure is a RewardsError; retries and deadlines are the client's business."""
 
-    async def rank(self, options: RankOptions, images: Sequence[Payload], timeout_s: float) -> RankResponse: ...
+    async def perform(
+        self, operation: Operation[OptionsT, AnswerT], options: OptionsT, images: Sequence[Payload], timeout_s: float
+    ) -> AnswerT: ...
 
     async def models(self, timeout_s: float) -> list[ModelInfo]: ...
 

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from drpo_rewards import wire
-from drpo_rewards.contract import ModelInfo, RankOptions, RankResponse, Readiness
+from drpo_rewards.contract import ModelInfo, Readiness
 from drpo_rewards.errors import (
     AuthenticationError,
     InternalError,
@@ -18,6 +18,7 @@ from drpo_rewards.errors import (
     RewardsError,
     ServiceUnavailableError,
 )
+from drpo_rewards.operations import AnswerT, Operation, OptionsT
 from drpo_rewards.transports.base import Payload
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.v1 import ranking_pb2_grpc
@@ -57,10 +58,13 @@ class GrpcTransport:
             self._opened = grpc.aio.insecure_channel(self.target, options=_OPTIONS)
         return ranking_pb2_grpc.RankingStub(self._opened)
 
-    async def rank(self, options: RankOptions, images: Sequence[Payload], timeout_s: float) -> RankResponse:
+    async def perform(
+        self, operation: Operation[OptionsT, AnswerT], options: OptionsT, images: Sequence[Payload], timeout_s: float
+    ) -> AnswerT:
         metadata = [("request_id", options.request_id)] if options.request_id else []
-        request = wire.request_to_proto(options, images)
-        return wire.response_from_proto(await self._call(self._stub.Rank, request, timeout_s, metadata))
+        method = getattr(self._stub, operation.name.capitalize())
+        answer = await self._call(method, wire.request_to_proto(options, images), timeout_s, metadata)
+        return wire.answer_from_proto(answer)
 
     async def models(self, timeout_s: float) -> list[ModelInfo]:
         return wire.models_from_proto(await self._call(self._stub.ListModels, pb.ListModelsRequest(), timeout_s))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 import numpy as np
 from pydantic import ValidationError
 
-from drpo_rewards.contract import ModelInfo, ModelList, Problem, RankOptions, RankResponse, Readiness
+from drpo_rewards.contract import ModelInfo, ModelList, Problem, Readiness
 from drpo_rewards.errors import (
     AuthenticationError,
     InternalError,
@@ -20,11 +22,12 @@ from drpo_rewards.errors import (
     ServiceUnavailableError,
     from_code,
 )
+from drpo_rewards.operations import AnswerT, Operation, OptionsT
 from drpo_rewards.transports.base import Payload
 
 
 class HttpTransport:
-    """Talks to `POST /v1/rank` and its siblings."""
+    """Talks to `POST /v1/NAME` of every operation."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self.url = url
@@ -32,14 +35,16 @@ class HttpTransport:
         # The proxies of the environment are meant for the web, and a ranking service is next door.
         self._client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=False)
 
-    async def rank(self, options: RankOptions, images: Sequence[Payload], timeout_s: float) -> RankResponse:
+    async def perform(
+        self, operation: Operation[OptionsT, AnswerT], options: OptionsT, images: Sequence[Payload], timeout_s: float
+    ) -> AnswerT:
         parts: list[tuple[str, Any]] = [
             ("request", (None, options.model_dump_json(exclude_none=True), "application/json"))
         ]
         parts += [("images", _part(index, image)) for index, image in enumerate(images)]
         headers = {"x-request-id": options.request_id} if options.request_id else {}
-        response = await self._send("POST", "/v1/rank", timeout_s, files=parts, headers=headers)
-        return _read(RankResponse, _checked(response))
+        response = await self._send("POST", f"/v1/{operation.name}", timeout_s, files=parts, headers=headers)
+        return _read(operation.answer, _checked(response))
 
     async def models(self, timeout_s: float) -> list[ModelInfo]:
         return _read(ModelList, _checked(await self._send("GET", "/v1/models", timeout_s))).models
@@ -97,11 +102,20 @@ def _checked(response: httpx.Response) -> httpx.Response:
                 request_id=problem.request_id,
             )
     # Not from the gateway: Ray Serve's own proxy, or one between here and there.
-    retry_after = response.headers.get("retry-after", "")
     raise _by_status(response.status_code)(
         f"{response.url} answered {response.status_code}: {response.text[:200]}",
-        retry_after_s=float(retry_after) if retry_after.isdecimal() else None,
+        retry_after_s=_retry_after_s(response.headers.get("retry-after", "")),
     )
+
+
+def _retry_after_s(header: str) -> float | None:
+    """Seconds from now of a `Retry-After`, which is a number of them or a date."""
+    if header.isascii() and header.isdecimal():
+        return float(header)
+    try:
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None
 
 
 def _by_status(status: int) -> type[RewardsError]:

@@ -12,10 +12,11 @@ from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
-from drpo_rewards.contract import ModelInfo, RankOptions, RankResponse, Readiness
+from drpo_rewards.contract import ModelInfo, Readiness
 from drpo_rewards.errors import InternalError, OverloadedError, RewardsError, ServiceUnavailableError
 from drpo_rewards.handles import Caller
 from drpo_rewards.images import decode
+from drpo_rewards.operations import AnswerT, Operation, OptionsT
 from drpo_rewards.transports.base import Payload
 
 
@@ -26,12 +27,15 @@ class ServeTransport:
         self.application = application
         self._caller: Caller | None = None
 
-    async def rank(self, options: RankOptions, images: Sequence[Payload], timeout_s: float) -> RankResponse:
+    async def perform(
+        self, operation: Operation[OptionsT, AnswerT], options: OptionsT, images: Sequence[Payload], timeout_s: float
+    ) -> AnswerT:
         if not isinstance(images, np.ndarray):
-            images = await asyncio.to_thread(_decode_all, images)
+            names = [options.image_field(index) for index in range(len(images))]
+            images = await asyncio.to_thread(_decode_all, images, names)
         # exclude_unset: the gateway fills in its own defaults, as it does for every other transport
-        answer = await self._call("rank", images, options.model_dump(exclude_unset=True))
-        return RankResponse.model_validate(answer)
+        answer = await self._call(operation.name, images, options.model_dump(exclude_unset=True))
+        return operation.answer.model_validate(answer)
 
     async def models(self, timeout_s: float) -> list[ModelInfo]:
         return [ModelInfo.model_validate(info) for info in await self._call("models")]
@@ -72,8 +76,8 @@ class ServeTransport:
             raise ServiceUnavailableError(f"no application {self.application!r} is deployed: {error}") from None
 
 
-def _decode_all(images: Sequence[Payload]) -> list[np.ndarray]:
+def _decode_all(images: Sequence[Payload], names: Sequence[str]) -> list[np.ndarray]:
     return [
-        decode(image, field=f"images[{index}]") if isinstance(image, bytes) else image
-        for index, image in enumerate(images)
+        decode(image, field=name) if isinstance(image, bytes) else image
+        for image, name in zip(images, names, strict=True)
     ]

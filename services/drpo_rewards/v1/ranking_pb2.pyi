@@ -14,10 +14,21 @@ class Normalize(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NORMALIZE_ZSCORE: _ClassVar[Normalize]
     NORMALIZE_NONE: _ClassVar[Normalize]
     NORMALIZE_RANK: _ClassVar[Normalize]
+
+class Winner(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WINNER_UNSPECIFIED: _ClassVar[Winner]
+    WINNER_FIRST: _ClassVar[Winner]
+    WINNER_SECOND: _ClassVar[Winner]
+    WINNER_TIE: _ClassVar[Winner]
 NORMALIZE_UNSPECIFIED: Normalize
 NORMALIZE_ZSCORE: Normalize
 NORMALIZE_NONE: Normalize
 NORMALIZE_RANK: Normalize
+WINNER_UNSPECIFIED: Winner
+WINNER_FIRST: Winner
+WINNER_SECOND: Winner
+WINNER_TIE: Winner
 
 class Image(_message.Message):
     __slots__ = ("encoded", "rgb8")
@@ -140,12 +151,180 @@ class RankResponse(_message.Message):
     timings_ms: _containers.ScalarMap[str, float]
     def __init__(self, request_id: _Optional[str] = ..., combined: _Optional[_Iterable[float]] = ..., order: _Optional[_Iterable[int]] = ..., ranks: _Optional[_Iterable[int]] = ..., pairs: _Optional[_Iterable[_Union[Pair, _Mapping]]] = ..., all_tied: _Optional[bool] = ..., normalize: _Optional[_Union[Normalize, str]] = ..., rewards: _Optional[_Mapping[str, RewardResult]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
+class ScoreGroup(_message.Message):
+    __slots__ = ("prompt", "images", "metadata")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    prompt: str
+    images: _containers.RepeatedCompositeFieldContainer[Image]
+    metadata: _struct_pb2.Struct
+    def __init__(self, prompt: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class ScoreRequest(_message.Message):
+    __slots__ = ("groups", "rewards", "details", "request_id")
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[ScoreGroup]
+    rewards: _containers.RepeatedScalarFieldContainer[str]
+    details: bool
+    request_id: str
+    def __init__(self, groups: _Optional[_Iterable[_Union[ScoreGroup, _Mapping]]] = ..., rewards: _Optional[_Iterable[str]] = ..., details: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class RewardScores(_message.Message):
+    __slots__ = ("scores", "version", "details")
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    version: str
+    details: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
+    def __init__(self, scores: _Optional[_Iterable[float]] = ..., version: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ...) -> None: ...
+
+class ScoredGroup(_message.Message):
+    __slots__ = ("rewards",)
+    class RewardsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: RewardScores
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[RewardScores, _Mapping]] = ...) -> None: ...
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    rewards: _containers.MessageMap[str, RewardScores]
+    def __init__(self, rewards: _Optional[_Mapping[str, RewardScores]] = ...) -> None: ...
+
+class ScoreResponse(_message.Message):
+    __slots__ = ("request_id", "groups", "timings_ms")
+    class TimingsMsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    groups: _containers.RepeatedCompositeFieldContainer[ScoredGroup]
+    timings_ms: _containers.ScalarMap[str, float]
+    def __init__(self, request_id: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[ScoredGroup, _Mapping]]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class CompareRequest(_message.Message):
+    __slots__ = ("prompt", "images", "model", "metadata", "details", "request_id")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    prompt: str
+    images: _containers.RepeatedCompositeFieldContainer[Image]
+    model: str
+    metadata: _struct_pb2.Struct
+    details: bool
+    request_id: str
+    def __init__(self, prompt: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., model: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., details: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Verdict(_message.Message):
+    __slots__ = ("reward", "version", "confidence", "details")
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    reward: str
+    version: str
+    confidence: float
+    details: _struct_pb2.Struct
+    def __init__(self, reward: _Optional[str] = ..., version: _Optional[str] = ..., confidence: _Optional[float] = ..., details: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class CompareResponse(_message.Message):
+    __slots__ = ("request_id", "model", "winner", "verdict", "combined", "rewards", "timings_ms")
+    class RewardsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: RewardResult
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[RewardResult, _Mapping]] = ...) -> None: ...
+    class TimingsMsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    WINNER_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    COMBINED_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: str
+    winner: Winner
+    verdict: Verdict
+    combined: _containers.RepeatedScalarFieldContainer[float]
+    rewards: _containers.MessageMap[str, RewardResult]
+    timings_ms: _containers.ScalarMap[str, float]
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., winner: _Optional[_Union[Winner, str]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., combined: _Optional[_Iterable[float]] = ..., rewards: _Optional[_Mapping[str, RewardResult]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class RerankRequest(_message.Message):
+    __slots__ = ("model", "query", "documents", "top_n", "metadata", "request_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOP_N_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    query: str
+    documents: _containers.RepeatedCompositeFieldContainer[Image]
+    top_n: int
+    metadata: _struct_pb2.Struct
+    request_id: str
+    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., top_n: _Optional[int] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class RerankResult(_message.Message):
+    __slots__ = ("index", "relevance_score")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    RELEVANCE_SCORE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    relevance_score: float
+    def __init__(self, index: _Optional[int] = ..., relevance_score: _Optional[float] = ...) -> None: ...
+
+class RerankResponse(_message.Message):
+    __slots__ = ("id", "model", "results", "images")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    results: _containers.RepeatedCompositeFieldContainer[RerankResult]
+    images: int
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., results: _Optional[_Iterable[_Union[RerankResult, _Mapping]]] = ..., images: _Optional[int] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "kind", "description", "version", "lowest", "highest", "higher_is_better", "needs_metadata", "weights", "normalize")
+    __slots__ = ("name", "kind", "description", "version", "lowest", "highest", "higher_is_better", "needs_metadata", "weights", "normalize", "pairwise", "checkpoint", "revision", "license", "state")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[Model.State]
+        STATE_READY: _ClassVar[Model.State]
+        STATE_BUSY: _ClassVar[Model.State]
+        STATE_UNAVAILABLE: _ClassVar[Model.State]
+    STATE_UNSPECIFIED: Model.State
+    STATE_READY: Model.State
+    STATE_BUSY: Model.State
+    STATE_UNAVAILABLE: Model.State
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Model.Kind]
@@ -171,6 +350,11 @@ class Model(_message.Message):
     NEEDS_METADATA_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    PAIRWISE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    LICENSE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: Model.Kind
     description: str
@@ -181,7 +365,12 @@ class Model(_message.Message):
     needs_metadata: bool
     weights: _containers.ScalarMap[str, float]
     normalize: Normalize
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., lowest: _Optional[float] = ..., highest: _Optional[float] = ..., higher_is_better: _Optional[bool] = ..., needs_metadata: _Optional[bool] = ..., weights: _Optional[_Mapping[str, float]] = ..., normalize: _Optional[_Union[Normalize, str]] = ...) -> None: ...
+    pairwise: bool
+    checkpoint: str
+    revision: str
+    license: str
+    state: Model.State
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., lowest: _Optional[float] = ..., highest: _Optional[float] = ..., higher_is_better: _Optional[bool] = ..., needs_metadata: _Optional[bool] = ..., weights: _Optional[_Mapping[str, float]] = ..., normalize: _Optional[_Union[Normalize, str]] = ..., pairwise: _Optional[bool] = ..., checkpoint: _Optional[str] = ..., revision: _Optional[str] = ..., license: _Optional[str] = ..., state: _Optional[_Union[Model.State, str]] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)

@@ -39,6 +39,21 @@ class RankingStub:
                 request_serializer=drpo__rewards_dot_v1_dot_ranking__pb2.RankRequest.SerializeToString,
                 response_deserializer=drpo__rewards_dot_v1_dot_ranking__pb2.RankResponse.FromString,
                 _registered_method=True)
+        self.Score = channel.unary_unary(
+                '/drpo.rewards.v1.Ranking/Score',
+                request_serializer=drpo__rewards_dot_v1_dot_ranking__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=drpo__rewards_dot_v1_dot_ranking__pb2.ScoreResponse.FromString,
+                _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/drpo.rewards.v1.Ranking/Compare',
+                request_serializer=drpo__rewards_dot_v1_dot_ranking__pb2.CompareRequest.SerializeToString,
+                response_deserializer=drpo__rewards_dot_v1_dot_ranking__pb2.CompareResponse.FromString,
+                _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/drpo.rewards.v1.Ranking/Rerank',
+                request_serializer=drpo__rewards_dot_v1_dot_ranking__pb2.RerankRequest.SerializeToString,
+                response_deserializer=drpo__rewards_dot_v1_dot_ranking__pb2.RerankResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/drpo.rewards.v1.Ranking/ListModels',
                 request_serializer=drpo__rewards_dot_v1_dot_ranking__pb2.ListModelsRequest.SerializeToString,
@@ -56,6 +71,27 @@ class RankingServicer:
 
     def Rank(self, request, context):
         """Scores and ranks one group.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request, context):
+        """Raw scores of a batch of groups. Nothing is combined, so that one image is a group too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Compare(self, request, context):
+        """The better one of two images: by a pairwise reward's judgement, or by the scores of pointwise ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """Images sorted for a query; what HTTP has as /v1/rerank for the clients of rerank services.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +118,21 @@ def add_RankingServicer_to_server(servicer, server):
                     servicer.Rank,
                     request_deserializer=drpo__rewards_dot_v1_dot_ranking__pb2.RankRequest.FromString,
                     response_serializer=drpo__rewards_dot_v1_dot_ranking__pb2.RankResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_unary_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=drpo__rewards_dot_v1_dot_ranking__pb2.ScoreRequest.FromString,
+                    response_serializer=drpo__rewards_dot_v1_dot_ranking__pb2.ScoreResponse.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=drpo__rewards_dot_v1_dot_ranking__pb2.CompareRequest.FromString,
+                    response_serializer=drpo__rewards_dot_v1_dot_ranking__pb2.CompareResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=drpo__rewards_dot_v1_dot_ranking__pb2.RerankRequest.FromString,
+                    response_serializer=drpo__rewards_dot_v1_dot_ranking__pb2.RerankResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -121,6 +172,87 @@ class Ranking:
             '/drpo.rewards.v1.Ranking/Rank',
             drpo__rewards_dot_v1_dot_ranking__pb2.RankRequest.SerializeToString,
             drpo__rewards_dot_v1_dot_ranking__pb2.RankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drpo.rewards.v1.Ranking/Score',
+            drpo__rewards_dot_v1_dot_ranking__pb2.ScoreRequest.SerializeToString,
+            drpo__rewards_dot_v1_dot_ranking__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drpo.rewards.v1.Ranking/Compare',
+            drpo__rewards_dot_v1_dot_ranking__pb2.CompareRequest.SerializeToString,
+            drpo__rewards_dot_v1_dot_ranking__pb2.CompareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drpo.rewards.v1.Ranking/Rerank',
+            drpo__rewards_dot_v1_dot_ranking__pb2.RerankRequest.SerializeToString,
+            drpo__rewards_dot_v1_dot_ranking__pb2.RerankResponse.FromString,
             options,
             channel_credentials,
             insecure,

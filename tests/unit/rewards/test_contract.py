@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -15,15 +16,31 @@ import pytest
 from drpo_rewards import errors, wire
 from drpo_rewards.contract import (
     ModelInfo,
+    Options,
     PairOptions,
     RankOptions,
     RankResponse,
     Readiness,
     RewardReadiness,
     RewardResult,
+    RewardScores,
     parse,
 )
 from drpo_rewards.errors import InvalidRequestError
+from drpo_rewards.operations import (
+    CompareOptions,
+    CompareResponse,
+    GroupOptions,
+    RerankOptions,
+    RerankResponse,
+    RerankResult,
+    RerankUsage,
+    ScoredGroup,
+    ScoreOptions,
+    ScoreResponse,
+    Verdict,
+)
+from drpo_rewards.rewards.base import Comparison, PairItem
 from drpo_rewards.v1 import ranking_pb2 as pb
 
 ROOT = Path(__file__).parents[3]
@@ -87,6 +104,10 @@ def test_a_newer_services_error_is_still_an_error() -> None:
         ({"pairs": {"count": 1, "seed": -1}}, "pairs.seed"),
         ({"request_id": "a b"}, "request_id"),
         ({"weights": {}}, "weights"),
+        ({"metadata": {"a": [float("nan")]}}, "metadata"),
+        ({"metadata": {"a": "x" * 200_000}}, "metadata"),
+        ({"metadata": {"a": object()}}, "metadata"),
+        ({"metadata": json.loads('{"a":' * 20 + "1" + "}" * 20)}, "metadata"),
     ],
 )
 def test_wrong_options_name_their_field(changes: dict[str, Any], field: str | None) -> None:
@@ -112,9 +133,93 @@ def test_requests_survive_the_proto() -> None:
     assert (data, width, height) == (pixels.tobytes(), 9, 8)
     assert wire.image_from_proto(message.images[1], "images[1]") == b"file"
     plain = RankOptions(prompt="a star")
-    assert wire.options_from_proto(wire.request_to_proto(plain, [])) == plain
+    assert wire.options_from_proto(wire.request_to_proto(plain, [b"1", b"2"])) == plain
     with pytest.raises(errors.InvalidImageError, match="no content"):
         wire.image_from_proto(pb.Image(), "images[0]")
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (
+            ScoreOptions(
+                groups=[
+                    GroupOptions(prompt="a", num_images=2),
+                    GroupOptions(prompt="b", num_images=1, metadata={"c": 1}),
+                ],
+                rewards=["x", "y"],
+                details=True,
+                request_id="r",
+            ),
+            3,
+        ),
+        (ScoreOptions(groups=[GroupOptions(prompt="a", num_images=1)]), 1),
+        (CompareOptions(prompt="a", model="judge", metadata={"c": [1.5]}, details=True, request_id="r"), 2),
+        (CompareOptions(prompt="a"), 2),
+        (RerankOptions(query="a", model="m", top_n=2, metadata={}, request_id="r"), 4),
+        (RerankOptions(query="a"), 1),
+    ],
+)
+def test_every_request_survives_the_proto(options: Options, count: int) -> None:
+    files = [bytes([index]) for index in range(count)]
+    message = wire.request_to_proto(options, files)
+    copy = type(message).FromString(message.SerializeToString())
+    assert wire.options_from_proto(copy) == options
+    assert [wire.image_from_proto(image, "") for image in wire.images_of(copy)] == files
+    with pytest.raises(InvalidRequestError, match=f"{count + 300}"):
+        wire.request_to_proto(options, [b""] * (count + 300))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ScoreResponse(
+            request_id="r",
+            groups=[
+                ScoredGroup(rewards={"a": RewardScores(scores=[1.5], version="v", details=[{"x": 1}])}),
+                ScoredGroup(rewards={"a": RewardScores(scores=[0.0, -2.0], version="v")}),
+            ],
+            timings_ms={"total": 1.0},
+        ),
+        CompareResponse(
+            request_id="r",
+            model="judge",
+            winner="second",
+            verdict=Verdict(reward="judge", version="v", confidence=0.0, details={"reason": "sharper"}),
+        ),
+        CompareResponse(request_id="r", model="judge", winner="tie", verdict=Verdict(reward="judge", version="v")),
+        CompareResponse(
+            request_id="r",
+            model="m",
+            winner="first",
+            combined=[1.0, -1.0],
+            rewards={"a": RewardResult(scores=[2.0, 1.0], weight=1.0, version="v")},
+        ),
+        RerankResponse(
+            id="r", model="m", results=[RerankResult(index=1, relevance_score=0.5)], usage=RerankUsage(images=2)
+        ),
+    ],
+)
+def test_every_answer_survives_the_proto(answer: Any) -> None:
+    message = wire.answer_to_proto(answer)
+    assert wire.answer_from_proto(type(message).FromString(message.SerializeToString())) == answer
+
+
+def test_errors_name_images_as_the_request_does() -> None:
+    groups = [GroupOptions(prompt="a", num_images=2), GroupOptions(prompt="b", num_images=2)]
+    assert ScoreOptions(groups=groups).image_field(2) == "groups[1].images[0]"
+    assert RerankOptions(query="a").image_field(2) == "documents[2]"
+    assert RankOptions(prompt="a").image_field(2) == "images[2]"
+    with pytest.raises(InvalidRequestError, match="4 images together, and 3 came"):
+        ScoreOptions(groups=groups).check_count(3)
+
+
+def test_a_judgement_can_be_swapped() -> None:
+    first, second = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8, 3), np.uint8)
+    pair = PairItem(first, second, "p", {"a": 1})
+    assert pair.swap() == PairItem(second, first, "p", {"a": 1})
+    assert Comparison("first", 0.7).swap() == Comparison("second", 0.7)
+    assert Comparison("tie").swap() == Comparison("tie")
 
 
 def test_answers_survive_the_proto() -> None:
@@ -133,9 +238,10 @@ def test_answers_survive_the_proto() -> None:
         },
         timings_ms={"total": 1.25},
     )
-    assert wire.response_from_proto(wire.response_to_proto(response)) == response
+    assert wire.answer_from_proto(wire.answer_to_proto(response)) == response
     models = [
-        ModelInfo(name="a", version="v", range=(0, 1), needs_metadata=True),
+        ModelInfo(name="a", version="v", range=(0, 1), needs_metadata=True, license="MIT", state="busy"),
+        ModelInfo(name="j", version="v", mode="pairwise", checkpoint="a/b", revision="0", state="unavailable"),
         ModelInfo(name="m", kind="mixture", weights={"a": 1.0}, normalize="rank"),
     ]
     assert wire.models_from_proto(wire.models_to_proto(models)) == models

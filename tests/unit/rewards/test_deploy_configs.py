@@ -10,7 +10,7 @@ from support.pictures import picture
 from support.tiny_weights import write_all
 
 from drpo_rewards import rewards
-from drpo_rewards.rewards.base import ScoreItem, checked_scores, describe, probe
+from drpo_rewards.rewards.base import ScoreItem, checked_scores, describe, is_pairwise, probe
 from drpo_rewards.serving.config import ServiceConfig
 
 CONFIGS = sorted((Path(__file__).parents[3] / "deploy" / "serve").glob("*.yaml"))
@@ -42,5 +42,5 @@ def test_every_reward_scores_on_tiny_weights(tmp_path: Path, monkeypatch: pytest
         info = describe(name, reward)
         assert info.description
         assert name in info.version
-        assert getattr(reward, "licence", "")
-        assert getattr(reward, "compares", "") == "pointwise"
+        assert reward.license
+        assert not is_pairwise(reward)

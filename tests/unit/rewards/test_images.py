@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from drpo_rewards import images
+from drpo_rewards.contract import RankOptions
 from drpo_rewards.errors import InvalidImageError, InvalidRequestError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -96,7 +97,7 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
         images.decode(bomb)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.data())
 def test_damaged_files_are_refused_or_decoded_never_worse(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"]))
@@ -134,15 +135,16 @@ def test_base64_and_data_uris() -> None:
 
 def test_groups_have_limits() -> None:
     limits = images.ImageLimits(min_side=8, max_pixels=200, max_group_pixels=250)
-    images.check_group([PICTURE, PICTURE], limits)
+    options = RankOptions(prompt="p")
+    images.check_images([PICTURE, PICTURE], options, limits)
     with pytest.raises(InvalidRequestError, match="360 pixels together"):
-        images.check_group([PICTURE] * 3, limits)
-    with pytest.raises(InvalidRequestError, match="this one has 1"):
-        images.check_group([PICTURE])
-    with pytest.raises(InvalidRequestError, match="this one has 257"):
-        images.check_group([PICTURE] * 257)
+        images.check_images([PICTURE] * 3, options, limits)
+    with pytest.raises(InvalidRequestError, match="this request has 1"):
+        images.check_images([PICTURE], options)
+    with pytest.raises(InvalidRequestError, match="this request has 257"):
+        images.check_images([PICTURE] * 257, options)
     with pytest.raises(InvalidImageError, match="float64") as caught:
-        images.check_group([PICTURE, PICTURE / 255])
+        images.check_images([PICTURE, PICTURE / 255], options)
     assert caught.value.field == "images[1]"
 
 

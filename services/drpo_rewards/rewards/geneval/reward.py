@@ -39,8 +39,7 @@ class GenevalReward:
     id, `clip` that of the CLIP which names colours: by default the subfolder `clip` of `model`, else OpenAI's ViT-L/14.
     """
 
-    licence = "MIT (rules, Mask2Former, CLIP)"
-    compares = "pointwise"
+    license = "MIT (rules, Mask2Former, CLIP)"
     range = (0.0, 1.0)
     needs_metadata = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,79 +17,13 @@ import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 from ray.util.state import list_actors
+from support.ranking_service import CONFIG, KEY, PICTURES, REDS, TRANSPORTS, address, timeless
 
 from drpo_rewards import AsyncRankingClient, RankingClient, errors, serving
 from drpo_rewards.contract import PairOptions, RankResponse
 from drpo_rewards.images import encode_png
 
 pytestmark = pytest.mark.integration
-
-TRANSPORTS = ["serve", "http", "grpc"]
-PICTURES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
-REDS = PICTURES.astype(float).mean(axis=(1, 2)) @ [1, -0.5, -0.5]
-
-CONFIG = {
-    "rewards": {
-        "redness": {"type": "support.service_rewards:RednessOf", "batch_size": 32, "batch_wait_s": 0.02},
-        "darkness": {"type": "support.service_rewards:Darkness"},
-        "failing": {"type": "support.service_rewards:Failing", "deadline_s": 200},
-        "hanging": {"type": "support.service_rewards:Failing", "deadline_s": 4},
-        "busy": {
-            "type": "support.service_rewards:RednessOf",
-            "options": {"delay_s": 0.4},
-            "max_ongoing": 1,
-            "max_queued": 1,
-        },
-    },
-    "mixtures": {"default": {"rewards": {"redness": 1.0}}, "both": {"rewards": {"redness": 3.0, "darkness": 1.0}}},
-}
-KEY = "a-key-of-the-tests"
-
-
-def config(**changes: Any) -> serving.ServiceConfig:
-    settings = serving.ServiceConfig.model_validate(CONFIG | changes)
-    for reward in settings.rewards.values():
-        reward.num_cpus = 0.1
-    return settings
-
-
-@pytest.fixture(scope="module")
-def service(ray_cluster: None) -> Iterator[serving.RunningService]:
-    with serving.start(config(), http_port=0, grpc_port=0) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def guarded(
-    service: serving.RunningService, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[serving.RunningService]:
-    """A second service on the same Serve, with an API key and small limits."""
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(f"{KEY}\n")
-    settings = config(
-        rewards={"redness": {"type": "support.service_rewards:RednessOf"}},
-        mixtures={},
-        api_keys_file=keys,
-        limits={"max_body_mb": 0.05, "max_pixels": 400},
-    )
-    with serving.start(settings, app_name="guarded", http_port=0, grpc_port=0) as running:
-        yield running
-
-
-def address(service: serving.RunningService, transport: str) -> str:
-    found = {"serve": service.handle_address, "http": service.http_url, "grpc": service.grpc_address}[transport]
-    assert found is not None
-    return found
-
-
-@pytest.fixture(params=TRANSPORTS)
-async def client(service: serving.RunningService, request: pytest.FixtureRequest) -> AsyncIterator[AsyncRankingClient]:
-    async with AsyncRankingClient(address(service, request.param), timeout_s=200, retries=0) as opened:
-        yield opened
-
-
-def timeless(response: RankResponse) -> RankResponse:
-    return response.model_copy(update={"timings_ms": {}})
 
 
 async def test_three_transports_give_one_answer(service: serving.RunningService) -> None:

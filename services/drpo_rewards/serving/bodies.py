@@ -1,0 +1,136 @@
+"""Reading the body of an HTTP request, which nobody has vouched for: limits first, then JSON or multipart."""
+
+from __future__ import annotations
+
+import asyncio
+from email.message import Message as Headers
+from typing import Any, Protocol
+
+import numpy as np
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from drpo_rewards.contract import MAX_METADATA_BYTES, Model, Options, parse
+from drpo_rewards.errors import (
+    InvalidImageError,
+    InvalidRequestError,
+    RequestTooLargeError,
+    UnsupportedContentError,
+)
+from drpo_rewards.images import SizeCheck, decode, from_base64, from_rgb8
+
+# Plain pixels as a multipart part: `Content-Type: application/x-rgb8; width=64; height=64`.
+RGB8 = "application/x-rgb8"
+
+# A score request may hold a prompt of 10,000 characters and its metadata for each of 64 groups.
+MAX_HEAD_BYTES = 64 * (MAX_METADATA_BYTES + 40_000)
+
+
+class Body(Protocol):
+    """A JSON body: options with images inside."""
+
+    def split(self) -> tuple[Options, list[str]]:
+        """The options, and the images' base64 texts in order."""
+        ...
+
+
+async def read(
+    request: Request, options: type[Options], body: type[Model], limit: int, check: SizeCheck
+) -> tuple[Any, list[np.ndarray]]:
+    """The options and decoded images of a request of at most `limit` bytes: JSON is read as `body`, multipart as
+    `options` beside its images. For `body` itself see `Body`. Raises a RewardsError that names the field.
+    """
+    limited = _limited(request, limit)
+    kind = content_type(request.headers.get("content-type", ""))[0]
+    try:
+        if kind == "application/json":
+            return await _from_json(await limited.body(), body, check)
+        if kind == "multipart/form-data":
+            return await _from_multipart(limited, options, check)
+    except ClientDisconnect:
+        raise InvalidRequestError("the connection closed before the whole body had come") from None
+    raise UnsupportedContentError(f"content type {kind!r}; send application/json or multipart/form-data")
+
+
+def _limited(request: Request, limit: int) -> Request:
+    """The same request, whose body raises as soon as it is longer than `limit` bytes, announced or not."""
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > limit:
+        raise RequestTooLargeError(f"the body has {announced} bytes; at most {limit} are taken")
+    received = 0
+
+    async def receive() -> Any:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise RequestTooLargeError(f"the body has more than the {limit} bytes that are taken")
+        return message
+
+    return Request(request.scope, receive)
+
+
+async def _from_json(data: bytes, model: type[Model], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
+    parsed: Any = await asyncio.to_thread(parse, model, data)
+    options, texts = parsed.split()
+    options.check_count(len(texts))
+    return options, await _side_by_side(
+        asyncio.to_thread(from_base64, text, field=options.image_field(index), limits=check)
+        for index, text in enumerate(texts)
+    )
+
+
+async def _from_multipart(request: Request, model: type[Options], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
+    try:
+        form = await request.form(max_files=model.most + 1, max_fields=2, max_part_size=MAX_HEAD_BYTES)
+    except HTTPException as error:  # Starlette's word for a malformed or oversized form
+        raise InvalidRequestError(f"the multipart body cannot be read: {error.detail}") from None
+    try:
+        unknown = sorted(set(form) - {"request", "images"})
+        if unknown:
+            raise InvalidRequestError(f"unknown part {unknown[0]!r}; the parts are `request` and `images`")
+        heads = form.getlist("request")
+        if len(heads) != 1:
+            raise InvalidRequestError(f"one part `request` (JSON) is needed; there are {len(heads)}", field="request")
+        head = heads[0]
+        options = parse(model, await head.read() if isinstance(head, UploadFile) else head)
+        parts = form.getlist("images")
+        options.check_count(len(parts))
+        images = await _side_by_side(_from_part(part, options.image_field(i), check) for i, part in enumerate(parts))
+    finally:
+        await form.close()
+    return options, images
+
+
+async def _from_part(part: UploadFile | str, field: str, check: SizeCheck) -> np.ndarray:
+    if isinstance(part, str):
+        raise InvalidImageError(f"{field} is a text field; send it as a file part (with a filename)", field=field)
+    data = await part.read()
+    kind, parameters = content_type(part.content_type or "")
+    if kind != RGB8:
+        return await asyncio.to_thread(decode, data, field=field, limits=check)
+    width, height = parameters.get("width", ""), parameters.get("height", "")
+    if not (
+        width.isascii() and height.isascii() and width.isdecimal() and height.isdecimal() and len(width + height) <= 12
+    ):
+        raise InvalidImageError(f"{field}: {RGB8} needs the parameters width and height", field=field)
+    return from_rgb8(data, int(width), int(height), field=field, limits=check)
+
+
+async def _side_by_side(decoding: Any) -> list[np.ndarray]:
+    """All results in order; the first failure calls off what has not begun."""
+    tasks = [asyncio.ensure_future(one) for one in decoding]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def content_type(header: str) -> tuple[str, dict[str, str]]:
+    """A content type in lower case and its parameters, e.g. `image/png; a=b`."""
+    headers = Headers()
+    headers["content-type"] = header
+    return headers.get_content_type() if header else "", dict(headers.get_params(failobj=[])[1:])

@@ -1,0 +1,91 @@
+"""What a gateway takes on at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drpo_rewards.errors import InvalidRequestError, OverloadedError
+from drpo_rewards.images import decode
+from drpo_rewards.serving.admission import Admission, Allowance, PixelPool
+from drpo_rewards.serving.config import LimitsConfig
+
+
+def limits(**changes: float) -> LimitsConfig:
+    return LimitsConfig.model_validate({"max_group_pixels": 300, "max_pixels_in_flight": 500, **changes})
+
+
+async def test_turns_are_given_in_order_and_the_queue_has_an_end() -> None:
+    admission = Admission(limits(max_ongoing=1, max_queued=2, retry_after_s=3))
+    order: list[int] = []
+    leave = [asyncio.Event() for _ in range(3)]
+
+    async def visit(number: int) -> None:
+        async with admission.turn():
+            order.append(number)
+            await leave[number].wait()
+
+    tasks = [asyncio.create_task(visit(number)) for number in range(3)]
+    await asyncio.sleep(0)
+    assert (admission.ongoing, admission.waiting) == (1, 2)
+    with pytest.raises(OverloadedError) as caught:
+        async with admission.turn():
+            pass
+    assert caught.value.retry_after_s == 3
+    tasks[1].cancel()  # its caller went away while it waited
+    leave[0].set()
+    leave[2].set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == [0, 2]
+    assert (admission.ongoing, admission.waiting) == (0, 0)
+    async with admission.turn():
+        assert admission.ongoing == 1
+
+
+async def test_pixels_are_counted_over_all_requests_and_given_back() -> None:
+    admission = Admission(limits(max_ongoing=4))
+    async with admission.turn() as first, admission.turn() as second:
+        first.check(10, 20, "images[0]")
+        with pytest.raises(InvalidRequestError, match=r"images\[1\] .* more than 300 pixels"):
+            first.check(10, 11, "images[1]")
+        second.check(10, 30, "images[0]")
+        with pytest.raises(OverloadedError, match="all the pixels"):
+            first.check(8, 8, "images[1]")
+    async with admission.turn() as third:
+        third.check(10, 30, "images[0]")
+
+
+def test_a_decoder_that_goes_on_after_its_request_takes_nothing() -> None:
+    pool = PixelPool(500, 1.0)
+    allowance = Allowance(limits().for_images(), pool)
+    allowance.check(10, 10, "images[0]")
+    allowance.release()
+    allowance.check(10, 30, "images[1]")
+    pool.take(500)
+
+
+def test_many_small_files_cannot_become_a_large_memory() -> None:
+    """Each is asked for before it is decoded, from several threads at a time."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(buffer, "PNG")
+    allowance = Allowance(limits().for_images(), PixelPool(500, 1.0))
+    outcomes: list[bool] = []
+
+    def one(index: int) -> None:
+        try:
+            decode(buffer.getvalue(), field=f"images[{index}]", limits=allowance)
+            outcomes.append(True)
+        except InvalidRequestError:
+            outcomes.append(False)
+
+    threads = [threading.Thread(target=one, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == [False] * 5 + [True] * 3
