@@ -18,6 +18,7 @@ from drpo_rewards import RankingClient, serving
 from drpo_rewards.images import encode_png
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.integration,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
 ]

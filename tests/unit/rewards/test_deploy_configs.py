@@ -13,6 +13,8 @@ from drpo_rewards import rewards
 from drpo_rewards.rewards.base import ScoreItem, checked_scores, describe, is_pairwise, probe
 from drpo_rewards.serving.config import ServiceConfig
 
+pytestmark = pytest.mark.thorough
+
 CONFIGS = sorted((Path(__file__).parents[3] / "deploy" / "serve").glob("*.yaml"))
 
 

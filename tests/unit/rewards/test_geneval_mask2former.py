@@ -21,6 +21,8 @@ from drpo_rewards.rewards.geneval.detector import Detection
 from drpo_rewards.rewards.geneval.mask2former import COLORS, detections, prepare
 from drpo_rewards.rewards.geneval.reward import GenevalReward
 
+pytestmark = pytest.mark.thorough
+
 IMAGES = [picture(128, 96, seed=1), picture(97, 130, "L", seed=2), picture(128, 96, seed=3), picture(60, 40, seed=4)]
 
 

@@ -12,6 +12,8 @@ from drpo_rewards.contract import GenevalSpec
 from drpo_rewards.rewards.geneval.detector import Detection
 from drpo_rewards.rewards.geneval.rules import judge
 
+pytestmark = pytest.mark.thorough
+
 LABELS = ("cat", "dog", "cup")
 HUES = ("red", "green", "blue")
 WHERE = ("left of", "right of", "above", "below")

@@ -17,6 +17,8 @@ from drpo_rewards.errors import ConfigError, WeightsError
 from drpo_rewards.rewards.base import Reward, ScoreItem
 from drpo_rewards.rewards.preprocess import pad_square
 
+pytestmark = pytest.mark.thorough
+
 ITEMS = [ScoreItem(image, PROMPTS[index % len(PROMPTS)]) for index, image in enumerate(odd_pictures())]
 
 

@@ -21,6 +21,8 @@ from drpo_rewards.rewards.base import Reward, ScoreItem
 from drpo_rewards.rewards.hpsv3 import HPSv3
 from drpo_rewards.rewards.qwen_vl import encode_images
 
+pytestmark = pytest.mark.thorough
+
 REWARD_ID = 256 + len(TOKEN)
 INSTRUCTION = (Path(rewards.__file__).parent / "hpsv3_instruction.txt").read_text()
 

@@ -17,6 +17,8 @@ from drpo_rewards import rewards
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import Reward, ScoreItem
 
+pytestmark = pytest.mark.thorough
+
 ITEMS = [ScoreItem(image, PROMPTS[index % len(PROMPTS)]) for index, image in enumerate(odd_pictures())]
 
 

@@ -55,7 +55,7 @@ def test_the_recipe_makes_a_generator_and_a_feature_map(tmp_path: Path) -> None:
         assert generator.decode(latents).shape == (2, 64, 64, 3)
         assert all(feature.shape[0] == 2 for feature in features(latents).values())
     with pytest.raises(ConfigError, match="another recipe"):
-        pretrain(replace(Recipe.tiny(), teacher_steps=3), tmp_path)
+        pretrain(replace(Recipe.tiny(), generator_steps=3), tmp_path)
 
 
 def test_every_word_of_the_world_is_one_token_and_other_text_is_spelt() -> None:

@@ -17,7 +17,7 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     tiny: Annotated[bool, typer.Option(help="a few steps of every stage, to see that it runs")] = False,
 ) -> None:
-    """Makes the embedded model from nothing: autoencoder, text encoder, feature map, flow teacher, one-step student."""
+    """Makes the embedded model from nothing: autoencoder, text encoder, one-step generator, feature map."""
     from dataclasses import replace
 
     from drpo.shapes.pretrain.recipe import Recipe

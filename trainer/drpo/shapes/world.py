@@ -8,6 +8,7 @@ whatever the specification leaves open (places, sizes, unnamed colours, backgrou
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,7 @@ MAX_COUNT = 5
 
 _SUPERSAMPLING = 4
 _JITTER = 10  # of an object's colour, per channel, in 0..255
-_DIAMETERS = {1: (24, 32), 2: (21, 26), 3: (16, 19), 4: (16, 18), 5: (15, 18)}  # pixels, by objects in the scene
+DIAMETERS = {1: (24, 32), 2: (21, 26), 3: (16, 19), 4: (16, 18), 5: (15, 18)}  # pixels, by objects in the scene
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def sample_scene(metadata: dict, rng: np.random.Generator) -> list[Shape]:
         raise ValueError(f"{len(names)} objects were asked for: a scene holds at most {MAX_COUNT}")
     relation = next((c["position"][0] for c in metadata["include"] if c.get("position")), None)
     centres = _centres(len(names), relation, rng)
-    low, high = _DIAMETERS[len(names)]
+    low, high = DIAMETERS[len(names)]
     return [
         Shape(name, color, x, y, float(rng.uniform(low, high)))
         for (name, color), (x, y) in zip(names, centres, strict=True)
@@ -98,21 +99,35 @@ def _centres(count: int, relation: str | None, rng: np.random.Generator) -> list
 
 
 def render(scene: list[Shape], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draws a scene: `(64, 64, 3)` uint8, RGB."""
-    image = Image.fromarray(_background(rng)).resize((SIZE * _SUPERSAMPLING,) * 2, Image.Resampling.NEAREST)
+    """Draws a scene on a light tint with colours that vary a little: `(64, 64, 3)` uint8, RGB."""
+    jitter = {shape: rng.integers(-_JITTER, _JITTER + 1, size=3) for shape in scene}
+    tint = rng.uniform(232, 248) + rng.uniform(-5, 5, size=3)
+    return draw_scene(scene, tint, rng.uniform(-6, 6), jitter)
+
+
+def draw_scene(
+    scene: list[Shape],
+    tint: NDArray[np.float64] | float,
+    slope: float,
+    jitter: Mapping[Shape, NDArray[np.int64]] | None = None,
+) -> NDArray[np.uint8]:
+    """Draws a scene: `(64, 64, 3)` uint8, RGB.
+
+    Args:
+        tint: the background's colour or brightness, in 0..255.
+        slope: how much brighter its bottom is than its middle.
+        jitter: what is added to the colour of a shape, per channel.
+    """
+    image = Image.fromarray(_background(tint, slope)).resize((SIZE * _SUPERSAMPLING,) * 2, Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(image)
     for shape in scene:
-        jitter = rng.integers(-_JITTER, _JITTER + 1, size=3)
-        color = np.clip(np.array(COLORS[shape.color]) + jitter, 0, 255)
+        color = np.clip(np.array(COLORS[shape.color]) + (jitter or {}).get(shape, 0), 0, 255)
         _draw(draw, shape, (int(color[0]), int(color[1]), int(color[2])))
     return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
-def _background(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A light tint with a slight vertical gradient."""
-    tint = rng.uniform(232, 248) + rng.uniform(-5, 5, size=3)
-    slope = rng.uniform(-6, 6) * np.linspace(-1, 1, SIZE)
-    rows = np.clip(tint[None, :] + slope[:, None], 0, 255)
+def _background(tint: NDArray[np.float64] | float, slope: float) -> NDArray[np.uint8]:
+    rows = np.clip(np.broadcast_to(tint, (SIZE, 3)) + slope * np.linspace(-1, 1, SIZE)[:, None], 0, 255)
     return np.repeat(rows[:, None, :], SIZE, axis=1).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Captioned pictures of the world, a share of which carry the wrong caption."""
+"""Captioned pictures of the world, drawn at random."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from torch import Tensor
 
 from drpo.shapes.prompts import TASKS, ShapesPrompt, prompts
 from drpo.shapes.world import render, sample_scene
-
-CAPTION_NOISE = 0.1
-"""Share of the training pictures that were drawn from another prompt's specification, as web captions are wrong."""
 
 _TASK_WEIGHTS = {
     "single_object": 1.0,
@@ -42,14 +39,13 @@ def draw_prompts(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.array([rng.choice(_by_task()[TASKS[task]]) for task in tasks])
 
 
-def draw_pictures(indices: NDArray[np.int64], rng: np.random.Generator, noise: float = 0.0) -> Tensor:
-    """One picture for each prompt: `(N, 3, 64, 64)` float32 in [-1, 1].
-
-    Args:
-        noise: share of the pictures that are drawn from another prompt at random.
-    """
-    wrong = rng.random(len(indices)) < noise
-    shown = np.where(wrong, draw_prompts(len(indices), rng), indices)
+def draw_pictures(indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    """One picture for each prompt: `(N, 3, 64, 64)` float32 in [-1, 1]."""
     records = train_prompts()
-    pictures = np.stack([render(sample_scene(records[i].metadata, rng), rng) for i in shown])
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    pictures = np.stack([render(sample_scene(records[i].metadata, rng), rng) for i in indices])
+    return to_tensor(pictures)
+
+
+def to_tensor(pictures_NHWC: NDArray[np.uint8]) -> Tensor:
+    """From pictures of 0..255 to `(N, 3, H, W)` float32 in [-1, 1]."""
+    return torch.from_numpy(pictures_NHWC).permute(0, 3, 1, 2).float().div(127.5).sub(1)

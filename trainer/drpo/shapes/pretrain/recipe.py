@@ -16,9 +16,8 @@ from drpo.features.latent_mae import LatentMAE
 from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.autoencoder import train_autoencoder
 from drpo.shapes.pretrain.data import train_prompts
-from drpo.shapes.pretrain.feature_map import train_feature_map
-from drpo.shapes.pretrain.flow import encode_pictures, train_teacher
-from drpo.shapes.pretrain.student import draw_pairs, new_scheduler, train_student
+from drpo.shapes.pretrain.feature_map import encode_pictures, train_feature_map
+from drpo.shapes.pretrain.one_step import draw_pairs, new_scheduler, train_generator
 from drpo.shapes.pretrain.text import tokenize, train_text_encoder
 
 
@@ -31,20 +30,17 @@ class Recipe:
     autoencoder_steps: int = 500
     decoder_steps: int = 800
     text_steps: int = 1500
+    pairs: int = 49_152
+    generator_steps: int = 4000
     pictures: int = 48_000
-    teacher_steps: int = 4000
-    pairs: int = 20_000
-    sampling_steps: int = 8
-    guidance: float = 3.0
-    student_steps: int = 1500
     feature_map_steps: int = 1000
 
     @classmethod
     def tiny(cls) -> Recipe:
         """A few steps of everything: shows that the recipe runs, and makes a model that draws nothing yet."""
         return cls(
-            autoencoder_crop_steps=2, autoencoder_steps=2, decoder_steps=2, text_steps=3, pictures=256,
-            teacher_steps=2, pairs=256, sampling_steps=2, student_steps=2, feature_map_steps=2,
+            autoencoder_crop_steps=2, autoencoder_steps=2, decoder_steps=2, text_steps=3, pairs=256,
+            generator_steps=2, pictures=256, feature_map_steps=2,
         )  # fmt: skip
 
 
@@ -84,25 +80,22 @@ def _make(recipe: Recipe, out: Path) -> None:
     """Everything else, each process with its share of a batch; the finished foundations are read."""
     work, seed = out / "work", recipe.seed
     vae, tokenizer, text_encoder = _make_foundations(recipe, work)
-    text_PTD, empty_TD = _hidden_states(tokenizer, text_encoder)
-    latents_NChw, prompts_N = encode_pictures(vae, work, seed, pictures=recipe.pictures)
-    feature_map = train_feature_map(latents_NChw, work, seed, steps=recipe.feature_map_steps)
-    teacher = train_teacher(latents_NChw, prompts_N, text_PTD, empty_TD, work, seed, steps=recipe.teacher_steps)
-    pairs = draw_pairs(
-        teacher, text_PTD, empty_TD, work, seed,
-        pairs=recipe.pairs, steps=recipe.sampling_steps, guidance=recipe.guidance,
+    text_PTD = _hidden_states(tokenizer, text_encoder)
+    noise_NChw, latents_NChw, prompts_N = draw_pairs(vae, work, seed, pairs=recipe.pairs)
+    generator = train_generator(
+        noise_NChw, latents_NChw, prompts_N, text_PTD, work, seed, steps=recipe.generator_steps
     )  # fmt: skip
-    student = train_student(teacher, *pairs, text_PTD, work, seed, steps=recipe.student_steps)
+    pictures_NChw = encode_pictures(vae, work, seed, pictures=recipe.pictures)
+    feature_map = train_feature_map(pictures_NChw, work, seed, steps=recipe.feature_map_steps)
     if processes.rank() == 0:
-        export(vae, tokenizer, text_encoder, student, feature_map, out)
+        export(vae, tokenizer, text_encoder, generator, feature_map, out)
 
 
 @torch.no_grad()
-def _hidden_states(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> tuple[Tensor, Tensor]:
-    """Of all train prompts, `(P, T, D)`, and of the empty prompt, `(T, D)`."""
-    ids_NT = tokenize(tokenizer, [record.prompt for record in train_prompts()] + [""])
-    hidden_NTD = torch.cat([text_encoder(ids).last_hidden_state for ids in ids_NT.split(256)])
-    return hidden_NTD[:-1], hidden_NTD[-1]
+def _hidden_states(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> Tensor:
+    """Of all train prompts: `(P, T, D)`."""
+    ids_NT = tokenize(tokenizer, [record.prompt for record in train_prompts()])
+    return torch.cat([text_encoder(ids).last_hidden_state for ids in ids_NT.split(256)])
 
 
 def export(
