@@ -127,7 +127,8 @@ def test_errors_are_told_in_a_line(
     [
         (["score", "beauty", "--prompt", "p", "a.png"], "no reward 'beauty'; known are"),
         (["score", "nowhere:Reward", "--prompt", "p", "a.png"], "cannot load reward"),
-        (["score", "geneval", "--prompt", "p", "--model", "folder", "a.png"], "cannot be built from options"),
+        (["score", "geneval", "--prompt", "p", "--option", "eyes=2", "a.png"], "cannot be built from options"),
+        (["score", "geneval", "--prompt", "p", "--model", "folder", "a.png"], "neither a folder here nor an id"),
         (["score", "geneval", "--prompt", "p", "spec.json"], "spec.json is not a PNG, JPEG or WebP image"),
         (["rank", "--url", "http://127.0.0.1:9", "--prompt", "p", "a.png", "b.png"], "cannot reach"),
         (["serve", "nothing.yaml"], "no service config 'nothing.yaml'"),

@@ -43,7 +43,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompts.jsonl").write_text("".join(f'{{"prompt": "{prompt}"}}\n' for prompt in PROMPTS))
     reward = {"type": "support.rewards:Redness", "options": {"seconds_per_group": 0.1}, "num_cpus": 0.1}
     failing = {"type": "support.rewards:FailsOn", "num_cpus": 0.1}
-    (folder / "service.yaml").write_text(yaml.safe_dump({"rewards": {"redness": reward}}))
+    # slow enough that a signal reaches the run before its last step
+    slow = {**reward, "options": {"seconds_per_group": 1.0}}
+    (folder / "service.yaml").write_text(yaml.safe_dump({"rewards": {"redness": slow}}))
     both = {"rewards": {"redness": reward, "fails": failing}, "mixtures": {"default": {"rewards": {"redness": 1.0}}}}
     (folder / "both.yaml").write_text(yaml.safe_dump(both))
     return folder
