@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@touch $@
 	@echo "Installed."
 
-demo: $(INSTALLED)  ## finetune the embedded generator, show that it got better (about 6 minutes on 2 cores)
+demo: $(INSTALLED)  ## finetune the embedded generator, show that it got better (under 6 minutes on 2 cores)
 	@$(BIN)/drpo demo
 
 test: $(INSTALLED)  ## unit and integration tests, with coverage (at most 12 minutes on 2 cores)
