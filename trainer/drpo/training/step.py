@@ -1,9 +1,8 @@
 """The groups of one optimizer step: generate, rank, compare, and add up the gradient (Algorithm 1).
 
 Ranking happens elsewhere and takes time, so it is pipelined: while one group is being ranked, the next one is
-    generated. All groups
-of a step come from the same weights (on-policy), and their gradients are added in the order of the groups, so that
-the result is the same, bit for bit, with or without the pipeline.
+generated. All groups of a step come from the same weights (on-policy), and their gradients are added in the order of
+the groups, so that the result is the same, bit for bit, with or without the pipeline.
 """
 
 from __future__ import annotations
