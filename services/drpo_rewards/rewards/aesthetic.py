@@ -11,7 +11,15 @@ from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import Score, ScoreItem
 from drpo_rewards.rewards.clip_model import ClipEmbedder
 from drpo_rewards.rewards.linear_head import LinearHead
-from drpo_rewards.rewards.weights import label, load_strictly, locate, pick_device, pick_dtype, read_tensors
+from drpo_rewards.rewards.weights import (
+    label,
+    load_strictly,
+    locate,
+    pick_device,
+    pick_dtype,
+    public_name,
+    read_tensors,
+)
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
 CLIP = "openai/clip-vit-large-patch14"
@@ -45,6 +53,7 @@ class Aesthetic:
         width = self.clip.model.config.projection_dim
         if self.head.width != width:
             raise WeightsError(f"{path} wants vectors of {self.head.width} numbers, but {clip} gives {width}")
+        self.checkpoint = public_name(model)
         self.version = label("aesthetic-1", model, self.clip.model.dtype)
 
     @torch.inference_mode()

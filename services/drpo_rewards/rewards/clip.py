@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from drpo_rewards.rewards.base import Score, ScoreItem
 from drpo_rewards.rewards.clip_model import ClipEmbedder
-from drpo_rewards.rewards.weights import label, pick_device, pick_dtype
+from drpo_rewards.rewards.weights import label, pick_device, pick_dtype, public_name
 
 
 class ClipScore:
@@ -21,6 +21,7 @@ class ClipScore:
     def __init__(self, model: str = "openai/clip-vit-large-patch14", device: str = "auto", dtype: str = "auto") -> None:
         place = pick_device(device)
         self.clip = ClipEmbedder.load(model, "floor", place, pick_dtype(dtype, place, on_gpu="float16"))
+        self.checkpoint = public_name(model)
         self.version = label("clip-1", model, self.clip.model.dtype)
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.preprocess import Crop, clip_pixels
 from drpo_rewards.rewards.prompts import neutralize
-from drpo_rewards.rewards.weights import load_pretrained, locate
+from drpo_rewards.rewards.weights import load_pretrained, load_tokenizer
 
 MAX_TOKENS = 77
 
@@ -34,7 +33,7 @@ class ClipEmbedder:
     @classmethod
     def load(cls, model: str, crop: Crop, device: torch.device, dtype: torch.dtype) -> ClipEmbedder:
         """From a folder or a hub id: `config.json`, weights, and the tokenizer's files. Raises WeightsError."""
-        return cls(load_pretrained(CLIPModel, model, dtype), load_tokenizer(model), crop, device)
+        return cls(load_pretrained(CLIPModel, model, dtype), clip_tokenizer(model), crop, device)
 
     @property
     def scale(self) -> float:
@@ -71,13 +70,9 @@ class ClipEmbedder:
         return (self.embed_images(images) * self.embed_prompts(prompts)).sum(dim=-1)
 
 
-def load_tokenizer(model: str) -> Any:
+def clip_tokenizer(model: str) -> Any:
     """CLIP's tokenizer from a folder or a hub id. Raises WeightsError."""
-    path = locate(model, "tokenizer.json", "vocab.json")
-    try:
-        return CLIPTokenizer.from_pretrained(model)
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"cannot read the tokenizer at {path}: {error}") from error
+    return load_tokenizer(CLIPTokenizer, model, "tokenizer.json", "vocab.json")
 
 
 def unit(vectors_ND: Tensor) -> Tensor:

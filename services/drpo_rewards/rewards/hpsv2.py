@@ -16,9 +16,17 @@ from transformers import CLIPConfig, CLIPModel
 
 from drpo_rewards.errors import ConfigError, WeightsError
 from drpo_rewards.rewards.base import Score, ScoreItem
-from drpo_rewards.rewards.clip_model import ClipEmbedder, load_tokenizer
+from drpo_rewards.rewards.clip_model import ClipEmbedder, clip_tokenizer
 from drpo_rewards.rewards.preprocess import normalize, pad_square
-from drpo_rewards.rewards.weights import build_pretrained, label, locate, pick_device, pick_dtype, read_tensors
+from drpo_rewards.rewards.weights import (
+    build_pretrained,
+    label,
+    locate,
+    pick_device,
+    pick_dtype,
+    public_name,
+    read_tensors,
+)
 
 FILES = {"2.0": "HPS_v2_compressed.pt", "2.1": "HPS_v2.1_compressed.pt"}
 TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -77,7 +85,8 @@ class HPSv2:
         if tokenizer is None:
             tokenizer = model if (Path(model) / "vocab.json").is_file() else TOKENIZER
         clip = read_open_clip(locate(model, FILES[version]), precision)
-        self.clip = ClipEmbedder(clip, load_tokenizer(tokenizer), "floor", place)
+        self.clip = ClipEmbedder(clip, clip_tokenizer(tokenizer), "floor", place)
+        self.checkpoint = public_name(model)
         self.version = label(f"hpsv{version}-1", model, precision)
 
     @torch.inference_mode()

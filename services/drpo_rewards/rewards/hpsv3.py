@@ -17,7 +17,7 @@ from transformers import AddedToken, Qwen2VLConfig, Qwen2VLImageProcessorPil, Qw
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import Score, ScoreItem
 from drpo_rewards.rewards.prompts import neutralize
-from drpo_rewards.rewards.qwen_vl import IMAGE, encode_images, encode_texts, load_tokenizer
+from drpo_rewards.rewards.qwen_vl import IMAGE, encode_images, encode_texts, qwen_tokenizer
 from drpo_rewards.rewards.weights import (
     build_pretrained,
     label,
@@ -25,6 +25,7 @@ from drpo_rewards.rewards.weights import (
     locate,
     pick_device,
     pick_dtype,
+    public_name,
     read_tensors,
 )
 
@@ -60,7 +61,7 @@ class HPSv3:
         precision = pick_dtype(dtype, self.device, on_gpu="bfloat16")
         if base is None:
             base = model if (Path(model) / "config.json").is_file() else BASE
-        self.tokenizer = load_tokenizer(base)
+        self.tokenizer = qwen_tokenizer(base)
         self.tokenizer.add_tokens([AddedToken(REWARD, special=True, normalized=False)], special_tokens=True)
         self.reward_id: int = self.tokenizer.convert_tokens_to_ids(REWARD)
         self.processor = Qwen2VLImageProcessorPil(size={"shortest_edge": PIXELS, "longest_edge": PIXELS})
@@ -76,6 +77,7 @@ class HPSv3:
         self.head = head
         for module in (self.network, self.head):
             module.to(self.device)
+        self.checkpoint = public_name(model)
         self.version = label("hpsv3-1", model, precision)
 
     @torch.inference_mode()

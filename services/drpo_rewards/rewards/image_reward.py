@@ -21,7 +21,16 @@ from drpo_rewards.rewards.base import Score, ScoreItem
 from drpo_rewards.rewards.linear_head import LinearHead
 from drpo_rewards.rewards.preprocess import clip_pixels
 from drpo_rewards.rewards.prompts import neutralize
-from drpo_rewards.rewards.weights import label, load_strictly, locate, pick_device, pick_dtype, read_tensors
+from drpo_rewards.rewards.weights import (
+    label,
+    load_strictly,
+    load_tokenizer,
+    locate,
+    pick_device,
+    pick_dtype,
+    public_name,
+    read_tensors,
+)
 
 FILE, CONFIG = "ImageReward.pt", "med_config.json"
 TOKENIZER = "google-bert/bert-base-uncased"
@@ -64,9 +73,9 @@ class ImageReward:
         precision = pick_dtype(dtype, place, on_gpu="float32")
         if tokenizer is None:
             tokenizer = model if (Path(model) / "vocab.txt").is_file() else TOKENIZER
-        locate(tokenizer, "vocab.txt", "tokenizer.json")
-        self.tokenizer = BertTokenizer.from_pretrained(tokenizer)
+        self.tokenizer = load_tokenizer(BertTokenizer, tokenizer, "vocab.txt", "tokenizer.json")
         self.network = read_network(locate(model, FILE), locate(model, CONFIG), precision).to(place)
+        self.checkpoint = public_name(model)
         self.version = label("image_reward-1", model, precision)
 
     @torch.inference_mode()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from drpo_rewards.rewards.base import Score, ScoreItem
 from drpo_rewards.rewards.clip_model import ClipEmbedder
-from drpo_rewards.rewards.weights import label, pick_device, pick_dtype
+from drpo_rewards.rewards.weights import label, pick_device, pick_dtype, public_name
 
 
 class PickScore:
@@ -20,6 +20,7 @@ class PickScore:
     def __init__(self, model: str = "yuvalkirstain/PickScore_v1", device: str = "auto", dtype: str = "auto") -> None:
         place = pick_device(device)
         self.clip = ClipEmbedder.load(model, "floor", place, pick_dtype(dtype, place, on_gpu="float16"))
+        self.checkpoint = public_name(model)
         self.version = label("pickscore-1", model, self.clip.model.dtype)
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:

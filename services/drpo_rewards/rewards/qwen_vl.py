@@ -10,22 +10,17 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
 
-from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.preprocess import check_aspect
-from drpo_rewards.rewards.weights import locate
+from drpo_rewards.rewards.weights import load_tokenizer
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"  # stands for one picture in a text
 
 _PAD = "<|image_pad|>"
 
 
-def load_tokenizer(model: str) -> Any:
+def qwen_tokenizer(model: str) -> Any:
     """The tokenizer in a folder or a hub repository. Raises WeightsError."""
-    path = locate(model, "tokenizer.json", "vocab.json")
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"cannot read the tokenizer at {path}: {error}") from error
+    return load_tokenizer(AutoTokenizer, model, "tokenizer.json", "vocab.json")
 
 
 def encode_images(processor: Qwen2VLImageProcessorPil, images: Sequence[np.ndarray]) -> dict[str, Tensor]:

@@ -138,6 +138,15 @@ def load_pretrained(cls: type[ModuleT], model: str, dtype: torch.dtype, **option
     return _from_pretrained(cls, locate(model, *PRETRAINED), model, dtype, options)
 
 
+def load_tokenizer(cls: Any, model: str, *names: str) -> Any:
+    """`cls.from_pretrained(model)`, where `model` (folder or repository) has one of `names`. Raises WeightsError."""
+    path = locate(model, *names)
+    try:
+        return cls.from_pretrained(model)
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"cannot read the tokenizer at {path}: {error}") from error
+
+
 def build_pretrained(
     cls: type[ModuleT], config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype
 ) -> ModuleT:
@@ -184,6 +193,12 @@ def check_keys(
 
 def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names)[:_FIRST]) + (", ..." if len(names) > _FIRST else "")
+
+
+def public_name(model: str) -> str:
+    """What an answer may call a checkpoint: an id of the hub as it is, a folder or file without where it lies."""
+    path = Path(model).expanduser()
+    return path.name if path.exists() else model
 
 
 def label(reward: str, model: str, dtype: torch.dtype) -> str:

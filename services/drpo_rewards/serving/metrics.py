@@ -42,7 +42,7 @@ class Metrics:
         self._latency = histogram("request_seconds", "From a call's arrival to its answer.", call, SECONDS)
         self._stages = histogram(
             "stage_seconds",
-            "Where the time goes: read (body, decoding), reward (a reward's whole answer), score (its batches alone).",
+            "Where the time goes: decode (body, images), reward (a reward's whole answer), score (its batches alone).",
             ["stage", "reward"],
             SECONDS,
         )
@@ -72,7 +72,7 @@ class Metrics:
     def answered(
         self, operation: str, transport: str, seconds: float, images: int, timings_ms: dict[str, float]
     ) -> None:
-        """A call that succeeded; `timings_ms` as the answer has them (`read`, `reward.NAME`, `score.NAME`)."""
+        """A call that succeeded; `timings_ms` as the answer has them (`decode`, `reward.NAME`, `score.NAME`)."""
         self._requests.labels(operation, transport, "ok").inc()
         self._images.labels(operation, transport).inc(images)
         self._latency.labels(operation, transport).observe(seconds)
@@ -82,7 +82,7 @@ class Metrics:
                 self._stages.labels(stage, reward).observe(value / 1e3)
 
     def failed(self, operation: str, transport: str, seconds: float, stage: str, error: RewardsError) -> None:
-        """A call that failed: while its turn was awaited (admit), while it was read (read), or at a reward (reward)."""
+        """A failed call: while awaiting its turn (admit), being read (decode) or answered (answer), or at a reward."""
         self._requests.labels(operation, transport, error.code).inc()
         self._latency.labels(operation, transport).observe(seconds)
         self._errors.labels("reward" if error.reward else stage, error.reward or "", error.code).inc()

@@ -44,5 +44,7 @@ def test_every_reward_scores_on_tiny_weights(tmp_path: Path, monkeypatch: pytest
         info = describe(name, reward)
         assert info.description
         assert name in info.version
-        assert reward.license
+        assert info.license
+        assert info.checkpoint
+        assert "/" not in info.checkpoint, "an answer does not say where a checkpoint lies"
         assert not is_pairwise(reward)

@@ -80,13 +80,7 @@ def _centres(count: int, relation: str | None, rng: np.random.Generator) -> list
     if count == 1:
         return [(middle + rng.uniform(-12, 12), middle + rng.uniform(-12, 12))]
     if count == 2:
-        relation = relation or str(rng.choice(RELATIONS))
-        half = rng.uniform(14, 17)
-        first, second = (half, -half) if relation in ("left of", "above") else (-half, half)
-        across = rng.uniform(-8, 8, size=2)
-        if relation in ("left of", "right of"):
-            return [(middle + first, middle + across[0]), (middle + second, middle + across[1])]
-        return [(middle + across[0], middle + first), (middle + across[1], middle + second)]
+        return centres_of_two(relation or str(rng.choice(RELATIONS)), rng.uniform(14, 17), *rng.uniform(-8, 8, size=2))
     cells = rng.choice(9, size=count, replace=False)
     pitch = 21.0
     return [
@@ -96,6 +90,18 @@ def _centres(count: int, relation: str | None, rng: np.random.Generator) -> list
         )
         for cell in cells
     ]
+
+
+def centres_of_two(relation: str, half: float, across_1: float, across_2: float) -> list[tuple[float, float]]:
+    """Centres of two objects, the second one in `relation` to the first.
+
+    Each is `half` pixels from the middle along the relation's axis, and `across_1` or `across_2` beside it.
+    """
+    middle = SIZE / 2
+    first, second = (half, -half) if relation in ("left of", "above") else (-half, half)
+    if relation in ("left of", "right of"):
+        return [(middle + first, middle + across_1), (middle + second, middle + across_2)]
+    return [(middle + across_1, middle + first), (middle + across_2, middle + second)]
 
 
 def render(scene: list[Shape], rng: np.random.Generator) -> NDArray[np.uint8]:

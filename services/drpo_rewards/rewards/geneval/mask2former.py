@@ -21,7 +21,7 @@ from drpo_rewards.rewards.geneval.coco import CLASSES
 from drpo_rewards.rewards.geneval.detector import Detection
 from drpo_rewards.rewards.geneval.rules import THRESHOLD
 from drpo_rewards.rewards.preprocess import check_aspect
-from drpo_rewards.rewards.weights import load_pretrained, pick_device, pick_dtype
+from drpo_rewards.rewards.weights import load_pretrained, pick_device, pick_dtype, public_name
 
 DETECTOR = "facebook/mask2former-swin-small-coco-instance"
 CLIP = "openai/clip-vit-large-patch14"
@@ -50,6 +50,7 @@ class Mask2FormerDetector:
             raise WeightsError(f"{model} tells {network.config.num_labels} classes apart, not COCO's {len(CLASSES)}")
         self.network = network.to(self.device)
         self.dtype = precision
+        self.checkpoint = public_name(model)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
         """Detections of each (H, W, 3) uint8 picture, best first. Only pictures padded to one size share a batch."""

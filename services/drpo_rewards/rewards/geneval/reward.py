@@ -68,6 +68,7 @@ class GenevalReward:
         self.detector: Detector = _load(detector_path)(**eyes)
         self.color_classifier: ColorClassifier = _load(colors_path)(**colors)
         self.kind = score
+        self.checkpoint: str | None = getattr(self.detector, "checkpoint", None)  # the detector may have no model
         self.version = f"geneval-1/{detector}/{score}"
         self.description = f"GenEval's rules with the {detector} detector, {score} score"
         self.probe = ScoreItem(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 from scipy.special import ndtr
 
-from drpo.shapes.world import COLORS, DIAMETERS, MAX_COUNT, RELATIONS, SHAPES, SIZE, Shape
+from drpo.shapes.world import COLORS, DIAMETERS, MAX_COUNT, RELATIONS, SHAPES, SIZE, Shape, centres_of_two
 
 CARELESSNESS = 0.2
 """Probability that a fact of a training caption is wrong."""
@@ -105,11 +105,7 @@ def _centres(count: int, relation: str | None, modes_M: NDArray[np.float64]) -> 
     if count == 2:
         relation = relation or RELATIONS[0 if modes_M[_ARRANGEMENT] > 0 else 2]
         half = 15.5 + 1.5 * uniform[_GAP]
-        first, second = (half, -half) if relation in ("left of", "above") else (-half, half)
-        across = 8 * uniform[_ACROSS_1], 8 * uniform[_ACROSS_2]
-        if relation in ("left of", "right of"):
-            return [(middle + first, middle + across[0]), (middle + second, middle + across[1])]
-        return [(middle + across[0], middle + first), (middle + across[1], middle + second)]
+        return centres_of_two(relation, half, 8 * uniform[_ACROSS_1], 8 * uniform[_ACROSS_2])
     cells = _CELLS[count][int(modes_M[_ARRANGEMENT] > 0)]
     x, y = middle + 2 * uniform[_X], middle + 2 * uniform[_Y]
     return [(x + (cell % 3 - 1) * 20.5, y + (cell // 3 - 1) * 20.5) for cell in cells]
