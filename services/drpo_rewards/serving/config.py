@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from drpo_rewards.contract import Normalize, check_weights
+from drpo_rewards.contract import MAX_NAME, Normalize, check_weights
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.images import ImageLimits
 
@@ -98,8 +98,8 @@ class ServiceConfig(Section):
     def _mixtures_name_rewards(self) -> ServiceConfig:
         for name in [*self.rewards, *self.mixtures]:
             marks = "._-+" if name in self.mixtures else "._-"  # the paper's mixtures are called clip+pickscore
-            if not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
-                raise ValueError(f"{name!r} is no name: letters, digits and {' '.join(marks)} only")
+            if len(name) > MAX_NAME or not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
+                raise ValueError(f"{name!r} is no name: letters, digits and {' '.join(marks)} only, at most {MAX_NAME}")
         for name, mixture in self.mixtures.items():
             for reward in mixture.rewards:
                 if reward not in self.rewards:

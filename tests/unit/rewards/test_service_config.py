@@ -38,6 +38,7 @@ def test_without_mixtures_all_rewards_count_alike(tmp_path: Path) -> None:
         ("rewards: {a: {type: x:Y}}\nmixtures: {m: {rewards: {b: 1}}}", "mixture 'm' names 'b'"),
         ("rewards: {a: {type: x:Y}}\nmixtures: {m: {rewards: {a: 0}}}", "all weights are 0"),
         ("rewards: {a/b: {type: x:Y}}", "is no name"),
+        (f"rewards: {{{'a' * 129}: {{type: x:Y}}}}", "is no name"),
         ("rewards: [", "not valid YAML"),
         ("", "valid dictionary"),
     ],
