@@ -59,6 +59,7 @@ def serve(
                     settings,
                     http_port=settings.http_port if port is None else port,
                     grpc_port=settings.grpc_port if grpc_port is None else grpc_port,
+                    on_up=lambda name: errors.print(f"{name} is up", highlight=False),
                 )
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stopped.set())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatus
 
 from drpo_rewards.errors import ConfigError, ServiceUnavailableError
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig
@@ -60,8 +61,11 @@ def start(
     app_name: str = DEFAULT_APP,
     http_port: int | None = None,
     grpc_port: int | None = None,
+    on_up: Callable[[str], None] = lambda deployment: None,
 ) -> RunningService:
     """Deploy the service and wait until every replica is up. Needs a Ray that is initialised in this process.
+
+    `on_up` is called with the name of each deployment as it comes up: large models take minutes.
 
     `http_port` and `grpc_port`: None for no such listener, 0 for any free port. Ports belong to the whole Ray Serve
     of a cluster: where one runs already, its own are used. Raises ConfigError for a configuration that cannot work
@@ -79,7 +83,7 @@ def start(
     service = RunningService(app_name, None, None, addresses.started_serve)
     try:
         serve.run_many([target], wait_for_applications_running=False)
-        _wait_until_running(app_name, settings.deploy_timeout_s)
+        _wait_until_running(app_name, settings.deploy_timeout_s, on_up)
     except BaseException:
         service.stop()
         raise
@@ -206,11 +210,16 @@ def free_port(host: str = "127.0.0.1") -> int:
         return probe.getsockname()[1]
 
 
-def _wait_until_running(app_name: str, timeout_s: float) -> None:
+def _wait_until_running(app_name: str, timeout_s: float, on_up: Callable[[str], None]) -> None:
     """Wait for every replica; a deployment that cannot start is an error with its own message."""
     deadline = time.monotonic() + timeout_s
+    up: set[str] = set()
     while True:
         application = serve.status().applications.get(app_name)
+        states = application.deployments.items() if application is not None else ()
+        for name in [name for name, state in states if state.status == DeploymentStatus.HEALTHY and name not in up]:
+            up.add(name)
+            on_up(name)
         if application is not None and application.status == ApplicationStatus.RUNNING:
             return
         failed = application is not None and application.status in (
