@@ -1,4 +1,4 @@
-"""`deploy/serve/cpu-tiny.yaml` as a user starts it: every real reward, on tiny checkpoints, ranks over HTTP, offline."""
+"""`deploy/serve/cpu-tiny.yaml` as a user starts it: every real reward, on tiny checkpoints, ranks over HTTP."""
 
 from __future__ import annotations
 

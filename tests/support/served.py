@@ -15,7 +15,7 @@ from support.guide import example
 
 MORE_REWARDS = """\
   geneval: {type: geneval, num_cpus: 0.1}
-  darkness: {type: "support.service_rewards:Darkness", num_cpus: 0.1}
+  darkness: {type: "support.service_rewards:Darkness", num_cpus: 0.1, own_app: true}
 mixtures:
   default: {rewards: {geneval: 1.0}}
   both: {rewards: {geneval: 0.7, sharpness: 0.3}}
