@@ -105,7 +105,7 @@ def _score(
     items = [ScoreItem(picture, prompt, metadata) for picture in pictures]
     import_from(Path.cwd())
     with busy(f"loading {name}"):
-        reward = create(name, _options(option) | ({"model": model} if model else {}))
+        reward = create(name, read_options(option) | ({"model": model} if model else {}))
     if not isinstance(reward, Reward):
         raise InvalidRequestError(
             f"reward {name!r} compares two images and has no scores; serve it, and ask POST /v1/compare"
@@ -126,7 +126,7 @@ def _score(
     return reward, scores
 
 
-def _options(given: Sequence[str] | None) -> dict[str, Any]:
+def read_options(given: Sequence[str] | None) -> dict[str, Any]:
     """KEY=VALUE, the values read as YAML: 3 is a number, true a truth value, [1, 2] a list."""
     options = {}
     for text in given or ():

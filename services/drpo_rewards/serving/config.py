@@ -8,10 +8,10 @@ import hmac
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from drpo_rewards.contract import MAX_NAME, Normalize, check_weights
 from drpo_rewards.errors import ConfigError
@@ -25,6 +25,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+class MemoryConfig(Section):
+    """What one replica needs, for `drpo-rewards doctor`; Ray limits nothing by it."""
+
+    gpu_gb: float = Field(default=0.0, ge=0, description="Of its GPU: weights, one batch, and CUDA itself.")
+    host_gb: float = Field(default=0.0, ge=0, description="At its peak, which is mostly while it loads.")
+    source: Literal["estimated", "measured"] = "estimated"
+
+
 class RewardConfig(Section):
     """One reward deployment."""
 
@@ -32,12 +40,52 @@ class RewardConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the reward's class.")
     num_replicas: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=1.0, ge=0)
-    num_gpus: float = Field(default=0.0, ge=0)
+    num_gpus: float = Field(default=0.0, ge=0, description="Ray's share for placing a replica; it limits nothing.")
+    resources: dict[str, PositiveFloat] = Field(
+        default_factory=dict, description="Custom resources that its machines have, e.g. {big_gpus: 0.01}."
+    )
+    autoscaling: dict[str, Any] | None = Field(
+        default=None, description="Ray Serve's autoscaling_config, in the place of num_replicas."
+    )
+    own_app: bool = Field(default=False, description="In a Serve application of its own, to be upgraded alone.")
+    max_surge_percent: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Replicas that an upgrade may start beside the old ones. At 0 a single one is stopped first.",
+    )
+    memory: MemoryConfig | None = None
     batch_size: int = Field(default=64, ge=1, description="Images that one call of the reward scores at most.")
     batch_wait_s: float = Field(default=0.0, ge=0, le=10, description="How long a batch waits for more images.")
     max_ongoing: int = Field(default=16, ge=1, description="Groups that one replica holds at a time.")
     max_queued: int = Field(default=64, ge=1, description="Groups that wait in a gateway; more are answered 429.")
     deadline_s: float = Field(default=30.0, gt=0, description="A group not scored by then fails with reward_timeout.")
+
+    @field_validator("autoscaling")
+    @classmethod
+    def _is_rays(cls, autoscaling: dict[str, Any] | None) -> dict[str, Any] | None:
+        from ray.serve.config import AutoscalingConfig
+
+        for key in autoscaling or ():  # Ray itself ignores what it does not know
+            if key not in AutoscalingConfig.model_fields:
+                near = difflib.get_close_matches(key, AutoscalingConfig.model_fields, n=1)
+                raise ValueError(f"Ray Serve has no key {key}" + (f"; did you mean {near[0]}?" if near else ""))
+        if autoscaling is not None:
+            AutoscalingConfig.model_validate(autoscaling)
+        return autoscaling
+
+    @model_validator(mode="after")
+    def _one_number_of_replicas(self) -> RewardConfig:
+        if self.autoscaling is not None and "num_replicas" in self.model_fields_set and self.num_replicas != 1:
+            raise ValueError("num_replicas and autoscaling exclude each other; keep one")
+        return self
+
+    @property
+    def first_replicas(self) -> int:
+        """How many replicas there are before any load."""
+        if self.autoscaling is None:
+            return self.num_replicas
+        return self.autoscaling.get("initial_replicas") or self.autoscaling.get("min_replicas", 1)
 
 
 class MixtureConfig(Section):
@@ -179,7 +227,7 @@ def _explain(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg']}" if place else str(first["msg"])
-    sections: list[type[BaseModel]] = [ServiceConfig, RewardConfig, MixtureConfig, LimitsConfig]
+    sections: list[type[BaseModel]] = [ServiceConfig, RewardConfig, MemoryConfig, MixtureConfig, LimitsConfig]
     known = [name for section in sections for name in section.model_fields]
     near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
     return f"unknown key {place}" + (f"; did you mean {near[0]}?" if near else "")

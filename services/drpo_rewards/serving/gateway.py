@@ -40,7 +40,10 @@ MAX_MESSAGE = 500
 class Gateway(GrpcMethods):
     """Methods for handles; GrpcMethods adds gRPC's, and build_app the HTTP routes."""
 
-    def __init__(self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle]) -> None:
+    # `rewards`: a handle, or the name of the application that a reward lives in by itself
+    def __init__(
+        self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle | str]
+    ) -> None:
         self.config = ServiceConfig.model_validate(config)
         self._limits = self.config.limits.for_images()
         self._key_digests = key_digests
