@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,3 +95,14 @@ def test_each_mixture_adds_z_scores(client: RankingClient, in_process: dict[str,
         ranking = client.rank(PROMPT, PICTURES, mixture=name, metadata=SPEC)
         assert ranking.combined == pytest.approx(combined.tolist(), rel=1e-3, abs=1e-3), name
         assert ranking.order == np.argsort(-combined).tolist()
+
+
+def test_offline_without_its_files_it_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("rewards: {hpsv2: {type: hpsv2, num_cpus: 0.1, options: {version: '2.0'}}}")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "drpo_rewards.cli", "serve", "my.yaml", "--port", "0", "--grpc-port", "0"]
+    answer = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert answer.returncode == 1
+    assert "HPS_v2_compressed.pt of xswu/HPSv2 is not in the hub's cache" in answer.stderr
+    assert "`drpo-rewards download hpsv2 --option version=2.0` fetches it" in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -38,6 +38,7 @@ def doctor(
             column.overflow = "fold"
         for one in findings:
             add_row(made, one.check, one.about, one.state, one.found, one.mend)
+            made.rows[-1].style = "red" if one.state == "wrong" else "dim" if one.state == "skipped" else None
         console.print(made)
         wrong = sum(one.state == "wrong" for one in findings)
         console.print(f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing is wrong")

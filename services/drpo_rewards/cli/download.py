@@ -129,11 +129,12 @@ def _row(kind: str, license: str, place: str) -> dict[str, Any]:
 
 
 def _print(rows: list[dict[str, Any]], cache_dir: Path | None) -> None:
-    made = table("reward", "from", "revision", "GB", "licence", "lies in", numbers=["GB"])
+    made = table("reward", "from", "revision", "GB", "licence", "checked", "lies in", numbers=["GB"])
     for row in rows:
         said = f"error: {row['error']}" if row["error"] else row["folder"] or ""
+        checked = "hashes and keys" if row["checked"] and row["files"] else "keys" if row["checked"] else ""
         size = f"{row['bytes'] / 1e9:.2g}" if row["bytes"] else ""
-        add_row(made, row["reward"], row["from"], (row["revision"] or "")[:10], size, row["license"], said)
+        add_row(made, row["reward"], row["from"], (row["revision"] or "")[:10], size, row["license"], checked, said)
     made.columns[-1].overflow = "fold"  # a folder's name cut short is of no use
     console.print(made)
     if cache_dir is not None:

@@ -92,12 +92,12 @@ def explain(part: Part, place: str) -> str:
     return f"{', '.join(wanted)} of {repo}{at} is not in the hub's cache on this machine ({constants.HF_HUB_CACHE})"
 
 
-def fetch(part: Part, place: str, step: Callable[[str], None] | None = None) -> Fetched:
+def fetch(part: Part, place: str, step: Callable[[str], None] = lambda doing: None) -> Fetched:
     """Download the part's files of a repository, as far as they are not in the cache, and check them.
 
-    Sizes are checked by the download itself. With `step`, which is told what goes on, the files' hashes are compared
-    with the hub's as well. Raises WeightsError where the repository does not have the files, and HubError where
-    the hub cannot be asked; a download that broke off goes on where it stopped.
+    Sizes and hashes are compared with the hub's; `step` is told what goes on. Raises WeightsError where the repository
+    does not have the files, and HubError where the hub cannot be asked; a download that broke off goes on where it
+    stopped.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.hf_api import RepoFile
@@ -118,9 +118,8 @@ def fetch(part: Part, place: str, step: Callable[[str], None] | None = None) -> 
             if entry.lfs is not None:
                 _fetch_large(repo, resolved.resolved, entry.path, entry.lfs.sha256, entry.lfs.size)
         folder = Path(snapshot_download(repo, revision=resolved, allow_patterns=files))
-        if step is not None:
-            step(f"comparing hashes of {repo}")
-            _verify(api, repo, resolved, files)
+        step(f"comparing hashes of {repo}")
+        _verify(api, repo, resolved, files)
     return Fetched(folder, resolved.resolved, files)
 
 
@@ -199,7 +198,9 @@ def _told(repo: str, revision: str | None) -> Iterator[None]:
     except errors.GatedRepoError as error:
         raise WeightsError(f"{repo} wants its terms accepted: do so on its page, then `hf auth login`") from error
     except errors.RepositoryNotFoundError as error:
-        raise WeightsError(f"the hub has no repository {repo}; if it is private, `hf auth login` first") from error
+        raise WeightsError(
+            f"the hub has no repository {repo}, and here is no such folder; if it is private, `hf auth login` first"
+        ) from error
     except errors.RevisionNotFoundError as error:
         raise WeightsError(f"the repository {repo} has no revision {revision!r}") from error
     except Exception as error:

@@ -45,7 +45,7 @@ def measure(
         items = [next(turns) for _ in range(batch_size)]
         if not isinstance(reward, StagedReward):
             return items, None, 0.0
-        return items, *_timed(lambda: reward.prepare(items))
+        return items, *_timed(reward.prepare, items)
 
     def score(items: list[ScoreItem], prepared: Any) -> list[Any]:
         return reward.score_prepared(prepared) if isinstance(reward, StagedReward) else reward.score(items)
@@ -58,7 +58,7 @@ def measure(
             items, prepared, preparing_s = coming.result()
             coming = ahead.submit(prepare)
             # scores are numbers of Python, so the GPU has finished when they are there
-            scores, scoring_s = _timed(lambda items=items, prepared=prepared: score(items, prepared))
+            scores, scoring_s = _timed(score, items, prepared)
             check_scores(name, scores, items)
             batches, prepare_s, model_s = batches + 1, prepare_s + preparing_s, model_s + scoring_s
             if batches == 0:
@@ -76,9 +76,9 @@ def measure(
     )
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     started = time.perf_counter()
-    result = work()
+    result = work(*arguments)
     return result, time.perf_counter() - started
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections import Counter
@@ -165,11 +166,10 @@ def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT
 
 def build_reward(name: str, reward: RewardConfig) -> serve.Application:
     """The deployment of one reward. By itself it is the whole application of a reward with `own_app`."""
-    replicas = {"num_replicas": reward.num_replicas} if reward.autoscaling is None else {}
     deployment: serve.Deployment = serve.deployment(  # type: ignore[assignment]
         RewardDeployment,
         name=f"reward-{name}",
-        **replicas,
+        num_replicas=reward.num_replicas if reward.autoscaling is None else None,
         autoscaling_config=reward.autoscaling,
         max_surge_percent=reward.max_surge_percent,
         max_ongoing_requests=reward.max_ongoing,
@@ -299,5 +299,14 @@ def _explain(application: ApplicationStatusOverview | None) -> str:
     """What Serve says about an application that is not running, deployment by deployment."""
     if application is None:
         return "nothing was reported"
-    messages = [f"{name}: {state.message}" for name, state in application.deployments.items() if state.message]
-    return "\n".join(messages) or application.message or "nothing was reported"
+    messages = [f"{name}: {_cause(state.message)}" for name, state in application.deployments.items() if state.message]
+    return "\n".join(messages) or _cause(application.message) or "nothing was reported"
+
+
+def _cause(message: str) -> str:
+    """The error that a replica ended with, where Serve reports its whole traceback (which is in Ray's log as well)."""
+    errors = list(re.finditer(r"^((?:\w+\.)*)\w*(?:Error|Exception): ", message, re.M))
+    if not errors:
+        return message
+    ours = errors[-1][1].startswith("drpo_rewards.")  # these say all by themselves
+    return message[errors[-1].end() if ours else errors[-1].start() :].strip()

@@ -14,7 +14,11 @@ from drpo_rewards import RankingClient, serving
 from drpo_rewards.contract import RankResponse
 from drpo_rewards.errors import ConfigError, InvalidRequestError
 
-pytestmark = [pytest.mark.integration, pytest.mark.thorough]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.thorough,
+    pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning"),
+]
 
 APP = "deployments"
 HERE = {"node:__internal_head__": 0.001}  # a resource that Ray gives the first machine of every cluster
@@ -23,7 +27,8 @@ HERE = {"node:__internal_head__": 0.001}  # a resource that Ray gives the first 
 def config(own: str = "RednessOf", **changes: Any) -> serving.ServiceConfig:
     rewards = {
         "own": {"type": f"support.service_rewards:{own}", "own_app": True, "resources": HERE, **changes},
-        "staged": {"type": "support.service_rewards:Overlapping", "deadline_s": 150},
+        # a batch is just one request's images
+        "staged": {"type": "support.service_rewards:Overlapping", "deadline_s": 150, "batch_size": len(PICTURES)},
         "scaled": {
             "type": "support.service_rewards:RednessOf",
             "options": {"delay_s": 0.1},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.guide import example
 
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.config import CONFIGS, ServiceConfig, key_is_known
@@ -22,6 +23,12 @@ def test_shipped_configs_load_by_name(path: Path) -> None:
     assert "default" in config.mixtures
     assert ServiceConfig.load(path) == config
     assert ServiceConfig.model_validate(config.model_dump(mode="json")) == config  # as it travels to the gateway
+
+
+def test_the_guides_config_is_valid(tmp_path: Path) -> None:
+    reward = ServiceConfig.load(written(tmp_path, example("api_keys_file: keys.txt"))).rewards["geneval"]
+    assert reward.memory is not None
+    assert reward.memory.source == "estimated"
 
 
 def test_without_mixtures_all_rewards_count_alike(tmp_path: Path) -> None:

@@ -93,8 +93,10 @@ class GenevalReward(StagedReward):
 
     def score_prepared(self, prepared: Prepared) -> list[Score]:
         items, specs, pictures = prepared
-        staged = isinstance(self.detector, StagedDetector)
-        found = self.detector.detect_prepared(pictures) if staged else self.detector.detect(pictures)
+        if isinstance(self.detector, StagedDetector):
+            found = self.detector.detect_prepared(pictures)
+        else:
+            found = self.detector.detect(pictures)
         return [self._score_one(*one) for one in zip(items, specs, found, strict=True)]
 
     def _score_one(self, item: ScoreItem, spec: GenevalSpec, detections: Sequence[Detection]) -> Score:
