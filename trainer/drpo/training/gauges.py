@@ -14,12 +14,9 @@ GAUGES = {
     "reward_std": "Spread of the raw reward within a group, in the mean.",
     "grad_norm": "Norm of the adapter's gradient before it was clipped.",
     "images_per_s": "Candidates of the last step by its seconds.",
-}
-COUNTERS = {
-    "images": "Candidates generated and ranked.",
-    "groups": "Groups sent to be ranked.",
-    "groups_dropped": "Groups that could not be ranked.",
-    "groups_tied": "Groups whose candidates were all scored alike.",
+    "groups": "Groups of the last step.",
+    "groups_dropped": "Groups of the last step that could not be ranked.",
+    "groups_tied": "Groups of the last step whose candidates were all scored alike.",
 }
 
 
@@ -31,7 +28,7 @@ class RunGauges:
 
         self._tags = {"run": run}
         self._gauges = {name: Gauge(f"drpo_run_{name}", text, ("run",)) for name, text in GAUGES.items()}
-        self._counters = {name: Counter(f"drpo_run_{name}", text, ("run",)) for name, text in COUNTERS.items()}
+        self._images = Counter("drpo_run_images", "Candidates generated.", ("run",))
         self._stages = Gauge("drpo_run_stage_seconds", "Seconds of the last step, by stage.", ("run", "stage"))
 
     def show(self, metrics: dict[str, Any]) -> None:
@@ -39,8 +36,7 @@ class RunGauges:
         for name, gauge in self._gauges.items():
             if metrics[name] is not None:
                 gauge.set(metrics[name], self._tags)
-        for name, counter in self._counters.items():
-            if metrics[name]:
-                counter.inc(metrics[name], self._tags)
+        if metrics["images"]:  # a counter takes no 0
+            self._images.inc(metrics["images"], self._tags)
         for stage, seconds in metrics["seconds"].items():
             self._stages.set(seconds, {**self._tags, "stage": stage})
