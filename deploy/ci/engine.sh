@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Gives a bare Debian machine what the cluster's tests need, doing only what is missing: a running Docker engine, Compose
-# v2, and the images that the files here name, made from Debian's packages where they cannot be pulled. As root.
+# v2, and the images that the files here name, made from Debian's packages where they cannot be pulled. As root, unless
+# there is an engine already.
 #
 #   deploy/ci/engine.sh && make cluster
 #

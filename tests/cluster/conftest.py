@@ -77,9 +77,10 @@ def cluster(image: str, clock: Callable[[str], object]) -> Iterator[Cluster]:
 
 def _build(name: str) -> None:
     """BuildKit is part of Debian's client, but a plugin of newer ones, which a machine with both may lack."""
+    arguments = ["--file", "deploy/Dockerfile", "--tag", name, "--build-arg", "PIP_EXTRA_INDEX_URL", "."]
     for program in ("docker", "/usr/bin/docker"):
         built = subprocess.run(
-            [program, "build", "--quiet", "--file", "deploy/Dockerfile", "--tag", name, "."],
+            [program, "build", "--quiet", *arguments],
             cwd=ROOT, env={**os.environ, "DOCKER_BUILDKIT": "1"}, capture_output=True, text=True,
         )  # fmt: skip
         if "buildx component is missing" not in built.stderr:

@@ -29,7 +29,7 @@ DOCUMENTS = {
 SERVICE, JOB = DOCUMENTS["RayService", "drpo-rewards"], DOCUMENTS["RayJob", "drpo-sd-turbo"]
 CLUSTERS = {"rewards": SERVICE["spec"]["rayClusterConfig"], "training": JOB["spec"]["rayClusterSpec"]}
 
-# What KubeRay knows at these places (ray-operator/apis/ray/v1, 1.5); an unknown key would be dropped without a word.
+# What KubeRay knows at these places (ray-operator/apis/ray/v1, 1.5.1); an unknown key would be dropped without a word.
 KNOWN = {
     "RayService": {"serveService", "serveConfigV2", "rayClusterConfig"},
     "RayJob": {
