@@ -136,6 +136,9 @@ class ServiceConfig(Section):
     http_port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one.")
     grpc_port: int = Field(default=9000, ge=0, le=65535, description="0 takes a free one.")
     num_gateways: int = Field(default=1, ge=1)
+    gateway_resources: dict[str, PositiveFloat] = Field(
+        default_factory=dict, description="Custom resources that the gateways' machines have."
+    )
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     api_keys_file: Path | None = Field(default=None, description="One key a line; # starts a comment.")
     api_keys_env: str = Field(default="DRPO_REWARDS_API_KEYS", description="Variable with keys, comma-separated.")
@@ -176,7 +179,7 @@ class ServiceConfig(Section):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"{path}: {_explain(error)}") from None
+            raise ConfigError(f"{path}: {explain(error)}") from None
 
     def api_key_digests(self) -> list[bytes]:
         """SHA-256 of every accepted API key; empty: none is asked for.
@@ -221,7 +224,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """The first thing wrong, in words; for an unknown key also the nearest right one."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
