@@ -53,3 +53,12 @@ def test_rewards_stay_on_their_nodes(file: Path) -> None:
         assert reward.resources == {"rewards": 0.001}
         assert reward.type in rewards.CATALOGUE
     assert sum(reward.num_gpus for reward in settings.rewards.values()) <= 1
+
+
+def test_a_reward_in_an_application_of_its_own() -> None:
+    settings = {"type": "geneval", "options": {"detector": "shapes"}}
+    assert isinstance(app.reward({"name": "shapes", **settings}), serve.Application)
+    with pytest.raises(ConfigError, match="`name` is missing"):
+        app.reward(settings)
+    with pytest.raises(ConfigError, match="did you mean options"):
+        app.reward({"name": "shapes", "type": "geneval", "option": {}})
