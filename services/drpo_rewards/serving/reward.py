@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ray import serve
 
 from drpo_rewards import rewards
 from drpo_rewards.contract import ModelInfo
@@ -31,6 +31,7 @@ from drpo_rewards.rewards.base import (
     is_pairwise,
     probe,
 )
+from drpo_rewards.serving.batching import Batcher
 from drpo_rewards.serving.config import RewardConfig
 
 logger = logging.getLogger("ray.serve")
@@ -104,9 +105,7 @@ class RewardDeployment:
         self._scoring_since: float | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{name}")
         self._calls, self._batches = itertools.count(), itertools.count()
-        self._waiting: set[int] = set()  # ids of tickets that no batch has taken yet
-        self._batched.set_max_batch_size(settings.batch_size)  # type: ignore[attr-defined]  # serve.batch adds these
-        self._batched.set_batch_wait_timeout_s(settings.batch_wait_s)  # type: ignore[attr-defined]
+        self._batcher: Batcher[Ticket, Outcome] = Batcher(self._score, settings.batch_size, settings.batch_wait_s)
 
     async def score(
         self, images: Sequence[np.ndarray], groups: Sequence[GroupAsk], with_details: bool, request_id: str
@@ -148,18 +147,17 @@ class RewardDeployment:
     async def _answer(self, items: list[tuple[GroupAsk, str, Item]], with_details: bool, request_id: str) -> Answer:
         call = next(self._calls)
         tickets = [Ticket(call, id(group), field, item) for group, field, item in items]
-        ids = {id(ticket) for ticket in tickets}
-        self._waiting |= ids
-        try:
-            outcomes: list[Outcome] = await asyncio.gather(*(self._batched(ticket) for ticket in tickets))
-        finally:
-            self._waiting -= ids  # a call that was given up takes its tickets out of the queue
+        outcomes = await self._batcher.submit(tickets)
         scores, comparison, error = [], None, None
-        for (group, _, _), outcome in zip(items, outcomes, strict=True):
+        for (group, field, _), outcome in zip(items, outcomes, strict=True):
             result = outcome.result
             if isinstance(result, RewardsError):
                 error = _placed(result, group.place)
                 logger.info("reward %s: request %s failed: %s", self.name, request_id, error)
+                break
+            if with_details and not _is_json(result.details):
+                said = f"reward {self.name!r} gave details of {field} that are not plain JSON"
+                error = RewardError(said, reward=self.name, field=field)
                 break
             if isinstance(result, Score):
                 scores.append(Score(float(result.value), result.details if with_details else None))
@@ -180,10 +178,9 @@ class RewardDeployment:
         error = InvalidRequestError(message, reward=self.name)
         return Answer(self.info.version, 1, 0.0, [], [], error=error)
 
-    @serve.batch
-    async def _batched(self, tickets: list[Ticket]) -> list[Outcome]:
-        self._waiting -= {id(ticket) for ticket in tickets}
-        waiting, started = len(self._waiting), time.monotonic()
+    async def _score(self, tickets: list[Ticket]) -> list[Outcome]:
+        """One batch, for the batcher."""
+        waiting, started = self._batcher.waiting, time.monotonic()
         results = await asyncio.get_running_loop().run_in_executor(self._thread, self._score_batch, tickets)
         batch = Batch(len(tickets), (time.monotonic() - started) * 1e3, waiting)
         number = next(self._batches)
@@ -224,6 +221,14 @@ class RewardDeployment:
             logger.exception("reward %s failed on a batch of %d images", self.name, len(tickets))
             kind = type(error).__name__
             return RewardError(f"reward {self.name!r} failed with {kind}; the service's log has more", reward=self.name)
+
+
+def _is_json(details: dict[str, Any] | None) -> bool:
+    try:
+        json.dumps(details, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _placed(error: RewardsError, place: str) -> RewardsError:
