@@ -29,6 +29,7 @@ from drpo_rewards.serving.config import ServiceConfig, key_is_known
 from drpo_rewards.serving.grpc import GrpcMethods
 from drpo_rewards.serving.http import build_app
 from drpo_rewards.serving.interface import Origin, Reader
+from drpo_rewards.serving.memory import return_large_buffers
 from drpo_rewards.serving.metrics import Metrics
 
 logger = logging.getLogger("ray.serve")
@@ -41,6 +42,7 @@ class Gateway(GrpcMethods):
     """Methods for handles; GrpcMethods adds gRPC's, and build_app the HTTP routes."""
 
     def __init__(self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle]) -> None:
+        return_large_buffers()
         self.config = ServiceConfig.model_validate(config)
         self._limits = self.config.limits.for_images()
         self._key_digests = key_digests
@@ -94,7 +96,10 @@ class Gateway(GrpcMethods):
             elapsed_s = time.perf_counter() - started
             self._metrics.failed(*call, elapsed_s, stage, known)
             logger.info("%s %s %s %s: %s %.1f ms", *call, request_id, known.code, known, elapsed_s * 1e3)
-            raise known from None
+            try:
+                raise known.with_traceback(None) from None
+            finally:
+                del known  # else this frame and the error's traceback hold each other, and the request
         elapsed_s = time.perf_counter() - started
         timings_ms["total"] = elapsed_s * 1e3
         self._metrics.answered(*call, elapsed_s, len(images), timings_ms)
@@ -158,6 +163,8 @@ def _known(error: Exception, request_id: str) -> RewardsError:
         logger.error("request %s: unforeseen error", request_id, exc_info=error)
         error = InternalError("something unforeseen went wrong; the service's log has it")
     error.request_id = request_id
+    # What it came from, and the traceback so far, hold frames that hold the images, in cycles that await the collector.
+    error.__context__ = None
     error.message = _cut(error.message, MAX_MESSAGE)
     error.field = error.field and _cut(error.field, MAX_PLACE)
     return error
