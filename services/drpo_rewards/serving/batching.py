@@ -74,7 +74,7 @@ class Batcher(Generic[ItemT, ResultT]):
                 await asyncio.wait_for(self._full.wait(), left_s)
 
     def _take(self) -> list[_Entry[ItemT, ResultT]]:
-        batch = []
+        batch: list[_Entry[ItemT, ResultT]] = []
         while self._queue and len(batch) < self._size:
             entry = self._queue.popleft()
             if not entry.result.done():  # cancelled meanwhile
