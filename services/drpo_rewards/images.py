@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -44,6 +45,8 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS = ImageLimits()
+# For clients: how large an image may be is what the service's own configuration says.
+ANY_SIZE = ImageLimits(min_side=1, max_pixels=sys.maxsize, max_group_pixels=sys.maxsize)
 
 
 class SizeCheck(Protocol):
@@ -138,7 +141,7 @@ def check_images(images: Sequence[np.ndarray], options: Options, limits: ImageLi
 def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
     """A client's image, ready to send: an (H, W, 3) uint8 array, or a file's bytes as they are."""
     if isinstance(image, np.ndarray):
-        return check_array(image, field=field)
+        return check_array(image, field=field, limits=ANY_SIZE)
     if isinstance(image, Image.Image):
         return to_rgb(image, field=field)
     if isinstance(image, bytes | bytearray | memoryview):

@@ -1,11 +1,16 @@
 """Images/s through HTTP and gRPC against the same reward in this process, and against a plain FastAPI server.
 
-Launch: python tests/bench/bench_transports.py [--seconds 10] [--side 256] [--group-size 4] [--clients 1 4 16]
+Launch: python tests/bench/bench_transports.py [--seconds 6] [--side 256] [--group-size 4] [--clients 1 4 16]
 
-The reward is a transformer over patches with random weights, of a size that a CPU has to work for (on a GPU, where
-there is one). Each kind of call takes its turn in every round, so that a busy machine slows all alike. Printed are
-images/s and their ratio to the reward called in this process on full batches, which should be at least 0.9 once
-clients fill the batches; and the ratio to the plain server, which should be above 1 at 16 clients.
+Two rewards, each by itself:
+
+    accelerator    sleeps for 20 ms a batch and 10 ms an image, as the host does while a GPU works: a large model there
+    encoder        a transformer over patches, which works on the cores that clients, proxy and gateway share with it
+                   (on a GPU, where there is one): what is lost there is what they all take of those cores
+
+Each kind of call takes its turn in every round, so that a busy machine slows all alike. Printed are images/s and their
+ratio to the reward called in this process on full batches, which should be at least 0.9 once clients fill the batches;
+and the ratio to the plain server, which should be above 1 at 16 clients.
 """
 
 from __future__ import annotations
@@ -24,9 +29,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
 
 from drpo_rewards.local_ray import start_ray
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.base import Reward, Score, ScoreItem
 
 PATCH, WIDTH, LAYERS = 32, 384, 6
+KINDS = ["HTTP", "gRPC", "plain"]
 
 
 class Encoder:
@@ -54,6 +60,20 @@ class Encoder:
             return [Score(value) for value in self.layers(tokens_NTD).amax(1).mean(1).tolist()]
 
 
+class Accelerator:
+    """Takes a model's time on a GPU, and nothing of the host's processor meanwhile."""
+
+    version = "accelerator-1"
+    batch_s, image_s = 0.020, 0.010
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        time.sleep(self.batch_s + self.image_s * len(items))
+        return [Score(float(item.image[0, 0, 0])) for item in items]
+
+
+REWARDS: dict[str, type[Reward]] = {"accelerator": Accelerator, "encoder": Encoder}
+
+
 class PlainClient:
     """Asks the plain server; has what run_load needs of a client."""
 
@@ -62,9 +82,10 @@ class PlainClient:
 
         self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False)
 
-    async def rank(self, prompt: str, images: Sequence[Any]) -> None:
+    async def rank(self, prompt: str, images: Sequence[Any], rewards: dict[str, float]) -> None:
         parts = [("images", (str(index), image.tobytes())) for index, image in enumerate(images)]
-        (await self.http.post("/score", files=parts)).raise_for_status()
+        for name in rewards:
+            (await self.http.post(f"/score/{name}", files=parts)).raise_for_status()
 
     async def close(self) -> None:
         await self.http.aclose()
@@ -83,7 +104,7 @@ def start_plain_server(port: int) -> subprocess.Popen[bytes]:
     raise TimeoutError("the plain server did not start")
 
 
-def in_process(reward: Encoder, groups: Sequence[Sequence[Any]], batch: int, seconds: float) -> float:
+def in_process(reward: Reward, groups: Sequence[Sequence[Any]], batch: int, seconds: float) -> float:
     """Images/s of the reward on full batches of the same images."""
     images = [image for group in groups for image in group]
     items = [ScoreItem(images[index % len(images)], "p") for index in range(batch)]
@@ -96,7 +117,8 @@ def in_process(reward: Encoder, groups: Sequence[Sequence[Any]], batch: int, sec
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--rewards", choices=REWARDS, nargs="+", default=list(REWARDS))
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--group-size", type=int, default=4)
@@ -115,44 +137,57 @@ def main() -> None:
     from drpo_rewards.serving.service import free_port
 
     groups = made_up_groups(8, arguments.group_size, arguments.side)
-    reward = Encoder()
-    settings: dict[str, Any] = {"type": "bench_transports:Encoder", "num_cpus": 0.1, "batch_wait_s": 0.005}
-    settings |= {"batch_size": arguments.batch_size, "num_gpus": 0.5 if reward.device.type == "cuda" else 0}
-    config = ServiceConfig.model_validate({"rewards": {"encoder": settings}})
-    rates: dict[tuple[str, int], list[float]] = defaultdict(list)
+    rewards = {name: REWARDS[name]() for name in arguments.rewards}
+    config = ServiceConfig.model_validate({"rewards": {name: settings_of(name, arguments) for name in rewards}})
     port = free_port()
     plain = start_plain_server(port)
     try:
         with start(config, http_port=0, grpc_port=0) as service:
+            http, grpc = str(service.http_url), str(service.grpc_address)
             connects: dict[str, Any] = {
-                "HTTP": lambda: AsyncRankingClient(str(service.http_url), timeout_s=120),
-                "gRPC": lambda: AsyncRankingClient(str(service.grpc_address), timeout_s=120),
+                "HTTP": lambda: AsyncRankingClient(http, timeout_s=120),
+                "gRPC": lambda: AsyncRankingClient(grpc, timeout_s=120),
                 "plain": lambda: PlainClient(port),
             }
-            for connect in connects.values():  # warm up
-                asyncio.run(run_load(connect, "p", groups, clients=2, requests=4))
-            in_process(reward, groups, arguments.batch_size, 0.5)
-            for _ in range(arguments.rounds):
-                rates["alone", 0].append(in_process(reward, groups, arguments.batch_size, arguments.seconds))
-                for clients in arguments.clients:
-                    for name, connect in connects.items():
-                        load = run_load(connect, "p", groups, clients=clients, seconds=arguments.seconds)
-                        result = asyncio.run(load)
-                        assert not result.errors, result.first_error
-                        rates[name, clients].append(result.images_per_s)
+            for name, reward in rewards.items():
+                rates: dict[tuple[str, int], list[float]] = defaultdict(list)
+                weights = {"rewards": {name: 1.0}}
+                for connect in connects.values():  # warm up
+                    asyncio.run(run_load(connect, "p", groups, clients=2, requests=4, **weights))
+                in_process(reward, groups, arguments.batch_size, 0.5)
+                for _ in range(arguments.rounds):
+                    rates["alone", 0].append(in_process(reward, groups, arguments.batch_size, arguments.seconds))
+                    for clients in arguments.clients:
+                        for kind, connect in connects.items():
+                            load = run_load(connect, "p", groups, clients=clients, seconds=arguments.seconds, **weights)
+                            result = asyncio.run(load)
+                            assert not result.errors, result.first_error
+                            rates[kind, clients].append(result.images_per_s)
+                report(name, rates, arguments)
     finally:
         plain.terminate()
         plain.wait()
 
+
+def settings_of(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    gpus = 0.5 if name == "encoder" and torch.cuda.is_available() else 0
+    served = {"num_cpus": 0.1, "num_gpus": gpus, "batch_wait_s": 0.005, "batch_size": arguments.batch_size}
+    return {"type": f"bench_transports:{REWARDS[name].__name__}", **served}
+
+
+def report(name: str, rates: dict[tuple[str, int], list[float]], arguments: argparse.Namespace) -> None:
+    """One table: a row for each number of clients."""
     median = {key: statistics.median(values) for key, values in rates.items()}
     alone = median["alone", 0]
-    print(f"groups of {arguments.group_size} images of {arguments.side}x{arguments.side}, as plain pixels")
+    print(f"\n{name}: groups of {arguments.group_size} images of {arguments.side}x{arguments.side}, as plain pixels")
     print(f"in this process, batches of {arguments.batch_size}: {alone:.1f} images/s")
     print(f"{'clients':>8} {'HTTP':>16} {'gRPC':>16} {'plain FastAPI':>16} {'HTTP / plain':>13}")
     for clients in arguments.clients:
-        cells = [f"{median[name, clients]:8.1f} ({median[name, clients] / alone:4.2f})" for name in connects]
+        cells = [f"{median[kind, clients]:8.1f} ({median[kind, clients] / alone:4.2f})" for kind in KINDS]
         ahead = median["HTTP", clients] / median["plain", clients]
-        print(f"{clients:>8} " + " ".join(f"{cell:>16}" for cell in cells) + f" {ahead:13.2f}")
+        print(f"{clients:>8} " + " ".join(f"{cell:>16}" for cell in cells) + f" {ahead:13.2f}", flush=True)
 
 
 if __name__ == "__main__":

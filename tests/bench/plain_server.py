@@ -12,20 +12,21 @@ import sys
 
 import numpy as np
 import uvicorn
-from bench_transports import Encoder
+from bench_transports import REWARDS
 from fastapi import FastAPI, UploadFile
 
 from drpo_rewards.rewards.base import ScoreItem
 
 app = FastAPI()
-reward = Encoder()
+rewards = {name: reward() for name, reward in REWARDS.items()}
 
 
-@app.post("/score")
-async def score(images: list[UploadFile]) -> list[float]:
+@app.post("/score/{name}")
+async def score(name: str, images: list[UploadFile]) -> list[float]:
     pixels = [np.frombuffer(await image.read(), dtype=np.uint8) for image in images]
     side = int((len(pixels[0]) // 3) ** 0.5)
-    return [score.value for score in reward.score([ScoreItem(each.reshape(side, side, 3), "") for each in pixels])]
+    items = [ScoreItem(each.reshape(side, side, 3), "") for each in pixels]
+    return [score.value for score in rewards[name].score(items)]
 
 
 if __name__ == "__main__":

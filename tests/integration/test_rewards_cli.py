@@ -171,6 +171,12 @@ def test_the_guides_python(served: Served, pictures: Path) -> None:
     assert answer.stdout.splitlines()[0] == "a.png", answer
 
 
+def test_the_guides_rerank_client(served: Served, pictures: Path) -> None:
+    program = local(example('/v1/rerank", json='), served)
+    answer = subprocess.run([sys.executable, "-c", program], cwd=pictures, capture_output=True, text=True, timeout=60)
+    assert answer.stdout.splitlines() == ["a.png 1.0"], answer
+
+
 def test_the_guides_grpcurl(served: Served, pictures: Path) -> None:
     """grpcurl reads the JSON that protobuf defines, and so does protobuf: the same request, sent without grpcurl."""
     heading, _, document = example("grpcurl -plaintext").partition(" <<")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import ray
+from ray.util.state import list_actors
 
 from drpo_rewards import serving
 from drpo_rewards.contract import RankResponse
@@ -17,6 +19,7 @@ CONFIG = {
     "rewards": {
         "redness": {"type": "support.service_rewards:RednessOf", "batch_size": 32, "batch_wait_s": 0.02},
         "darkness": {"type": "support.service_rewards:Darkness"},
+        "corner": {"type": "support.service_rewards:Corner"},
         "judge": {"type": "support.service_rewards:BrighterOf", "batch_size": 4},
         "failing": {"type": "support.service_rewards:Failing", "deadline_s": 200},
         "hanging": {"type": "support.service_rewards:Failing", "deadline_s": 4},
@@ -43,6 +46,13 @@ def address(service: serving.RunningService, transport: str) -> str:
     found = {"serve": service.handle_address, "http": service.http_url, "grpc": service.grpc_address}[transport]
     assert found is not None
     return found
+
+
+def replica_pid(name: str, application: str = "ranking") -> int:
+    """The process of a deployment's only replica. Raises IndexError where it has none just now."""
+    filters = [("state", "=", "ALIVE"), ("class_name", "=", f"ServeReplica:{application}:{name}")]
+    # The address says which Ray: others may run on this machine.
+    return list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid
 
 
 def timeless(response: RankResponse) -> RankResponse:

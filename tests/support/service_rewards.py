@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from drpo_rewards.errors import InvalidRequestError
+from drpo_rewards.errors import InvalidRequestError, WeightsError
 from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, StagedReward
 
 
@@ -37,6 +38,15 @@ class Darkness:
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         return [Score(float(item.image.mean())) for item in items]
+
+
+class Corner:
+    """Red of the upper left pixel, which says which way up an image is."""
+
+    version = "corner-1"
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        return [Score(float(item.image[0, 0, 0])) for item in items]
 
 
 class BrighterOf:
@@ -94,6 +104,10 @@ class Failing:
         how = next((item.metadata["how"] for item in items if item.metadata and "how" in item.metadata), "")
         if how == "raise":
             raise ZeroDivisionError("nothing to divide by")
+        if how == "tell":
+            raise RuntimeError(f"{__file__} in {os.getpid()} on {socket.gethostname()}")
+        if how == "tell as ours":
+            raise WeightsError(f"{__file__} in {os.getpid()} on {socket.gethostname()} holds no weights")
         if how == "short":
             return [Score(1.0)] * (len(items) - 1)
         if how == "refuse":
@@ -102,4 +116,5 @@ class Failing:
             os._exit(1)
         if how == "hang":
             time.sleep(3600)
-        return [Score(float("nan") if how == "nan" else 1.0) for _ in items]
+        said = {"an object": object()} if how == "odd details" else None
+        return [Score(float("nan") if how == "nan" else 1.0, said) for _ in items]

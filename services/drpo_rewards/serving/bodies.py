@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any, Protocol
 
 import numpy as np
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from drpo_rewards.contract import MAX_METADATA_BYTES, Model, Options, parse
@@ -26,6 +27,12 @@ RGB8 = "application/x-rgb8"
 
 # A score request may hold a prompt of 10,000 characters and its metadata for each of 64 groups.
 MAX_HEAD_BYTES = 64 * (MAX_METADATA_BYTES + 40_000)
+
+
+class InMemoryParser(MultiPartParser):
+    """Starlette's parser, which else would write parts above a megabyte to disk, for us to read again at once."""
+
+    spool_max_size = sys.maxsize  # the body as a whole has a limit
 
 
 class Body(Protocol):
@@ -83,10 +90,12 @@ async def _from_json(data: bytes, model: type[Model], check: SizeCheck) -> tuple
 
 
 async def _from_multipart(request: Request, model: type[Options], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
+    limits = {"max_files": model.most + 1, "max_fields": 2, "max_part_size": MAX_HEAD_BYTES}
     try:
-        form = await request.form(max_files=model.most + 1, max_fields=2, max_part_size=MAX_HEAD_BYTES)
-    except HTTPException as error:  # Starlette's word for a malformed or oversized form
-        raise InvalidRequestError(f"the multipart body cannot be read: {error.detail}") from None
+        form = await InMemoryParser(request.headers, request.stream(), **limits).parse()
+    except MultiPartException as error:  # malformed, or over the limits
+        field = model.image_list if error.message.startswith("Too many files") else None
+        raise InvalidRequestError(f"the multipart body cannot be read: {error.message}", field=field) from None
     try:
         unknown = sorted(set(form) - {"request", "images"})
         if unknown:

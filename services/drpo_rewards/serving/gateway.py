@@ -25,6 +25,7 @@ from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE, AnswerT, Opera
 from drpo_rewards.serving.admission import Admission
 from drpo_rewards.serving.answers import Answers
 from drpo_rewards.serving.asking import RewardCalls
+from drpo_rewards.serving.buffers import return_large_buffers
 from drpo_rewards.serving.config import ServiceConfig, key_is_known
 from drpo_rewards.serving.grpc import GrpcMethods
 from drpo_rewards.serving.http import build_app
@@ -44,6 +45,7 @@ class Gateway(GrpcMethods):
     def __init__(
         self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle | str]
     ) -> None:
+        return_large_buffers()
         self.config = ServiceConfig.model_validate(config)
         self._limits = self.config.limits.for_images()
         self._key_digests = key_digests
@@ -97,7 +99,10 @@ class Gateway(GrpcMethods):
             elapsed_s = time.perf_counter() - started
             self._metrics.failed(*call, elapsed_s, stage, known)
             logger.info("%s %s %s %s: %s %.1f ms", *call, request_id, known.code, known, elapsed_s * 1e3)
-            raise known from None
+            try:
+                raise known.with_traceback(None) from None
+            finally:
+                del known  # else this frame and the error's traceback hold each other, and the request
         elapsed_s = time.perf_counter() - started
         timings_ms["total"] = elapsed_s * 1e3
         self._metrics.answered(*call, elapsed_s, len(images), timings_ms)
@@ -161,6 +166,8 @@ def _known(error: Exception, request_id: str) -> RewardsError:
         logger.error("request %s: unforeseen error", request_id, exc_info=error)
         error = InternalError("something unforeseen went wrong; the service's log has it")
     error.request_id = request_id
+    # What it came from, and the traceback so far, hold frames that hold the images, in cycles that await the collector.
+    error.__context__ = None
     error.message = _cut(error.message, MAX_MESSAGE)
     error.field = error.field and _cut(error.field, MAX_PLACE)
     return error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import json
 import logging
 import threading
 import time
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ray import serve
 
 from drpo_rewards import rewards
 from drpo_rewards.contract import ModelInfo
@@ -34,6 +34,7 @@ from drpo_rewards.rewards.base import (
     is_pairwise,
     probe,
 )
+from drpo_rewards.serving.batching import Batcher
 from drpo_rewards.serving.config import RewardConfig
 
 logger = logging.getLogger("ray.serve")
@@ -112,13 +113,11 @@ class RewardDeployment:
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"prepare-{name}")
         self._one_prepares = threading.Lock()  # tokenizers may not be used by two threads at a time
         self._calls, self._batches = itertools.count(), itertools.count()
-        self._waiting: set[int] = set()  # ids of tickets that no batch has taken yet
         # Two batches at a time where one can be prepared while the other one is scored.
-        self._batched: Any = serve.batch(
-            max_batch_size=settings.batch_size,
-            batch_wait_timeout_s=settings.batch_wait_s,
-            max_concurrent_batches=2 if isinstance(self.reward, StagedReward) else 1,
-        )(self._take_batch)
+        at_once = 2 if isinstance(self.reward, StagedReward) else 1
+        self._batcher: Batcher[Ticket, Outcome] = Batcher(
+            self._take_batch, settings.batch_size, settings.batch_wait_s, at_once
+        )
 
     async def score(
         self, images: Sequence[np.ndarray], groups: Sequence[GroupAsk], with_details: bool, request_id: str
@@ -159,18 +158,17 @@ class RewardDeployment:
     async def _answer(self, items: list[tuple[GroupAsk, str, Item]], with_details: bool, request_id: str) -> Answer:
         call = next(self._calls)
         tickets = [Ticket(call, id(group), field, item) for group, field, item in items]
-        ids = {id(ticket) for ticket in tickets}
-        self._waiting |= ids
-        try:
-            outcomes: list[Outcome] = await asyncio.gather(*(self._batched(ticket) for ticket in tickets))
-        finally:
-            self._waiting -= ids  # a call that was given up takes its tickets out of the queue
+        outcomes = await self._batcher.submit(tickets)
         scores, comparison, error = [], None, None
-        for (group, _, _), outcome in zip(items, outcomes, strict=True):
+        for (group, field, _), outcome in zip(items, outcomes, strict=True):
             result = outcome.result
             if isinstance(result, RewardsError):
                 error = _placed(result, group.place)
                 logger.info("reward %s: request %s failed: %s", self.name, request_id, error)
+                break
+            if with_details and not _is_json(result.details):
+                said = f"reward {self.name!r} gave details of {field} that are not plain JSON"
+                error = RewardError(said, reward=self.name, field=field)
                 break
             if isinstance(result, Score):
                 scores.append(Score(float(result.value), result.details if with_details else None))
@@ -192,8 +190,8 @@ class RewardDeployment:
         return Answer(self.info.version, 1, 0.0, [], [], error=error)
 
     async def _take_batch(self, tickets: list[Ticket]) -> list[Outcome]:
-        self._waiting -= {id(ticket) for ticket in tickets}
-        waiting, loop = len(self._waiting), asyncio.get_running_loop()
+        """One batch, for the batcher."""
+        waiting, loop = self._batcher.waiting, asyncio.get_running_loop()
         prepared, prepare_s = await loop.run_in_executor(self._preparing, self._timed, self._prepare_batch, tickets)
         results, score_s = await loop.run_in_executor(self._scoring, self._timed, self._score_batch, tickets, prepared)
         batch = Batch(len(tickets), (prepare_s + score_s) * 1e3, waiting)
@@ -254,6 +252,14 @@ class RewardDeployment:
             logger.exception("reward %s failed on a batch of %d images", self.name, len(tickets))
             kind = type(error).__name__
             return RewardError(f"reward {self.name!r} failed with {kind}; the service's log has more", reward=self.name)
+
+
+def _is_json(details: dict[str, Any] | None) -> bool:
+    try:
+        json.dumps(details, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _placed(error: RewardsError, place: str) -> RewardsError:

@@ -13,11 +13,9 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
-from ray.util.state import list_actors
-from support.ranking_service import CONFIG, KEY, PICTURES, REDS, TRANSPORTS, address, timeless
+from support.ranking_service import CONFIG, KEY, PICTURES, REDS, TRANSPORTS, address, replica_pid, timeless
 
 from drpo_rewards import AsyncRankingClient, RankingClient, errors, serving
 from drpo_rewards.contract import PairOptions, RankResponse
@@ -125,6 +123,14 @@ async def test_a_failure_is_never_a_score(
     assert type(caught.value) is kind
     assert caught.value.reward == "failing"
     assert caught.value.request_id == "r"
+
+
+async def test_details_are_plain_json_or_a_failure(client: AsyncRankingClient) -> None:
+    group = {"rewards": {"failing": 1}, "metadata": {"how": "odd details"}}
+    with pytest.raises(errors.RewardError, match="not plain JSON") as caught:
+        await client.rank("p", PICTURES[:2], **group, details=True)
+    assert (caught.value.reward, caught.value.field) == ("failing", "images[0]")
+    assert (await client.rank("p", PICTURES[:2], **group)).all_tied
 
 
 async def test_only_the_group_at_fault_is_hurt(client: AsyncRankingClient) -> None:
@@ -283,12 +289,6 @@ async def test_overload_is_said_and_waited_out(service: serving.RunningService, 
     assert all(error.retry_after_s == 1.0 and error.reward == "busy" for error in refused)
     async with AsyncRankingClient(target, retries=30, max_in_flight=4) as patient:
         assert len(await asyncio.gather(*(patient.rank("p", PICTURES[:2], rewards={"busy": 1}) for _ in range(4)))) == 4
-
-
-def replica_pid(name: str) -> int:
-    filters = [("state", "=", "ALIVE"), ("class_name", "=", f"ServeReplica:ranking:{name}")]
-    # The address says which Ray: others may run on this machine.
-    return list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid
 
 
 @pytest.mark.parametrize("victim", ["reward-redness", "gateway"])

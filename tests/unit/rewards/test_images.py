@@ -95,6 +95,10 @@ def test_a_client_may_give_any_kind(tmp_path: Path) -> None:
     assert images.load(PICTURE) is PICTURE
     np.testing.assert_array_equal(images.load(Image.fromarray(PICTURE)), PICTURE)
     assert images.load(path) == images.load(str(path)) == images.load(path.read_bytes()) == path.read_bytes()
+    one = np.zeros((1, 1, 3), np.uint8)
+    assert images.load(one) is one  # how small or large an image may be is for the service to say
+    with pytest.raises(InvalidImageError, match="0x4"):
+        images.load(np.zeros((4, 0, 3), np.uint8))
     with pytest.raises(InvalidImageError, match="cannot read"):
         images.load(tmp_path / "none.png")
     with pytest.raises(InvalidImageError, match="int"):
