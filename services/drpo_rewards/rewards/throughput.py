@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from drpo_rewards.images import decode
 from drpo_rewards.rewards.base import Reward, ScoreItem, StagedReward, check_scores
 
@@ -38,7 +40,7 @@ def measure(
     seconds: float,
 ) -> Throughput:
     """Score batches of the files in turn until `seconds` have passed. Raises what the reward raises."""
-    pictures, decode_s = _timed(lambda: [decode(file) for file in files])
+    pictures, decode_s = _timed(_decode_all, files)
     turns = itertools.cycle(ScoreItem(picture, prompt, metadata) for picture in pictures)
 
     def prepare() -> tuple[list[ScoreItem], Any, float]:
@@ -74,6 +76,10 @@ def measure(
         model_ms=model_s * 1e3 / images,
         gpu_gb=_peak_gb(),
     )
+
+
+def _decode_all(files: Sequence[bytes]) -> list[np.ndarray]:
+    return [decode(file) for file in files]
 
 
 def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:

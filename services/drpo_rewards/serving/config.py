@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
-from drpo_rewards.contract import Normalize, check_weights
+from drpo_rewards.contract import MAX_NAME, Normalize, check_weights
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.images import ImageLimits
 
@@ -136,6 +136,9 @@ class ServiceConfig(Section):
     http_port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one.")
     grpc_port: int = Field(default=9000, ge=0, le=65535, description="0 takes a free one.")
     num_gateways: int = Field(default=1, ge=1)
+    gateway_resources: dict[str, PositiveFloat] = Field(
+        default_factory=dict, description="Custom resources that the gateways' machines have."
+    )
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     api_keys_file: Path | None = Field(default=None, description="One key a line; # starts a comment.")
     api_keys_env: str = Field(default="DRPO_REWARDS_API_KEYS", description="Variable with keys, comma-separated.")
@@ -146,8 +149,8 @@ class ServiceConfig(Section):
     def _mixtures_name_rewards(self) -> ServiceConfig:
         for name in [*self.rewards, *self.mixtures]:
             marks = "._-+" if name in self.mixtures else "._-"  # the paper's mixtures are called clip+pickscore
-            if not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
-                raise ValueError(f"{name!r} is no name: letters, digits and {' '.join(marks)} only")
+            if len(name) > MAX_NAME or not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
+                raise ValueError(f"{name!r} is no name: letters, digits and {' '.join(marks)} only, at most {MAX_NAME}")
         for name, mixture in self.mixtures.items():
             for reward in mixture.rewards:
                 if reward not in self.rewards:
@@ -176,7 +179,7 @@ class ServiceConfig(Section):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"{path}: {_explain(error)}") from None
+            raise ConfigError(f"{path}: {explain(error)}") from None
 
     def api_key_digests(self) -> list[bytes]:
         """SHA-256 of every accepted API key; empty: none is asked for.
@@ -221,7 +224,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """The first thing wrong, in words; for an unknown key also the nearest right one."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])

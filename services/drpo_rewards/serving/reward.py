@@ -245,7 +245,7 @@ class RewardDeployment:
             if is_pairwise(self.reward):
                 return list(checked_comparisons(self.name, self.reward, items))  # type: ignore[arg-type]
             return list(checked_scores(self.name, self.reward, items, fields))  # type: ignore[arg-type]
-        except RewardsError as error:
+        except (InvalidRequestError, RewardError) as error:
             error.reward = error.reward or self.name
             error.__traceback__ = error.__cause__ = error.__context__ = None
             return error

@@ -157,7 +157,7 @@ def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT
         max_ongoing_requests=limits.max_ongoing + limits.max_queued + 32,
         max_queued_requests=limits.max_queued,
         backpressure_config={"status_code": 429, "retry_after_s": limits.retry_after_s},
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": settings.gateway_resources},
         graceful_shutdown_timeout_s=5,
         graceful_shutdown_wait_loop_s=0.1,
     )
@@ -174,11 +174,7 @@ def build_reward(name: str, reward: RewardConfig) -> serve.Application:
         max_surge_percent=reward.max_surge_percent,
         max_ongoing_requests=reward.max_ongoing,
         max_queued_requests=reward.max_queued,
-        ray_actor_options={
-            "num_cpus": reward.num_cpus,
-            "num_gpus": reward.num_gpus,
-            "resources": reward.resources,
-        },
+        ray_actor_options={"num_cpus": reward.num_cpus, "num_gpus": reward.num_gpus, "resources": reward.resources},
         health_check_period_s=5,
         graceful_shutdown_timeout_s=5,
         graceful_shutdown_wait_loop_s=0.1,

@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from ray import serve
 from support.ranking_service import PICTURES, REDS
 
 from drpo_rewards import RankingClient, serving
 from drpo_rewards.contract import RankResponse
 from drpo_rewards.errors import ConfigError, InvalidRequestError
+from drpo_rewards.serving import app
 
 pytestmark = [
     pytest.mark.integration,
@@ -89,6 +91,13 @@ def test_an_application_of_its_own_is_upgraded_while_others_ask(client: RankingC
     assert next(info for info in client.models() if info.name == "own").version == "darkness-1"
     serving.upgrade(config(), "own", app_name=APP)  # nothing beside the old one: it is stopped first
     assert rank(client, "own").rewards["own"].version == "redness-1"
+
+
+def test_a_serve_config_upgrades_one_application(client: RankingClient) -> None:
+    entry = config("Darkness").rewards["own"].model_dump(exclude_unset=True)
+    serve.run(app.reward({"name": "own", **entry}), name=f"{APP}-own", route_prefix=None)
+    assert rank(client, "own").rewards["own"].version == "darkness-1"
+    serving.upgrade(config(), "own", app_name=APP)
 
 
 def test_a_batch_is_prepared_while_another_is_scored(client: RankingClient) -> None:

@@ -45,6 +45,7 @@ def test_without_mixtures_all_rewards_count_alike(tmp_path: Path) -> None:
         ("rewards: {a: {type: x:Y}}\nmixtures: {m: {rewards: {b: 1}}}", "mixture 'm' names 'b'"),
         ("rewards: {a: {type: x:Y}}\nmixtures: {m: {rewards: {a: 0}}}", "all weights are 0"),
         ("rewards: {a/b: {type: x:Y}}", "is no name"),
+        (f"rewards: {{{'a' * 129}: {{type: x:Y}}}}", "is no name"),
         ("rewards: {a: {type: x:Y, autoscaling: {max_replica: 2}}}", "no key max_replica; did you mean max_replicas"),
         ("rewards: {a: {type: x:Y, autoscaling: {min_replicas: 3, max_replicas: 2}}}", "rewards.a.autoscaling"),
         ("rewards: {a: {type: x:Y, num_replicas: 2, autoscaling: {max_replicas: 2}}}", "exclude each other"),
