@@ -37,6 +37,7 @@ for name in rewards.CATALOGUE:
         continue
     reward = rewards.create(name, {**options, "device": "cpu"})
     assert len(reward.score([probe(reward)])) == 1
+    assert len(reward.revision) == 40
     print(name)
 """
 

@@ -59,7 +59,7 @@ def needs(kind: str, options: Mapping[str, Any]) -> list[tuple[Part, str]]:
     Empty for a reward that declares nothing. Raises ConfigError where there is no such reward.
     """
     parts: Any = getattr(load_class(kind), "parts", None)
-    return [(part, part.place(options)) for part in parts(**options)] if parts else []
+    return [(part, part.place(options)) for part in parts(**options)] if callable(parts) else []
 
 
 def download_command(kind: str, options: Mapping[str, Any]) -> str:

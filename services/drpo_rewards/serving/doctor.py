@@ -18,7 +18,7 @@ from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError, RewardsError
 from drpo_rewards.rewards import hub
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig
-from drpo_rewards.serving.memory import Gpu, Need, free_host_gb, gpus_here, pack, weights_gb
+from drpo_rewards.serving.machine import Gpu, Need, free_host_gb, gpus_here, pack, weights_gb
 
 State = Literal["ok", "wrong", "skipped"]
 LEAST_CPUS = 4  # Ray is started with at least so many logical ones

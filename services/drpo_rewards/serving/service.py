@@ -192,9 +192,9 @@ def _check_resources(settings: ServiceConfig) -> None:
         wanted.update({name: amount * reward.first_replicas for name, amount in each.items()})
     for name, amount in wanted.items():
         if amount > have.get(name, 0.0):
-            label = {"CPU": "num_cpus", "GPU": "num_gpus"}.get(name, "resources")
+            label, said = {"CPU": ("num_cpus", "CPUs"), "GPU": ("num_gpus", "GPUs")}.get(name, ("resources", name))
             raise ConfigError(
-                f"the rewards ask for {amount:g} {name} together and this Ray cluster has "
+                f"the rewards ask for {amount:g} {said} together and this Ray cluster has "
                 f"{have.get(name, 0.0):g}; lower `{label}` or the replicas, or give Ray more"
             )
 

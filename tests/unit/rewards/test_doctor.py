@@ -23,7 +23,7 @@ from drpo_rewards.cli import app
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.weights import headers_only
 from drpo_rewards.serving.doctor import Finding, examine
-from drpo_rewards.serving.memory import Gpu, Need, free_host_gb, gpus_here, pack, weights_gb
+from drpo_rewards.serving.machine import Gpu, Need, free_host_gb, gpus_here, pack, weights_gb
 
 PORTS = {"http_port": 0, "grpc_port": 0}
 

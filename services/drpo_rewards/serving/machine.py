@@ -1,4 +1,4 @@
-"""How much memory replicas need, and how much this machine has. Gigabytes are 10^9 bytes."""
+"""What replicas need of a machine, and what this one has. Gigabytes are 10^9 bytes."""
 
 from __future__ import annotations
 
