@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,13 +128,19 @@ def _reward_deployment(name: str, reward: RewardConfig) -> serve.Application:
 
 
 def _check_resources(settings: ServiceConfig) -> None:
-    """Serve would wait for ever, and say nothing, for CPUs or GPUs that the cluster does not have."""
+    """Serve would wait for ever, and say nothing, for CPUs, GPUs or nodes that the cluster does not have."""
     have = ray.cluster_resources()
-    for resource, label in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
-        wanted = sum(getattr(reward, label) * reward.num_replicas for reward in settings.rewards.values())
-        if wanted > have.get(resource, 0.0):
+    labels = {"CPU": "num_cpus", "GPU": "num_gpus"}
+    wanted: dict[str, float] = defaultdict(float)
+    for reward in settings.rewards.values():
+        one_replica = {"CPU": reward.num_cpus, "GPU": reward.num_gpus, **reward.resources}
+        for resource, amount in one_replica.items():
+            wanted[resource] += amount * reward.num_replicas
+    for resource, amount in wanted.items():
+        if amount > have.get(resource, 0.0):
+            label = labels.get(resource, "resources")
             raise ConfigError(
-                f"the rewards ask for {wanted:g} {resource}s together and this Ray cluster has "
+                f"the rewards ask for {amount:g} {resource}s together and this Ray cluster has "
                 f"{have.get(resource, 0.0):g}; lower `{label}` or `num_replicas`, or give Ray more"
             )
 
