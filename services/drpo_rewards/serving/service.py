@@ -184,7 +184,7 @@ def build_reward(name: str, reward: RewardConfig) -> serve.Application:
 
 
 def _check_resources(settings: ServiceConfig) -> None:
-    """Serve would wait for ever, and say nothing, for CPUs or GPUs that the cluster does not have."""
+    """Serve would wait for ever, and say nothing, for CPUs, GPUs or nodes that the cluster does not have."""
     have = ray.cluster_resources()
     wanted: Counter[str] = Counter()
     for reward in settings.rewards.values():
