@@ -9,15 +9,15 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from ray import serve
 
 from drpo_rewards import rewards
-from drpo_rewards.contract import ModelInfo
-from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
+from drpo_rewards.contract import ModelInfo, TournamentSummary
+from drpo_rewards.errors import RewardError, RewardsError
 from drpo_rewards.rewards.base import (
     Comparison,
     Item,
@@ -67,7 +67,9 @@ class Answer:
     score_ms: float  # the time of the batches that this call's images were in
     batches: list[Batch]  # those whose first image was of this call, so that each is counted once
     scores: list[Score]
-    comparison: Comparison | None = None  # of a pairwise reward
+    comparisons: list[Comparison] = field(default_factory=list)  # of a pairwise reward
+    tournaments: list[TournamentSummary] = field(default_factory=list)  # one a group, of its scores
+    pairwise: bool = False  # it was asked for scores, and has none
     error: RewardsError | None = None
 
 
@@ -111,9 +113,12 @@ class RewardDeployment:
     async def score(
         self, images: Sequence[np.ndarray], groups: Sequence[GroupAsk], with_details: bool, request_id: str
     ) -> Answer:
-        """Score groups, whose images follow each other in `images`. Calls may share batches."""
+        """Score groups, whose images follow each other in `images`. Calls may share batches.
+
+        A pairwise reward only says that it is one: whoever asks then has it compare.
+        """
         if is_pairwise(self.reward):
-            return self._refusal(f"reward {self.name!r} compares two images and has no scores; ask /v1/compare for it")
+            return Answer(self.info.version, 1, 0.0, [], [], pairwise=True)
         remaining = iter(images)
         items: list[tuple[GroupAsk, str, Item]] = [
             (group, field, ScoreItem(next(remaining), group.prompt, group.metadata))
@@ -123,13 +128,19 @@ class RewardDeployment:
         return await self._answer(items, with_details, request_id)
 
     async def compare(
-        self, images: Sequence[np.ndarray], group: GroupAsk, with_details: bool, request_id: str
+        self,
+        images: Sequence[np.ndarray],
+        pairs: Sequence[tuple[int, int]],
+        group: GroupAsk,
+        with_details: bool,
+        request_id: str,
     ) -> Answer:
-        """Compare two images: a pairwise reward judges them, any other one scores both."""
-        if not is_pairwise(self.reward):
-            return await self.score(images, [group], with_details, request_id)
-        pair = PairItem(images[0], images[1], group.prompt, group.metadata)
-        return await self._answer([(group, "images", pair)], with_details, request_id)
+        """Have a pairwise reward judge pairs of one group's images, given by their places in `images`."""
+        items: list[tuple[GroupAsk, str, Item]] = [
+            (group, "images", PairItem(images[first], images[second], group.prompt, group.metadata))
+            for first, second in pairs
+        ]
+        return await self._answer(items, with_details, request_id)
 
     async def probe(self) -> Answer:
         """Really score one image, through the same batches as everybody's."""
@@ -154,7 +165,9 @@ class RewardDeployment:
             outcomes: list[Outcome] = await asyncio.gather(*(self._batched(ticket) for ticket in tickets))
         finally:
             self._waiting -= ids  # a call that was given up takes its tickets out of the queue
-        scores, comparison, error = [], None, None
+        scores: list[Score] = []
+        comparisons: list[Comparison] = []
+        error = None
         for (group, _, _), outcome in zip(items, outcomes, strict=True):
             result = outcome.result
             if isinstance(result, RewardsError):
@@ -164,7 +177,7 @@ class RewardDeployment:
             if isinstance(result, Score):
                 scores.append(Score(float(result.value), result.details if with_details else None))
             else:
-                comparison = result if with_details else dataclasses.replace(result, details=None)
+                comparisons.append(result if with_details else dataclasses.replace(result, details=None))
         batches = {outcome.number: outcome for outcome in outcomes}
         return Answer(
             version=self.info.version,
@@ -172,13 +185,9 @@ class RewardDeployment:
             score_ms=sum(outcome.batch.milliseconds for outcome in batches.values()),
             batches=[outcome.batch for outcome in batches.values() if outcome.first == call],
             scores=scores,
-            comparison=comparison,
+            comparisons=comparisons,
             error=error,
         )
-
-    def _refusal(self, message: str) -> Answer:
-        error = InvalidRequestError(message, reward=self.name)
-        return Answer(self.info.version, 1, 0.0, [], [], error=error)
 
     @serve.batch
     async def _batched(self, tickets: list[Ticket]) -> list[Outcome]:
