@@ -1,7 +1,8 @@
 """A tiny Qwen3-VL that judges: it writes the verdict as JSON, and which verdict depends on the pictures.
 
-A random model nearly always says the same, and no JSON. But its last hidden state depends on the words so far and on
-the pictures, so an output layer fitted to those states is enough to have it write `{"winner":"A"}` or `{"winner":"B"}`.
+A random model nearly always says the same, and no JSON. But its last hidden state depends on the last word and on the
+pictures, so an output layer fitted to those states is enough to have it write `{"winner":"A"}` or `{"winner":"B"}`. Its
+parts are tokens, as in the real tokenizer: `{"`, `winner`, `":"`, `"}`.
 """
 
 from __future__ import annotations
@@ -15,26 +16,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from drpo_rewards.rewards.base import PairItem
-from drpo_rewards.rewards.judge.qwen3_vl import BEGUN, Qwen3VLBackend
+from drpo_rewards.rewards.judge.qwen3_vl import Qwen3VLBackend
 from drpo_rewards.rewards.qwen_vl import encode_images, encode_texts
 from support.pictures import picture
-from support.tiny_qwen import TOKEN
+from support.tiny_qwen import SPECIAL, TOKEN
 from support.tiny_qwen3 import write_qwen3_vl
 
-PROMPT = "a red circle"  # what it was fitted on; with others it may not write JSON
+PROMPT = "a red circle"  # what it was fitted on
+WORDS = {word: 256 + len(SPECIAL) + place for place, word in enumerate(['":"', '{"', '"}', "winner"])}
 
 
 def write_judge(folder: Path, pairs: int = 32) -> Path:
     """Writes the checkpoint to `folder`, in two files as the larger public ones, and returns it."""
-    write_qwen3_vl(folder, sharded=True)
+    write_qwen3_vl(folder, sharded=True, words=list(WORDS))
     backend = Qwen3VLBackend(model=str(folder), device="cpu")
     pictures = [picture(64, 64, seed=seed) for seed in range(100, 100 + 2 * pairs)]
     there = [PairItem(one, two, PROMPT) for one, two in zip(pictures[::2], pictures[1::2], strict=True)]
     back = [pair.swap() for pair in there]
     says_a = _preference(*(_states(backend, asked, [""] * pairs)[:, -1] for asked in (there, back)))
-    ends = [f'{letter}"}}' for letter in ("A" if a else "B" for a in says_a)]
-    states_NTD = _states(backend, there + back, ends)
-    wanted_NT = torch.tensor([[*(BEGUN + end).encode(), TOKEN["<|im_end|>"]] for end in ends])
+    answers = ["A" if a else "B" for a in says_a]
+    states_NTD = _states(backend, there + back, [f'{answer}"}}' for answer in answers])
+    begun = [WORDS[word] for word in ('{"', "winner", '":"')]
+    wanted_NT = torch.tensor([[*begun, ord(answer), WORDS['"}'], TOKEN["<|im_end|>"]] for answer in answers])
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     file = folder / index["lm_head.weight"]
     weights = load_file(file)
@@ -45,7 +48,7 @@ def write_judge(folder: Path, pairs: int = 32) -> Path:
 
 @torch.inference_mode()
 def _states(backend: Qwen3VLBackend, pairs: list[PairItem], ends: list[str]) -> Tensor:
-    """(pairs, T, D): the last hidden states at all places where a token of the answer follows, or its end."""
+    """(pairs, 4 or 6, D): the last hidden states where a token of the answer follows; up to the verdict, or all."""
     found = []
     for start in range(0, len(pairs), 8):
         part = slice(start, start + 8)
@@ -55,7 +58,7 @@ def _states(backend: Qwen3VLBackend, pairs: list[PairItem], ends: list[str]) -> 
         merged = backend.processor.merge_size
         tokens = encode_texts(backend.tokenizer, texts, images["image_grid_thw"], merged, padding_side="left")
         hidden_NTD = backend.network.model(**images, **tokens, use_cache=False).last_hidden_state
-        found.append(hidden_NTD[:, -len(BEGUN + ends[0]) - 1 :])
+        found.append(hidden_NTD[:, -6 if ends[0] else -4 :])
     return torch.cat(found)
 
 

@@ -6,6 +6,7 @@ The small ones have no `lm_head.weight`, it is tied to the words; the larger one
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from support.tiny_qwen import SPECIAL, TOKEN, write_qwen_tokenizer
 VISION, VISION_HEADS, PATCH, TEXT, HEADS, KV_HEADS, HEAD, LAYERS, GRID = 32, 2, 16, 32, 2, 1, 16, 2, 6
 SECTIONS = [4, 2, 2]  # of a head's 8 frequencies: time, height, width, interleaved
 DEEPSTACK = [0]  # the vision layers whose output also goes into the first text layers
-WORDS = 256 + len(SPECIAL) + 2  # more rows than tokens, as in the public files
+WORDS = 256 + len(SPECIAL) + 8  # more rows than tokens, as in the public files
 THETA = 5000000
 
 # The public template's way with text and pictures; it has no system prompt of its own.
@@ -30,9 +31,9 @@ TEMPLATE = """{%- for message in messages %}<|im_start|>{{ message.role }}
 {% endif %}"""
 
 
-def write_qwen3_vl(folder: Path, seed: int = 0, sharded: bool = False) -> Path:
-    """Writes the checkpoint to `folder` and returns it."""
-    write_qwen_tokenizer(folder)
+def write_qwen3_vl(folder: Path, seed: int = 0, sharded: bool = False, words: Sequence[str] = ()) -> Path:
+    """Writes the checkpoint to `folder` and returns it. Its tokens are bytes, and `words`."""
+    write_qwen_tokenizer(folder, words)
     documents = {
         "config.json": _config(tied=not sharded),
         "generation_config.json": {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8}

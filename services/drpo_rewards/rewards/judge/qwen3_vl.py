@@ -61,18 +61,36 @@ class Qwen3VLBackend:
         ]
 
     def logits(self, pairs: list[PairItem]) -> Tensor:
-        """(N, 3) float32 on the CPU: of A, B and tie, where the verdict stands."""
-        images = encode_images(self.processor, [image for pair in pairs for image in (pair.first, pair.second)])
+        """(N, 3) float32 on the CPU: of A, B and tie, where the verdict stands.
+
+        An image that comes more than once, as each does where both orders are asked, is looked at once.
+        """
+        shown = [image for pair in pairs for image in (pair.first, pair.second)]
+        different = {id(image): image for image in shown}
+        places = {key: place for place, key in enumerate(different)}
+        order = [places[id(image)] for image in shown]
+        images = encode_images(self.processor, list(different.values()))
+        grids = images["image_grid_thw"][order]
         texts = encode_texts(
             self.tokenizer,
             [self.conversation(pair.prompt) for pair in pairs],
-            images["image_grid_thw"],
+            grids,
             self.processor.merge_size,
             padding_side="left",  # so that every row ends where the verdict follows
         )
-        inputs = {name: tensor.to(self.device) for name, tensor in {**images, **texts}.items()}
-        logits_N1V = self.network(**inputs, use_cache=False, logits_to_keep=1).logits
+        seen = self.network.model.get_image_features(**self._on_device(images), return_dict=True)
+        seen.pooler_output = [seen.pooler_output[place] for place in order]
+        seen.deepstack_features = [[layer[place] for place in order] for layer in seen.deepstack_features]
+        logits_N1V = self.network(
+            **self._on_device({**texts, "image_grid_thw": grids}),
+            mm_encoder_outputs={"image": seen},
+            use_cache=False,
+            logits_to_keep=1,
+        ).logits
         return logits_N1V[:, 0, self.verdict_ids].float().cpu()
+
+    def _on_device(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
     def conversation(self, prompt: str) -> str:
         """Qwen3-VL's chat (it has no system prompt): the pictures under their names, the question, the answer begun."""
