@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test thorough bench lint format protos lock clean
+.PHONY: help install demo test thorough cluster bench lint format protos lock clean
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(INSTALLED)  ## unit and integration tests, with coverage (at most 12 min
 
 thorough: $(INSTALLED)  ## the tests that take longer: the page in a browser, every reward's files, rules against a second reading
 	@$(BIN)/python -m pytest -m thorough --durations 15
+
+cluster: $(INSTALLED)  ## the compose cluster for real, parts of it killed; needs Docker (deploy/ci/engine.sh), about 10 minutes
+	@$(BIN)/python -m pytest tests/cluster -m cluster --durations 15
 
 bench: $(INSTALLED)  ## ratios that the design promises: pipelining, the cost of ranking, transports, memory
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done

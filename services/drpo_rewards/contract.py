@@ -19,6 +19,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 MIN_IMAGES = 2
 MAX_IMAGES = 256
 
+MAX_NAME = 128  # characters of a reward's or a mixture's name
+MAX_PLACE = 200  # of the name of a field in an error, which unknown keys are a part of
 MAX_METADATA_BYTES = 100_000
 MAX_METADATA_DEPTH = 16  # gRPC's messages end at a depth of their own; no transport may take what another cannot
 
@@ -45,6 +47,7 @@ def _depth(value: Any) -> int:
 
 
 Prompt = Annotated[str, Field(min_length=1, max_length=10_000, description="What the images were made from.")]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 AllPairs = Annotated[
     bool, Field(description="A pairwise reward compares every pair of images, not only O(K log K) of them.")
@@ -130,8 +133,10 @@ class RankOptions(Options):
     """A ranking request: score one group with every reward of a mixture, combine, order, and draw pairs."""
 
     prompt: Prompt
-    rewards: dict[str, float] | None = Field(default=None, description="Reward name to weight; excludes `mixture`.")
-    mixture: str | None = Field(default=None, description="A configured mixture; `default` where nothing is named.")
+    rewards: dict[Name, float] | None = Field(
+        default=None, min_length=1, description="Reward name to weight; excludes `mixture`."
+    )
+    mixture: Name | None = Field(default=None, description="A configured mixture; `default` where nothing is named.")
     normalize: Normalize | None = Field(default=None, description="Default: the mixture's own, `zscore` otherwise.")
     metadata: Metadata | None = None
     pairs: PairOptions | None = None
@@ -272,9 +277,11 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
         field = _path(first["loc"]) or None
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         where = f"`{field}`: " if field else ""
-        raise InvalidRequestError(f"{where}{first['msg']}{more}", field=field) from None
+        message = first["msg"].removeprefix("Value error, ")  # pydantic's word for what a validator of ours raised
+        raise InvalidRequestError(f"{where}{message}{more}", field=field) from None
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """A place in a body as one writes it: `groups[1].prompt`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    """A place in a body as one writes it: `groups[1].prompt`; cut off where a key of the caller's makes it endless."""
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    return place if len(place) <= MAX_PLACE else place[: MAX_PLACE - 3] + "..."

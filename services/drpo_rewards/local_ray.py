@@ -10,6 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from drpo_rewards.errors import ServiceUnavailableError
+
 SETTINGS = {
     "RAY_AUTH_MODE": "disabled",  # a Ray of this machine alone; unset, it depends on a file in the home folder
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
@@ -45,8 +47,28 @@ def start_ray(num_cpus: int | None = None) -> None:
     )
 
 
+def join_ray(address: str) -> None:
+    """Connect to a Ray that runs already. Raises ServiceUnavailableError where there is none."""
+    prepare()
+    import ray
+    import ray.serve
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ServiceUnavailableError(f"no Ray can be reached at {address}: {str(error).splitlines()[0]}") from error
+
+
+def ray_address() -> str:
+    """Where other processes find the Ray that this one is connected to."""
+    import ray
+
+    return ray.get_runtime_context().gcs_address
+
+
 def stop_ray() -> None:
-    """End what `start_ray` started, and everything that runs on it."""
+    """End what `start_ray` started, and everything that runs on it; or leave what `join_ray` joined."""
     import ray
 
     ray.shutdown()

@@ -30,8 +30,9 @@ def combine(
     negative one (a penalty) stays negative. Raises ValueError for weights or scores that cannot be combined.
     """
     check_weights(dict(weights))
-    total = sum(abs(weight) for weight in weights.values())
-    shares = {name: weight / total for name, weight in weights.items()}
+    largest = max(abs(weight) for weight in weights.values())  # divided by first: enormous weights have no finite sum
+    total = sum(abs(weight) / largest for weight in weights.values())
+    shares = {name: weight / largest / total for name, weight in weights.items()}
     scores_RK = np.array([scores[name] for name in shares], dtype=np.float64)
     if scores_RK.ndim != 2 or scores_RK.shape[1] == 0:
         raise ValueError("every reward needs the same number of scores, at least one")

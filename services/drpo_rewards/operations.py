@@ -17,6 +17,7 @@ from drpo_rewards.contract import (
     AllPairs,
     Metadata,
     Model,
+    Name,
     Options,
     Prompt,
     RankOptions,
@@ -60,7 +61,7 @@ class ScoreOptions(Options):
     most: ClassVar[int] = MAX_SCORE_IMAGES
 
     groups: list[GroupOptions] = Field(min_length=1, max_length=MAX_GROUPS)
-    rewards: list[str] | None = Field(
+    rewards: list[Name] | None = Field(
         default=None, min_length=1, max_length=64, description="Names; default: those of the mixture `default`."
     )
     details: bool = Field(default=False, description="Also answer each reward's details of each image.")
@@ -92,7 +93,7 @@ class ScoreRequest(Model):
     """The JSON body of `POST /v1/score`."""
 
     groups: list[ScoreGroup] = Field(min_length=1, max_length=MAX_GROUPS)
-    rewards: list[str] | None = Field(
+    rewards: list[Name] | None = Field(
         default=None, min_length=1, max_length=64, description="Names; default: those of the mixture `default`."
     )
     details: bool = False
@@ -129,7 +130,7 @@ class CompareOptions(Options):
     most: ClassVar[int] = 2
 
     prompt: Prompt
-    model: str = Field(default="default", description="A reward, pairwise or pointwise, or a configured mixture.")
+    model: Name = Field(default="default", description="A reward, pairwise or pointwise, or a configured mixture.")
     metadata: Metadata | None = None
     details: bool = Field(default=False, description="Also answer what the rewards say beyond the winner.")
 
@@ -177,7 +178,7 @@ class RerankOptions(Options):
     image_list: ClassVar[str] = "documents"
     fewest: ClassVar[int] = 1
 
-    model: str = Field(default="default", description="A reward, or a configured mixture.")
+    model: Name = Field(default="default", description="A reward, or a configured mixture.")
     query: Prompt
     top_n: int | None = Field(default=None, ge=1, description="Answer only the best ones.")
     metadata: Metadata | None = None

@@ -140,6 +140,18 @@ def test_errors_without_a_service(pictures: Path, arguments: list[str], said: st
     assert "Traceback" not in told
 
 
+@pytest.mark.thorough
+def test_a_reward_with_an_application_of_its_own_is_upgraded(served: Served, pictures: Path) -> None:
+    ray_is_at = (served.folder / "log").read_text().partition("Ray is at ")[2].split()[0]
+    answer = run(served.folder, "upgrade", "my.yaml", "darkness", "--address", ray_is_at)
+    assert answer.stdout.split() == ["upgraded", "darkness"]
+    assert "reward-darkness is up" in answer.stderr
+    asked = "rank", "--prompt", "p", "--reward", "darkness", "--url", served.http_url, "--json", "a.png", "b.png"
+    assert json.loads(run(pictures, *asked).stdout)["rewards"]["darkness"]["version"] == "darkness-1"
+    told = run(served.folder, "upgrade", "my.yaml", "geneval", "--address", ray_is_at, status=1).stderr
+    assert "'geneval' is no reward with `own_app: true`" in told
+
+
 def local(text: str, served: Served) -> str:
     """The guide's text with the addresses of this service."""
     http, grpc = (url.partition("://")[2] for url in (served.http_url, served.grpc_url))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from support.guide import example
 
 MORE_REWARDS = """\
   geneval: {type: geneval, num_cpus: 0.1}
-  darkness: {type: "support.service_rewards:Darkness", num_cpus: 0.1}
+  darkness: {type: "support.service_rewards:Darkness", num_cpus: 0.1, own_app: true}
 mixtures:
   default: {rewards: {geneval: 1.0}}
   both: {rewards: {geneval: 0.7, sharpness: 0.3}}
@@ -33,14 +34,23 @@ class Served:
 
 @contextmanager
 def serve(folder: Path) -> Iterator[Served]:
-    """The guide's own reward, from the file that the guide shows, beside two others. Ctrl-C ends it."""
+    """The guide's own reward, from the file that the guide shows, beside two others."""
     (folder / "sharpness.py").write_text(example("# sharpness.py"))
     (folder / "my.yaml").write_text(example("# my.yaml") + MORE_REWARDS)
+    with serve_config(folder, folder / "my.yaml") as running:
+        yield running
+
+
+@contextmanager
+def serve_config(
+    folder: Path, config: Path, environment: Mapping[str, str] = os.environ, cwd: Path | None = None
+) -> Iterator[Served]:
+    """Any config, on free ports; the log lies in `folder`. Ctrl-C ends it."""
     with (folder / "log").open("w") as log:
-        command = [sys.executable, "-m", "drpo_rewards.cli", "serve", str(folder / "my.yaml")]
+        command = [sys.executable, "-m", "drpo_rewards.cli", "serve", str(config)]
         process = subprocess.Popen(
             [*command, "--port", "0", "--grpc-port", "0"],
-            stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, env=environment, cwd=cwd,
         )  # fmt: skip
     try:
         assert process.stdout is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from drpo_rewards.errors import InvalidRequestError
-from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem
+from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, StagedReward
 
 
 class RednessOf:
@@ -72,6 +73,31 @@ class WitnessedJudge(BrighterOf):
         with self.file.open("a") as file:
             file.write(f"{len(items)}\n")
         return super().compare(items)
+
+
+class Overlapping(StagedReward):
+    """The mean of all channels; where the metadata says `wait`, only once another batch was prepared meanwhile."""
+
+    version = "overlapping-1"
+
+    def __init__(self) -> None:
+        self.others = threading.Semaphore(0)
+
+    def prepare(self, items: Sequence[ScoreItem]) -> tuple[bool, list[float]]:
+        said = [item.metadata or {} for item in items]
+        if any(metadata.get("how") == "refuse" for metadata in said):
+            raise InvalidRequestError("metadata.how must not be `refuse`", field="metadata.how")
+        self.others.release()
+        return any(metadata.get("how") == "wait" for metadata in said), [float(item.image.mean()) for item in items]
+
+    def score_prepared(self, prepared: tuple[bool, list[float]]) -> list[Score]:
+        self.others.acquire()  # its own
+        waits, means = prepared
+        if waits:
+            if not self.others.acquire(timeout=100):
+                raise TimeoutError("nothing was prepared meanwhile")
+            self.others.release()
+        return [Score(mean) for mean in means]
 
 
 class Failing:

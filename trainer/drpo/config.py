@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from drpo.errors import ConfigError
+from drpo.site import lay_over, read_sections, site_settings
 
 
 class Section(BaseModel):
@@ -175,7 +176,7 @@ class TrainingConfig(Section):
     threads_per_worker: int = Field(default=1, ge=1, description="CPU threads of each worker")
     use_gpu: bool = Field(default=False, description="one GPU for each worker")
     resources_per_worker: dict[str, float] | None = Field(
-        default=None, description="Ray resources of a worker; null: its threads as CPUs"
+        default=None, description="more Ray resources of a worker, beside its threads as CPUs"
     )
     max_failures: int = Field(
         default=3, ge=-1, description="restarts of the workers from the last checkpoint; -1: any number"
@@ -246,7 +247,9 @@ def preset_names() -> list[str]:
 
 
 def load_config(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a preset (a name, or the path of a YAML file), applies overrides "dotted.key=value", and checks all of it.
+    """Reads a preset (a name, or the path of a YAML file) and checks all of it.
+
+    The settings of this place (`drpo.site`) are laid over it, and then the overrides, "dotted.key=value".
 
     Raises:
         ConfigError: no such preset, a key that does not exist (the nearest one is named), or a value out of range.
@@ -263,13 +266,9 @@ def load_config(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(
             f"there is no preset {name!r}{nearest(name, preset_names())}. Presets: {', '.join(preset_names())}"
         )
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{name} must hold sections (run, model, ...), not a {type(values).__name__}")
+    values = read_sections(text, name)
     values.setdefault("preset", Path(name).stem)
+    lay_over(values, site_settings())
     for override in overrides:
         _apply(values, override)
     return parse_config(values)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from drpo_rewards.cli import bench, score
+from drpo_rewards.cli import bench, doctor, download, score, upgrade
 from drpo_rewards.cli.common import (
     DEFAULT_URL,
     ApiKey,
@@ -42,7 +42,7 @@ def serve(
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port, likewise.")] = None,
 ) -> None:
     """Start Ray and the service on this machine; Ctrl-C stops both."""
-    from drpo_rewards.local_ray import prepare, start_ray, stop_ray
+    from drpo_rewards.local_ray import prepare, ray_address, start_ray, stop_ray
 
     stopped = threading.Event()
     prepare(import_from=[Path(config).resolve().parent, Path.cwd()])
@@ -59,12 +59,14 @@ def serve(
                     settings,
                     http_port=settings.http_port if port is None else port,
                     grpc_port=settings.grpc_port if grpc_port is None else grpc_port,
+                    on_up=lambda name: errors.print(f"{name} is up", highlight=False),
                 )
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stopped.set())
             rewards = ", ".join(settings.rewards)
             console.print(f"ready  {service.http_url}  {service.grpc_address}  rewards: {rewards}", soft_wrap=True)
             errors.print(f"a page to try it: {service.http_url}/   Ctrl-C stops it", soft_wrap=True)
+            errors.print(f"Ray is at {ray_address()}", soft_wrap=True)
             while not stopped.wait(timeout=0.5):  # a plain wait() would not let Python run the signal's handler
                 pass
             with busy("stopping: calls on their way are finished"):
@@ -133,3 +135,6 @@ def _models_table(infos: list[ModelInfo]) -> Table:
 app.command()(score.score)
 app.command()(score.compare)
 app.command()(bench.bench)
+app.command()(download.download)
+app.command()(doctor.doctor)
+app.command()(upgrade.upgrade)

@@ -1,4 +1,4 @@
-"""`bench`: a load against a running service."""
+"""`bench`: a load against a running service, or one reward's throughput in this process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from drpo_rewards.cli.bench_reward import bench_reward
 from drpo_rewards.cli.common import (
     DEFAULT_URL,
     ApiKey,
@@ -23,6 +24,7 @@ from drpo_rewards.cli.common import (
     table,
     told_errors,
 )
+from drpo_rewards.cli.score import Model, Option, read_options
 from drpo_rewards.client import AsyncRankingClient
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.images import ImageLike, load
@@ -46,13 +48,29 @@ def bench(
     retries: Annotated[int, typer.Option(min=0, help="Of a call that may be tried again; 0 counts it an error.")] = 0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call may take.")] = 60.0,
     api_key: ApiKey = None,
+    reward: Annotated[str | None, typer.Option(help="Bench this reward in this process, without a service.")] = None,
+    model: Model = None,
+    option: Option = None,
+    device: Annotated[str | None, typer.Option(help="With --reward: auto, cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="With --reward: auto, float32, float16 or bfloat16.")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="With --reward; several times.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a load on a running service: images/s, latencies and errors.
+    """Put a load on a running service: images/s, latencies and errors. With --reward: one reward in this process.
 
     Clients send one group after the other, each over a connection of its own. Overload answers (429) count as errors
     unless --retries lets the client wait them out, as programs should.
+
+    --reward NAME scores made-up images (or --image) in batches of each --batch-size for about --seconds, and tells the
+    time to decode files, to prepare pictures and prompts, and to run the model apart.
     """
+    if reward is not None:
+        placed = {name: value for name, value in (("model", model), ("device", device), ("dtype", dtype)) if value}
+        reward_options = read_options(option) | placed
+        bench_reward(
+            reward, reward_options, batch_size, seconds, side, encoding, image, prompt, read_metadata(metadata), as_json
+        )
+        return
     options: dict[str, Any] = {"metadata": read_metadata(metadata)}
 
     def connect() -> AsyncRankingClient:

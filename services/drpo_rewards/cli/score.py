@@ -122,7 +122,7 @@ def _create(name: str, model: str | None, option: Sequence[str] | None) -> AnyRe
 
     import_from(Path.cwd())
     with busy(f"loading {name}"):
-        return create(name, _options(option) | ({"model": model} if model else {}))
+        return create(name, read_options(option) | ({"model": model} if model else {}))
 
 
 def _score(name: str, reward: Reward, items: Sequence[ScoreItem], batch_size: int) -> list[Score]:
@@ -221,7 +221,7 @@ def _print_comparison(head: dict[str, Any], first: Path, second: Path, found: Co
         console.print(escape(why))
 
 
-def _options(given: Sequence[str] | None) -> dict[str, Any]:
+def read_options(given: Sequence[str] | None) -> dict[str, Any]:
     """KEY=VALUE, the values read as YAML: 3 is a number, true a truth value, [1, 2] a list."""
     options = {}
     for text in given or ():

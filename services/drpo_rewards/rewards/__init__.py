@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from drpo_rewards.errors import ConfigError
+from drpo_rewards.rewards import hub
 from drpo_rewards.rewards.base import AnyReward, PairwiseReward, Reward
+from drpo_rewards.rewards.hub import MissingFilesError
+from drpo_rewards.rewards.parts import Part
 
 CATALOGUE: dict[str, str] = {
     "aesthetic": "drpo_rewards.rewards.aesthetic:Aesthetic",
@@ -38,11 +42,36 @@ def create(kind: str, options: dict[str, Any]) -> AnyReward:
     cls = load_class(kind)
     try:
         reward = cls(**options)
+    except MissingFilesError as error:
+        raise MissingFilesError(f"{error}. `{download_command(kind, options)}` fetches it") from error
     except TypeError as error:
         raise ConfigError(f"reward {kind!r} cannot be built from options {options}: {error}") from error
     if not isinstance(reward, Reward | PairwiseReward):
         raise ConfigError(f"reward {kind!r} needs a `version` and a method `score(items)` (or `compare(items)`)")
+    wanted = needs(kind, options)
+    if wanted and not hasattr(reward, "revision"):
+        reward.revision = hub.commit(wanted[0][1])  # type: ignore[union-attr]
     return reward
+
+
+def needs(kind: str, options: Mapping[str, Any]) -> list[tuple[Part, str]]:
+    """What a reward built with these options reads: each part, and the folder or repository that it comes from.
+
+    Empty for a reward that declares nothing. Raises ConfigError where there is no such reward.
+    """
+    parts: Any = getattr(load_class(kind), "parts", None)
+    return [(part, part.place(options)) for part in parts(**options)] if parts else []
+
+
+def download_command(kind: str, options: Mapping[str, Any]) -> str:
+    """What fetches the files that `needs` says; options that change nothing about them are left out."""
+    wanted = needs(kind, options)
+    given = [
+        f"--option {key}={value}"
+        for key, value in options.items()
+        if wanted != needs(kind, {other: options[other] for other in options if other != key})
+    ]
+    return " ".join(["drpo-rewards download", kind, *given])
 
 
 def load(

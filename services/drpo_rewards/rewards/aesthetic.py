@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from drpo_rewards.errors import WeightsError
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards import clip as clip_reward
+from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.clip_model import ClipEmbedder
+from drpo_rewards.rewards.hub import find
 from drpo_rewards.rewards.linear_head import LinearHead
+from drpo_rewards.rewards.parts import Part
 from drpo_rewards.rewards.weights import (
     label,
     load_strictly,
-    locate,
     pick_device,
     pick_dtype,
     public_name,
@@ -22,43 +27,50 @@ from drpo_rewards.rewards.weights import (
 )
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
-CLIP = "openai/clip-vit-large-patch14"
+MODEL = Part("model", "camenduru/improved-aesthetic-predictor", (((HEAD,),),), "Apache-2.0", 0.004)
+CLIP = replace(clip_reward.MODEL, option="clip")
 
 _RELU_HEAD = "layers.11.weight"
 
 
-class Aesthetic:
+class Aesthetic(StagedReward):
     """How pleasing a picture is, whatever its prompt: a linear head on CLIP ViT-L/14.
 
     About 1 to 10, mostly 4 to 7. `model` is the head's file, or the folder or hub repository that holds it; `clip` the
     CLIP below it, by default the one in the same folder, else OpenAI's.
     """
 
-    license = "Apache-2.0"
+    license = MODEL.license
 
     def __init__(
         self,
-        model: str = "camenduru/improved-aesthetic-predictor",
+        model: str = MODEL.repo,
         clip: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
         place = pick_device(device)
-        if clip is None:
-            clip = model if (Path(model) / "config.json").is_file() else CLIP
-        path = Path(model) if Path(model).is_file() else locate(model, HEAD)
+        clip = CLIP.place({"model": model, "clip": clip})
+        path = Path(model) if Path(model).is_file() else find(MODEL, model) / HEAD
         self.head = read_head(path).to(place)
         # The original preprocesses with OpenAI's package, whose crop rounds.
-        self.clip = ClipEmbedder.load(clip, "round", place, pick_dtype(dtype, place, on_gpu="float16"))
+        self.clip = ClipEmbedder.load(find(CLIP, clip), "round", place, pick_dtype(dtype, place, on_gpu="float16"))
         width = self.clip.model.config.projection_dim
         if self.head.width != width:
             raise WeightsError(f"{path} wants vectors of {self.head.width} numbers, but {clip} gives {width}")
         self.checkpoint = public_name(model)
         self.version = label("aesthetic-1", model, self.clip.model.dtype)
 
+    @staticmethod
+    def parts(**options: Any) -> tuple[Part, ...]:
+        return (CLIP,) if Path(options.get("model") or "").is_file() else (MODEL, CLIP)
+
+    def prepare(self, items: Sequence[ScoreItem]) -> Tensor:
+        return self.clip.crop_images([item.image for item in items])
+
     @torch.inference_mode()
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        scores_N = self.head(self.clip.embed_images([item.image for item in items]))
+    def score_prepared(self, prepared: Tensor) -> list[Score]:
+        scores_N = self.head(self.clip.embed_crops(prepared))
         return [Score(value) for value in scores_N.tolist()]
 
 

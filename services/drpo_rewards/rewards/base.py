@@ -81,6 +81,24 @@ class Reward(Protocol):
         ...
 
 
+class StagedReward:
+    """A Reward whose work has two halves, so that a service prepares the next batch while the network scores this one.
+
+    Subclasses write `prepare`, which is called from one thread, and `score_prepared`, from another.
+    """
+
+    def prepare(self, items: Sequence[ScoreItem]) -> Any:
+        """Everything that needs no network and no GPU: pictures scaled and cut, prompts as tokens, in pinned memory."""
+        raise NotImplementedError
+
+    def score_prepared(self, prepared: Any) -> list[Score]:
+        """One Score per item of what `prepare` made."""
+        raise NotImplementedError
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        return self.score_prepared(self.prepare(items))
+
+
 @runtime_checkable
 class PairwiseReward(Protocol):
     """A judge of two images: what a Reward is, but `compare` in the place of `score`.
@@ -136,7 +154,13 @@ def checked_scores(
 
     `fields` says how an error names each item; its place in `items` unless given.
     """
-    scores = reward.score(items)
+    return check_scores(name, reward.score(items), items, fields)
+
+
+def check_scores(
+    name: str, scores: list[Score], items: Sequence[ScoreItem], fields: Sequence[str] | None = None
+) -> list[Score]:
+    """`scores`, or a RewardError as `checked_scores` raises it."""
     if len(scores) != len(items):
         raise RewardError(f"reward {name!r} gave {len(scores)} scores for {len(items)} images", reward=name)
     for index, score in enumerate(scores):

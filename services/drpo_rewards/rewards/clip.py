@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from drpo_rewards.rewards.base import Score, ScoreItem
-from drpo_rewards.rewards.clip_model import ClipEmbedder
+from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.clip_model import FILES, ClipEmbedder, PreparedClip
+from drpo_rewards.rewards.hub import find
+from drpo_rewards.rewards.parts import TOKENIZER_SETTINGS, Part
 from drpo_rewards.rewards.weights import label, pick_device, pick_dtype, public_name
 
+MODEL = Part("model", "openai/clip-vit-large-patch14", FILES, "MIT", 1.71, TOKENIZER_SETTINGS)
 
-class ClipScore:
+
+class ClipScore(StagedReward):
     """Agreement of picture and prompt: the cosine of their CLIP vectors.
 
     About 0.15 to 0.35 with the public ViT-L/14; tables quote it times 100.
     """
 
-    license = "MIT"
+    license = MODEL.license
     range = (-1.0, 1.0)
 
-    def __init__(self, model: str = "openai/clip-vit-large-patch14", device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(self, model: str = MODEL.repo, device: str = "auto", dtype: str = "auto") -> None:
         place = pick_device(device)
-        self.clip = ClipEmbedder.load(model, "floor", place, pick_dtype(dtype, place, on_gpu="float16"))
+        self.clip = ClipEmbedder.load(find(MODEL, model), "floor", place, pick_dtype(dtype, place, on_gpu="float16"))
         self.checkpoint = public_name(model)
         self.version = label("clip-1", model, self.clip.model.dtype)
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        cosines_N = self.clip.cosines([item.image for item in items], [item.prompt for item in items])
-        return [Score(value) for value in cosines_N.clamp(-1, 1).tolist()]  # rounding may pass 1 by a hair
+    @staticmethod
+    def parts(**options: Any) -> tuple[Part, ...]:
+        return (MODEL,)
+
+    def prepare(self, items: Sequence[ScoreItem]) -> PreparedClip:
+        return self.clip.prepare([item.image for item in items], [item.prompt for item in items])
+
+    def score_prepared(self, prepared: PreparedClip) -> list[Score]:
+        cosines_N = self.clip.cosines(prepared).clamp(-1, 1)  # rounding may pass 1 by a hair
+        return [Score(value) for value in cosines_N.tolist()]

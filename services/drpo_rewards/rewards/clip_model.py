@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,22 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from drpo_rewards.rewards.preprocess import Crop, clip_pixels
+from drpo_rewards.rewards.parts import BPE, CONFIG, WEIGHTS
+from drpo_rewards.rewards.preprocess import Crop, clip_pixels, crop_squares, pinned
 from drpo_rewards.rewards.prompts import neutralize
 from drpo_rewards.rewards.weights import load_pretrained, load_tokenizer
 
+FILES = (CONFIG, WEIGHTS, BPE)
 MAX_TOKENS = 77
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """A batch for a CLIP. `pixels` are cut bytes, (N, S, S, 3), or normalised numbers, (N, 3, S, S)."""
+
+    pixels: Tensor
+    ids_PT: Tensor  # of the distinct prompts
+    rows_N: Tensor  # each picture's prompt in it
 
 
 class ClipEmbedder:
@@ -31,8 +44,8 @@ class ClipEmbedder:
         self.max_tokens: int = min(MAX_TOKENS, config.text_config.max_position_embeddings)
 
     @classmethod
-    def load(cls, model: str, crop: Crop, device: torch.device, dtype: torch.dtype) -> ClipEmbedder:
-        """From a folder or a hub id: `config.json`, weights, and the tokenizer's files. Raises WeightsError."""
+    def load(cls, model: str | Path, crop: Crop, device: torch.device, dtype: torch.dtype) -> ClipEmbedder:
+        """From a folder that holds FILES. Raises WeightsError."""
         return cls(load_pretrained(CLIPModel, model, dtype), clip_tokenizer(model), crop, device)
 
     @property
@@ -40,38 +53,57 @@ class ClipEmbedder:
         """What CLIP multiplies a cosine with."""
         return float(self.model.logit_scale.detach().float().exp())
 
-    @torch.inference_mode()
-    def embed_pixels(self, pixels_N3SS: Tensor) -> Tensor:
-        """(N, D) float32 unit vectors of pictures that are preprocessed already."""
-        pixels_N3SS = pixels_N3SS.to(self.model.device, self.model.dtype)
-        return unit(self.model.get_image_features(pixel_values=pixels_N3SS).pooler_output)
+    def prepare(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> PreparedClip:
+        """Pictures cut and prompts read, on the CPU."""
+        return PreparedClip(self.crop_images(images), *self.read_prompts(prompts))
 
-    def embed_images(self, images: Sequence[np.ndarray]) -> Tensor:
-        """(N, D) float32 unit vectors of (H, W, 3) uint8 pictures of any sizes."""
-        return self.embed_pixels(clip_pixels(images, self.side, self.crop, self.model.device, self.model.dtype))
+    def crop_images(self, images: Sequence[np.ndarray]) -> Tensor:
+        """(N, S, S, 3) uint8 of (H, W, 3) uint8 pictures of any sizes."""
+        return pinned(crop_squares(images, self.side, self.crop), self.model.device)
 
-    @torch.inference_mode()
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(N, D) float32 unit vectors; a prompt that comes several times is embedded once."""
-        distinct = list(dict.fromkeys(prompts))
+    def read_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids of the distinct prompts, (P, T); and for each prompt its row there, (N,)."""
+        distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         tokens = self.tokenizer(
             [neutralize(prompt, self.tokenizer) for prompt in distinct],
             padding=True,
             truncation=True,
             max_length=self.max_tokens,
             return_tensors="pt",
-        ).to(self.model.device)
+        )
+        rows_N = torch.tensor([distinct[prompt] for prompt in prompts])
+        return pinned(tokens["input_ids"], self.model.device), pinned(rows_N, self.model.device)
+
+    @torch.inference_mode()
+    def embed_pixels(self, pixels_N3SS: Tensor) -> Tensor:
+        """(N, D) float32 unit vectors of pictures whose colours are normalised already."""
+        pixels_N3SS = pixels_N3SS.to(self.model.device, self.model.dtype, non_blocking=True)
+        return unit(self.model.get_image_features(pixel_values=pixels_N3SS).pooler_output)
+
+    def embed_crops(self, bytes_NSS3: Tensor) -> Tensor:
+        """(N, D) float32 unit vectors of what `crop_images` made."""
+        return self.embed_pixels(clip_pixels(bytes_NSS3, self.model.device, self.model.dtype))
+
+    @torch.inference_mode()
+    def embed_tokens(self, ids_PT: Tensor, rows_N: Tensor) -> Tensor:
+        """(N, D) float32 unit vectors of what `read_prompts` made."""
+        ids_PT, rows_N = (tensor.to(self.model.device, non_blocking=True) for tensor in (ids_PT, rows_N))
         # `input_ids` alone: under the causal mask nothing before a text's end sees the padding behind it.
-        vectors_PD = unit(self.model.get_text_features(input_ids=tokens["input_ids"]).pooler_output)
-        return vectors_PD[[distinct.index(prompt) for prompt in prompts]]
+        return unit(self.model.get_text_features(input_ids=ids_PT).pooler_output)[rows_N]
 
-    def cosines(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> Tensor:
+    def embed_images(self, images: Sequence[np.ndarray]) -> Tensor:
+        return self.embed_crops(self.crop_images(images))
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        return self.embed_tokens(*self.read_prompts(prompts))
+
+    def cosines(self, prepared: PreparedClip) -> Tensor:
         """(N,) float32: how well each picture and its own prompt agree."""
-        return (self.embed_images(images) * self.embed_prompts(prompts)).sum(dim=-1)
+        return (self.embed_crops(prepared.pixels) * self.embed_tokens(prepared.ids_PT, prepared.rows_N)).sum(dim=-1)
 
 
-def clip_tokenizer(model: str) -> Any:
-    """CLIP's tokenizer from a folder or a hub id. Raises WeightsError."""
+def clip_tokenizer(model: str | Path) -> Any:
+    """CLIP's tokenizer from a folder. Raises WeightsError."""
     return load_tokenizer(CLIPTokenizer, model, "tokenizer.json", "vocab.json")
 
 

@@ -9,19 +9,21 @@ import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from drpo_rewards.errors import ConfigError, WeightsError
-from drpo_rewards.rewards.base import Score, ScoreItem
-from drpo_rewards.rewards.clip_model import ClipEmbedder, clip_tokenizer
-from drpo_rewards.rewards.preprocess import normalize, pad_square
+from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.clip_model import ClipEmbedder, PreparedClip, clip_tokenizer
+from drpo_rewards.rewards.hub import find
+from drpo_rewards.rewards.parts import BPE, TOKENIZER_SETTINGS, Part
+from drpo_rewards.rewards.preprocess import normalize, pad_square, pinned
 from drpo_rewards.rewards.weights import (
     build_pretrained,
     label,
-    locate,
     pick_device,
     pick_dtype,
     public_name,
@@ -29,7 +31,8 @@ from drpo_rewards.rewards.weights import (
 )
 
 FILES = {"2.0": "HPS_v2_compressed.pt", "2.1": "HPS_v2.1_compressed.pt"}
-TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+MODELS = {version: Part("model", "xswu/HPSv2", (((file,),),), "Apache-2.0", 1.97) for version, file in FILES.items()}
+TOKENIZER = Part("tokenizer", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", (BPE,), "MIT", 0.004, TOKENIZER_SETTINGS)
 
 _VISION_HEAD, _TEXT_HEAD = 80, 64  # widths of an attention head, which the file does not tell
 
@@ -59,19 +62,19 @@ _PARTS = {
 }
 
 
-class HPSv2:
+class HPSv2(StagedReward):
     """Human preference among pictures of one prompt, learned from HPD v2; sees the whole picture, uncropped.
 
     The cosine of prompt and picture, about 0.2 to 0.35; tables quote it times 100. `model` is a folder or hub
     repository with the file of that `version`, `tokenizer` one with CLIP's vocabulary, by default the same folder.
     """
 
-    license = "Apache-2.0"
+    license = MODELS["2.1"].license
     range = (-1.0, 1.0)
 
     def __init__(
         self,
-        model: str = "xswu/HPSv2",
+        model: str = MODELS["2.1"].repo,
         version: str | float = "2.1",
         tokenizer: str | None = None,
         device: str = "auto",
@@ -82,19 +85,26 @@ class HPSv2:
             raise ConfigError(f"hpsv2: version is {version!r}; write 2.0 or 2.1")
         place = pick_device(device)
         precision = pick_dtype(dtype, place, on_gpu="float16")
-        if tokenizer is None:
-            tokenizer = model if (Path(model) / "vocab.json").is_file() else TOKENIZER
-        clip = read_open_clip(locate(model, FILES[version]), precision)
-        self.clip = ClipEmbedder(clip, clip_tokenizer(tokenizer), "floor", place)
+        clip = read_open_clip(find(MODELS[version], model) / FILES[version], precision)
+        words = find(TOKENIZER, TOKENIZER.place({"model": model, "tokenizer": tokenizer}))
+        self.clip = ClipEmbedder(clip, clip_tokenizer(words), "floor", place)
         self.checkpoint = public_name(model)
         self.version = label(f"hpsv{version}-1", model, precision)
 
-    @torch.inference_mode()
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+    @staticmethod
+    def parts(version: str | float = "2.1", **options: Any) -> tuple[Part, ...]:
+        return (MODELS[str(version)], TOKENIZER) if str(version) in MODELS else ()
+
+    def prepare(self, items: Sequence[ScoreItem]) -> PreparedClip:
         pixels_N3SS = normalize(torch.stack([pad_square(item.image, self.clip.side) for item in items]))
-        images_ND = self.clip.embed_pixels(pixels_N3SS)
         # open_clip takes prompts for HTML, twice over
-        prompts_ND = self.clip.embed_prompts([html.unescape(html.unescape(item.prompt)) for item in items])
+        prompts = [html.unescape(html.unescape(item.prompt)) for item in items]
+        return PreparedClip(pinned(pixels_N3SS, self.clip.model.device), *self.clip.read_prompts(prompts))
+
+    @torch.inference_mode()
+    def score_prepared(self, prepared: PreparedClip) -> list[Score]:
+        images_ND = self.clip.embed_pixels(prepared.pixels)
+        prompts_ND = self.clip.embed_tokens(prepared.ids_PT, prepared.rows_N)
         return [Score(value) for value in (images_ND * prompts_ND).sum(dim=-1).clamp(-1, 1).tolist()]
 
 

@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from transformers import AddedToken, Qwen2VLConfig, Qwen2VLImageProcessorPil, Qwen2VLModel
 
 from drpo_rewards.errors import WeightsError
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.hub import find
+from drpo_rewards.rewards.parts import BPE, CONFIG, TOKENIZER_SETTINGS, Part
+from drpo_rewards.rewards.preprocess import pinned
 from drpo_rewards.rewards.prompts import neutralize
 from drpo_rewards.rewards.qwen_vl import IMAGE, encode_images, encode_texts, qwen_tokenizer
 from drpo_rewards.rewards.weights import (
     build_pretrained,
     label,
     load_strictly,
-    locate,
     pick_device,
     pick_dtype,
     public_name,
@@ -30,7 +32,8 @@ from drpo_rewards.rewards.weights import (
 )
 
 FILE = "HPSv3.safetensors"
-BASE = "Qwen/Qwen2-VL-7B-Instruct"
+MODEL = Part("model", "MizzenAI/HPSv3", (((FILE,),),), "MIT", 16.6)
+BASE = Part("base", "Qwen/Qwen2-VL-7B-Instruct", (CONFIG, BPE), "Apache-2.0", 0.012, TOKENIZER_SETTINGS)
 PIXELS = 256 * 28 * 28  # every picture is scaled to about so many: 256 tokens
 REWARD = "<|Reward|>"
 
@@ -40,7 +43,7 @@ _SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 _UNUSED = "lm_head."  # it writes words, and none are asked for
 
 
-class HPSv3:
+class HPSv3(StagedReward):
     """Human preference among pictures of one prompt, learned by a vision-language model from HPDv3.
 
     About -10 to 15; the mean of a normal distribution whose log sigma stands in the details. `model` is a folder or hub
@@ -48,25 +51,26 @@ class HPSv3:
     folder where it has them. Needs 20 to 24 GB of GPU memory in bfloat16.
     """
 
-    license = "MIT; Apache-2.0 (Qwen2-VL)"
+    license = f"{MODEL.license}; {BASE.license} (Qwen2-VL)"
 
     def __init__(
         self,
-        model: str = "MizzenAI/HPSv3",
+        model: str = MODEL.repo,
         base: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
         self.device = pick_device(device)
         precision = pick_dtype(dtype, self.device, on_gpu="bfloat16")
-        if base is None:
-            base = model if (Path(model) / "config.json").is_file() else BASE
-        self.tokenizer = qwen_tokenizer(base)
+        path = find(MODEL, model) / FILE
+        base = BASE.place({"model": model, "base": base})
+        base_folder = find(BASE, base)
+        self.tokenizer = qwen_tokenizer(base_folder)
         self.tokenizer.add_tokens([AddedToken(REWARD, special=True, normalized=False)], special_tokens=True)
         self.reward_id: int = self.tokenizer.convert_tokens_to_ids(REWARD)
         self.processor = Qwen2VLImageProcessorPil(size={"shortest_edge": PIXELS, "longest_edge": PIXELS})
-        locate(base, "config.json")
-        network, head = read_network(locate(model, FILE), Qwen2VLConfig.from_pretrained(base), precision)
+        config = Qwen2VLConfig.from_pretrained(base_folder)
+        network, head = read_network(path, config, precision)
         words: Any = network.get_input_embeddings()
         rows: int = words.num_embeddings
         if self.reward_id != rows - 1:
@@ -80,8 +84,12 @@ class HPSv3:
         self.checkpoint = public_name(model)
         self.version = label("hpsv3-1", model, precision)
 
-    @torch.inference_mode()
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+    @staticmethod
+    def parts(**options: Any) -> tuple[Part, ...]:
+        return (MODEL, BASE)
+
+    def prepare(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
+        """The network's inputs."""
         images = encode_images(self.processor, [item.image for item in items])
         texts = encode_texts(
             self.tokenizer,
@@ -90,13 +98,20 @@ class HPSv3:
             self.processor.merge_size,
             padding_side="right",
         )
-        at_reward_NT = texts["input_ids"] == self.reward_id  # once a row: prompts cannot bring another
-        inputs = {name: tensor.to(self.device) for name, tensor in {**images, **texts}.items()}
+        return {name: pinned(tensor, self.device) for name, tensor in {**images, **texts}.items()}
+
+    @torch.inference_mode()
+    def score_prepared(self, prepared: dict[str, Tensor]) -> list[Score]:
+        inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in prepared.items()}
+        at_reward_N = (
+            (prepared["input_ids"] == self.reward_id).int().argmax(dim=1)
+        )  # once a row: prompts bring no other
         count, length = inputs["input_ids"].shape
         # The authors trained and score with plain positions. Left to itself, the model takes three-dimensional ones.
         positions_3NT = torch.arange(length, device=self.device).expand(3, count, length)
         hidden_NTD = self.network(**inputs, position_ids=positions_3NT, use_cache=False).last_hidden_state
-        outputs_N2 = self.head(hidden_NTD[at_reward_NT.to(self.device)].float())
+        rows_N = torch.arange(count, device=self.device)
+        outputs_N2 = self.head(hidden_NTD[rows_N, at_reward_N.to(self.device)].float())
         return [Score(mean, {"log_sigma": log_sigma}) for mean, log_sigma in outputs_N2.tolist()]
 
     def conversation(self, prompt: str) -> str:

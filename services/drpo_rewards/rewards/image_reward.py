@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from drpo_rewards.errors import WeightsError
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.hub import find
 from drpo_rewards.rewards.linear_head import LinearHead
-from drpo_rewards.rewards.preprocess import clip_pixels
+from drpo_rewards.rewards.parts import TOKENIZER_SETTINGS, WORDPIECE, Part
+from drpo_rewards.rewards.preprocess import clip_pixels, crop_squares, pinned
 from drpo_rewards.rewards.prompts import neutralize
 from drpo_rewards.rewards.weights import (
+    empty_modules,
     label,
     load_strictly,
     load_tokenizer,
-    locate,
     pick_device,
     pick_dtype,
     public_name,
@@ -33,7 +35,8 @@ from drpo_rewards.rewards.weights import (
 )
 
 FILE, CONFIG = "ImageReward.pt", "med_config.json"
-TOKENIZER = "google-bert/bert-base-uncased"
+MODEL = Part("model", "THUDM/ImageReward", (((FILE,),), ((CONFIG,),)), "Apache-2.0", 1.79)
+TOKENIZER = Part("tokenizer", "google-bert/bert-base-uncased", (WORDPIECE,), "Apache-2.0", 0.001, TOKENIZER_SETTINGS)
 MAX_TOKENS = 35
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw scores on the authors' validation set
 
@@ -53,43 +56,53 @@ _RENAMED = (
 )
 
 
-class ImageReward:
+class ImageReward(StagedReward):
     """Human preference among pictures of one prompt, learned from expert rankings.
 
     In standard deviations, about -2 to 2; tables quote it times 10 or 100. `model` is a folder or hub repository with
     `ImageReward.pt` and `med_config.json`, `tokenizer` one with BERT's `vocab.txt`, by default the same folder.
     """
 
-    license = "Apache-2.0"
+    license = MODEL.license
 
     def __init__(
         self,
-        model: str = "THUDM/ImageReward",
+        model: str = MODEL.repo,
         tokenizer: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
         place = pick_device(device)
         precision = pick_dtype(dtype, place, on_gpu="float32")
-        if tokenizer is None:
-            tokenizer = model if (Path(model) / "vocab.txt").is_file() else TOKENIZER
-        self.tokenizer = load_tokenizer(BertTokenizer, tokenizer, "vocab.txt", "tokenizer.json")
-        self.network = read_network(locate(model, FILE), locate(model, CONFIG), precision).to(place)
+        folder = find(MODEL, model)
+        words = find(TOKENIZER, TOKENIZER.place({"model": model, "tokenizer": tokenizer}))
+        self.tokenizer = load_tokenizer(BertTokenizer, words, "vocab.txt", "tokenizer.json")
+        self.network = read_network(folder / FILE, folder / CONFIG, precision).to(place)
         self.checkpoint = public_name(model)
         self.version = label("image_reward-1", model, precision)
 
-    @torch.inference_mode()
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        first = self.network.vision.embeddings.class_embedding
-        pixels_N3SS = clip_pixels([item.image for item in items], self.network.side, "round", first.device, first.dtype)
+    @staticmethod
+    def parts(**options: Any) -> tuple[Part, ...]:
+        return (MODEL, TOKENIZER)
+
+    def prepare(self, items: Sequence[ScoreItem]) -> tuple[Tensor, ...]:
+        """Pictures (N, S, S, 3) uint8, tokens (N, T), their mask (N, T)."""
+        bytes_NSS3 = crop_squares([item.image for item in items], self.network.side, "round")
         tokens = self.tokenizer(
             [neutralize(item.prompt, self.tokenizer) for item in items],
             padding="max_length",
             truncation=True,
             max_length=MAX_TOKENS,
             return_tensors="pt",
-        ).to(first.device)
-        raw_N = self.network(pixels_N3SS, tokens["input_ids"], tokens["attention_mask"])
+        )
+        device = self.network.vision.embeddings.class_embedding.device
+        return tuple(pinned(one, device) for one in (bytes_NSS3, tokens["input_ids"], tokens["attention_mask"]))
+
+    @torch.inference_mode()
+    def score_prepared(self, prepared: tuple[Tensor, ...]) -> list[Score]:
+        first = self.network.vision.embeddings.class_embedding
+        bytes_NSS3, tokens_NT, mask_NT = (tensor.to(first.device, non_blocking=True) for tensor in prepared)
+        raw_N = self.network(clip_pixels(bytes_NSS3, first.device, first.dtype), tokens_NT, mask_NT)
         return [Score(value) for value in ((raw_N.double() - MEAN) / STD).tolist()]
 
 
@@ -120,7 +133,8 @@ def read_network(path: Path, config_path: Path, dtype: torch.dtype) -> Network:
     tensors = dict(_renamed(read_tensors(path)))
     try:
         file = json.loads(config_path.read_text())
-        network = Network(_vision_config(tensors), _text_config(tensors, file))
+        with empty_modules():
+            network = Network(_vision_config(tensors), _text_config(tensors, file))
     except (OSError, KeyError, ValueError, IndexError) as error:
         reason = f"{type(error).__name__} {error}"
         raise WeightsError(f"{path} and {config_path.name} are not ImageReward's: {reason}") from error

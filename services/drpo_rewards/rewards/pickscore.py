@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from drpo_rewards.rewards.base import Score, ScoreItem
-from drpo_rewards.rewards.clip_model import ClipEmbedder
+from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.clip_model import FILES, ClipEmbedder, PreparedClip
+from drpo_rewards.rewards.hub import find
+from drpo_rewards.rewards.parts import TOKENIZER_SETTINGS, Part
 from drpo_rewards.rewards.weights import label, pick_device, pick_dtype, public_name
 
+MODEL = Part("model", "yuvalkirstain/PickScore_v1", FILES, "MIT", 3.94, TOKENIZER_SETTINGS)
 
-class PickScore:
+
+class PickScore(StagedReward):
     """Human preference among pictures of one prompt, learned from Pick-a-Pic.
 
     `exp(logit_scale) * cos(prompt, picture)`, about 18 to 24 with the public weights; tables quote this number.
     """
 
-    license = "MIT"
+    license = MODEL.license
 
-    def __init__(self, model: str = "yuvalkirstain/PickScore_v1", device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(self, model: str = MODEL.repo, device: str = "auto", dtype: str = "auto") -> None:
         place = pick_device(device)
-        self.clip = ClipEmbedder.load(model, "floor", place, pick_dtype(dtype, place, on_gpu="float16"))
+        self.clip = ClipEmbedder.load(find(MODEL, model), "floor", place, pick_dtype(dtype, place, on_gpu="float16"))
         self.checkpoint = public_name(model)
         self.version = label("pickscore-1", model, self.clip.model.dtype)
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        cosines_N = self.clip.cosines([item.image for item in items], [item.prompt for item in items])
-        return [Score(value) for value in (cosines_N * self.clip.scale).tolist()]
+    @staticmethod
+    def parts(**options: Any) -> tuple[Part, ...]:
+        return (MODEL,)
+
+    def prepare(self, items: Sequence[ScoreItem]) -> PreparedClip:
+        return self.clip.prepare([item.image for item in items], [item.prompt for item in items])
+
+    def score_prepared(self, prepared: PreparedClip) -> list[Score]:
+        return [Score(value) for value in (self.clip.cosines(prepared) * self.clip.scale).tolist()]

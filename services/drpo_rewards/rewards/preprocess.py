@@ -68,15 +68,15 @@ def normalize(pixels_N3HW: Tensor) -> Tensor:
     return (pixels_N3HW - mean) / std
 
 
-def clip_pixels(
-    images: Sequence[np.ndarray], side: int, crop: Crop, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """(N, 3, side, side) on the device, cropped and normalised. Only bytes travel there, in one piece."""
-    bytes_NHW3 = crop_squares(images, side, crop)
-    if device.type == "cuda":
-        bytes_NHW3 = bytes_NHW3.pin_memory()
+def clip_pixels(bytes_NHW3: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """What `crop_squares` made, on the device and normalised: (N, 3, H, W). Only bytes travel there, in one piece."""
     pixels_N3HW = bytes_NHW3.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
     return normalize(pixels_N3HW).to(dtype)
+
+
+def pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the CPU, in memory that a GPU copies from by itself while the CPU goes on."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 def check_aspect(image_HW3: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"  # stands for one picture 
 _PAD = "<|image_pad|>"
 
 
-def qwen_tokenizer(model: str) -> Any:
-    """The tokenizer in a folder or a hub repository. Raises WeightsError."""
+def qwen_tokenizer(model: str | Path) -> Any:
+    """The tokenizer in a folder. Raises WeightsError."""
     return load_tokenizer(AutoTokenizer, model, "tokenizer.json", "vocab.json")
 
 

@@ -1,4 +1,4 @@
-"""Model files: found in a folder or on the hub, read without running anything in them, and loaded strictly.
+"""Model files: read without running anything in them, and loaded strictly.
 
 A key that is missing, surplus or of another shape is a WeightsError that names the file and the first such keys. Loaded
 any other way, a wrong file gives a model that is partly random, and scores that look fine.
@@ -7,16 +7,21 @@ any other way, a wrong file gives a model that is partly random, and scores that
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from drpo_rewards.errors import ConfigError, WeightsError
+from drpo_rewards.rewards import hub
+from drpo_rewards.rewards.parts import Part
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -28,14 +33,39 @@ PRETRAINED = (
 )
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Constants that some releases of the libraries save beside the weights. They follow from the configuration.
 _CONSTANTS = re.compile(r"(^|\.)(position_ids|relative_position_index|criterion\.empty_weight)$")
 _FIRST = 3
 
+_HEADERS_ONLY: ContextVar[bool] = ContextVar("headers_only", default=False)
+
+
+@contextmanager
+def headers_only() -> Iterator[None]:
+    """Within it a reward is built from the headers of its files: every key and shape is checked, no number is read.
+
+    What is built lies on torch's `meta` device and cannot score. Takes a second and no memory, whatever the size.
+    """
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar
+
+    token = _HEADERS_ONLY.set(True)
+    disable_progress_bar()  # of weights that are not loaded
+    try:
+        yield
+    finally:
+        enable_progress_bar()
+        _HEADERS_ONLY.reset(token)
+
+
+def empty_modules() -> AbstractContextManager[Any]:
+    """Modules made within it take no memory while only headers are read."""
+    return torch.device("meta") if _HEADERS_ONLY.get() else nullcontext()
+
 
 def pick_device(device: str) -> torch.device:
     """`auto` is the first GPU where there is one. Raises ConfigError for a device that this machine lacks."""
+    if _HEADERS_ONLY.get():
+        return torch.device("meta")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -54,44 +84,14 @@ def pick_dtype(dtype: str, device: torch.device, on_gpu: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def locate(model: str, *names: str) -> Path:
+def locate(model: str | Path, *names: str) -> Path:
     """The first of `names` that there is in `model`: a folder, or a repository of the hub (then cached or downloaded).
 
     Raises WeightsError that says which file is missing where.
     """
-    wanted = " or ".join(names)
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        found = next((folder / name for name in names if (folder / name).is_file()), None)
-        if found is None:
-            raise WeightsError(f"there is no {wanted} in the folder {folder}")
-        return found
-    if not _HUB_ID.fullmatch(model):
-        raise WeightsError(f"{model!r} is neither a folder here nor an id of the hub (owner/name)")
-    return _from_hub(model, names)
-
-
-def _from_hub(model: str, names: tuple[str, ...]) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    offline: Exception | None = None
-    for name in names:
-        try:
-            return Path(hf_hub_download(model, name))
-        except LocalEntryNotFoundError as error:  # the hub cannot be reached, or may not be
-            offline = error
-        except EntryNotFoundError:  # the repository has no such file
-            continue
-        except Exception as error:  # a private repository, a wrong id, a full disk
-            raise WeightsError(f"cannot fetch {name} of {model} from the hub: {error}") from error
-    wanted = " or ".join(names)
-    if offline is not None:
-        raise WeightsError(
-            f"{wanted} of {model} is not in the hub's cache on this machine, and the hub cannot be asked "
-            f"({type(offline).__name__}). Fetch it where there is a network (`hf download {model}`), or give a folder"
-        ) from offline
-    raise WeightsError(f"the repository {model} has no {wanted}")
+    one_of = Part("model", str(model), (tuple((name,) for name in names),), license="", gigabytes=0)
+    folder = hub.find(one_of, one_of.repo)
+    return next(folder / name for name in names if (folder / name).is_file())
 
 
 def read_tensors(path: Path, inside: str | None = None) -> dict[str, Tensor]:
@@ -101,8 +101,8 @@ def read_tensors(path: Path, inside: str | None = None) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+            return _headers(path) if _HEADERS_ONLY.get() else load_file(path)
+        content = _read_torch(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot read {path}: {error}") from error
     except Exception as error:  # torch.load raises errors of many kinds for what is no file of its own
@@ -115,6 +115,18 @@ def read_tensors(path: Path, inside: str | None = None) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(f"{path} holds no plain dict of tensors; this is another file")
     return dict(content)
+
+
+def _read_torch(path: Path) -> Any:
+    if not _HEADERS_ONLY.get():
+        return torch.load(path, map_location="cpu", weights_only=True)
+    # Files of torch's first years are no zip archives and cannot be read in part.
+    return torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _headers(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -130,15 +142,16 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
             if tensors[name].shape != expected[name].shape
         },
     )
-    module.load_state_dict({name: tensors[name] for name in expected if name in tensors}, strict=False)
+    if not _HEADERS_ONLY.get():
+        module.load_state_dict({name: tensors[name] for name in expected if name in tensors}, strict=False)
 
 
-def load_pretrained(cls: type[ModuleT], model: str, dtype: torch.dtype, **options: Any) -> ModuleT:
+def load_pretrained(cls: type[ModuleT], model: str | Path, dtype: torch.dtype, **options: Any) -> ModuleT:
     """`cls.from_pretrained(model)` of transformers, as strict as `load_strictly`; in evaluation mode, on the CPU."""
     return _from_pretrained(cls, locate(model, *PRETRAINED), model, dtype, options)
 
 
-def load_tokenizer(cls: Any, model: str, *names: str) -> Any:
+def load_tokenizer(cls: Any, model: str | Path, *names: str) -> Any:
     """`cls.from_pretrained(model)`, where `model` (folder or repository) has one of `names`. Raises WeightsError."""
     path = locate(model, *names)
     try:
@@ -158,8 +171,10 @@ def build_pretrained(
 
 
 def _from_pretrained(
-    cls: type[ModuleT], path: Path, model: str | None, dtype: torch.dtype, options: Mapping[str, Any]
+    cls: type[ModuleT], path: Path, model: str | Path | None, dtype: torch.dtype, options: Mapping[str, Any]
 ) -> ModuleT:
+    if _HEADERS_ONLY.get():
+        options = {**options, "device_map": "meta"}
     try:
         module, info = cls.from_pretrained(  # type: ignore[attr-defined]
             model, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options

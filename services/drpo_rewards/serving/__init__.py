@@ -1,6 +1,15 @@
-"""The ranking service on Ray Serve: `start` it on a live Ray, `RunningService.stop` ends it."""
+"""The ranking service on Ray Serve: `start` it on a live Ray; `upgrade` replaces one reward of it."""
 
-from drpo_rewards.serving.config import LimitsConfig, MixtureConfig, RewardConfig, ServiceConfig
-from drpo_rewards.serving.service import RunningService, start
+from drpo_rewards.serving.config import LimitsConfig, MemoryConfig, MixtureConfig, RewardConfig, ServiceConfig
+from drpo_rewards.serving.service import RunningService, start, upgrade
 
-__all__ = ["LimitsConfig", "MixtureConfig", "RewardConfig", "RunningService", "ServiceConfig", "start"]
+__all__ = [
+    "LimitsConfig",
+    "MemoryConfig",
+    "MixtureConfig",
+    "RewardConfig",
+    "RunningService",
+    "ServiceConfig",
+    "start",
+    "upgrade",
+]

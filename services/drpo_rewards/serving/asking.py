@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -47,16 +48,17 @@ class ReplicaDiedError(Exception):
 class RewardCalls:
     """Every reward of the service, by name."""
 
-    def __init__(self, config: ServiceConfig, handles: Mapping[str, DeploymentHandle], metrics: Metrics) -> None:
+    def __init__(self, config: ServiceConfig, rewards: Mapping[str, DeploymentHandle | str], metrics: Metrics) -> None:
         self._config = config
-        self._callers = {name: Caller(handle) for name, handle in handles.items()}
+        self._rewards = rewards
+        self._callers: dict[str, Caller] = {}
         self._metrics = metrics
         self._known: dict[str, ModelInfo] = {}
         self._pairwise: set[str] = set()
 
     @property
     def names(self) -> list[str]:
-        return list(self._callers)
+        return list(self._rewards)
 
     async def score(
         self,
@@ -146,7 +148,7 @@ class RewardCalls:
         """A pairwise reward's scores. Its deadline holds for all rounds together."""
         settings = self._config.rewards[name]
         # So that the rounds of one request never fill the queue of their reward, however many groups it has.
-        turns = asyncio.Semaphore(settings.num_replicas * settings.max_ongoing)
+        turns = asyncio.Semaphore(settings.first_replicas * settings.max_ongoing)
 
         async def compare(own: Sequence[np.ndarray], pairs: Sequence[tuple[int, int]], group: GroupAsk) -> Answer:
             async with turns:
@@ -154,7 +156,7 @@ class RewardCalls:
 
         try:
             async with asyncio.timeout(settings.deadline_s):
-                return await score_by_comparing(compare, settings.num_replicas, images, groups, all_pairs)
+                return await score_by_comparing(compare, settings.most_replicas, images, groups, all_pairs)
         except RewardsError as error:  # the reward's own timeout among them, which is also a TimeoutError
             error.reward = error.reward or name
             raise
@@ -181,9 +183,17 @@ class RewardCalls:
                 retry_after_s=self._config.limits.retry_after_s,
             ) from None
 
+    async def _caller(self, name: str) -> Caller:
+        """The way to a reward. One with an application of its own is looked up when it is first asked."""
+        if name not in self._callers:
+            found = self._rewards[name]
+            handle = await asyncio.to_thread(serve.get_app_handle, found) if isinstance(found, str) else found
+            self._callers[name] = Caller(handle)
+        return self._callers[name]
+
     async def _ask_once(self, name: str, method: str, *arguments: Any) -> Any:
         try:
-            return await self._callers[name].call(method, *arguments)
+            return await (await self._caller(name)).call(method, *arguments)
         except BackPressureError:
             raise OverloadedError(
                 f"reward {name!r} has all the work it can queue",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from email.message import Message as Headers
 from typing import Any, Protocol
 
 import numpy as np
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -51,7 +51,7 @@ async def read(
             return await _from_multipart(limited, options, check)
     except ClientDisconnect:
         raise InvalidRequestError("the connection closed before the whole body had come") from None
-    raise UnsupportedContentError(f"content type {kind!r}; send application/json or multipart/form-data")
+    raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
 
 
 def _limited(request: Request, limit: int) -> Request:
@@ -90,7 +90,7 @@ async def _from_multipart(request: Request, model: type[Options], check: SizeChe
     try:
         unknown = sorted(set(form) - {"request", "images"})
         if unknown:
-            raise InvalidRequestError(f"unknown part {unknown[0]!r}; the parts are `request` and `images`")
+            raise InvalidRequestError(f"unknown part {unknown[0][:100]!r}; the parts are `request` and `images`")
         heads = form.getlist("request")
         if len(heads) != 1:
             raise InvalidRequestError(f"one part `request` (JSON) is needed; there are {len(heads)}", field="request")
@@ -130,7 +130,6 @@ async def _side_by_side(decoding: Any) -> list[np.ndarray]:
 
 
 def content_type(header: str) -> tuple[str, dict[str, str]]:
-    """A content type in lower case and its parameters, e.g. `image/png; a=b`."""
-    headers = Headers()
-    headers["content-type"] = header
-    return headers.get_content_type() if header else "", dict(headers.get_params(failobj=[])[1:])
+    """A content type in lower case and its parameters, e.g. `image/png; a=b`; read as the multipart parser reads it."""
+    kind, parameters = parse_options_header(header)
+    return kind.decode("latin-1"), {key.decode("latin-1"): value.decode("latin-1") for key, value in parameters.items()}

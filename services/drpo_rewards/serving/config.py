@@ -8,12 +8,12 @@ import hmac
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
-from drpo_rewards.contract import Normalize, check_weights
+from drpo_rewards.contract import MAX_NAME, Normalize, check_weights
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.images import ImageLimits
 
@@ -25,6 +25,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+class MemoryConfig(Section):
+    """What one replica needs, for `drpo-rewards doctor`; Ray limits nothing by it."""
+
+    gpu_gb: float = Field(default=0.0, ge=0, description="Of its GPU: weights, one batch, and CUDA itself.")
+    host_gb: float = Field(default=0.0, ge=0, description="At its peak, which is mostly while it loads.")
+    source: Literal["estimated", "measured"] = "estimated"
+
+
 class RewardConfig(Section):
     """One reward deployment."""
 
@@ -32,12 +40,57 @@ class RewardConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the reward's class.")
     num_replicas: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=1.0, ge=0)
-    num_gpus: float = Field(default=0.0, ge=0)
+    num_gpus: float = Field(default=0.0, ge=0, description="Ray's share for placing a replica; it limits nothing.")
+    resources: dict[str, PositiveFloat] = Field(
+        default_factory=dict, description="Custom resources that its machines have, e.g. {big_gpus: 0.01}."
+    )
+    autoscaling: dict[str, Any] | None = Field(
+        default=None, description="Ray Serve's autoscaling_config, in the place of num_replicas."
+    )
+    own_app: bool = Field(default=False, description="In a Serve application of its own, to be upgraded alone.")
+    max_surge_percent: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Replicas that an upgrade may start beside the old ones. At 0 a single one is stopped first.",
+    )
+    memory: MemoryConfig | None = None
     batch_size: int = Field(default=64, ge=1, description="Images that one call of the reward scores at most.")
     batch_wait_s: float = Field(default=0.0, ge=0, le=10, description="How long a batch waits for more images.")
     max_ongoing: int = Field(default=16, ge=1, description="Groups that one replica holds at a time.")
     max_queued: int = Field(default=64, ge=1, description="Groups that wait in a gateway; more are answered 429.")
     deadline_s: float = Field(default=30.0, gt=0, description="A group not scored by then fails with reward_timeout.")
+
+    @field_validator("autoscaling")
+    @classmethod
+    def _is_rays(cls, autoscaling: dict[str, Any] | None) -> dict[str, Any] | None:
+        from ray.serve.config import AutoscalingConfig
+
+        for key in autoscaling or ():  # Ray itself ignores what it does not know
+            if key not in AutoscalingConfig.model_fields:
+                near = difflib.get_close_matches(key, AutoscalingConfig.model_fields, n=1)
+                raise ValueError(f"Ray Serve has no key {key}" + (f"; did you mean {near[0]}?" if near else ""))
+        if autoscaling is not None:
+            AutoscalingConfig.model_validate(autoscaling)
+        return autoscaling
+
+    @model_validator(mode="after")
+    def _one_number_of_replicas(self) -> RewardConfig:
+        if self.autoscaling is not None and "num_replicas" in self.model_fields_set and self.num_replicas != 1:
+            raise ValueError("num_replicas and autoscaling exclude each other; keep one")
+        return self
+
+    @property
+    def first_replicas(self) -> int:
+        """How many replicas there are before any load."""
+        if self.autoscaling is None:
+            return self.num_replicas
+        return self.autoscaling.get("initial_replicas") or self.autoscaling.get("min_replicas", 1)
+
+    @property
+    def most_replicas(self) -> int:
+        """How many there may be under load."""
+        return self.num_replicas if self.autoscaling is None else self.autoscaling.get("max_replicas", 1)
 
 
 class MixtureConfig(Section):
@@ -88,6 +141,9 @@ class ServiceConfig(Section):
     http_port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one.")
     grpc_port: int = Field(default=9000, ge=0, le=65535, description="0 takes a free one.")
     num_gateways: int = Field(default=1, ge=1)
+    gateway_resources: dict[str, PositiveFloat] = Field(
+        default_factory=dict, description="Custom resources that the gateways' machines have."
+    )
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     api_keys_file: Path | None = Field(default=None, description="One key a line; # starts a comment.")
     api_keys_env: str = Field(default="DRPO_REWARDS_API_KEYS", description="Variable with keys, comma-separated.")
@@ -98,8 +154,8 @@ class ServiceConfig(Section):
     def _mixtures_name_rewards(self) -> ServiceConfig:
         for name in [*self.rewards, *self.mixtures]:
             marks = "._-+" if name in self.mixtures else "._-"  # the paper's mixtures are called clip+pickscore
-            if not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
-                raise ValueError(f"{name!r} is no name: letters, digits and {' '.join(marks)} only")
+            if len(name) > MAX_NAME or not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
+                raise ValueError(f"{name!r} is no name: letters, digits and {' '.join(marks)} only, at most {MAX_NAME}")
         for name, mixture in self.mixtures.items():
             for reward in mixture.rewards:
                 if reward not in self.rewards:
@@ -128,7 +184,7 @@ class ServiceConfig(Section):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"{path}: {_explain(error)}") from None
+            raise ConfigError(f"{path}: {explain(error)}") from None
 
     def api_key_digests(self) -> list[bytes]:
         """SHA-256 of every accepted API key; empty: none is asked for.
@@ -173,13 +229,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """The first thing wrong, in words; for an unknown key also the nearest right one."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg']}" if place else str(first["msg"])
-    sections: list[type[BaseModel]] = [ServiceConfig, RewardConfig, MixtureConfig, LimitsConfig]
+    sections: list[type[BaseModel]] = [ServiceConfig, RewardConfig, MemoryConfig, MixtureConfig, LimitsConfig]
     known = [name for section in sections for name in section.model_fields]
     near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
     return f"unknown key {place}" + (f"; did you mean {near[0]}?" if near else "")

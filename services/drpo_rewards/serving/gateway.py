@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from drpo_rewards.contract import ModelInfo, ModelList, Readiness, parse
+from drpo_rewards.contract import MAX_PLACE, ModelInfo, ModelList, Readiness, parse
 from drpo_rewards.errors import AuthenticationError, InternalError, RewardsError
 from drpo_rewards.images import SizeCheck, check_images
 from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE, AnswerT, Operation, OptionsT
@@ -33,11 +33,17 @@ from drpo_rewards.serving.metrics import Metrics
 
 logger = logging.getLogger("ray.serve")
 
+# Characters of an error's message. Rewards may quote what they were sent, and gRPC's trailers end at 8 kB.
+MAX_MESSAGE = 500
+
 
 class Gateway(GrpcMethods):
     """Methods for handles; GrpcMethods adds gRPC's, and build_app the HTTP routes."""
 
-    def __init__(self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle]) -> None:
+    # `rewards`: a handle, or the name of the application that a reward lives in by itself
+    def __init__(
+        self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle | str]
+    ) -> None:
         self.config = ServiceConfig.model_validate(config)
         self._limits = self.config.limits.for_images()
         self._key_digests = key_digests
@@ -155,4 +161,10 @@ def _known(error: Exception, request_id: str) -> RewardsError:
         logger.error("request %s: unforeseen error", request_id, exc_info=error)
         error = InternalError("something unforeseen went wrong; the service's log has it")
     error.request_id = request_id
+    error.message = _cut(error.message, MAX_MESSAGE)
+    error.field = error.field and _cut(error.field, MAX_PLACE)
     return error
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -111,7 +111,8 @@ class GrpcMethods(GatewayInterface):
 def _origin(context: RayServegRPCContext) -> Origin:
     metadata = dict(context.invocation_metadata())
     scheme, _, key = metadata.get("authorization", "").partition(" ")
-    offered = metadata.get("request_id", "")
+    # Serve's proxy gives a call without an id its own, and sends it back in the trailing metadata.
+    offered = dict(context.trailing_metadata()).get("request_id", "")
     request_id = offered if is_request_id(offered) else uuid.uuid4().hex
     return Origin("grpc", request_id, key if scheme.lower() == "bearer" else None)
 

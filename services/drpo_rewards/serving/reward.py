@@ -6,8 +6,9 @@ import asyncio
 import dataclasses
 import itertools
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from ray import serve
 
 from drpo_rewards import rewards
 from drpo_rewards.contract import ModelInfo, TournamentSummary
-from drpo_rewards.errors import RewardError, RewardsError
+from drpo_rewards.errors import InvalidRequestError, OverloadedError, RewardError, RewardsError
 from drpo_rewards.rewards.base import (
     Comparison,
     Item,
@@ -25,6 +26,8 @@ from drpo_rewards.rewards.base import (
     Result,
     Score,
     ScoreItem,
+    StagedReward,
+    check_scores,
     checked_comparisons,
     checked_scores,
     describe,
@@ -94,7 +97,10 @@ class Outcome:
 
 
 class RewardDeployment:
-    """Holds one reward. Its thread is the only one that calls it, so that the event loop stays free meanwhile."""
+    """Holds one reward, and calls it from threads of its own, so that the event loop stays free meanwhile.
+
+    One thread scores. A StagedReward has another one, which prepares the next batch while this one is scored.
+    """
 
     def __init__(self, name: str, config: dict[str, Any]) -> None:
         settings = RewardConfig.model_validate(config)
@@ -103,12 +109,18 @@ class RewardDeployment:
         self.info = describe(name, self.reward)
         # A reward that hangs for good keeps its thread. Past this age Serve is told to replace the replica.
         self.stuck_after_s = max(60.0, 3 * settings.deadline_s)
-        self._scoring_since: float | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{name}")
+        self._busy_since: dict[int, float] = {}  # by thread
+        self._scoring = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{name}")
+        self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"prepare-{name}")
+        self._one_prepares = threading.Lock()  # tokenizers may not be used by two threads at a time
         self._calls, self._batches = itertools.count(), itertools.count()
         self._waiting: set[int] = set()  # ids of tickets that no batch has taken yet
-        self._batched.set_max_batch_size(settings.batch_size)  # type: ignore[attr-defined]  # serve.batch adds these
-        self._batched.set_batch_wait_timeout_s(settings.batch_wait_s)  # type: ignore[attr-defined]
+        # Two batches at a time where one can be prepared while the other one is scored.
+        self._batched: Any = serve.batch(
+            max_batch_size=settings.batch_size,
+            batch_wait_timeout_s=settings.batch_wait_s,
+            max_concurrent_batches=2 if isinstance(self.reward, StagedReward) else 1,
+        )(self._take_batch)
 
     async def score(
         self, images: Sequence[np.ndarray], groups: Sequence[GroupAsk], with_details: bool, request_id: str
@@ -152,8 +164,7 @@ class RewardDeployment:
 
     def check_health(self) -> None:
         """Serve's own check; raising has the replica replaced."""
-        since = self._scoring_since
-        if since is not None and time.monotonic() - since > self.stuck_after_s:
+        if any(time.monotonic() - since > self.stuck_after_s for since in list(self._busy_since.values())):
             raise RuntimeError(f"reward {self.name!r} has been scoring one batch for over {self.stuck_after_s:.0f} s")
 
     async def _answer(self, items: list[tuple[GroupAsk, str, Item]], with_details: bool, request_id: str) -> Answer:
@@ -189,42 +200,61 @@ class RewardDeployment:
             error=error,
         )
 
-    @serve.batch
-    async def _batched(self, tickets: list[Ticket]) -> list[Outcome]:
+    async def _take_batch(self, tickets: list[Ticket]) -> list[Outcome]:
         self._waiting -= {id(ticket) for ticket in tickets}
-        waiting, started = len(self._waiting), time.monotonic()
-        results = await asyncio.get_running_loop().run_in_executor(self._thread, self._score_batch, tickets)
-        batch = Batch(len(tickets), (time.monotonic() - started) * 1e3, waiting)
+        waiting, loop = len(self._waiting), asyncio.get_running_loop()
+        prepared, prepare_s = await loop.run_in_executor(self._preparing, self._timed, self._prepare_batch, tickets)
+        results, score_s = await loop.run_in_executor(self._scoring, self._timed, self._score_batch, tickets, prepared)
+        batch = Batch(len(tickets), (prepare_s + score_s) * 1e3, waiting)
         number = next(self._batches)
         return [Outcome(result, number, batch, tickets[0].call) for result in results]
 
-    def _score_batch(self, tickets: list[Ticket]) -> list[Result | RewardsError]:
-        """Score a batch; where it fails, score group by group, so that only the one at fault is hurt."""
-        self._scoring_since = time.monotonic()
+    def _timed(self, work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+        """What `work` returns, and its seconds."""
+        thread, started = threading.get_ident(), time.monotonic()
+        self._busy_since[thread] = started
         try:
-            groups = [
-                list(own) for _, own in itertools.groupby(tickets, key=lambda ticket: (ticket.call, ticket.group))
-            ]
-            results = self._attempt(tickets)
-            if not isinstance(results, RewardsError):
-                return results
-            if len(groups) == 1:
-                return [results] * len(tickets)
-            outcomes: list[Result | RewardsError] = []
-            for own in groups:
-                again = self._attempt(own)
-                outcomes += [again] * len(own) if isinstance(again, RewardsError) else again
-            return outcomes
+            return work(*arguments), time.monotonic() - started
         finally:
-            self._scoring_since = None
+            del self._busy_since[thread]
 
-    def _attempt(self, tickets: list[Ticket]) -> list[Result | RewardsError] | RewardsError:
-        items: list[Any] = [ticket.item for ticket in tickets]
+    def _prepare_batch(self, tickets: list[Ticket]) -> Any:
+        """What a StagedReward prepares; None where that fails, and scoring will say how."""
+        if not isinstance(self.reward, StagedReward):
+            return None
         try:
+            with self._one_prepares:
+                return self.reward.prepare([ticket.item for ticket in tickets])  # type: ignore[misc]
+        except Exception:
+            return None
+
+    def _score_batch(self, tickets: list[Ticket], prepared: Any) -> list[Result | RewardsError]:
+        """Score a batch; where it fails, score group by group, so that only the one at fault is hurt."""
+        groups = [list(own) for _, own in itertools.groupby(tickets, key=lambda ticket: (ticket.call, ticket.group))]
+        results = self._attempt(tickets, prepared)
+        if not isinstance(results, RewardsError):
+            return results
+        if len(groups) == 1:
+            return [results] * len(tickets)
+        outcomes: list[Result | RewardsError] = []
+        for own in groups:
+            again = self._attempt(own)
+            outcomes += [again] * len(own) if isinstance(again, RewardsError) else again
+        return outcomes
+
+    def _attempt(self, tickets: list[Ticket], prepared: Any = None) -> list[Result | RewardsError] | RewardsError:
+        items: list[Any] = [ticket.item for ticket in tickets]
+        fields = [ticket.field for ticket in tickets]
+        try:
+            if isinstance(self.reward, StagedReward):
+                if prepared is None:
+                    with self._one_prepares:
+                        prepared = self.reward.prepare(items)
+                return list(check_scores(self.name, self.reward.score_prepared(prepared), items, fields))
             if is_pairwise(self.reward):
                 return list(checked_comparisons(self.name, self.reward, items))  # type: ignore[arg-type]
-            return list(checked_scores(self.name, self.reward, items, [ticket.field for ticket in tickets]))  # type: ignore[arg-type]
-        except RewardsError as error:
+            return list(checked_scores(self.name, self.reward, items, fields))  # type: ignore[arg-type]
+        except (InvalidRequestError, OverloadedError, RewardError) as error:
             error.reward = error.reward or self.name
             error.__traceback__ = error.__cause__ = error.__context__ = None
             return error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import struct_pb2
 
 from drpo_rewards.contract import Normalize
 from drpo_rewards.v1 import ranking_pb2 as pb
@@ -19,15 +19,19 @@ NORMALIZE_BACK: dict[int, Normalize | None] = {number: name for name, number in 
 
 
 def struct_to_dict(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """A Struct's numbers are all doubles; whole ones become int again, as JSON would have had them."""
-    return _whole(json_format.MessageToDict(struct))
+    """A Struct's numbers are all doubles; whole ones become int again, as JSON would have had them.
+
+    A number that is not finite stays, for the contract to refuse.
+    """
+    return {key: _plain(value) for key, value in struct.fields.items()}
 
 
-def _whole(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return value
+def _plain(value: struct_pb2.Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return struct_to_dict(value.struct_value)
+    if kind == "list_value":
+        return [_plain(item) for item in value.list_value.values]
+    if kind == "number_value" and value.number_value.is_integer() and abs(value.number_value) < 2**53:
+        return int(value.number_value)
+    return None if kind in (None, "null_value") else getattr(value, kind)

@@ -15,7 +15,7 @@ from transformers import CLIPImageProcessor
 from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError, InvalidImageError
 from drpo_rewards.rewards.base import Reward, ScoreItem, describe
-from drpo_rewards.rewards.preprocess import clip_pixels, crop_square
+from drpo_rewards.rewards.preprocess import clip_pixels, crop_square, crop_squares
 
 CPU = torch.device("cpu")
 
@@ -67,7 +67,9 @@ def test_pixels_are_those_of_the_models_own_preprocessor(folder: Path) -> None:
     images = odd_pictures()
     own = CLIPImageProcessor.from_pretrained(folder)
     expected = torch.cat([own(images=image, return_tensors="pt")["pixel_values"] for image in images])
-    torch.testing.assert_close(clip_pixels(images, 224, "floor", CPU, torch.float32), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        clip_pixels(crop_squares(images, 224, "floor"), CPU, torch.float32), expected, atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("width", [301, 302, 303, 304, 305, 306])

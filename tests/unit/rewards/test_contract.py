@@ -97,6 +97,9 @@ def test_a_newer_services_error_is_still_an_error() -> None:
         ({"prompt": "x" * 100_000}, "prompt"),
         ({"rewards": {"a": float("nan")}}, "rewards"),
         ({"rewards": {"a": 0}}, "rewards"),
+        ({"rewards": {"a" * 100_000: 1}}, "rewards"),
+        ({"mixture": "a" * 129}, "mixture"),
+        ({"a" * 100_000: 1}, "aaa"),
         ({"rewards": {}}, "rewards"),
         ({"rewards": {"a": 1}, "mixture": "b"}, None),
         ({"normalize": "softmax"}, "normalize"),
@@ -114,6 +117,16 @@ def test_wrong_options_name_their_field(changes: dict[str, Any], field: str | No
     with pytest.raises(InvalidRequestError) as caught:
         parse(RankOptions, {"prompt": "a star", **changes})
     assert (caught.value.field or "").startswith(field or "")
+    assert len(str(caught.value)) < 500
+    assert "Value error" not in str(caught.value)
+
+
+def test_numbers_that_are_not_finite_are_refused_over_grpc_too() -> None:
+    request = wire.request_to_proto(RankOptions(prompt="p"), [b"a", b"b"])
+    request.metadata.update({"a": [1.0, float("nan")]})
+    with pytest.raises(InvalidRequestError, match="finite") as caught:
+        wire.options_from_proto(request)
+    assert caught.value.field == "metadata"
 
 
 def test_requests_survive_the_proto() -> None:

@@ -88,5 +88,12 @@ def test_zscores_do_not_see_scale_and_offset(values: list[float], scale: float, 
     assert moved == pytest.approx(plain, abs=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e308, 5e-324])
+def test_weights_of_any_size_have_shares(size: float) -> None:
+    ranking = combine({"a": [1, 3, 2], "b": [3, 1, 2]}, {"a": size, "b": -size})
+    assert ranking.weights == {"a": 0.5, "b": -0.5}
+    assert ranking.order == [1, 2, 0]
+
+
 def test_enormous_scores_do_not_overflow() -> None:
     assert combine({"a": [1e308, -1e308]}, {"a": 1}).combined == pytest.approx([1, -1])

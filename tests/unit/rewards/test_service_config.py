@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.guide import example
 
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.config import CONFIGS, ServiceConfig, key_is_known
@@ -24,6 +25,12 @@ def test_shipped_configs_load_by_name(path: Path) -> None:
     assert ServiceConfig.model_validate(config.model_dump(mode="json")) == config  # as it travels to the gateway
 
 
+def test_the_guides_config_is_valid(tmp_path: Path) -> None:
+    reward = ServiceConfig.load(written(tmp_path, example("api_keys_file: keys.txt"))).rewards["geneval"]
+    assert reward.memory is not None
+    assert reward.memory.source == "estimated"
+
+
 def test_without_mixtures_all_rewards_count_alike(tmp_path: Path) -> None:
     config = ServiceConfig.load(written(tmp_path, "rewards: {a: {type: x:Y}, b: {type: x:Y}}"))
     assert config.mixtures["default"].rewards == {"a": 1.0, "b": 1.0}
@@ -38,6 +45,12 @@ def test_without_mixtures_all_rewards_count_alike(tmp_path: Path) -> None:
         ("rewards: {a: {type: x:Y}}\nmixtures: {m: {rewards: {b: 1}}}", "mixture 'm' names 'b'"),
         ("rewards: {a: {type: x:Y}}\nmixtures: {m: {rewards: {a: 0}}}", "all weights are 0"),
         ("rewards: {a/b: {type: x:Y}}", "is no name"),
+        (f"rewards: {{{'a' * 129}: {{type: x:Y}}}}", "is no name"),
+        ("rewards: {a: {type: x:Y, autoscaling: {max_replica: 2}}}", "no key max_replica; did you mean max_replicas"),
+        ("rewards: {a: {type: x:Y, autoscaling: {min_replicas: 3, max_replicas: 2}}}", "rewards.a.autoscaling"),
+        ("rewards: {a: {type: x:Y, num_replicas: 2, autoscaling: {max_replicas: 2}}}", "exclude each other"),
+        ("rewards: {a: {type: x:Y, resources: {pool: 0}}}", "rewards.a.resources.pool"),
+        ("rewards: {a: {type: x:Y, memory: {gpu: 3}}}", "unknown key rewards.a.memory.gpu; did you mean gpu_gb"),
         ("rewards: [", "not valid YAML"),
         ("", "valid dictionary"),
     ],

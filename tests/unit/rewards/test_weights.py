@@ -96,7 +96,7 @@ def test_a_pretrained_folder_is_loaded_as_strictly(tmp_path: Path, change: objec
 
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     (write_clip(tmp_path) / "vocab.json").unlink()
-    with pytest.raises(WeightsError, match=r"no tokenizer\.json or vocab\.json"):
+    with pytest.raises(WeightsError, match=r"no vocab\.json in the folder"):
         rewards.load("pickscore", model=str(tmp_path), device="cpu")
 
 

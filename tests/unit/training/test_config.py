@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from drpo.cli.common import parse_overrides
+from drpo.cli.progress import TrainingProgress
 from drpo.config import Config, known_keys, load_config, override_config, parse_config, preset_names
 from drpo.errors import ConfigError
+from drpo.site import runs_folder
 from drpo.training.check import check_config
 from drpo.training.launch import create_run, read_config
 
@@ -130,3 +135,54 @@ def test_overrides_of_the_command_line():
     for wrong in (["--steps", "5"], ["training.steps"], ["--training.steps"]):
         with pytest.raises(ConfigError):
             parse_overrides(wrong)
+
+
+def test_settings_of_the_place_lie_between_preset_and_overrides(tmp_path, monkeypatch):
+    site = tmp_path / "site.yaml"
+    site.write_text("run: {folder: /volume/runs}\nrewards: {service: null, address: serve://ranking}\n")
+    monkeypatch.setenv("DRPO_SITE", str(site))
+    config = load_config("shapes", ["rewards.address=grpc://other:9000"])
+    assert str(config.run.folder) == "/volume/runs"
+    assert config.rewards.service is None
+    assert config.rewards.address == "grpc://other:9000"
+    assert config.training.steps == load_config("shapes").training.steps
+    assert str(runs_folder()) == "/volume/runs"
+
+
+def test_settings_of_the_place_are_checked_too(tmp_path, monkeypatch):
+    site = tmp_path / "site.yaml"
+    monkeypatch.setenv("DRPO_SITE", str(site))
+    with pytest.raises(ConfigError, match="DRPO_SITE"):
+        load_config("shapes")
+    site.write_text("rewards: {adress: serve://ranking}\n")
+    with pytest.raises(ConfigError, match=r"did you mean rewards\.address"):
+        load_config("shapes")
+
+
+def test_the_clusters_settings_fit_every_preset(monkeypatch):
+    """deploy/cluster/site.yaml, which the image has."""
+    monkeypatch.setenv("DRPO_SITE", str(Path(__file__).parents[3] / "deploy" / "cluster" / "site.yaml"))
+    for preset in preset_names():
+        assert load_config(preset).rewards.address == "serve://ranking"
+
+
+def test_a_key_that_is_named_must_be_there(monkeypatch):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
+        check_config(load_config("shapes", ["rewards.api_key_env=NO_SUCH_KEY"]))
+    monkeypatch.setenv("NO_SUCH_KEY", "now there is one")
+    check_config(load_config("shapes", ["rewards.api_key_env=NO_SUCH_KEY"]))
+
+
+def test_progress_in_a_log_is_a_line_now_and_then():
+    log = io.StringIO()
+    config = load_config("shapes", ["training.steps=50"])
+    with TrainingProgress(config, Console(file=log)) as progress:
+        for step in range(1, 51):
+            progress(
+                {"step": step, "time_s": step, "reward_mean": 0.5, "loss": 1.0, "images_per_s": 9, "groups_dropped": 0}
+            )
+    first, last = log.getvalue().splitlines()
+    assert first.split()[:4] == ["training", "2%", "step", "1"]
+    assert "reward 0.500" in last
+    assert last.split()[1] == "100%"

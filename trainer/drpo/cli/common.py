@@ -82,10 +82,10 @@ def ray_and_rewards(config: Config) -> Iterator[Config]:
         with console.status(f"starting {what}"):
             training = config.training
             start_ray(config.run.ray_address, cpus=training.num_workers * training.threads_per_worker + 4)
+            logging.getLogger("ray.serve").setLevel(logging.ERROR)
             if embedded:
                 from drpo_rewards.serving import start
 
-                logging.getLogger("ray.serve").setLevel(logging.ERROR)
                 service = start(config.rewards.service or "shapes")
                 rewards = config.rewards.model_copy(update={"address": service.handle_address})
                 config = config.model_copy(update={"rewards": rewards})

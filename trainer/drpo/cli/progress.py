@@ -1,13 +1,16 @@
-"""The progress bar of a run, fed by the metrics of each step."""
+"""The progress of a run, fed by the metrics of each step: a bar on a terminal, now and then a line in a log."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from drpo.config import Config
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class TrainingProgress:
@@ -20,6 +23,8 @@ class TrainingProgress:
         self._steps = config.training.steps
         self._max_seconds = config.training.max_seconds
         self._reward: float | None = None
+        self._console = console
+        self._next_line = 0.0
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -42,24 +47,26 @@ class TrainingProgress:
         if metrics["reward_mean"] is not None:  # smoothed: one step's prompts are few
             last = metrics["reward_mean"]
             self._reward = last if self._reward is None else 0.9 * self._reward + 0.1 * last
-        numbers = [
+        parts = [
             f"step {step}",
             "" if self._reward is None else f"reward [bold]{self._reward:.3f}[/]",
             "" if metrics["loss"] is None else f"loss {metrics['loss']:.3g}",
             f"{metrics['images_per_s']:.0f} images/s",
             f"[yellow]{metrics['groups_dropped']} groups dropped[/]" if metrics["groups_dropped"] else "",
         ]
-        self._bar.update(
-            self._task,
-            description="training",
-            completed=fraction,
-            numbers="  ".join(number for number in numbers if number),
-            left=f"{int(left) // 60}:{int(left) % 60:02d} left",
-        )
+        numbers = "  ".join(part for part in parts if part)
+        clock = f"{int(left) // 60}:{int(left) % 60:02d} left"
+        if self._console.is_terminal:
+            self._bar.update(self._task, description="training", completed=fraction, numbers=numbers, left=clock)
+        elif time.monotonic() >= self._next_line or step == self._steps:
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+            self._console.print(f"training  {fraction:4.0%}  {numbers}  {clock}", highlight=False, soft_wrap=True)
 
     def __enter__(self) -> TrainingProgress:
-        self._bar.start()
+        if self._console.is_terminal:
+            self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +15,7 @@ from drpo.cli.common import console, parse_overrides, ray_and_rewards
 from drpo.cli.progress import TrainingProgress
 from drpo.config import Config, load_config, override_config
 from drpo.errors import ConfigError
+from drpo.site import runs_folder
 
 Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
@@ -29,7 +33,7 @@ def train(
     context: typer.Context,
     preset: Annotated[str | None, typer.Option(help="A preset's name, or a YAML file.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run: its folder, or its name under runs/.")
+        Path | None, typer.Option(help="Go on with this run: its folder, or its name in the folder of runs.")
     ] = None,
     generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id in the SD-Turbo layout.")] = None,
     seed: Seed = None,
@@ -44,10 +48,14 @@ def train(
     shorthands = {"model.generator": generator, "run.seed": seed, "run.name": name}
     overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
     if resume is not None:
-        if preset is not None or name is not None:
-            raise ConfigError("--resume goes on with a run's own settings: leave --preset and --name out")
         run_dir = find_resumed(resume)
-        config = check_config(override_config(read_config(run_dir), overrides))
+        config = read_config(run_dir)
+        if preset not in (None, config.preset) or name not in (None, run_dir.name):
+            raise ConfigError(
+                f"--resume goes on with the settings of {run_dir.name} (preset {config.preset}): leave --preset and "
+                f"--name out, or give the same ones"
+            )
+        config = check_config(override_config(config, overrides))
         write_config(config, run_dir)
     elif preset is None:
         raise ConfigError("say what to train: --preset NAME (drpo doctor lists the presets) or --resume RUN")
@@ -58,11 +66,11 @@ def train(
 
 
 def find_resumed(given: Path) -> Path:
-    """A run by its folder, or by its name under runs/."""
-    for candidate in (given, Path("runs") / given):
+    """A run by its folder, or by its name in the folder of runs."""
+    for candidate in (given, runs_folder() / given):
         if (candidate / "config.yaml").is_file():
             return candidate.resolve()
-    raise ConfigError(f"there is no run {given}; give a run's folder, or the name of one under runs/")
+    raise ConfigError(f"there is no run {given}; give a run's folder, or the name of one under {runs_folder()}/")
 
 
 def run(config: Config, run_dir: Path, started: float) -> None:
@@ -74,7 +82,7 @@ def run(config: Config, run_dir: Path, started: float) -> None:
     console.print(f"run [bold]{run_dir.name}[/] in {run_dir}", highlight=False, soft_wrap=True)
     resumed_s = max((line["time_s"] for line in read_metrics(run_dir / "metrics.jsonl")), default=0.0)
     with ray_and_rewards(config) as served:
-        with TrainingProgress(config, console) as progress:
+        with TrainingProgress(config, console) as progress, interrupted_by_sigterm():
             outcome = fit(served, run_dir, watch=progress)
         if outcome.status == "interrupted":
             console.print(f"stopped at step {outcome.step}, with a checkpoint. Go on with", highlight=False)
@@ -94,3 +102,20 @@ def run(config: Config, run_dir: Path, started: float) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM is Ctrl-C inside: `ray job stop` and container runtimes send it, and a checkpoint is due all the same.
+
+    Entered once Ray runs, because Ray sets a handler of its own when it starts.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

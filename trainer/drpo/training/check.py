@@ -6,6 +6,7 @@ the driver.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def check_config(config: Config) -> Config:
     config = config.model_copy(deep=True)
     _absolute(config)
     problems = [*_check_objective(config), *_check_features(config), *_check_prompts(config), *_check_devices(config)]
+    problems += _check_key(config)
     if problems:
         raise ConfigError("\n".join(problems))
     return config
@@ -104,3 +106,8 @@ def _check_devices(config: Config) -> list[str]:
     if model.dtype == "float16" and not training.use_gpu:
         return ["model.dtype: float16 needs a GPU (training.use_gpu: true); on a CPU use float32"]
     return []
+
+
+def _check_key(config: Config) -> list[str]:
+    name = config.rewards.api_key_env
+    return [f"rewards.api_key_env names ${name}, which is not set"] if name and not os.environ.get(name) else []

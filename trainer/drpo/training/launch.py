@@ -150,7 +150,7 @@ class _Fit(threading.Thread):
         from ray.train.torch import TorchTrainer
 
         training = self._config.training
-        resources = training.resources_per_worker or {"CPU": training.threads_per_worker}
+        resources = {"CPU": training.threads_per_worker, **(training.resources_per_worker or {})}
         return TorchTrainer(
             train_worker,  # type: ignore[arg-type]  # Ray's hint forbids a value to return
             train_loop_config={"config": self._config.model_dump(mode="json"), "run_dir": str(self._run_dir)},

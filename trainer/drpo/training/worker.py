@@ -88,6 +88,7 @@ class _Loop:
 
     def __init__(self, config: Config, run_dir: Path, trainer: DrPOTrainer, order: PromptOrder) -> None:
         from drpo.training import collective
+        from drpo.training.gauges import RunGauges
         from drpo.training.metrics import MetricsLog
 
         self.settings = config.training
@@ -99,7 +100,9 @@ class _Loop:
         collective.broadcast_parameters(trainer.parameters)
         self._continue()
         self.started = time.perf_counter()
-        self.log = MetricsLog(run_dir, after=trainer.step) if collective.rank() == 0 else None
+        first = collective.rank() == 0
+        self.log = MetricsLog(run_dir, after=trainer.step) if first else None
+        self.gauges = RunGauges(run_dir.name) if first else None
 
     @property
     def elapsed(self) -> float:
@@ -117,6 +120,8 @@ class _Loop:
                 metrics = trainer.run_step(self.order.take(trainer.step, settings.groups_per_step))
                 if self.log is not None:
                     self.log.write({"step": metrics["step"], "time_s": round(self.elapsed, 3), **metrics})
+                if self.gauges is not None:
+                    self.gauges.show(metrics)
                 trainer.check_failures()
                 status = collective.gather(self._status())[0]
                 if trainer.step % settings.checkpoint_every == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,19 @@ class Detector(Protocol):
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
         """Detections of each image, (H, W, 3) uint8 RGB, in any order; thresholds are the rules' business."""
+        ...
+
+
+@runtime_checkable
+class StagedDetector(Detector, Protocol):
+    """A detector whose pictures can be prepared on the CPU while its network looks at others."""
+
+    def prepare(self, images: Sequence[np.ndarray]) -> Any:
+        """What needs no network; called from another thread than the rest."""
+        ...
+
+    def detect_prepared(self, prepared: Any) -> list[list[Detection]]:
+        """`detect` of the pictures that `prepare` got."""
         ...
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from drpo_rewards.contract import GenevalSpec, parse
 from drpo_rewards.errors import ConfigError, InvalidRequestError
-from drpo_rewards.rewards.base import Score, ScoreItem
-from drpo_rewards.rewards.geneval.detector import ColorClassifier, Detection, Detector
+from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.geneval.detector import ColorClassifier, Detection, Detector, StagedDetector
 from drpo_rewards.rewards.geneval.rules import RELATIONS, judge
+from drpo_rewards.rewards.parts import Part
+
+Prepared = tuple[Sequence[ScoreItem], list[GenevalSpec], Any]  # the last: pictures as the detector takes them
 
 # Name of a detector to (its class, the class of the colour classifier that goes with it). Nothing is imported early.
 DETECTORS: dict[str, tuple[str, str]] = {
@@ -28,7 +30,7 @@ DETECTORS: dict[str, tuple[str, str]] = {
 }
 
 
-class GenevalReward:
+class GenevalReward(StagedReward):
     """Does the picture show the objects, counts, colours and positions that the prompt asks for?
 
     Needs a GenEval spec as the request's metadata. `score` says which number ranks: "graded", the share of the
@@ -42,6 +44,7 @@ class GenevalReward:
     license = "MIT (rules, Mask2Former, CLIP)"
     range = (0.0, 1.0)
     needs_metadata = True
+    download_options: ClassVar = {"detector": "mask2former"}  # of `drpo-rewards download geneval`: shapes has no files
 
     def __init__(
         self,
@@ -52,8 +55,7 @@ class GenevalReward:
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
-        if detector is None:
-            detector = "shapes" if model is None else "mask2former"
+        detector = _detector_name(detector, model)
         if score not in ("graded", "strict"):
             raise ConfigError(f"geneval: score is {score!r}; write graded or strict")
         if detector not in DETECTORS:
@@ -77,9 +79,24 @@ class GenevalReward:
             metadata={"tag": "single_object", "include": [{"class": self.detector.classes[0]}]},
         )
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        specs = self._specs(items)
-        found = self.detector.detect([item.image for item in items])
+    @staticmethod
+    def parts(detector: str | None = None, model: str | None = None, **options: Any) -> tuple[Part, ...]:
+        if _detector_name(detector, model) != "mask2former":
+            return ()
+        from drpo_rewards.rewards.geneval.mask2former import CLIP, DETECTOR
+
+        return (DETECTOR, CLIP)
+
+    def prepare(self, items: Sequence[ScoreItem]) -> Prepared:
+        specs, images = self._specs(items), [item.image for item in items]
+        return items, specs, self.detector.prepare(images) if isinstance(self.detector, StagedDetector) else images
+
+    def score_prepared(self, prepared: Prepared) -> list[Score]:
+        items, specs, pictures = prepared
+        if isinstance(self.detector, StagedDetector):
+            found = self.detector.detect_prepared(pictures)
+        else:
+            found = self.detector.detect(pictures)
         return [self._score_one(*one) for one in zip(items, specs, found, strict=True)]
 
     def _score_one(self, item: ScoreItem, spec: GenevalSpec, detections: Sequence[Detection]) -> Score:
@@ -112,16 +129,19 @@ class GenevalReward:
         return spec
 
 
+def _detector_name(detector: str | None, model: str | None) -> str:
+    return detector or ("shapes" if model is None else "mask2former")
+
+
 def _model_options(
     model: str | None, clip: str | None, device: str, dtype: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of the detector and of the colour classifier; what is not named is their own default."""
-    if clip is None and model is not None and (Path(model) / "clip").is_dir():
-        clip = str(Path(model) / "clip")
+    """Arguments of the detector and of the colour classifier."""
+    from drpo_rewards.rewards.geneval.mask2former import CLIP, DETECTOR
+
+    options = {"model": model, "clip": clip}
     place = {"device": device, "dtype": dtype}
-    return (place if model is None else {**place, "model": model}), (
-        place if clip is None else {**place, "model": clip}
-    )
+    return {**place, "model": DETECTOR.place(options)}, {**place, "model": CLIP.place(options)}
 
 
 def _check_known(what: str, value: str, known: Sequence[str]) -> None:

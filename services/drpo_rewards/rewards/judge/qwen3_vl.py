@@ -8,6 +8,7 @@ the same every time. What it leaves out is the reason in words; the endpoint has
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +17,17 @@ from transformers import Qwen2VLImageProcessorPil, Qwen3VLForConditionalGenerati
 
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import PairItem
+from drpo_rewards.rewards.hub import find
 from drpo_rewards.rewards.judge.question import LABELS, WINNERS, Opinion, question
+from drpo_rewards.rewards.parts import BPE, CONFIG, TOKENIZER_SETTINGS, WEIGHTS, Part
 from drpo_rewards.rewards.prompts import neutralize
 from drpo_rewards.rewards.qwen_vl import IMAGE, encode_images, encode_texts, qwen_tokenizer
-from drpo_rewards.rewards.weights import label, load_pretrained, locate, pick_device, pick_dtype, public_name
+from drpo_rewards.rewards.weights import label, load_pretrained, pick_device, pick_dtype, public_name
 
+PICTURES = (("preprocessor_config.json",),)
+MODEL = Part(
+    "model", "Qwen/Qwen3-VL-8B-Instruct", (CONFIG, WEIGHTS, BPE, PICTURES), "Apache-2.0", 17.5, TOKENIZER_SETTINGS
+)
 BEGUN = '{"winner":"'  # the answer's beginning, up to the verdict
 
 
@@ -31,22 +38,22 @@ class Qwen3VLBackend:
     18 GB of GPU memory, the 2B about 5 (estimated).
     """
 
-    license: str | None = "Apache-2.0"
+    license: str | None = MODEL.license
 
     def __init__(
         self,
-        model: str = "Qwen/Qwen3-VL-8B-Instruct",
+        model: str = MODEL.repo,
         device: str = "auto",
         dtype: str = "auto",
         max_pixels: int = 1024 * 1024,
     ) -> None:
         self.device = pick_device(device)
         precision = pick_dtype(dtype, self.device, on_gpu="bfloat16")
-        self.tokenizer = qwen_tokenizer(model)
+        folder = find(MODEL, model)
+        self.tokenizer = qwen_tokenizer(folder)
         self.verdict_ids = verdict_ids(self.tokenizer, model)
-        self.processor = _processor(model, max_pixels)
-        locate(model, "config.json")
-        network = load_pretrained(Qwen3VLForConditionalGeneration, model, precision)
+        self.processor = _processor(folder, max_pixels)
+        network = load_pretrained(Qwen3VLForConditionalGeneration, folder, precision)
         self.network: Any = network.to(self.device)  # type: ignore[arg-type]
         self.checkpoint: str | None = public_name(model)
         self.version = label("transformers", model, precision)
@@ -114,12 +121,11 @@ def verdict_ids(tokenizer: Any, model: str) -> list[int]:
     return ids
 
 
-def _processor(model: str, max_pixels: int) -> Qwen2VLImageProcessorPil:
-    path = locate(model, "preprocessor_config.json")
+def _processor(folder: Path, max_pixels: int) -> Qwen2VLImageProcessorPil:
     try:
-        processor = Qwen2VLImageProcessorPil.from_pretrained(model)
+        processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"cannot read {path}: {error}") from error
+        raise WeightsError(f"cannot read {folder / 'preprocessor_config.json'}: {error}") from error
     size: Any = processor.size
     least, most = int(size["shortest_edge"]), int(size["longest_edge"])  # they are numbers of pixels, despite the names
     processor.size = {"shortest_edge": min(least, max_pixels), "longest_edge": min(most, max_pixels)}

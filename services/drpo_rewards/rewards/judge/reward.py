@@ -8,6 +8,7 @@ from typing import Any, Literal
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.rewards.base import Comparison, PairItem
 from drpo_rewards.rewards.judge.question import Backend, Opinion
+from drpo_rewards.rewards.parts import Part
 
 
 class Judge:
@@ -27,6 +28,14 @@ class Judge:
         self.version = f"judge-1/{self._backend.version}"
         self.checkpoint = self._backend.checkpoint
         self.license = self._backend.license
+
+    @staticmethod
+    def parts(backend: str = "transformers", **options: Any) -> tuple[Part, ...]:
+        if backend == "endpoint":  # which reads no file
+            return ()
+        from drpo_rewards.rewards.judge.qwen3_vl import MODEL
+
+        return (MODEL,)
 
     def compare(self, items: Sequence[PairItem]) -> list[Comparison]:
         shown = self._backend.ask([*items, *(item.swap() for item in items)])

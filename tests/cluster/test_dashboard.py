@@ -1,0 +1,55 @@
+"""What the Grafana dashboard asks for, asked of the Prometheus that has watched the runs of the tests before."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+import httpx
+import pytest
+from support.compose import ROOT, Cluster, wait_for
+
+pytestmark = pytest.mark.cluster
+
+DASHBOARD = json.loads((ROOT / "deploy/observe/grafana/dashboards/drpo.json").read_text())
+QUERIES = [
+    pytest.param(target["expr"], id=f"{panel['title']}: {target['legendFormat']}")
+    for panel in DASHBOARD["panels"]
+    for target in panel["targets"]
+]
+
+
+@pytest.fixture(scope="module")
+def prometheus(cluster: Cluster) -> httpx.Client:
+    """Once it has scraped a refused call twice, so that errors have a series and a rate."""
+    if not cluster.containers("prometheus"):
+        pytest.skip("there is no image of Prometheus; deploy/ci/engine.sh makes one from Debian's package")
+    client = httpx.Client(base_url=f"http://127.0.0.1:{cluster.ports['PROMETHEUS']}/api/v1")
+    refused = httpx.post(f"{cluster.http_url}/v1/rank", json={}, headers={"authorization": "Bearer wrong"})
+    assert refused.status_code == 401
+    twice = "count_over_time(drpo_rewards_errors_total[1m]) >= 2"
+    wait_for(lambda: ask(client, "/query", query=twice)["result"], 60, cluster.logs)
+    return client
+
+
+def ask(prometheus: httpx.Client, path: str, **parameters: Any) -> Any:
+    answer = prometheus.get(path, params=parameters)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["data"]
+
+
+def test_every_node_and_the_service_were_discovered(prometheus: httpx.Client) -> None:
+    targets = ask(prometheus, "/targets", state="active")["activeTargets"]
+    up = {(target["labels"]["job"], target["scrapeUrl"]) for target in targets if target["health"] == "up"}
+    assert len([url for job, url in up if job == "ray"]) >= 3
+    assert [job for job, _ in up if job == "rewards"]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_panel_has_its_series(prometheus: httpx.Client, query: str) -> None:
+    now = time.time()
+    found = ask(prometheus, "/query_range", query=query, start=now - 1800, end=now, step=5)["result"]
+    values = [float(value) for series in found for _, value in series["values"]]
+    assert any(math.isfinite(value) for value in values), query

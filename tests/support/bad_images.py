@@ -1,0 +1,69 @@
+"""Image files as strangers send them: those that are taken, and those that are refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+
+
+def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of 50,000 x 50,000 in a few bytes. Decoding it would take 7.5 GB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def refused() -> dict[str, tuple[bytes, str]]:
+    """By name: a file, and a part of the reason for which it is refused."""
+    picture = Image.fromarray(PICTURE)
+    see_through = np.dstack([PICTURE, np.full((12, 10), 254, np.uint8)])
+    deep = Image.fromarray(np.full((12, 10), 40_000, np.uint16))
+    frames = {"save_all": True, "append_images": [Image.new("RGB", (10, 12))], "lossless": True}
+    return {
+        "text": (b"this is no picture", "not a PNG"),
+        "empty": (b"", "not a PNG"),
+        "gif": (file(picture, "GIF"), "not a PNG"),
+        "truncated": (file(picture)[:-40], "truncated or damaged"),
+        "half a header": (file(picture)[:20], "truncated or damaged"),
+        "bomb": (bomb(), "pixels"),
+        "one pixel": (file(Image.new("RGB", (1, 1))), "1x1"),
+        "transparent": (file(Image.fromarray(see_through)), "transparent"),
+        "transparent palette": (file(picture.quantize(8), transparency=0), "transparent"),
+        "16 bits": (file(deep), "mode I;16"),
+        "cmyk": (file(picture.convert("CMYK"), "JPEG"), "mode CMYK"),
+        "animated": (file(picture, "WEBP", **frames), "animated"),
+        "animated png": (file(picture, "PNG", save_all=True, append_images=frames["append_images"]), "animated"),
+    }
+
+
+def taken() -> dict[str, tuple[bytes, np.ndarray]]:
+    """By name: a file, and the (H, W, 3) uint8 picture that it has to become."""
+    picture, grey = Image.fromarray(PICTURE), PICTURE[:, :, 0]
+    on_its_side = Image.Exif()
+    on_its_side[0x0112] = 6  # turn it clockwise to see it upright
+    palette = picture.quantize(16)
+    opaque = np.dstack([PICTURE, np.full((12, 10), 255, np.uint8)])
+    return {
+        "png": (file(picture), PICTURE),
+        "lossless webp": (file(picture, "WEBP", lossless=True), PICTURE),
+        "grey": (file(Image.fromarray(grey)), np.stack([grey] * 3, axis=-1)),
+        "palette": (file(palette), np.asarray(palette.convert("RGB"))),
+        "opaque alpha": (file(Image.fromarray(opaque)), PICTURE),
+        "exif": (file(picture, exif=on_its_side), np.rot90(PICTURE, k=-1)),
+    }

@@ -1,0 +1,55 @@
+"""The Serve configs of deploy/cluster: valid for Ray Serve, and an application can be built from each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray import serve
+from ray.serve.schema import ServeDeploySchema
+
+from drpo_rewards import rewards
+from drpo_rewards.errors import ConfigError
+from drpo_rewards.serving import ServiceConfig, app
+from drpo_rewards.serving.grpc import SERVICER_FUNCTIONS
+
+CLUSTER = Path(__file__).parents[3] / "deploy" / "cluster"
+CONFIGS = sorted(CLUSTER.glob("serve*.yaml"))
+
+
+def application(file: Path) -> dict[str, Any]:
+    """The one application of a Serve config."""
+    (only,) = yaml.safe_load(file.read_text())["applications"]
+    return only
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_serve_takes_it(file: Path) -> None:
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
+    assert schema.grpc_options.grpc_servicer_functions == SERVICER_FUNCTIONS
+    assert [one.import_path for one in schema.applications] == ["drpo_rewards.serving.app:ranking"]
+    assert [one.name for one in schema.applications] == ["ranking"]
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_an_application_is_built_from_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = application(file)["args"]
+    with pytest.raises(ConfigError, match="there are no API keys"):
+        app.ranking(args)
+    keys = tmp_path / "api-key"
+    keys.write_text("a key\n")
+    monkeypatch.setenv("DRPO_API_KEYS_FILE", str(keys))
+    assert isinstance(app.ranking(args), serve.Application)
+    with pytest.raises(ConfigError, match="did you mean rewards"):
+        app.ranking(args | {"reward": {}})
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_rewards_stay_on_their_nodes(file: Path) -> None:
+    settings = ServiceConfig.model_validate(application(file)["args"])
+    for reward in settings.rewards.values():
+        assert reward.resources == {"rewards": 0.001}
+        assert reward.type in rewards.CATALOGUE
+    assert sum(reward.num_gpus for reward in settings.rewards.values()) <= 1
