@@ -21,14 +21,7 @@ from concurrent.futures import CancelledError as FutureCancelledError
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_before_delay,
-    wait_random_exponential,
-)
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
 from drpo_rewards.contract import ModelInfo, Normalize, PairOptions, RankResponse, Readiness, parse
 from drpo_rewards.errors import RankingTimeoutError, RewardsError, ServiceUnavailableError
@@ -45,6 +38,7 @@ from drpo_rewards.operations import (
     RerankResponse,
     ScoreResponse,
 )
+from drpo_rewards.retries import may_retry, wait
 from drpo_rewards.transports import open_transport
 
 Answer = TypeVar("Answer")
@@ -93,14 +87,15 @@ class AsyncRankingClient:
         metadata: dict[str, Any] | None = None,
         pairs: PairOptions | None = None,
         details: bool = False,
+        all_pairs: bool = False,
         request_id: str | None = None,
     ) -> RankResponse:
         """Rank K candidate images of one prompt.
 
         `images` is a (K, H, W, 3) uint8 array, or K arrays, PIL images, files' bytes or paths in any mixture. Name
         `rewards` with weights of your own or a configured `mixture`; neither means the mixture `default`.
-        `normalize` None is the mixture's own. Raises a RewardsError: the request was wrong, a reward failed, or the
-        service could not be had.
+        `normalize` None is the mixture's own; `all_pairs` has a judge compare every pair. Raises a RewardsError: the
+        request was wrong, a reward failed, or the service could not be had.
         """
         fields = {
             "prompt": prompt,
@@ -110,6 +105,7 @@ class AsyncRankingClient:
             "metadata": metadata,
             "pairs": pairs,
             "details": details,
+            "all_pairs": all_pairs,
             "request_id": request_id,
         }
         return await self._perform(RANK, fields, images)
@@ -120,11 +116,12 @@ class AsyncRankingClient:
         *,
         rewards: Sequence[str] | None = None,
         details: bool = False,
+        all_pairs: bool = False,
         request_id: str | None = None,
     ) -> ScoreResponse:
         """Raw scores of groups, each a prompt, its images (one is enough) and, where a reward needs it, metadata.
 
-        `rewards` None means those of the mixture `default`. Raises as `rank` does.
+        `rewards` None means those of the mixture `default`; a judge's group needs two images. Raises as `rank` does.
         """
         listed = [Group(*group) for group in groups]
         fields = {
@@ -134,6 +131,7 @@ class AsyncRankingClient:
             ],
             "rewards": list(rewards) if rewards is not None else None,
             "details": details,
+            "all_pairs": all_pairs,
             "request_id": request_id,
         }
         return await self._perform(SCORE, fields, [image for group in listed for image in group.images])
@@ -172,7 +170,7 @@ class AsyncRankingClient:
         metadata: dict[str, Any] | None = None,
         request_id: str | None = None,
     ) -> RerankResponse:
-        """Images sorted for a query, best first; `model` as for `compare`, but a reward that scores."""
+        """Images sorted for a query, best first; `model` as for `compare`."""
         fields = {"query": query, "model": model, "top_n": top_n, "metadata": metadata, "request_id": request_id}
         return await self._perform(RERANK, fields, documents)
 
@@ -215,9 +213,9 @@ class AsyncRankingClient:
         Where the wait before the next attempt would outlast the deadline, the last failure is raised at once.
         """
         attempts = AsyncRetrying(
-            retry=retry_if_exception(_may_retry),
+            retry=retry_if_exception(may_retry),
             stop=stop_after_attempt(1 + self.retries) | stop_before_delay(self.timeout_s),
-            wait=_wait,
+            wait=wait,
             reraise=True,
         )
         async with self._turns:
@@ -305,17 +303,3 @@ async def _load_all(images: Images, name: Callable[[int], str]) -> Sequence[np.n
         return images  # type: ignore[return-value]  # iterates as its (H, W, 3) pictures
     listed = list(images)
     return await asyncio.to_thread(lambda: [load(image, field=name(i)) for i, image in enumerate(listed)])
-
-
-def _may_retry(error: BaseException) -> bool:
-    return isinstance(error, RewardsError) and error.retryable
-
-
-_backoff = wait_random_exponential(multiplier=0.25, max=8.0)
-
-
-def _wait(state: RetryCallState) -> float:
-    """Random and growing, so that clients who failed together do not come back together; never before Retry-After."""
-    error = state.outcome.exception() if state.outcome else None
-    earliest = getattr(error, "retry_after_s", None) or 0.0
-    return earliest + _backoff(state)

@@ -49,6 +49,9 @@ def _depth(value: Any) -> int:
 Prompt = Annotated[str, Field(min_length=1, max_length=10_000, description="What the images were made from.")]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+AllPairs = Annotated[
+    bool, Field(description="A pairwise reward compares every pair of images, not only O(K log K) of them.")
+]
 Metadata = Annotated[
     dict[str, Any], AfterValidator(_plain_json), Field(description="What rewards need beyond the prompt, as JSON.")
 ]
@@ -138,6 +141,7 @@ class RankOptions(Options):
     metadata: Metadata | None = None
     pairs: PairOptions | None = None
     details: bool = Field(default=False, description="Also answer each reward's details of each image.")
+    all_pairs: AllPairs = False
 
     @field_validator("rewards")
     @classmethod
@@ -153,12 +157,27 @@ class RankOptions(Options):
         return self
 
 
+class TournamentSummary(Model):
+    """How a pairwise reward came to its scores: strengths (log-odds) that Bradley-Terry fits to its comparisons."""
+
+    comparisons: int = Field(description="Pairs that were judged.")
+    ties: int = Field(description="Those in which neither image won.")
+    unparsed: int = Field(default=0, description="Answers that could not be read as a verdict; each counts as a tie.")
+    flip_rate: float | None = Field(
+        default=None,
+        description="Share of the comparisons whose answer changed with the order of the two images, and that are ties "
+        "therefore; where the reward asks both orders.",
+    )
+    standard_errors: list[float] = Field(description="Of each image's score, in the same unit.")
+
+
 class RewardScores(Model):
     """One reward's raw scores of the group's images, in the order in which the images were sent."""
 
     scores: list[float]
     version: str
     details: list[dict[str, Any] | None] | None = None
+    tournament: TournamentSummary | None = Field(default=None, description="Of a pairwise reward.")
 
 
 class RewardResult(RewardScores):

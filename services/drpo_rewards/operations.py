@@ -14,6 +14,7 @@ from pydantic import Field
 from drpo_rewards.contract import (
     MAX_IMAGES,
     MIN_IMAGES,
+    AllPairs,
     Metadata,
     Model,
     Name,
@@ -64,6 +65,7 @@ class ScoreOptions(Options):
         default=None, min_length=1, max_length=64, description="Names; default: those of the mixture `default`."
     )
     details: bool = Field(default=False, description="Also answer each reward's details of each image.")
+    all_pairs: AllPairs = False
 
     def image_field(self, index: int) -> str:
         for number, group in enumerate(self.groups):
@@ -95,6 +97,7 @@ class ScoreRequest(Model):
         default=None, min_length=1, max_length=64, description="Names; default: those of the mixture `default`."
     )
     details: bool = False
+    all_pairs: AllPairs = False
     request_id: RequestId | None = None
 
     def split(self) -> tuple[ScoreOptions, list[str]]:
@@ -150,6 +153,10 @@ class Verdict(Model):
     reward: str
     version: str
     confidence: float | None = Field(default=None, ge=0, le=1, description="Its own, where it has one.")
+    flipped: bool | None = Field(
+        default=None, description="The answer changed with the order of the two images; where both orders are asked."
+    )
+    unparsed: int = Field(default=0, description="Answers that could not be read; each counts as a tie.")
     details: dict[str, Any] | None = None
 
 

@@ -30,13 +30,13 @@ print("RESULTS" + json.dumps([[one.exit_code, one.stdout, one.stderr] for one in
 """
 SCORE_ALL = """
 from drpo_rewards import rewards
-from drpo_rewards.rewards.base import probe
+from drpo_rewards.rewards.base import is_pairwise, probe
 for name in rewards.CATALOGUE:
     options = getattr(rewards.load_class(name), "download_options", {})
     if not rewards.needs(name, options):
         continue
     reward = rewards.create(name, {**options, "device": "cpu"})
-    assert len(reward.score([probe(reward)])) == 1
+    assert len((reward.compare if is_pairwise(reward) else reward.score)([probe(reward)])) == 1
     assert len(reward.revision) == 40
     print(name)
 """
@@ -62,6 +62,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "THUDM/ImageReward": image_reward,
         "google-bert/bert-base-uncased": image_reward,
         "facebook/mask2former-swin-small-coco-instance": folder / "geneval",
+        "Qwen/Qwen3-VL-8B-Instruct": folder / "judge",
     }
 
 

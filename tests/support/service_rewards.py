@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -68,6 +69,20 @@ class BrighterOf:
             return Comparison("tie")
         sure = min(1.0, abs(difference) / 255)
         return Comparison("first" if difference > 0 else "second", sure, {"difference": difference})
+
+
+class WitnessedJudge(BrighterOf):
+    """Says the same, after a while, and leaves a line in the folder for each call: which process, how many pairs."""
+
+    def __init__(self, folder: str, delay_s: float = 0.0) -> None:
+        self.file = Path(folder) / str(os.getpid())
+        self.delay_s = delay_s
+
+    def compare(self, items: Sequence[PairItem]) -> list[Comparison]:
+        time.sleep(self.delay_s)
+        with self.file.open("a") as file:
+            file.write(f"{len(items)}\n")
+        return super().compare(items)
 
 
 class Overlapping(StagedReward):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +35,8 @@ VISION, VISION_HEADS, PATCH, TEXT, HEADS, KV_HEADS, LAYERS = 32, 2, 14, 32, 2, 1
 SECTIONS = [2, 3, 3]  # of a head's 8 frequencies: time, height, width
 
 
-def write_qwen_tokenizer(folder: Path) -> None:
+def write_qwen_tokenizer(folder: Path, words: Sequence[str] = ()) -> None:
+    """`words` are tokens of their own wherever they stand in a text; they come after the special ones."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({letter: index for index, letter in enumerate(byte_letters())}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
@@ -42,6 +44,9 @@ def write_qwen_tokenizer(folder: Path) -> None:
         str(index): {"content": name, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
         | {"special": True}
         for name, index in TOKEN.items()
+    } | {
+        str(256 + len(SPECIAL) + index): {"content": word, "normalized": False, "special": False}
+        for index, word in enumerate(words)
     }
     (folder / "tokenizer_config.json").write_text(
         json.dumps(

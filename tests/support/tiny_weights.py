@@ -11,6 +11,7 @@ from support.tiny_hpsv2 import write_hpsv2
 from support.tiny_image_reward import write_image_reward
 from support.tiny_mask2former import write_mask2former
 from support.tiny_qwen import write_hpsv3
+from support.tiny_qwen3 import write_qwen3_vl
 
 
 def write_all(folder: Path) -> None:
@@ -20,6 +21,7 @@ def write_all(folder: Path) -> None:
     write_hpsv3(folder / "hpsv3")
     write_image_reward(folder / "image_reward")
     write_clip(write_mask2former(folder / "geneval") / "clip")
+    write_qwen3_vl(folder / "judge")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ CATALOGUE: dict[str, str] = {
     "hpsv2": "drpo_rewards.rewards.hpsv2:HPSv2",
     "hpsv3": "drpo_rewards.rewards.hpsv3:HPSv3",
     "image_reward": "drpo_rewards.rewards.image_reward:ImageReward",
+    "judge": "drpo_rewards.rewards.judge.reward:Judge",
     "pickscore": "drpo_rewards.rewards.pickscore:PickScore",
 }
 

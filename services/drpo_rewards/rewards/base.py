@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -51,11 +51,14 @@ class Comparison:
     winner: Literal["first", "second", "tie"]
     confidence: float | None = None  # 0 to 1, where the reward has one
     details: dict[str, Any] | None = None
+    flipped: bool | None = None  # whether the order of the two mattered; None: only one order was asked
+    unparsed: int = 0  # of the `asked` answers, those that could not be read as a verdict
+    asked: int = 1
 
     def swap(self) -> Comparison:
         """The same judgement of the swapped pair."""
         swapped: dict[str, Literal["first", "second", "tie"]] = {"first": "second", "second": "first", "tie": "tie"}
-        return Comparison(swapped[self.winner], self.confidence, self.details)
+        return replace(self, winner=swapped[self.winner])
 
 
 @runtime_checkable
@@ -98,10 +101,11 @@ class StagedReward:
 
 @runtime_checkable
 class PairwiseReward(Protocol):
-    """A judge of two images: what a Reward is, but `compare` in the place of `score`. It has no scores to combine.
+    """A judge of two images: what a Reward is, but `compare` in the place of `score`.
 
-    Answers `POST /v1/compare`; mixtures hold only rewards that score. Everything else, the optional attributes as well,
-    is as for Reward; `probe` is a PairItem.
+    It answers `POST /v1/compare`; where a group is to be scored or ranked, the service has it judge pairs of the images
+    and fits scores to the outcome (`drpo_rewards.tournament`). Everything else, the optional attributes as well, is as
+    for Reward; `probe` is a PairItem.
     """
 
     version: str

@@ -68,12 +68,14 @@ class Answers:
             fields = places[begin : begin + group.num_images]
             groups.append(GroupAsk(group.prompt, fields, group.metadata, place=f"groups[{number}]."))
             begin += group.num_images
-        answers = await self._calls.score(names, images, groups, options.details, options.request_id or "", timings_ms)
+        answers = await self._calls.score(
+            names, images, groups, options.details, options.request_id or "", timings_ms, options.all_pairs
+        )
         scored, begin = [], 0
-        for group in options.groups:
+        for number, group in enumerate(options.groups):
             part = slice(begin, begin + group.num_images)
             begin += group.num_images
-            rewards = {name: _scores(answer, part, options.details) for name, answer in answers.items()}
+            rewards = {name: _scores(answer, part, number, options.details) for name, answer in answers.items()}
             scored.append(ScoredGroup(rewards=rewards))
         return ScoreResponse(request_id=options.request_id or "", groups=scored)
 
@@ -88,10 +90,15 @@ class Answers:
             group = _group(options, options.prompt, images)
             asked = (group, options.details, options.request_id or "", timings_ms)
             answer = await self._calls.compare(name, images, *asked)
-            if answer.comparison is not None:
-                found = answer.comparison
+            if answer.comparisons:
+                found = answer.comparisons[0]
                 verdict = Verdict(
-                    reward=name, version=answer.version, confidence=found.confidence, details=found.details
+                    reward=name,
+                    version=answer.version,
+                    confidence=found.confidence,
+                    flipped=found.flipped,
+                    unparsed=found.unparsed,
+                    details=found.details,
                 )
                 return response.model_copy(update={"winner": found.winner, "verdict": verdict})
             answers = {name: answer}
@@ -150,9 +157,10 @@ class Answers:
         """One group's scores by every reward of a mixture, and the ranking that they make together."""
         prompt = options.query if isinstance(options, RerankOptions) else options.prompt
         details = not isinstance(options, RerankOptions) and options.details
+        all_pairs = isinstance(options, RankOptions) and options.all_pairs
         group = _group(options, prompt, images)
         answers = await self._calls.score(
-            list(mixture.rewards), images, [group], details, options.request_id or "", timings_ms
+            list(mixture.rewards), images, [group], details, options.request_id or "", timings_ms, all_pairs
         )
         return _combine(answers, mixture.rewards, normalize), answers
 
@@ -168,17 +176,19 @@ def _combine(answers: dict[str, Answer], weights: dict[str, float], normalize: N
     return combine(scores, signed, normalize)
 
 
-def _scores(answer: Answer, part: slice, details: bool) -> RewardScores:
+def _scores(answer: Answer, part: slice, group: int, details: bool) -> RewardScores:
+    """One group's, the images of which are `part` of the answer's."""
     return RewardScores(
         scores=[score.value for score in answer.scores[part]],
         version=answer.version,
         details=[score.details for score in answer.scores[part]] if details else None,
+        tournament=answer.tournaments[group] if answer.tournaments else None,
     )
 
 
 def _results(answers: dict[str, Answer], ranking: Ranking, details: bool) -> dict[str, RewardResult]:
     return {
-        name: RewardResult(weight=ranking.weights[name], **_scores(answer, slice(None), details).model_dump())
+        name: RewardResult(weight=ranking.weights[name], **_scores(answer, slice(None), 0, details).model_dump())
         for name, answer in answers.items()
     }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,10 @@ from drpo_rewards.errors import (
 )
 from drpo_rewards.handles import Caller
 from drpo_rewards.serving.config import ServiceConfig
+from drpo_rewards.serving.judging import score_by_comparing
 from drpo_rewards.serving.metrics import Metrics
 from drpo_rewards.serving.reward import Answer, GroupAsk
+from drpo_rewards.serving.together import together
 
 logger = logging.getLogger("ray.serve")
 
@@ -51,6 +54,7 @@ class RewardCalls:
         self._callers: dict[str, Caller] = {}
         self._metrics = metrics
         self._known: dict[str, ModelInfo] = {}
+        self._pairwise: set[str] = set()
 
     @property
     def names(self) -> list[str]:
@@ -64,19 +68,17 @@ class RewardCalls:
         details: bool,
         request_id: str,
         timings_ms: dict[str, float],
+        all_pairs: bool = False,
     ) -> dict[str, Answer]:
         """Each reward's scores, all asked at the same time. The first failure ends it and calls off the rest."""
 
-        async def one(name: str) -> Answer:
+        async def scored(name: str) -> Answer:
             arguments = (images, groups, details, request_id)
-            return await self._timed(name, timings_ms, lambda: self._ask(name, "score", *arguments))
+            answer = await self._ask_pointwise(name, *arguments)
+            return answer or await self._ask_in_tournaments(name, images, groups, request_id, all_pairs)
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                asked = {name: tasks.create_task(one(name)) for name in names}
-        except* RewardsError as failures:
-            raise failures.exceptions[0] from None
-        return {name: task.result() for name, task in asked.items()}
+        answers = await together(self._timed(name, timings_ms, partial(scored, name)) for name in names)
+        return dict(zip(names, answers, strict=True))
 
     async def compare(
         self,
@@ -88,8 +90,12 @@ class RewardCalls:
         timings_ms: dict[str, float],
     ) -> Answer:
         """One reward's judgement of two images; its scores of both, where it is a pointwise one."""
-        arguments = (images, group, details, request_id)
-        return await self._timed(name, timings_ms, lambda: self._ask(name, "compare", *arguments))
+
+        async def compared() -> Answer:
+            answer = await self._ask_pointwise(name, images, [group], details, request_id)
+            return answer or await self._ask(name, "compare", images, [(0, 1)], group, details, request_id)
+
+        return await self._timed(name, timings_ms, compared)
 
     async def describe(self, name: str) -> ModelInfo:
         """What a reward says of itself, or said when last it answered; `state` says which. Never raises."""
@@ -113,7 +119,9 @@ class RewardCalls:
         elapsed_ms = round((time.perf_counter() - started) * 1e3, 3)
         return RewardReadiness(ready=not message, message=message, milliseconds=elapsed_ms)
 
-    async def _timed(self, name: str, timings_ms: dict[str, float], ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _timed(
+        self, name: str, timings_ms: dict[str, float], ask: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> Answer:
         started = time.perf_counter()
         with self._metrics.asking(name):
             answer = await ask()
@@ -123,6 +131,37 @@ class RewardCalls:
         if answer.error is not None:
             raise answer.error
         return answer
+
+    async def _ask_pointwise(self, name: str, *arguments: Any) -> Answer | None:
+        """A pointwise reward's scores; None from a pairwise one, which says so once and is not asked again."""
+        if name in self._pairwise:
+            return None
+        answer: Answer = await self._ask(name, "score", *arguments)
+        if not answer.pairwise:
+            return answer
+        self._pairwise.add(name)
+        return None
+
+    async def _ask_in_tournaments(
+        self, name: str, images: Sequence[np.ndarray], groups: Sequence[GroupAsk], request_id: str, all_pairs: bool
+    ) -> Answer:
+        """A pairwise reward's scores. Its deadline holds for all rounds together."""
+        settings = self._config.rewards[name]
+        # So that the rounds of one request never fill the queue of their reward, however many groups it has.
+        turns = asyncio.Semaphore(settings.first_replicas * settings.max_ongoing)
+
+        async def compare(own: Sequence[np.ndarray], pairs: Sequence[tuple[int, int]], group: GroupAsk) -> Answer:
+            async with turns:
+                return await self._ask(name, "compare", own, pairs, group, False, request_id)
+
+        try:
+            async with asyncio.timeout(settings.deadline_s):
+                return await score_by_comparing(compare, settings.most_replicas, images, groups, all_pairs)
+        except RewardsError as error:  # the reward's own timeout among them, which is also a TimeoutError
+            error.reward = error.reward or name
+            raise
+        except TimeoutError:
+            raise _too_late(name, settings.deadline_s) from None
 
     async def _ask(self, name: str, method: str, *arguments: Any) -> Any:
         """Call one reward within its deadline, again where its replica died; every failure is a typed error."""
@@ -136,9 +175,7 @@ class RewardCalls:
             async with asyncio.timeout(deadline_s):
                 return await attempts(self._ask_once, name, method, *arguments)
         except TimeoutError:
-            raise RewardTimeoutError(
-                f"reward {name!r} gave no answer within its deadline of {deadline_s:g} s", reward=name
-            ) from None
+            raise _too_late(name, deadline_s) from None
         except RetryError:
             raise RewardUnavailableError(
                 f"reward {name!r} went away {REPLICA_ATTEMPTS} times while it scored this group",
@@ -175,3 +212,7 @@ class RewardCalls:
         except RayError as error:
             logger.warning("reward %s: a replica went away (%s)", name, type(error).__name__)
             raise ReplicaDiedError from None
+
+
+def _too_late(name: str, deadline_s: float) -> RewardTimeoutError:
+    return RewardTimeoutError(f"reward {name!r} gave no answer within its deadline of {deadline_s:g} s", reward=name)

@@ -87,6 +87,11 @@ class RewardConfig(Section):
             return self.num_replicas
         return self.autoscaling.get("initial_replicas") or self.autoscaling.get("min_replicas", 1)
 
+    @property
+    def most_replicas(self) -> int:
+        """How many there may be under load."""
+        return self.num_replicas if self.autoscaling is None else self.autoscaling.get("max_replicas", 1)
+
 
 class MixtureConfig(Section):
     """Weighted rewards under a name."""

@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from drpo_rewards import rewards
-from drpo_rewards.contract import ModelInfo
-from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
+from drpo_rewards.contract import ModelInfo, TournamentSummary
+from drpo_rewards.errors import InvalidRequestError, OverloadedError, RewardError, RewardsError
 from drpo_rewards.rewards.base import (
     Comparison,
     Item,
@@ -71,7 +71,9 @@ class Answer:
     score_ms: float  # the time of the batches that this call's images were in
     batches: list[Batch]  # those whose first image was of this call, so that each is counted once
     scores: list[Score]
-    comparison: Comparison | None = None  # of a pairwise reward
+    comparisons: list[Comparison] = field(default_factory=list)  # of a pairwise reward
+    tournaments: list[TournamentSummary] = field(default_factory=list)  # one a group, of its scores
+    pairwise: bool = False  # it was asked for scores, and has none
     error: RewardsError | None = None
 
 
@@ -122,9 +124,12 @@ class RewardDeployment:
     async def score(
         self, images: Sequence[np.ndarray], groups: Sequence[GroupAsk], with_details: bool, request_id: str
     ) -> Answer:
-        """Score groups, whose images follow each other in `images`. Calls may share batches."""
+        """Score groups, whose images follow each other in `images`. Calls may share batches.
+
+        A pairwise reward only says that it is one: whoever asks then has it compare.
+        """
         if is_pairwise(self.reward):
-            return self._refusal(f"reward {self.name!r} compares two images and has no scores; ask /v1/compare for it")
+            return Answer(self.info.version, 1, 0.0, [], [], pairwise=True)
         remaining = iter(images)
         items: list[tuple[GroupAsk, str, Item]] = [
             (group, field, ScoreItem(next(remaining), group.prompt, group.metadata))
@@ -134,13 +139,19 @@ class RewardDeployment:
         return await self._answer(items, with_details, request_id)
 
     async def compare(
-        self, images: Sequence[np.ndarray], group: GroupAsk, with_details: bool, request_id: str
+        self,
+        images: Sequence[np.ndarray],
+        pairs: Sequence[tuple[int, int]],
+        group: GroupAsk,
+        with_details: bool,
+        request_id: str,
     ) -> Answer:
-        """Compare two images: a pairwise reward judges them, any other one scores both."""
-        if not is_pairwise(self.reward):
-            return await self.score(images, [group], with_details, request_id)
-        pair = PairItem(images[0], images[1], group.prompt, group.metadata)
-        return await self._answer([(group, "images", pair)], with_details, request_id)
+        """Have a pairwise reward judge pairs of one group's images, given by their places in `images`."""
+        items: list[tuple[GroupAsk, str, Item]] = [
+            (group, "images", PairItem(images[first], images[second], group.prompt, group.metadata))
+            for first, second in pairs
+        ]
+        return await self._answer(items, with_details, request_id)
 
     async def probe(self) -> Answer:
         """Really score one image, through the same batches as everybody's."""
@@ -159,21 +170,23 @@ class RewardDeployment:
         call = next(self._calls)
         tickets = [Ticket(call, id(group), field, item) for group, field, item in items]
         outcomes = await self._batcher.submit(tickets)
-        scores, comparison, error = [], None, None
-        for (group, field, _), outcome in zip(items, outcomes, strict=True):
+        scores: list[Score] = []
+        comparisons: list[Comparison] = []
+        error = None
+        for (group, place, _), outcome in zip(items, outcomes, strict=True):
             result = outcome.result
             if isinstance(result, RewardsError):
                 error = _placed(result, group.place)
                 logger.info("reward %s: request %s failed: %s", self.name, request_id, error)
                 break
             if with_details and not _is_json(result.details):
-                said = f"reward {self.name!r} gave details of {field} that are not plain JSON"
-                error = RewardError(said, reward=self.name, field=field)
+                said = f"reward {self.name!r} gave details of {place} that are not plain JSON"
+                error = RewardError(said, reward=self.name, field=place)
                 break
             if isinstance(result, Score):
                 scores.append(Score(float(result.value), result.details if with_details else None))
             else:
-                comparison = result if with_details else dataclasses.replace(result, details=None)
+                comparisons.append(result if with_details else dataclasses.replace(result, details=None))
         batches = {outcome.number: outcome for outcome in outcomes}
         return Answer(
             version=self.info.version,
@@ -181,13 +194,9 @@ class RewardDeployment:
             score_ms=sum(outcome.batch.milliseconds for outcome in batches.values()),
             batches=[outcome.batch for outcome in batches.values() if outcome.first == call],
             scores=scores,
-            comparison=comparison,
+            comparisons=comparisons,
             error=error,
         )
-
-    def _refusal(self, message: str) -> Answer:
-        error = InvalidRequestError(message, reward=self.name)
-        return Answer(self.info.version, 1, 0.0, [], [], error=error)
 
     async def _take_batch(self, tickets: list[Ticket]) -> list[Outcome]:
         """One batch, for the batcher."""
@@ -243,7 +252,7 @@ class RewardDeployment:
             if is_pairwise(self.reward):
                 return list(checked_comparisons(self.name, self.reward, items))  # type: ignore[arg-type]
             return list(checked_scores(self.name, self.reward, items, fields))  # type: ignore[arg-type]
-        except (InvalidRequestError, RewardError) as error:
+        except (InvalidRequestError, OverloadedError, RewardError) as error:
             error.reward = error.reward or self.name
             error.__traceback__ = error.__cause__ = error.__context__ = None
             return error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -23,6 +21,7 @@ from drpo_rewards.errors import (
     from_code,
 )
 from drpo_rewards.operations import AnswerT, Operation, OptionsT
+from drpo_rewards.retries import retry_after_s
 from drpo_rewards.transports.base import Payload
 
 
@@ -106,18 +105,8 @@ def _checked(response: httpx.Response) -> httpx.Response:
     # Not from the gateway: Ray Serve's own proxy, or one between here and there.
     raise _by_status(response.status_code)(
         f"{response.url} answered {response.status_code}: {response.text[:200]}",
-        retry_after_s=_retry_after_s(response.headers.get("retry-after", "")),
+        retry_after_s=retry_after_s(response.headers.get("retry-after", "")),
     )
-
-
-def _retry_after_s(header: str) -> float | None:
-    """Seconds from now of a `Retry-After`, which is a number of them or a date."""
-    if header.isascii() and header.isdecimal():
-        return float(header)
-    try:
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
 
 
 def _by_status(status: int) -> type[RewardsError]:

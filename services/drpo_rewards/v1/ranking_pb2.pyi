@@ -67,7 +67,7 @@ class PairOptions(_message.Message):
     def __init__(self, count: _Optional[int] = ..., strategy: _Optional[_Union[PairOptions.Strategy, str]] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class RankRequest(_message.Message):
-    __slots__ = ("prompt", "images", "rewards", "mixture", "normalize", "metadata", "pairs", "details", "request_id")
+    __slots__ = ("prompt", "images", "rewards", "mixture", "normalize", "metadata", "pairs", "details", "request_id", "all_pairs")
     class RewardsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,7 @@ class RankRequest(_message.Message):
     PAIRS_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ALL_PAIRS_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     images: _containers.RepeatedCompositeFieldContainer[Image]
     rewards: _containers.ScalarMap[str, float]
@@ -93,19 +94,36 @@ class RankRequest(_message.Message):
     pairs: PairOptions
     details: bool
     request_id: str
-    def __init__(self, prompt: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., rewards: _Optional[_Mapping[str, float]] = ..., mixture: _Optional[str] = ..., normalize: _Optional[_Union[Normalize, str]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., pairs: _Optional[_Union[PairOptions, _Mapping]] = ..., details: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+    all_pairs: bool
+    def __init__(self, prompt: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., rewards: _Optional[_Mapping[str, float]] = ..., mixture: _Optional[str] = ..., normalize: _Optional[_Union[Normalize, str]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., pairs: _Optional[_Union[PairOptions, _Mapping]] = ..., details: _Optional[bool] = ..., request_id: _Optional[str] = ..., all_pairs: _Optional[bool] = ...) -> None: ...
+
+class Tournament(_message.Message):
+    __slots__ = ("comparisons", "ties", "unparsed", "flip_rate", "standard_errors")
+    COMPARISONS_FIELD_NUMBER: _ClassVar[int]
+    TIES_FIELD_NUMBER: _ClassVar[int]
+    UNPARSED_FIELD_NUMBER: _ClassVar[int]
+    FLIP_RATE_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    comparisons: int
+    ties: int
+    unparsed: int
+    flip_rate: float
+    standard_errors: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, comparisons: _Optional[int] = ..., ties: _Optional[int] = ..., unparsed: _Optional[int] = ..., flip_rate: _Optional[float] = ..., standard_errors: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class RewardResult(_message.Message):
-    __slots__ = ("scores", "weight", "version", "details")
+    __slots__ = ("scores", "weight", "version", "details", "tournament")
     SCORES_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
+    TOURNAMENT_FIELD_NUMBER: _ClassVar[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     weight: float
     version: str
     details: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
-    def __init__(self, scores: _Optional[_Iterable[float]] = ..., weight: _Optional[float] = ..., version: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ...) -> None: ...
+    tournament: Tournament
+    def __init__(self, scores: _Optional[_Iterable[float]] = ..., weight: _Optional[float] = ..., version: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., tournament: _Optional[_Union[Tournament, _Mapping]] = ...) -> None: ...
 
 class Pair(_message.Message):
     __slots__ = ("winner", "loser")
@@ -162,26 +180,30 @@ class ScoreGroup(_message.Message):
     def __init__(self, prompt: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("groups", "rewards", "details", "request_id")
+    __slots__ = ("groups", "rewards", "details", "request_id", "all_pairs")
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     REWARDS_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ALL_PAIRS_FIELD_NUMBER: _ClassVar[int]
     groups: _containers.RepeatedCompositeFieldContainer[ScoreGroup]
     rewards: _containers.RepeatedScalarFieldContainer[str]
     details: bool
     request_id: str
-    def __init__(self, groups: _Optional[_Iterable[_Union[ScoreGroup, _Mapping]]] = ..., rewards: _Optional[_Iterable[str]] = ..., details: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+    all_pairs: bool
+    def __init__(self, groups: _Optional[_Iterable[_Union[ScoreGroup, _Mapping]]] = ..., rewards: _Optional[_Iterable[str]] = ..., details: _Optional[bool] = ..., request_id: _Optional[str] = ..., all_pairs: _Optional[bool] = ...) -> None: ...
 
 class RewardScores(_message.Message):
-    __slots__ = ("scores", "version", "details")
+    __slots__ = ("scores", "version", "details", "tournament")
     SCORES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
+    TOURNAMENT_FIELD_NUMBER: _ClassVar[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     version: str
     details: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
-    def __init__(self, scores: _Optional[_Iterable[float]] = ..., version: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ...) -> None: ...
+    tournament: Tournament
+    def __init__(self, scores: _Optional[_Iterable[float]] = ..., version: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., tournament: _Optional[_Union[Tournament, _Mapping]] = ...) -> None: ...
 
 class ScoredGroup(_message.Message):
     __slots__ = ("rewards",)
@@ -230,16 +252,20 @@ class CompareRequest(_message.Message):
     def __init__(self, prompt: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., model: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., details: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("reward", "version", "confidence", "details")
+    __slots__ = ("reward", "version", "confidence", "details", "flipped", "unparsed")
     REWARD_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
+    FLIPPED_FIELD_NUMBER: _ClassVar[int]
+    UNPARSED_FIELD_NUMBER: _ClassVar[int]
     reward: str
     version: str
     confidence: float
     details: _struct_pb2.Struct
-    def __init__(self, reward: _Optional[str] = ..., version: _Optional[str] = ..., confidence: _Optional[float] = ..., details: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    flipped: bool
+    unparsed: int
+    def __init__(self, reward: _Optional[str] = ..., version: _Optional[str] = ..., confidence: _Optional[float] = ..., details: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., flipped: _Optional[bool] = ..., unparsed: _Optional[int] = ...) -> None: ...
 
 class CompareResponse(_message.Message):
     __slots__ = ("request_id", "model", "winner", "verdict", "combined", "rewards", "timings_ms")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from drpo_rewards.contract import RankResponse, RewardResult, RewardScores
+from drpo_rewards.contract import RankResponse, RewardResult, RewardScores, TournamentSummary
 from drpo_rewards.operations import (
     CompareResponse,
     RerankResponse,
@@ -94,7 +94,13 @@ def _compare_to_proto(answer: CompareResponse) -> pb.CompareResponse:
     if answer.verdict is not None:
         verdict = answer.verdict
         message.verdict.CopyFrom(
-            pb.Verdict(reward=verdict.reward, version=verdict.version, confidence=verdict.confidence)
+            pb.Verdict(
+                reward=verdict.reward,
+                version=verdict.version,
+                confidence=verdict.confidence,
+                flipped=verdict.flipped,
+                unparsed=verdict.unparsed,
+            )
         )
         if verdict.details is not None:
             message.verdict.details.update(verdict.details)
@@ -110,6 +116,8 @@ def _compare_from_proto(message: pb.CompareResponse) -> CompareResponse:
             reward=entry.reward,
             version=entry.version,
             confidence=entry.confidence if entry.HasField("confidence") else None,
+            flipped=entry.flipped if entry.HasField("flipped") else None,
+            unparsed=entry.unparsed,
             details=struct_to_dict(entry.details) if entry.HasField("details") else None,
         )
     return CompareResponse(
@@ -148,6 +156,8 @@ def _scores_to_proto(scores: RewardScores, entry: Any) -> None:
     entry.version = scores.version
     for details in scores.details or []:
         entry.details.add().update(details or {})
+    if scores.tournament is not None:
+        entry.tournament.CopyFrom(pb.Tournament(**scores.tournament.model_dump()))
 
 
 def _scores(entry: Any) -> dict[str, Any]:
@@ -155,7 +165,18 @@ def _scores(entry: Any) -> dict[str, Any]:
         "scores": list(entry.scores),
         "version": entry.version,
         "details": [struct_to_dict(details) or None for details in entry.details] or None,
+        "tournament": _tournament(entry.tournament) if entry.HasField("tournament") else None,
     }
+
+
+def _tournament(entry: pb.Tournament) -> TournamentSummary:
+    return TournamentSummary(
+        comparisons=entry.comparisons,
+        ties=entry.ties,
+        unparsed=entry.unparsed,
+        flip_rate=entry.flip_rate if entry.HasField("flip_rate") else None,
+        standard_errors=list(entry.standard_errors),
+    )
 
 
 _TO_PROTO: dict[type, Callable[[Any], Any]] = {

@@ -47,6 +47,7 @@ def options_from_proto(request: Request) -> Options:
             for group in request.groups
         ]
         fields |= {"groups": groups, "rewards": list(request.rewards) or None, "details": request.details}
+        fields["all_pairs"] = request.all_pairs
         return parse(ScoreOptions, fields)
     fields["metadata"] = _metadata(request)
     if isinstance(request, pb.RerankRequest):
@@ -58,6 +59,7 @@ def options_from_proto(request: Request) -> Options:
     fields |= {
         "rewards": dict(request.rewards) or None,
         "mixture": request.mixture or None,
+        "all_pairs": request.all_pairs,
         "normalize": NORMALIZE_BACK.get(request.normalize, f"number {request.normalize}"),
     }
     if request.HasField("pairs"):
@@ -99,6 +101,7 @@ def _rank(options: RankOptions, images: Iterator[pb.Image]) -> pb.RankRequest:
         normalize=NORMALIZE[options.normalize],
         pairs=_pairs(options.pairs) if options.pairs else None,
         details=options.details,
+        all_pairs=options.all_pairs,
         request_id=options.request_id or "",
     )
     _set_metadata(request, options.metadata)
@@ -111,7 +114,10 @@ def _pairs(pairs: PairOptions) -> pb.PairOptions:
 
 def _score(options: ScoreOptions, images: Iterator[pb.Image]) -> pb.ScoreRequest:
     request = pb.ScoreRequest(
-        rewards=options.rewards or [], details=options.details, request_id=options.request_id or ""
+        rewards=options.rewards or [],
+        details=options.details,
+        all_pairs=options.all_pairs,
+        request_id=options.request_id or "",
     )
     for group in options.groups:
         entry = request.groups.add(prompt=group.prompt, images=[next(images) for _ in range(group.num_images)])

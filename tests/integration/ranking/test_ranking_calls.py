@@ -66,7 +66,11 @@ async def test_score_gives_raw_scores_of_many_groups(client: AsyncRankingClient)
             errors.RewardError,
             "groups[1].images[0]",
         ),
-        ({"rewards": ["judge"]}, errors.InvalidRequestError, None),
+        (
+            {"groups": [Group("p", PICTURES[:2]), Group("p", PICTURES[:1])], "rewards": ["judge"]},
+            errors.InvalidRequestError,
+            "groups[1].images",
+        ),
     ],
 )
 async def test_wrong_score_requests_say_where(

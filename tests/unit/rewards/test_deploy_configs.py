@@ -10,7 +10,15 @@ from support.pictures import picture
 from support.tiny_weights import write_all
 
 from drpo_rewards import rewards
-from drpo_rewards.rewards.base import ScoreItem, checked_scores, describe, is_pairwise, probe
+from drpo_rewards.rewards.base import (
+    PairItem,
+    ScoreItem,
+    checked_comparisons,
+    checked_scores,
+    describe,
+    is_pairwise,
+    probe,
+)
 from drpo_rewards.serving.config import ServiceConfig
 
 pytestmark = pytest.mark.thorough
@@ -40,11 +48,14 @@ def test_every_reward_scores_on_tiny_weights(tmp_path: Path, monkeypatch: pytest
         reward = rewards.create(settings.type, settings.options)
         spec = probe(reward).metadata
         items = [ScoreItem(picture(60, 40, seed=seed), "a red circle", spec) for seed in range(2)]
-        assert len(checked_scores(name, reward, [*items, probe(reward)])) == 3
+        if is_pairwise(reward):
+            pair = PairItem(items[0].image, items[1].image, "a red circle")
+            assert len(checked_comparisons(name, reward, [pair, probe(reward)])) == 2
+        else:
+            assert len(checked_scores(name, reward, [*items, probe(reward)])) == 3
         info = describe(name, reward)
         assert info.description
         assert name in info.version
         assert info.license
         assert info.checkpoint
         assert "/" not in info.checkpoint, "an answer does not say where a checkpoint lies"
-        assert not is_pairwise(reward)

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from support import plain
 from support.pictures import SPECIAL, picture
+from support.plain_qwen import merge_order, rms_norm, rotated
 from support.tiny_qwen import HEADS, KV_HEADS, LAYERS, PATCH, SECTIONS, TEXT, TOKEN, VISION, VISION_HEADS, write_hpsv3
 
 from drpo_rewards import rewards
@@ -53,18 +54,6 @@ def resized(image: np.ndarray) -> plain.Array:
         high, wide = turn(height * scale / 28) * 28, turn(width * scale / 28) * 28
     scaled = np.asarray(Image.fromarray(image).resize((wide, high), Image.BICUBIC)) / 255
     return ((scaled - plain.CLIP_MEAN) / plain.CLIP_STD).transpose(2, 0, 1)
-
-
-def merge_order(rows: int, columns: int) -> list[tuple[int, int]]:
-    """Patches in the order of the model: square by square of four."""
-    return [(y + dy, x + dx) for y in range(0, rows, 2) for x in range(0, columns, 2) for dy in (0, 1) for dx in (0, 1)]
-
-
-def rotated(x: plain.Array, angles: plain.Array) -> plain.Array:
-    """(T, D) of one head turned by (T, D / 2) angles, the second half being the partners of the first."""
-    half = x.shape[1] // 2
-    a, b = x[:, :half], x[:, half:]
-    return np.concatenate([a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], axis=1)
 
 
 def see(weights: plain.Weights, image: np.ndarray) -> plain.Array:
@@ -121,10 +110,6 @@ def token_ids(prompt: str, image_tokens: int) -> list[int]:
         TOKEN["<|im_start|>"],
         *words("assistant\n"),
     ]
-
-
-def rms_norm(weights: plain.Weights, name: str, x: plain.Array) -> plain.Array:
-    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6) * weights[f"{name}.weight"]
 
 
 def mrope(ids: list[int], grid: tuple[int, int]) -> plain.Array:

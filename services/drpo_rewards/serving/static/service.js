@@ -39,7 +39,7 @@ async function call(path, options = {}) {
 export async function models() {
   const all = (await call("v1/models")).models;
   return {
-    rewards: all.filter((model) => model.kind === "reward" && model.mode !== "pairwise"), // a judge of two has no weight
+    rewards: all.filter((model) => model.kind === "reward"),
     mixtures: all.filter((model) => model.kind === "mixture"),
   };
 }
