@@ -57,7 +57,7 @@ class RewardConfig(Section):
     memory: MemoryConfig | None = None
     batch_size: int = Field(default=64, ge=1, description="Images that one call of the reward scores at most.")
     batch_wait_s: float = Field(default=0.0, ge=0, le=10, description="How long a batch waits for more images.")
-    max_ongoing: int = Field(default=16, ge=1, description="Groups that one replica holds at a time.")
+    max_ongoing: int = Field(default=32, ge=1, description="Groups that one replica holds at a time.")
     max_queued: int = Field(default=64, ge=1, description="Groups that wait in a gateway; more are answered 429.")
     deadline_s: float = Field(default=30.0, gt=0, description="A group not scored by then fails with reward_timeout.")
 
