@@ -94,11 +94,11 @@ def test_a_run_outlives_a_reward_worker_and_can_be_stopped(cluster: Cluster, tmp
     with clock("from `ray job submit` to step 5"):
         job = cluster.submit(tmp_path / "log", *TRAIN)
         job.wait_for_step(RUN, 5)
-    at_kill = cluster.metrics(RUN)[-1]["step"]
+    at_kill, restarts = cluster.metrics(RUN)[-1]["step"], cluster.restarts("rewards")
     cluster.sigkill("rewards")
     with clock("a reward worker killed in mid-run, until the run is 4 steps further"):
         reached = job.wait_for_step(RUN, at_kill + 4)[-1]["step"]
-    assert cluster.restarts("rewards") == 1
+    assert cluster.restarts("rewards") > restarts
     with clock("`ray job stop`, until the run's checkpoint is written"):
         job.stop()
         job.wait()
@@ -111,12 +111,12 @@ def test_a_run_outlives_a_reward_worker_and_can_be_stopped(cluster: Cluster, tmp
 def test_the_same_command_resumes_and_outlives_a_trainer(cluster: Cluster, tmp_path: Path, clock: Clock) -> None:
     before = cluster.metrics(RUN)
     job = cluster.submit(tmp_path / "log", *TRAIN, "--resume", RUN)
-    at_kill = job.wait_for_step(RUN, before[-1]["step"] + 3)[-1]["step"]
+    at_kill, restarts = job.wait_for_step(RUN, before[-1]["step"] + 3)[-1]["step"], cluster.restarts("trainer")
     cluster.sigkill("trainer")
     with clock("a trainer worker killed in mid-run, until it is past the step where that happened"):
         job.wait_for_step(RUN, at_kill + 1)
     assert job.wait() == 0, job.output
-    assert cluster.restarts("trainer") == 1
+    assert cluster.restarts("trainer") > restarts
 
     metrics = cluster.metrics(RUN)
     assert metrics[: len(before)] == before
@@ -166,9 +166,9 @@ def test_a_killed_head_comes_back_whole(cluster: Cluster, clock: Clock) -> None:
         except errors.RewardsError:
             return False
 
-    key, token = cluster.key, cluster.token
+    key, token, restarts = cluster.key, cluster.token, cluster.restarts("head")
     cluster.sigkill("head")
-    wait_for(lambda: cluster.restarts("head") == 1, 30, cluster.logs)
+    wait_for(lambda: cluster.restarts("head") > restarts, 60, cluster.logs)
     with clock("the head killed while idle, until the service ranks again"):
         wait_for(ranks, 240, cluster.logs)
     assert (cluster.key, cluster.token) == (key, token)
