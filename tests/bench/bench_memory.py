@@ -3,7 +3,8 @@
 Launch: python tests/bench/bench_memory.py [--groups 1000] [--group-size 16] [--side 256] [--encoding png]
 
 Printed is the slope of a line through the second half of the samples, when pools and caches have filled: MiB per 1,000
-groups, which should be a small part of what one group takes.
+groups, which should be a small part of what one group takes. Once of all resident memory, a part of which is pages of
+Ray's object store and grows until each of them was touched; and once of what the gateway has for itself.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main() -> None:
     groups = made_up_groups(8, arguments.group_size, arguments.side, arguments.encoding)
     config = ServiceConfig.model_validate({"rewards": {"mean": {"type": "bench_memory:Mean", "num_cpus": 0.1}}})
     every = max(1, arguments.groups // SAMPLES)
-    samples: list[tuple[int, float]] = []
+    samples: list[tuple[int, float, float]] = []
 
     with start(config, http_port=0) as service:
         gateway = psutil.Process(gateway_pid())
@@ -70,7 +71,8 @@ def main() -> None:
         def sample(result: LoadResult) -> None:
             answered = len(result.latencies_s)
             if answered % every == 0:
-                samples.append((answered, gateway.memory_info().rss / 2**20))
+                memory = gateway.memory_info()
+                samples.append((answered, memory.rss / 2**20, (memory.rss - memory.shared) / 2**20))
 
         load = run_load(
             lambda: AsyncRankingClient(str(service.http_url)),
@@ -83,15 +85,19 @@ def main() -> None:
         result = asyncio.run(load)
 
     assert not result.errors, result.first_error
-    answered, mebibytes = np.array(samples[len(samples) // 2 :]).T
-    slope = np.polyfit(answered, mebibytes, 1)[0] * 1000
     group_mib = arguments.group_size * arguments.side**2 * 3 / 2**20
     print(
         f"{arguments.groups} groups of {arguments.group_size} {arguments.encoding} images of "
         f"{arguments.side}x{arguments.side}: {result.images_per_s:.0f} images/s, one client"
     )
-    print(f"gateway: {samples[0][1]:.1f} MiB after {samples[0][0]} groups, {samples[-1][1]:.1f} MiB at the end")
-    print(f"slope over the second half: {slope:+.2f} MiB per 1,000 groups (one group decoded: {group_mib:.1f} MiB)")
+    answered, *kinds = np.array(samples).T
+    half = len(samples) // 2
+    for kind, mebibytes in zip(("resident", "its own"), kinds, strict=True):
+        slope = np.polyfit(answered[half:], mebibytes[half:], 1)[0] * 1000
+        print(
+            f"gateway, {kind}: {mebibytes[0]:.1f} MiB after {answered[0]:.0f} groups, {mebibytes[-1]:.1f} MiB at the "
+            f"end; {slope:+.2f} MiB per 1,000 groups over the second half (one group decoded: {group_mib:.1f} MiB)"
+        )
 
 
 if __name__ == "__main__":
