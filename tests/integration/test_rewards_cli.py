@@ -160,7 +160,7 @@ def local(text: str, served: Served) -> str:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
 def test_the_guides_curl(served: Served, pictures: Path) -> None:
-    shell = local(example("curl -s http://127.0.0.1:8000/v1/rank"), served)
+    shell = local(example('-F \'request={"prompt": "a red circle"'), served)
     answer = subprocess.run(["bash", "-c", shell], cwd=pictures, capture_output=True, text=True, timeout=60)
     assert json.loads(answer.stdout)["order"] == [0, 1], answer
 

@@ -382,5 +382,5 @@ def test_what_cannot_start_says_why(service: serving.RunningService) -> None:
     with pytest.raises(errors.ConfigError, match="ask for 2 GPUs"):
         serving.start(greedy, app_name="greedy")
     nowhere = serving.ServiceConfig.model_validate({"rewards": {"a": {"type": "geneval", "resources": {"moon": 0.1}}}})
-    with pytest.raises(errors.ConfigError, match=r"ask for 0\.1 moons"):
+    with pytest.raises(errors.ConfigError, match=r"ask for 0\.1 moon"):
         serving.start(nowhere, app_name="nowhere")
