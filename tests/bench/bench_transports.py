@@ -134,7 +134,7 @@ def main() -> None:
     from drpo_rewards.client import AsyncRankingClient
     from drpo_rewards.load import made_up_groups, run_load
     from drpo_rewards.serving import ServiceConfig, start
-    from drpo_rewards.serving.service import free_port
+    from drpo_rewards.serving.listeners import free_port
 
     groups = made_up_groups(8, arguments.group_size, arguments.side)
     rewards = {name: REWARDS[name]() for name in arguments.rewards}

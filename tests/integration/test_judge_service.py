@@ -22,7 +22,7 @@ from drpo_rewards import RankingClient, errors, rewards, serving
 from drpo_rewards.client import Group
 from drpo_rewards.rewards.base import Comparison, PairItem
 from drpo_rewards.rewards.judge.reward import Judge
-from drpo_rewards.serving.service import free_port
+from drpo_rewards.serving.listeners import free_port
 from drpo_rewards.tournament import Tournament, seeding
 
 pytestmark = [pytest.mark.integration, pytest.mark.thorough]

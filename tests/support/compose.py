@@ -19,7 +19,7 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 
-from drpo_rewards.serving.service import free_port
+from drpo_rewards.serving.listeners import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = "/var/lib/drpo/secrets"

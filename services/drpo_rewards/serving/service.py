@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatus
 
 from drpo_rewards.errors import ConfigError, ServiceUnavailableError
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig
 from drpo_rewards.serving.gateway import Gateway
-from drpo_rewards.serving.grpc import SERVICER_FUNCTIONS
+from drpo_rewards.serving.listeners import start_serve
 from drpo_rewards.serving.reward import RewardDeployment
 
 DEFAULT_APP = "ranking"
@@ -80,7 +77,7 @@ def start(
     if not ray.is_initialized():
         raise ServiceUnavailableError("Ray is not running in this process; call ray.init() first")
     _check_resources(settings)
-    addresses = _start_serve(settings.host, http_port, grpc_port)
+    addresses = start_serve(settings.host, http_port, grpc_port)
     application = build(settings, digests, app_name)
     route = "/" if app_name == DEFAULT_APP else f"/{app_name}"
     targets = _reward_targets(settings, app_name)
@@ -197,74 +194,6 @@ def _check_resources(settings: ServiceConfig) -> None:
                 f"the rewards ask for {amount:g} {said} together and this Ray cluster has "
                 f"{have.get(name, 0.0):g}; lower `{label}` or the replicas, or give Ray more"
             )
-
-
-@dataclass(frozen=True)
-class _Addresses:
-    http: str | None
-    grpc: str | None
-    started_serve: bool
-
-
-def _start_serve(host: str, http_port: int | None, grpc_port: int | None) -> _Addresses:
-    """Start Ray Serve with these listeners, or take the addresses of the one that runs."""
-    running = _running_serve()
-    if running is not None:
-        _check_port("HTTP", http_port, running.http)
-        _check_port("gRPC", grpc_port, running.grpc)
-        return running
-    listens = http_port is not None or grpc_port is not None
-    # Serve's HTTP listener cannot be left out beside gRPC's; it then takes a free port and is as protected.
-    http_port = http_port or free_port(host)
-    grpc_port = free_port(host) if grpc_port == 0 else grpc_port
-    serve.start(
-        proxy_location="HeadOnly" if listens else "Disabled",
-        http_options=HTTPOptions(host=host, port=http_port),
-        grpc_options=gRPCOptions(
-            port=grpc_port or 0,
-            grpc_servicer_functions=SERVICER_FUNCTIONS if grpc_port is not None else [],
-            enable_reflection=False,
-        ),
-    )
-    return _Addresses(
-        http=f"{host}:{http_port}" if listens else None,
-        grpc=f"{host}:{grpc_port}" if grpc_port is not None else None,
-        started_serve=True,
-    )
-
-
-def _running_serve() -> _Addresses | None:
-    """The addresses of the cluster's Ray Serve; None where there is none."""
-    try:
-        controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
-    except ValueError:
-        return None
-    http: Any = ray.get(controller.get_http_config.remote())
-    grpc: Any = ray.get(controller.get_grpc_config.remote())
-    location: Any = ray.get(controller.get_proxy_location.remote())
-    listens = location != ProxyLocation.Disabled
-    return _Addresses(
-        http=f"{http.host}:{http.port}" if listens else None,
-        grpc=f"{http.host}:{grpc.port}" if listens and grpc.grpc_servicer_functions else None,
-        started_serve=False,
-    )
-
-
-def _check_port(kind: str, wanted: int | None, running: str | None) -> None:
-    if wanted is None:
-        return
-    if running is None:
-        raise ConfigError(f"this cluster's Ray Serve runs without {kind}; shut it down (serve.shutdown()) first")
-    if wanted not in (0, int(running.rpartition(":")[2])):
-        raise ConfigError(f"this cluster's Ray Serve has {kind} on {running}; port {wanted} cannot be had beside it")
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that is free on `host` just now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
 
 
 def _wait_until_running(app_name: str, timeout_s: float, on_up: Callable[[str], None]) -> None:

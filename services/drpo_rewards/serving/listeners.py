@@ -1,0 +1,82 @@
+"""Where a cluster's Ray Serve listens. There is one Serve in a cluster, so its ports are every application's."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
+
+from drpo_rewards.errors import ConfigError
+from drpo_rewards.serving.grpc import SERVICER_FUNCTIONS
+
+
+@dataclass(frozen=True)
+class Addresses:
+    http: str | None
+    grpc: str | None
+    started_serve: bool
+
+
+def start_serve(host: str, http_port: int | None, grpc_port: int | None) -> Addresses:
+    """Start Ray Serve with these listeners, or take the addresses of the one that runs."""
+    running = _running_serve()
+    if running is not None:
+        _check_port("HTTP", http_port, running.http)
+        _check_port("gRPC", grpc_port, running.grpc)
+        return running
+    listens = http_port is not None or grpc_port is not None
+    # Serve's HTTP listener cannot be left out beside gRPC's; it then takes a free port and is as protected.
+    http_port = http_port or free_port(host)
+    grpc_port = free_port(host) if grpc_port == 0 else grpc_port
+    serve.start(
+        proxy_location="HeadOnly" if listens else "Disabled",
+        http_options=HTTPOptions(host=host, port=http_port),
+        grpc_options=gRPCOptions(
+            port=grpc_port or 0,
+            grpc_servicer_functions=SERVICER_FUNCTIONS if grpc_port is not None else [],
+            enable_reflection=False,
+        ),
+    )
+    return Addresses(
+        http=f"{host}:{http_port}" if listens else None,
+        grpc=f"{host}:{grpc_port}" if grpc_port is not None else None,
+        started_serve=True,
+    )
+
+
+def _running_serve() -> Addresses | None:
+    """The addresses of the cluster's Ray Serve; None where there is none."""
+    try:
+        controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return None
+    http: Any = ray.get(controller.get_http_config.remote())
+    grpc: Any = ray.get(controller.get_grpc_config.remote())
+    location: Any = ray.get(controller.get_proxy_location.remote())
+    listens = location != ProxyLocation.Disabled
+    return Addresses(
+        http=f"{http.host}:{http.port}" if listens else None,
+        grpc=f"{http.host}:{grpc.port}" if listens and grpc.grpc_servicer_functions else None,
+        started_serve=False,
+    )
+
+
+def _check_port(kind: str, wanted: int | None, running: str | None) -> None:
+    if wanted is None:
+        return
+    if running is None:
+        raise ConfigError(f"this cluster's Ray Serve runs without {kind}; shut it down (serve.shutdown()) first")
+    if wanted not in (0, int(running.rpartition(":")[2])):
+        raise ConfigError(f"this cluster's Ray Serve has {kind} on {running}; port {wanted} cannot be had beside it")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that is free on `host` just now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
