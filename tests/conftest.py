@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 TESTS = Path(__file__).parent
+
+# A shell that starts this in the background has it ignore Ctrl-C, and with it all that it starts; some tests send one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(

@@ -144,7 +144,7 @@ def test_failures_are_typed(reply: Reply, options: dict[str, Any], kind: type[Re
     assert server.url not in str(caught.value)
     if kind is OverloadedError:
         assert caught.value.retry_after_s == 30
-        assert len(server.bodies) == 1  # the wait would not fit the deadline
+        assert len(server.bodies) <= 2  # each order once: the wait before another attempt would not fit the deadline
 
 
 def test_no_chat_completion() -> None:
