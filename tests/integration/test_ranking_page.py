@@ -112,8 +112,10 @@ def test_own_pictures_rewards_and_weights(page: Page, served: Served, files: lis
 
 def test_with_the_keyboard_alone(page: Page, files: list[Path]) -> None:
     keyboard = page.keyboard
-    keyboard.press("Tab")  # the link to the API document
     keyboard.press("Tab")
+    expect(page.get_by_role("link", name="API documentation")).to_be_focused()
+    keyboard.press("Tab")
+    expect(page.locator("#files")).to_be_focused()
     with page.expect_file_chooser() as chooser:
         keyboard.press("Space")
     chooser.value.set_files(files)
