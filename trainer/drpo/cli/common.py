@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -65,6 +65,13 @@ def parse_overrides(arguments: Sequence[str]) -> list[str]:
     return overrides
 
 
+def quiet_serve() -> None:
+    """Errors alone of Ray Serve's log. Importing Serve sets the level that is changed here, so that comes first."""
+    with suppress(ImportError):  # not installed where rewards are only asked over HTTP or gRPC
+        import ray.serve  # noqa: F401
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+
+
 @contextmanager
 def ray_and_rewards(config: Config) -> Iterator[Config]:
     """Starts Ray, and the ranking service unless the config names a running one; ends both afterwards.
@@ -82,7 +89,7 @@ def ray_and_rewards(config: Config) -> Iterator[Config]:
         with console.status(f"starting {what}"):
             training = config.training
             start_ray(config.run.ray_address, cpus=training.num_workers * training.threads_per_worker + 4)
-            logging.getLogger("ray.serve").setLevel(logging.ERROR)
+            quiet_serve()
             if embedded:
                 from drpo_rewards.serving import start
 
