@@ -54,7 +54,6 @@ class RewardCalls:
         self._callers: dict[str, Caller] = {}
         self._metrics = metrics
         self._known: dict[str, ModelInfo] = {}
-        self._pairwise: set[str] = set()
 
     @property
     def names(self) -> list[str]:
@@ -133,14 +132,12 @@ class RewardCalls:
         return answer
 
     async def _ask_pointwise(self, name: str, *arguments: Any) -> Answer | None:
-        """A pointwise reward's scores; None from a pairwise one, which says so once and is not asked again."""
-        if name in self._pairwise:
-            return None
+        """A pointwise reward's scores; None from a pairwise one, which says so at once.
+
+        Asked each time, and not remembered: a reward may be upgraded to one of the other kind.
+        """
         answer: Answer = await self._ask(name, "score", *arguments)
-        if not answer.pairwise:
-            return answer
-        self._pairwise.add(name)
-        return None
+        return None if answer.pairwise else answer
 
     async def _ask_in_tournaments(
         self, name: str, images: Sequence[np.ndarray], groups: Sequence[GroupAsk], request_id: str, all_pairs: bool

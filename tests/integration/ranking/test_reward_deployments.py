@@ -97,7 +97,9 @@ def test_a_serve_config_upgrades_one_application(client: RankingClient) -> None:
     entry = config("Darkness").rewards["own"].model_dump(exclude_unset=True)
     serve.run(app.reward({"name": "own", **entry}), name=f"{APP}-own", route_prefix=None)
     assert rank(client, "own").rewards["own"].version == "darkness-1"
-    serving.upgrade(config(), "own", app_name=APP)
+    for kind, judges in (("BrighterOf", True), ("RednessOf", False)):  # from scores to judgements, and back
+        serving.upgrade(config(kind), "own", app_name=APP)
+        assert (rank(client, "own").rewards["own"].tournament is not None) is judges
 
 
 def test_a_batch_is_prepared_while_another_is_scored(client: RankingClient) -> None:
