@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,3 +68,10 @@ def test_every_word_of_the_world_is_one_token_and_other_text_is_spelt() -> None:
     assert tokenizer.decode(tokenizer("hexagon, 7!").input_ids, skip_special_tokens=True).strip() == "hexagon , 7 !"
     unknown = tokenizer("xylophone").input_ids
     assert tokenizer.eos_token_id not in unknown[:-1]
+
+
+def test_every_process_makes_the_same_tokenizer() -> None:
+    """Each process of the recipe makes its own, and so does one that resumes."""
+    code = "import json, drpo.shapes.pretrain.text as text; print(json.dumps(text.new_tokenizer().get_vocab()))"
+    other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(other.stdout.splitlines()[-1]) == new_tokenizer().get_vocab()

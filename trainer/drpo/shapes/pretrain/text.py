@@ -41,7 +41,9 @@ def new_tokenizer() -> CLIPTokenizer:
         min_frequency=1,
         end_of_word_suffix="</w>",
         initial_alphabet=letters,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        # The trainer numbers letters at a word's end as it meets them, in an order that differs from process to process,
+        # and breaks ties by these numbers. Given here, they make the same tokenizer every time, as CLIP's are given too.
+        special_tokens=["<|startoftext|>", "<|endoftext|>", *(letter + "</w>" for letter in letters)],
         show_progress=False,
     )
     tokenizer.train_from_iterator([" ".join(words), " ".join(letters)], trainer)
