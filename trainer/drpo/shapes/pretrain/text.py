@@ -41,8 +41,8 @@ def new_tokenizer() -> CLIPTokenizer:
         min_frequency=1,
         end_of_word_suffix="</w>",
         initial_alphabet=letters,
-        # The trainer numbers letters at a word's end as it meets them, in an order that differs from process to process,
-        # and breaks ties by these numbers. Given here, they make the same tokenizer every time, as CLIP's are given too.
+        # The trainer numbers letters at a word's end as it meets them, in an order that differs from process to
+        # process, and breaks ties by these numbers. Given here, they make the same tokenizer every time.
         special_tokens=["<|startoftext|>", "<|endoftext|>", *(letter + "</w>" for letter in letters)],
         show_progress=False,
     )
