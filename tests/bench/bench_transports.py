@@ -1,6 +1,6 @@
 """Images/s through HTTP and gRPC against the same reward in this process, and against a plain FastAPI server.
 
-Launch: python tests/bench/bench_transports.py [--seconds 6] [--side 256] [--group-size 4] [--clients 1 4 16]
+Launch: python tests/bench/bench_transports.py [--seconds 15] [--side 256] [--group-size 4] [--clients 1 4 16]
 
 Two rewards, each by itself:
 
@@ -118,7 +118,7 @@ def in_process(reward: Reward, groups: Sequence[Sequence[Any]], batch: int, seco
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rewards", choices=REWARDS, nargs="+", default=list(REWARDS))
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each; connecting counts too")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--group-size", type=int, default=4)

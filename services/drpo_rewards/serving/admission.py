@@ -1,5 +1,5 @@
-"""What the gateway takes on at a time: so many requests, so many that wait, and so many pixels. The rest is told when
-to come back.
+"""What the gateway takes on at a time: so many requests, so many that wait, so many bytes of their bodies, and so many
+pixels. The rest is told when to come back.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from drpo_rewards.errors import InvalidRequestError, OverloadedError
-from drpo_rewards.images import ImageLimits
+from drpo_rewards.errors import InvalidRequestError, OverloadedError, RequestTooLargeError
 from drpo_rewards.serving.config import LimitsConfig
 
 
@@ -20,13 +19,32 @@ class Admission:
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
         self._turns = asyncio.Semaphore(limits.max_ongoing)
-        self._pixels = PixelPool(limits.max_pixels_in_flight, limits.retry_after_s)
+        self.body_bytes = Pool("bytes of bodies", int(limits.max_body_mb_in_flight * 1e6), limits.retry_after_s)
+        self.pixels = Pool("pixels", limits.max_pixels_in_flight, limits.retry_after_s)
         self.waiting = 0
         self.ongoing = 0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Allowance]:
-        """Wait for a turn, then hold it. Raises OverloadedError where too many wait already."""
+    async def turn(self, announced_bytes: int = 0) -> AsyncIterator[Allowance]:
+        """Wait for a turn, then hold it.
+
+        Bytes that a body is known to have count from here on: Ray brings them while their request waits. Raises
+        OverloadedError where too many requests wait already or these bytes do not fit beside the others',
+        RequestTooLargeError where they never will.
+        """
+        allowance = Allowance(self._limits, self.pixels, self.body_bytes)
+        try:
+            allowance.check_body(announced_bytes)
+            await self._wait()
+            try:
+                yield allowance
+            finally:
+                self.ongoing -= 1
+                self._turns.release()
+        finally:
+            allowance.release()
+
+    async def _wait(self) -> None:
         if self._turns.locked() and self.waiting >= self._limits.max_queued:
             raise OverloadedError(
                 "the gateway has all the requests that it can queue", retry_after_s=self._limits.retry_after_s
@@ -37,66 +55,72 @@ class Admission:
         finally:
             self.waiting -= 1
         self.ongoing += 1
-        allowance = Allowance(self._limits.for_images(), self._pixels)
-        try:
-            yield allowance
-        finally:
-            allowance.release()
-            self.ongoing -= 1
-            self._turns.release()
 
 
-class PixelPool:
-    """The decoded pixels that all requests of a gateway hold together. Used from the decoding threads."""
+class Pool:
+    """Memory that all requests of a gateway share, counted in what fills it. Used from the decoding threads too."""
 
-    def __init__(self, size: int, retry_after_s: float) -> None:
-        self._free = size
+    def __init__(self, what: str, size: int, retry_after_s: float) -> None:
+        self._what = what
+        self._size = size
         self._retry_after_s = retry_after_s
         self._lock = threading.Lock()
+        self.taken = 0
 
-    def take(self, pixels: int) -> None:
+    def take(self, amount: int) -> None:
         with self._lock:
-            if pixels > self._free:
+            if self.taken + amount > self._size:
                 raise OverloadedError(
-                    "the gateway holds all the pixels that fit in its memory just now",
+                    f"the gateway holds all the {self._what} that fit in its memory just now",
                     retry_after_s=self._retry_after_s,
                 )
-            self._free -= pixels
+            self.taken += amount
 
-    def give_back(self, pixels: int) -> None:
+    def give_back(self, amount: int) -> None:
         with self._lock:
-            self._free += pixels
+            self.taken -= amount
 
 
 class Allowance:
-    """One request's share: asked with each image's size before it is decoded, so that many small files cannot become a
-    large memory.
+    """One request's share of the two pools: asked before its body is read and before each image is decoded, so that
+    neither many large bodies nor many small files can become a large memory.
     """
 
-    def __init__(self, limits: ImageLimits, pool: PixelPool) -> None:
-        self._limits = limits
-        self._pool = pool
+    def __init__(self, limits: LimitsConfig, pixels: Pool, body_bytes: Pool) -> None:
+        self._max_bytes = int(limits.max_body_mb * 1e6)
+        self._image_limits = limits.for_images()
+        self._pixel_pool = pixels
+        self._byte_pool = body_bytes
         self._lock = threading.Lock()
-        self._taken = 0
+        self._pixels = 0
+        self._bytes = 0
         self._released = False
+
+    def check_body(self, size: int) -> None:
+        """Raise unless a body of `size` bytes, announced or come so far, fits the limits of a body and the gateway."""
+        if size > self._max_bytes:
+            raise RequestTooLargeError(f"the body has {size} bytes or more; at most {self._max_bytes} are taken")
+        with self._lock:
+            if size > self._bytes and not self._released:
+                self._byte_pool.take(size - self._bytes)
+                self._bytes = size
 
     def check(self, width: int, height: int, field: str) -> None:
         """Raise unless one more image of this size fits the limits of an image, of a request, and of the gateway."""
-        self._limits.check(width, height, field)
-        pixels = width * height
+        self._image_limits.check(width, height, field)
+        pixels, most = width * height, self._image_limits.max_group_pixels
         with self._lock:
-            if self._taken + pixels > self._limits.max_group_pixels:
+            if self._pixels + pixels > most:
                 raise InvalidRequestError(
-                    f"with {field} the request has more than {self._limits.max_group_pixels} pixels; send fewer or "
-                    f"smaller images",
-                    field=field,
+                    f"with {field} the request has more than {most} pixels; send fewer or smaller images", field=field
                 )
             if not self._released:  # else a thread that goes on after its request has ended
-                self._pool.take(pixels)
-                self._taken += pixels
+                self._pixel_pool.take(pixels)
+                self._pixels += pixels
 
     def release(self) -> None:
         with self._lock:
             self._released = True
-            self._pool.give_back(self._taken)
-            self._taken = 0
+            self._pixel_pool.give_back(self._pixels)
+            self._byte_pool.give_back(self._bytes)
+            self._pixels = self._bytes = 0

@@ -17,10 +17,10 @@ from drpo_rewards.contract import MAX_METADATA_BYTES, Model, Options, parse
 from drpo_rewards.errors import (
     InvalidImageError,
     InvalidRequestError,
-    RequestTooLargeError,
     UnsupportedContentError,
 )
 from drpo_rewards.images import SizeCheck, decode, from_base64, from_rgb8
+from drpo_rewards.serving.interface import Allowed
 
 # Plain pixels as a multipart part: `Content-Type: application/x-rgb8; width=64; height=64`.
 RGB8 = "application/x-rgb8"
@@ -44,36 +44,32 @@ class Body(Protocol):
 
 
 async def read(
-    request: Request, options: type[Options], body: type[Model], limit: int, check: SizeCheck
+    request: Request, options: type[Options], body: type[Model], allowed: Allowed
 ) -> tuple[Any, list[np.ndarray]]:
-    """The options and decoded images of a request of at most `limit` bytes: JSON is read as `body`, multipart as
-    `options` beside its images. For `body` itself see `Body`. Raises a RewardsError that names the field.
+    """The options and decoded images of a request: JSON is read as `body`, multipart as `options` beside its images.
+    For `body` itself see `Body`. Raises a RewardsError that names the field.
     """
-    limited = _limited(request, limit)
+    limited = _limited(request, allowed)
     kind = content_type(request.headers.get("content-type", ""))[0]
     try:
         if kind == "application/json":
-            return await _from_json(await limited.body(), body, check)
+            return await _from_json(await limited.body(), body, allowed)
         if kind == "multipart/form-data":
-            return await _from_multipart(limited, options, check)
+            return await _from_multipart(limited, options, allowed)
     except ClientDisconnect:
         raise InvalidRequestError("the connection closed before the whole body had come") from None
     raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
 
 
-def _limited(request: Request, limit: int) -> Request:
-    """The same request, whose body raises as soon as it is longer than `limit` bytes, announced or not."""
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > limit:
-        raise RequestTooLargeError(f"the body has {announced} bytes; at most {limit} are taken")
+def _limited(request: Request, allowed: Allowed) -> Request:
+    """The same request, whose body raises as soon as it is longer than what is taken, announced or not."""
     received = 0
 
     async def receive() -> Any:
         nonlocal received
         message = await request.receive()
         received += len(message.get("body", b""))
-        if received > limit:
-            raise RequestTooLargeError(f"the body has more than the {limit} bytes that are taken")
+        allowed.check_body(received)
         return message
 
     return Request(request.scope, receive)

@@ -110,6 +110,9 @@ class LimitsConfig(Section):
     """What one request may hold, and what the gateway takes at a time."""
 
     max_body_mb: float = Field(default=256.0, gt=0)
+    max_body_mb_in_flight: float = Field(
+        default=2048.0, gt=0, description="Of all requests that one gateway works on, and of those that wait for it."
+    )
     max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="Of one image.")
     max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="Of a whole request.")
     min_side: int = Field(default=ImageLimits.min_side, ge=1)
@@ -126,6 +129,8 @@ class LimitsConfig(Section):
     def _one_request_fits(self) -> LimitsConfig:
         if self.max_pixels_in_flight < self.max_group_pixels:
             raise ValueError("max_pixels_in_flight must hold at least one request of max_group_pixels")
+        if self.max_body_mb_in_flight < self.max_body_mb:
+            raise ValueError("max_body_mb_in_flight must hold at least one body of max_body_mb")
         return self
 
     def for_images(self) -> ImageLimits:

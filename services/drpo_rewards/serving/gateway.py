@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 
 from drpo_rewards.contract import MAX_PLACE, ModelInfo, ModelList, Readiness, parse
 from drpo_rewards.errors import AuthenticationError, InternalError, RewardsError
-from drpo_rewards.images import SizeCheck, check_images
+from drpo_rewards.images import check_images
 from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE, AnswerT, Operation, OptionsT
 from drpo_rewards.serving.admission import Admission
 from drpo_rewards.serving.answers import Answers
@@ -29,7 +29,7 @@ from drpo_rewards.serving.buffers import return_large_buffers
 from drpo_rewards.serving.config import ServiceConfig, key_is_known
 from drpo_rewards.serving.grpc import GrpcMethods
 from drpo_rewards.serving.http import build_app
-from drpo_rewards.serving.interface import Origin, Reader
+from drpo_rewards.serving.interface import Allowed, Origin, Reader
 from drpo_rewards.serving.metrics import Metrics
 
 logger = logging.getLogger("ray.serve")
@@ -85,7 +85,7 @@ class Gateway(GrpcMethods):
         call = (operation.name, origin.transport)
         try:
             self.authorize(origin)
-            async with self._admission.turn() as allowance:
+            async with self._admission.turn(origin.body_bytes) as allowance:
                 stage, began = "decode", time.perf_counter()
                 options, images = await read(allowance)
                 request_id = options.request_id or request_id
@@ -153,7 +153,7 @@ class Gateway(GrpcMethods):
     async def _by_handle(
         self, operation: Operation[Any, Any], images: Sequence[np.ndarray], options: dict[str, Any]
     ) -> dict[str, Any]:
-        async def read(allowance: SizeCheck) -> tuple[Any, Sequence[np.ndarray]]:
+        async def read(allowed: Allowed) -> tuple[Any, Sequence[np.ndarray]]:
             return parse(operation.options, options), images  # decoded already, in memory that is not the gateway's
 
         answer = await self.perform(operation, Origin("serve", uuid.uuid4().hex), read)

@@ -14,10 +14,10 @@ from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext
 
 from drpo_rewards import wire
-from drpo_rewards.errors import InternalError, RequestTooLargeError, RewardsError
+from drpo_rewards.errors import InternalError, RewardsError
 from drpo_rewards.images import SizeCheck, decode, from_rgb8
 from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE, Operation
-from drpo_rewards.serving.interface import GatewayInterface, Origin
+from drpo_rewards.serving.interface import Allowed, GatewayInterface, Origin
 from drpo_rewards.serving.problems import is_request_id
 from drpo_rewards.v1 import ranking_pb2 as pb
 
@@ -85,18 +85,15 @@ class GrpcMethods(GatewayInterface):
     ) -> Any:
         """Any of the four: perform it, or set the call's status and answer nothing."""
 
-        async def read(check: SizeCheck) -> tuple[Any, Sequence[np.ndarray]]:
-            limit = int(self.config.limits.max_body_mb * 1e6)
-            if request.ByteSize() > limit:
-                raise RequestTooLargeError(f"the message has {request.ByteSize()} bytes; at most {limit} are taken")
+        async def read(allowed: Allowed) -> tuple[Any, Sequence[np.ndarray]]:
             options = wire.options_from_proto(request)
             images = wire.images_of(request)
             options.check_count(len(images))  # before any work is done on them
-            decoding = (_decoded(image, options.image_field(index), check) for index, image in enumerate(images))
+            decoding = (_decoded(image, options.image_field(index), allowed) for index, image in enumerate(images))
             return options, await asyncio.gather(*decoding)
 
         try:
-            return wire.answer_to_proto(await self.perform(operation, _origin(context), read))
+            return wire.answer_to_proto(await self.perform(operation, _origin(context, request.ByteSize()), read))
         except Exception as error:
             _report(error, context)
             return empty()
@@ -108,13 +105,13 @@ class GrpcMethods(GatewayInterface):
         return states.SERVING if (await self.probe_rewards()).ready else states.NOT_SERVING
 
 
-def _origin(context: RayServegRPCContext) -> Origin:
+def _origin(context: RayServegRPCContext, message_bytes: int = 0) -> Origin:
     metadata = dict(context.invocation_metadata())
     scheme, _, key = metadata.get("authorization", "").partition(" ")
     # Serve's proxy gives a call without an id its own, and sends it back in the trailing metadata.
     offered = dict(context.trailing_metadata()).get("request_id", "")
     request_id = offered if is_request_id(offered) else uuid.uuid4().hex
-    return Origin("grpc", request_id, key if scheme.lower() == "bearer" else None)
+    return Origin("grpc", request_id, key if scheme.lower() == "bearer" else None, message_bytes)
 
 
 async def _decoded(image: pb.Image, field: str, check: SizeCheck) -> np.ndarray:

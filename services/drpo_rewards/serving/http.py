@@ -11,11 +11,10 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from drpo_rewards.contract import Model, ModelList, Readiness
-from drpo_rewards.images import SizeCheck
 from drpo_rewards.operations import OPERATIONS, CompareRequest, Operation, RankRequest, ScoreRequest
 from drpo_rewards.rerank import RerankRequest
 from drpo_rewards.serving import bodies, openapi, problems
-from drpo_rewards.serving.interface import GatewayInterface, Origin
+from drpo_rewards.serving.interface import Allowed, GatewayInterface, Origin
 from drpo_rewards.serving.page import add_page
 
 JSON = "application/json"
@@ -76,11 +75,9 @@ def build_app(gateway: GatewayInterface) -> FastAPI:
 
 
 def _add_operation(app: FastAPI, gateway: GatewayInterface, operation: Operation[Any, Any], body: type[Model]) -> None:
-    limit = int(gateway.config.limits.max_body_mb * 1e6)
-
     async def endpoint(request: Request) -> Response:
-        async def read(check: SizeCheck) -> tuple[Any, Sequence[np.ndarray]]:
-            return await bodies.read(request, operation.options, body, limit, check)
+        async def read(allowed: Allowed) -> tuple[Any, Sequence[np.ndarray]]:
+            return await bodies.read(request, operation.options, body, allowed)
 
         answer = await gateway.perform(operation, _origin(request), read)
         return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
@@ -102,7 +99,9 @@ def _add_operation(app: FastAPI, gateway: GatewayInterface, operation: Operation
 def _origin(request: Request) -> Origin:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     offered = key if scheme.lower() == "bearer" else request.headers.get("x-api-key")
-    return Origin("http", problems.request_id_of(request), offered)
+    announced = request.headers.get("content-length", "")
+    body_bytes = int(announced) if announced.isdecimal() else 0
+    return Origin("http", problems.request_id_of(request), offered, body_bytes)
 
 
 class SecurityHeaders:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -22,10 +22,19 @@ class Origin:
     transport: Literal["http", "grpc", "serve"]
     request_id: str
     key: str | None = None  # the API key that it offers
+    body_bytes: int = 0  # as far as they are known before the body is read
 
 
-# Reads a request's options and images, asking for each image's size to be allowed before it decodes it.
-Reader = Callable[[SizeCheck], Awaitable[tuple[OptionsT, Sequence[np.ndarray]]]]
+class Allowed(SizeCheck, Protocol):
+    """Says what a request may bring: the size of each image before it is decoded, and that of its body as it comes."""
+
+    def check_body(self, size: int) -> None:
+        """Raise a RewardsError where a body of so many bytes is not taken."""
+        ...
+
+
+# Reads a request's options and images, asking first whether they are allowed.
+Reader = Callable[[Allowed], Awaitable[tuple[OptionsT, Sequence[np.ndarray]]]]
 
 
 class GatewayInterface(ABC):

@@ -66,6 +66,8 @@ class Metrics:
         for name, text, read in (
             ("requests_in_flight", "Calls that the gateway works on.", lambda: admission.ongoing),
             ("requests_waiting", "Calls that wait for the gateway.", lambda: admission.waiting),
+            ("body_bytes_in_flight", "Bytes of the bodies of both.", lambda: admission.body_bytes.taken),
+            ("pixels_in_flight", "Decoded pixels of the calls worked on.", lambda: admission.pixels.taken),
         ):
             Gauge(f"{prefix}_{name}", text, registry=registry).set_function(read)
 

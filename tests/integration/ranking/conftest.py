@@ -26,7 +26,13 @@ def guarded(
         rewards={"redness": {"type": "support.service_rewards:RednessOf"}},
         mixtures={},
         api_keys_file=keys,
-        limits={"max_body_mb": 0.05, "min_side": 1, "max_pixels": 400, "max_group_pixels": 6000},
+        limits={
+            "max_body_mb": 0.05,
+            "max_body_mb_in_flight": 0.05,
+            "min_side": 1,
+            "max_pixels": 400,
+            "max_group_pixels": 6000,
+        },
     )
     with serving.start(settings, app_name="guarded", http_port=0, grpc_port=0) as running:
         yield running

@@ -6,7 +6,8 @@ import base64
 import json
 import re
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from support.bad_images import PICTURE, bomb, file, refused, taken
 from support.ranking_service import KEY, address, replica_pid
 
 from drpo_rewards import RankingClient, serving
+from drpo_rewards.errors import OverloadedError
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.v1 import ranking_pb2_grpc
 
@@ -163,6 +165,39 @@ def test_a_body_that_says_it_is_too_large_is_refused_unread(guarded: serving.Run
         lines += ["content-type: application/json", "content-length: 60000000", "", "{"]
         connection.sendall("\r\n".join(lines).encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_bodies_of_all_requests_together_have_a_limit(guarded: serving.RunningService, transport: str) -> None:
+    """One client announces a body that leaves no room, and does not send it: others are told when to come back."""
+    metrics = f"{guarded.http_url}/metrics"
+    key = {"authorization": f"Bearer {KEY}"}
+
+    def held() -> float:
+        return float(
+            re.findall(r"^drpo_rewards_body_bytes_in_flight\{.*} (.*)$", httpx.get(metrics, headers=key).text, re.M)[0]
+        )
+
+    parts = urlsplit(str(guarded.http_url))
+    images = [PICTURE] * 20
+    with RankingClient(address(guarded, transport), api_key=KEY, retries=0) as client:
+        with socket.create_connection((parts.hostname, parts.port or 80), timeout=30) as connection:
+            lines = [f"POST {parts.path}/v1/rank HTTP/1.1", f"host: {parts.netloc}", f"authorization: Bearer {KEY}"]
+            lines += ["content-type: application/json", "content-length: 48000", "", "{"]
+            connection.sendall("\r\n".join(lines).encode())
+            wait_until(lambda: held() == 48_000)
+            with pytest.raises(OverloadedError, match="bytes of bodies") as caught:
+                client.rank("p", images)
+            assert caught.value.retry_after_s == 1.0
+        wait_until(lambda: held() == 0)
+        assert client.rank("p", images).order
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.1)
 
 
 def test_reflection_is_off(service: serving.RunningService) -> None:

@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drpo_rewards.errors import InvalidRequestError, OverloadedError
+from drpo_rewards.errors import InvalidRequestError, OverloadedError, RequestTooLargeError
 from drpo_rewards.images import decode
-from drpo_rewards.serving.admission import Admission, Allowance, PixelPool
+from drpo_rewards.serving.admission import Admission, Allowance, Pool
 from drpo_rewards.serving.config import LimitsConfig
 
 
 def limits(**changes: float) -> LimitsConfig:
     return LimitsConfig.model_validate({"max_group_pixels": 300, "max_pixels_in_flight": 500, **changes})
+
+
+def allowance_of(pixels: Pool) -> Allowance:
+    return Allowance(limits(), pixels, Pool("bytes", 1000, 1.0))
 
 
 async def test_turns_are_given_in_order_and_the_queue_has_an_end() -> None:
@@ -60,9 +64,46 @@ async def test_pixels_are_counted_over_all_requests_and_given_back() -> None:
         third.check(10, 30, "images[0]")
 
 
+async def test_bytes_of_bodies_are_counted_from_the_door_on_and_given_back() -> None:
+    """A body that announces itself counts while its request waits; one that does not, as it comes."""
+    admission = Admission(limits(max_ongoing=1, max_body_mb=0.001, max_body_mb_in_flight=0.0015))
+    leave = asyncio.Event()
+
+    async def visit() -> None:
+        async with admission.turn(600):
+            await leave.wait()
+
+    tasks = [asyncio.create_task(visit()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert (admission.ongoing, admission.waiting, admission.body_bytes.taken) == (1, 1, 1200)
+    with pytest.raises(OverloadedError, match="all the bytes of bodies"):
+        async with admission.turn(301):
+            pass
+    with pytest.raises(RequestTooLargeError, match="1001 bytes or more; at most 1000"):
+        async with admission.turn(1001):
+            pass
+    assert admission.body_bytes.taken == 1200
+    leave.set()
+    await asyncio.gather(*tasks)
+    assert admission.body_bytes.taken == 0
+    async with admission.turn() as allowance:
+        for come in (400, 800):
+            allowance.check_body(come)
+        assert admission.body_bytes.taken == 800
+        with pytest.raises(RequestTooLargeError):
+            allowance.check_body(1200)
+    assert (admission.body_bytes.taken, admission.ongoing) == (0, 0)
+
+
+@pytest.mark.parametrize("field", ["max_pixels_in_flight", "max_body_mb_in_flight"])
+def test_a_gateway_must_hold_one_request(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field} must hold at least one"):
+        limits(**{field: 1e-3 if field.startswith("max_body") else 1})
+
+
 def test_a_decoder_that_goes_on_after_its_request_takes_nothing() -> None:
-    pool = PixelPool(500, 1.0)
-    allowance = Allowance(limits().for_images(), pool)
+    pool = Pool("pixels", 500, 1.0)
+    allowance = allowance_of(pool)
     allowance.check(10, 10, "images[0]")
     allowance.release()
     allowance.check(10, 30, "images[1]")
@@ -73,7 +114,7 @@ def test_many_small_files_cannot_become_a_large_memory() -> None:
     """Each is asked for before it is decoded, from several threads at a time."""
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(buffer, "PNG")
-    allowance = Allowance(limits().for_images(), PixelPool(500, 1.0))
+    allowance = allowance_of(Pool("pixels", 500, 1.0))
     outcomes: list[bool] = []
 
     def one(index: int) -> None:
