@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from support.compose import ROOT, Cluster, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -53,3 +57,21 @@ def test_a_panel_has_its_series(prometheus: httpx.Client, query: str) -> None:
     found = ask(prometheus, "/query_range", query=query, start=now - 1800, end=now, step=5)["result"]
     values = [float(value) for series in found for _, value in series["values"]]
     assert any(math.isfinite(value) for value in values), query
+
+
+def test_the_dashboard_as_a_picture(cluster: Cluster, prometheus: httpx.Client, tmp_path: Path) -> None:
+    def snapshot(picture: Path) -> subprocess.CompletedProcess[str]:
+        address = f"http://127.0.0.1:{cluster.ports['PROMETHEUS']}"
+        command = [sys.executable, "deploy/observe/snapshot.py", str(picture), "--prometheus", address]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    picture = tmp_path / "dashboard.png"
+    done = snapshot(picture)
+    assert (done.returncode, done.stdout) == (0, f"{picture}: {len(DASHBOARD['panels'])} panels\n"), done.stderr
+    with Image.open(picture) as image:
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 50  # lines, in colours of their own
+
+    for unwritable in (tmp_path / "nowhere/dashboard.png", tmp_path / "dashboard.docx"):
+        done = snapshot(unwritable)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout.startswith(f"{unwritable} cannot be written: ")
