@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from drpo_rewards import loopback
 from drpo_rewards.errors import ServiceUnavailableError
 
 SETTINGS = {
@@ -32,19 +33,25 @@ def prepare(import_from: Sequence[Path] = ()) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
 
 
-def start_ray(num_cpus: int | None = None) -> None:
-    """Start Ray on this machine, quietly. `num_cpus` is what it may hand out; None is what there is, at least 4."""
+def start_ray(num_cpus: int | None = None, host: str = "127.0.0.1") -> None:
+    """Start Ray on this machine and for it alone, quietly.
+
+    num_cpus: what it may hand out; None is what there is, at least 4.
+    host: where the service on it shall listen.
+    """
     prepare()
     import ray
     import ray.serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    ray.init(
-        address="local",
-        num_cpus=num_cpus or max(4, os.cpu_count() or 1),
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with loopback.alone(host) as options:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus or max(4, os.cpu_count() or 1),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **options,
+        )
 
 
 def join_ray(address: str) -> None:
@@ -55,7 +62,8 @@ def join_ray(address: str) -> None:
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with loopback.beside(address):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ServiceUnavailableError(f"no Ray can be reached at {address}: {str(error).splitlines()[0]}") from error
 

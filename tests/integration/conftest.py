@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from support.served import Served, serve
 
+from drpo_rewards import loopback
+
 RAY_STARTS = 3
 
 
@@ -17,7 +19,8 @@ def ray_cluster() -> Iterator[None]:
 
     for attempt in range(1, RAY_STARTS + 1):
         try:
-            ray.init(address="local", num_cpus=4, log_to_driver=False)
+            with loopback.alone() as options:
+                ray.init(address="local", num_cpus=4, log_to_driver=False, **options)
             break
         except Exception as error:  # Ray raises just that where its node is not up within 30 s: a busy machine
             ray.shutdown()

@@ -15,6 +15,7 @@ import pytest
 from google.protobuf import json_format
 from PIL import Image
 from support.guide import example
+from support.listening import reachable_from_elsewhere
 from support.served import Served
 
 from drpo_rewards.v1 import ranking_pb2, ranking_pb2_grpc
@@ -39,6 +40,10 @@ def run(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedP
     )  # fmt: skip
     assert answer.returncode == status, f"{arguments}\n{answer.stdout}\n{answer.stderr}"
     return answer
+
+
+def test_nothing_of_it_can_be_reached_from_another_machine(served: Served) -> None:
+    assert reachable_from_elsewhere(served.process.pid) == []
 
 
 def test_the_ready_line_names_addresses_and_rewards(served: Served) -> None:

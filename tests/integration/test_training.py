@@ -20,6 +20,7 @@ import psutil
 import pytest
 import torch
 import yaml
+from support.listening import reachable_from_elsewhere
 from support.tiny_model import write_tiny_pipeline
 
 from drpo.config import Config, parse_config
@@ -271,13 +272,17 @@ def test_ctrl_c_leaves_a_run_that_resumes_bit_for_bit(uninterrupted: Path, home:
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_a_killed_driver_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
+    """And while it ran, nothing of it could be reached from another machine."""
     config, run_dir = own_service(home, "killed")
     driver = start_drpo("--preset", config)
     wait_for_step(run_dir, 3, driver)  # one past a checkpoint, which the resumed run must compute again
+    open_to_others = reachable_from_elsewhere(driver.pid)
     own = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.communicate(timeout=60)
     end(own)
+    # torch's store, through which the workers of a run find each other, cannot be told where to listen
+    assert [one for one in open_to_others if "RayTrainWorker" not in one] == []
 
     finish(run_dir, start_drpo)
     assert computed(run_dir) == computed(uninterrupted)

@@ -82,8 +82,8 @@ def test_services_never_know_the_trainer() -> None:
 
 
 def test_the_trainer_knows_only_the_contract_and_the_client() -> None:
-    """The command line is where both meet: it alone may start the ranking service."""
-    allowed = {"drpo_rewards.contract", "drpo_rewards.client", "drpo_rewards.errors"}
+    """And how a Ray is kept to its machine. The command line is where both meet: it alone may start the service."""
+    allowed = {"drpo_rewards.contract", "drpo_rewards.client", "drpo_rewards.errors", "drpo_rewards.loopback"}
     guilty = {
         f"{name} imports {other}"
         for name, others in imports_of("drpo").items()

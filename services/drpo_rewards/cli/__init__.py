@@ -54,7 +54,7 @@ def serve(
             if host is not None:
                 settings = settings.model_copy(update={"host": host})
             with busy("starting Ray and the ranking service (about 30 s)"):
-                start_ray()
+                start_ray(host=settings.host)
                 service = start(
                     settings,
                     http_port=settings.http_port if port is None else port,

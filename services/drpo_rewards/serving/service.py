@@ -13,6 +13,7 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatus
 
+from drpo_rewards import loopback
 from drpo_rewards.errors import ConfigError, ServiceUnavailableError
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig
 from drpo_rewards.serving.gateway import Gateway
@@ -76,6 +77,12 @@ def start(
     digests = settings.api_key_digests()
     if not ray.is_initialized():
         raise ServiceUnavailableError("Ray is not running in this process; call ray.init() first")
+    if grpc_port is not None and not digests and not settings.allow_no_auth and not loopback.grpc_is_kept():
+        raise ConfigError(
+            "Ray Serve's gRPC listens on every interface of this machine, and there are no API keys: set "
+            f"api_keys_file or ${settings.api_keys_env}, leave gRPC out, or allow_no_auth: true to go without. In a "
+            "Ray that `drpo-rewards serve` starts, gRPC listens where HTTP does."
+        )
     _check_resources(settings)
     addresses = start_serve(settings.host, http_port, grpc_port)
     application = build(settings, digests, app_name)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
-from support.ranking_service import CONFIG, KEY, PICTURES, REDS, TRANSPORTS, address, replica_pid, timeless
+from support.ranking_service import CONFIG, KEY, PICTURES, REDS, TRANSPORTS, address, config, replica_pid, timeless
 
-from drpo_rewards import AsyncRankingClient, RankingClient, errors, serving
+from drpo_rewards import AsyncRankingClient, RankingClient, errors, loopback, serving
 from drpo_rewards.contract import PairOptions, RankResponse
 from drpo_rewards.images import encode_png
 
@@ -370,6 +370,16 @@ async def test_the_clients_own_deadline(client: AsyncRankingClient) -> None:
     client.timeout_s = 0.05
     with pytest.raises(errors.RankingTimeoutError):
         await client.rank("p", PICTURES[:2], rewards={"busy": 1})
+
+
+def test_without_keys_nobody_else_reaches_grpc(
+    service: serving.RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a Ray that others started Serve's gRPC listens on every interface; the one of these tests was told not to."""
+    assert loopback.grpc_is_kept()
+    monkeypatch.setattr(loopback, "grpc_is_kept", lambda: False)
+    with pytest.raises(errors.ConfigError, match=r"gRPC listens on every interface .* and there are no API keys"):
+        serving.start(config(), app_name="open", grpc_port=0)
 
 
 def test_what_cannot_start_says_why(service: serving.RunningService) -> None:

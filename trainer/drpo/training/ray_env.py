@@ -6,6 +6,8 @@ import logging
 import os
 import warnings
 
+from drpo_rewards import loopback
+
 DEFAULTS = {
     # Without a mode of its own, Ray looks for a token file in the home folder, and a client without the token hangs.
     "RAY_AUTH_MODE": "disabled",
@@ -27,7 +29,9 @@ def prepare() -> None:
 
 
 def start_ray(address: str | None, *, cpus: int) -> None:
-    """Connects to a cluster, or starts a Ray on this machine that ends with this process; does nothing if Ray runs.
+    """Connects to a cluster, or starts a Ray that ends with this process; does nothing if Ray runs.
+
+    One's own listens on the loopback interface alone.
 
     Args:
         address: "auto" or ray://HOST:PORT for a cluster; None for a Ray of one's own.
@@ -39,11 +43,13 @@ def start_ray(address: str | None, *, cpus: int) -> None:
 
     if ray.is_initialized():
         return
-    with warnings.catch_warnings():
+    joining = loopback.beside(address) if address else loopback.alone()
+    with warnings.catch_warnings(), joining as options:
         warnings.simplefilter("ignore")
         ray.init(
             address=address or "local",
             num_cpus=None if address else max(cpus, os.cpu_count() or 1),
             log_to_driver=False,
             logging_level=logging.ERROR,
+            **options,
         )

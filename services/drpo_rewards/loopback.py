@@ -1,0 +1,96 @@
+"""A Ray of one's own listens on this machine alone.
+
+On Linux Ray listens on every interface, and whoever reaches it may run code there; on macOS and Windows it keeps to the
+loopback interface. A Ray that one command starts does so everywhere, by the switch that Ray has for it. Ray Serve has
+none for its gRPC servers, so these are told in the processes that start them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # read when Ray is imported; its processes inherit it
+LISTEN_HOST = "DRPO_LISTEN_HOST"  # where Serve's gRPC listener listens; Ray's processes inherit it
+CONNECT_S = 2.0
+
+
+@contextmanager
+def alone(listen_host: str = "127.0.0.1") -> Iterator[dict[str, Any]]:
+    """Around the start of a Ray: its address is 127.0.0.1, and it listens nowhere else. Gives arguments of `ray.init`.
+
+    listen_host: where Serve's gRPC listener shall be reached. HTTP's is told by Serve's own options.
+    """
+    from ray._private import ray_constants
+
+    before = {name: os.environ.get(name) for name in (SWITCH, LISTEN_HOST)}
+    read_before = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ |= {SWITCH: "0", LISTEN_HOST: listen_host}
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield {"runtime_env": {"worker_process_setup_hook": f"{__name__}.{tell_grpc_servers.__name__}"}}
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = read_before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def beside(address: str) -> Iterator[dict[str, Any]]:
+    """Around joining the Ray at `address` (`auto`, HOST:PORT or ray://HOST:PORT), which may be one that is alone.
+
+    Raises ConnectionError where `auto` finds none, ValueError where `address` is none.
+    """
+    if _is_alone(address):
+        with alone():
+            yield {}
+    else:
+        yield {}
+
+
+def tell_grpc_servers() -> None:
+    """In each of Ray's worker processes, before anything else: a server for every interface is one for the right one.
+
+    Serve's listener has a port of its own; a port that the system chooses is one for calls between replicas.
+    """
+    from grpc.aio._server import Server  # what grpc.aio.server() makes, and what Serve derives its own from
+
+    host = os.environ[LISTEN_HOST]
+    add_insecure_port = Server.add_insecure_port
+
+    def add_here(server: Server, address: str) -> int:
+        name, _, port = address.rpartition(":")
+        if name == "[::]":
+            name = "127.0.0.1" if port == "0" else f"[{host}]" if ":" in host else host
+        return add_insecure_port(server, f"{name}:{port}")
+
+    Server.add_insecure_port = add_here  # type: ignore[method-assign]
+
+
+def grpc_is_kept() -> bool:
+    """Whether this process is connected to a Ray whose gRPC servers have been told."""
+    import ray
+
+    return "worker_process_setup_hook" in ray.get_runtime_context().runtime_env
+
+
+def _is_alone(address: str) -> bool:
+    """Whether it answers on the loopback interface and not at this machine's own address."""
+    from ray._private import services
+
+    if address.startswith("ray://"):  # a client's connection, which does not ask where it comes from
+        return False
+    with alone():
+        host, _, port = (services.canonicalize_bootstrap_address(address) or "").rpartition(":")
+    if host != "127.0.0.1":
+        return False
+    try:
+        socket.create_connection((services.get_node_ip_address(), int(port)), CONNECT_S).close()
+    except OSError:
+        return True
+    return False
