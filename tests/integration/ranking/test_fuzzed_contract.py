@@ -91,7 +91,8 @@ def test_every_answer_is_a_promised_one(document: schemathesis.BaseSchema, http:
             assert allowed.is_valid(case.body)  # what the document does not allow is not taken either
 
     check()
-    assert seen[200] >= CASES[path] / 20  # so that answers are among what was checked
+    # So that answers are among what was checked. How many differs with the constants that hypothesis finds in our code.
+    assert seen[200] >= CASES[path] / 50
     assert seen[422]
     assert max(seen) < 500
 
