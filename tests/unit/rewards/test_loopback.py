@@ -28,16 +28,15 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize(
-    ("host", "listening"), [("127.0.0.1", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("0.0.0.0", "::"), ("::1", "::1")]
-)
-def test_grpc_listens_where_it_was_told(host: str, listening: str) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "0.0.0.0"])
+def test_grpc_listens_where_it_was_told(host: str) -> None:
     """Calls between replicas, whose port the system chooses, stay on this machine in any case."""
     addresses = [f"[::]:{free_port()}", "[::]:0"]
     environment = os.environ | {loopback.LISTEN_HOST: host}
     command = [sys.executable, "-c", SERVERS, *addresses]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert answer.stdout.split() == sorted([listening, "127.0.0.1"]), answer.stderr
+    everywhere_as_host = answer.stdout.replace("::", "0.0.0.0").split()  # `::` is what it says where there is IPv6
+    assert sorted(everywhere_as_host) == sorted([host, "127.0.0.1"]), answer.stderr
 
 
 def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
