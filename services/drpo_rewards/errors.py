@@ -89,6 +89,14 @@ class RequestTooLargeError(InvalidRequestError):
     http_status = 413
 
 
+class IncompleteRequestError(InvalidRequestError, TimeoutError):
+    """The request's body stopped coming before it was whole."""
+
+    code = "incomplete"
+    title = "The request stopped coming"
+    http_status = 408
+
+
 class UnsupportedContentError(InvalidRequestError, TypeError):
     """A content type that the endpoint does not take."""
 

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from drpo_rewards.contract import MAX_METADATA_BYTES, Model, Options, parse
 from drpo_rewards.errors import (
+    IncompleteRequestError,
     InvalidImageError,
     InvalidRequestError,
     UnsupportedContentError,
@@ -44,12 +45,12 @@ class Body(Protocol):
 
 
 async def read(
-    request: Request, options: type[Options], body: type[Model], allowed: Allowed
+    request: Request, options: type[Options], body: type[Model], allowed: Allowed, idle_s: float
 ) -> tuple[Any, list[np.ndarray]]:
     """The options and decoded images of a request: JSON is read as `body`, multipart as `options` beside its images.
-    For `body` itself see `Body`. Raises a RewardsError that names the field.
+    For `body` itself see `Body`. Raises a RewardsError that names the field; one also where nothing comes for `idle_s`.
     """
-    limited = _limited(request, allowed)
+    limited = _limited(request, allowed, idle_s)
     kind = content_type(request.headers.get("content-type", ""))[0]
     try:
         if kind == "application/json":
@@ -61,13 +62,21 @@ async def read(
     raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
 
 
-def _limited(request: Request, allowed: Allowed) -> Request:
-    """The same request, whose body raises as soon as it is longer than what is taken, announced or not."""
+def _limited(request: Request, allowed: Allowed, idle_s: float) -> Request:
+    """The same request, whose body raises as soon as it is longer than what is taken, announced or not, or stops
+    coming: a client that has gone silent must not keep its turn and its share of the memory from the others.
+    """
     received = 0
 
     async def receive() -> Any:
         nonlocal received
-        message = await request.receive()
+        try:
+            async with asyncio.timeout(idle_s):
+                message = await request.receive()
+        except TimeoutError:
+            raise IncompleteRequestError(
+                f"nothing of the body came for {idle_s:g} s, and {received} bytes before; send the request anew"
+            ) from None
         received += len(message.get("body", b""))
         allowed.check_body(received)
         return message

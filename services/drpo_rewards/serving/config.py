@@ -113,6 +113,7 @@ class LimitsConfig(Section):
     max_body_mb_in_flight: float = Field(
         default=2048.0, gt=0, description="Of all requests that one gateway works on, and of those that wait for it."
     )
+    body_idle_s: float = Field(default=30.0, gt=0, description="How long a body may stop coming before it is given up.")
     max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="Of one image.")
     max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="Of a whole request.")
     min_side: int = Field(default=ImageLimits.min_side, ge=1)

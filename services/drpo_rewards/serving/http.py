@@ -77,7 +77,7 @@ def build_app(gateway: GatewayInterface) -> FastAPI:
 def _add_operation(app: FastAPI, gateway: GatewayInterface, operation: Operation[Any, Any], body: type[Model]) -> None:
     async def endpoint(request: Request) -> Response:
         async def read(allowed: Allowed) -> tuple[Any, Sequence[np.ndarray]]:
-            return await bodies.read(request, operation.options, body, allowed)
+            return await bodies.read(request, operation.options, body, allowed, gateway.config.limits.body_idle_s)
 
         answer = await gateway.perform(operation, _origin(request), read)
         return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
@@ -89,7 +89,7 @@ def _add_operation(app: FastAPI, gateway: GatewayInterface, operation: Operation
         name=operation.name,
         summary=SUMMARIES[operation.name],
         response_model=operation.answer,
-        responses=openapi.problems(401, 404, 413, 415, 422, 429, 500, 502, 503, 504),
+        responses=openapi.problems(401, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504),
         openapi_extra=openapi.request_body(operation, body),
     )
     for path in ALIASES.get(operation.name, []):

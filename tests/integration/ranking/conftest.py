@@ -29,6 +29,7 @@ def guarded(
         limits={
             "max_body_mb": 0.05,
             "max_body_mb_in_flight": 0.05,
+            "body_idle_s": 10,
             "min_side": 1,
             "max_pixels": 400,
             "max_group_pixels": 6000,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -157,40 +159,52 @@ def test_extended_parameters_of_a_part_are_no_parameters(service: serving.Runnin
     assert (response.status_code, response.json()["field"]) == (422, "images[0]")
 
 
+@contextmanager
+def announcing(service: serving.RunningService, length: int) -> Iterator[http.client.HTTPConnection]:
+    """A connection whose request has announced `length` bytes of a body, and brought one of them."""
+    parts = urlsplit(str(service.http_url))
+    with closing(http.client.HTTPConnection(parts.netloc, timeout=60)) as connection:
+        connection.putrequest("POST", f"{parts.path}/v1/rank")
+        connection.putheader("authorization", f"Bearer {KEY}")
+        connection.putheader("content-type", "application/json")
+        connection.putheader("content-length", length)
+        connection.endheaders(b"{")
+        yield connection
+
+
 def test_a_body_that_says_it_is_too_large_is_refused_unread(guarded: serving.RunningService) -> None:
     """The other case, a body that does not say so, is among the tests of the service."""
-    parts = urlsplit(str(guarded.http_url))
-    with socket.create_connection((parts.hostname, parts.port or 80), timeout=30) as connection:
-        lines = [f"POST {parts.path}/v1/rank HTTP/1.1", f"host: {parts.netloc}", f"authorization: Bearer {KEY}"]
-        lines += ["content-type: application/json", "content-length: 60000000", "", "{"]
-        connection.sendall("\r\n".join(lines).encode())
-        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+    with announcing(guarded, 60_000_000) as connection:
+        assert connection.getresponse().status == 413
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
 def test_bodies_of_all_requests_together_have_a_limit(guarded: serving.RunningService, transport: str) -> None:
     """One client announces a body that leaves no room, and does not send it: others are told when to come back."""
-    metrics = f"{guarded.http_url}/metrics"
-    key = {"authorization": f"Bearer {KEY}"}
-
-    def held() -> float:
-        return float(
-            re.findall(r"^drpo_rewards_body_bytes_in_flight\{.*} (.*)$", httpx.get(metrics, headers=key).text, re.M)[0]
-        )
-
-    parts = urlsplit(str(guarded.http_url))
     images = [PICTURE] * 20
     with RankingClient(address(guarded, transport), api_key=KEY, retries=0) as client:
-        with socket.create_connection((parts.hostname, parts.port or 80), timeout=30) as connection:
-            lines = [f"POST {parts.path}/v1/rank HTTP/1.1", f"host: {parts.netloc}", f"authorization: Bearer {KEY}"]
-            lines += ["content-type: application/json", "content-length: 48000", "", "{"]
-            connection.sendall("\r\n".join(lines).encode())
-            wait_until(lambda: held() == 48_000)
+        with announcing(guarded, 48_000):
+            wait_until(lambda: held_bytes(guarded) == 48_000)
             with pytest.raises(OverloadedError, match="bytes of bodies") as caught:
                 client.rank("p", images)
             assert caught.value.retry_after_s == 1.0
-        wait_until(lambda: held() == 0)
+        wait_until(lambda: held_bytes(guarded) == 0)
         assert client.rank("p", images).order
+
+
+def test_a_body_that_stops_coming_is_given_up(guarded: serving.RunningService) -> None:
+    """Its connection stays open, and yet it keeps no room from others."""
+    with announcing(guarded, 48_000) as connection:
+        answer = connection.getresponse()
+        problem = json.loads(answer.read())
+        assert (answer.status, problem["code"]) == (408, "incomplete")
+        assert "nothing of the body came for 10 s, and 1 bytes before" in problem["detail"]
+        assert held_bytes(guarded) == 0
+
+
+def held_bytes(service: serving.RunningService) -> float:
+    text = httpx.get(f"{service.http_url}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
+    return float(re.findall(r"^drpo_rewards_body_bytes_in_flight\{.*} (.*)$", text, re.M)[0])
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
