@@ -7,15 +7,20 @@ none for its gRPC servers, so these are told in the processes that start them.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from urllib.parse import urlsplit
+
+from drpo_rewards.errors import ServiceUnavailableError
 
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # read when Ray is imported; its processes inherit it
 LISTEN_HOST = "DRPO_LISTEN_HOST"  # where Serve's gRPC listener listens; Ray's processes inherit it
-CONNECT_S = 2.0
+CLIENT_PORT = 10_001  # Ray's, of ray:// addresses that name none
+CONNECT_S = 5.0
 
 
 @contextmanager
@@ -40,17 +45,19 @@ def alone(listen_host: str = "127.0.0.1") -> Iterator[dict[str, Any]]:
                 os.environ[name] = value
 
 
-@contextmanager
-def beside(address: str) -> Iterator[dict[str, Any]]:
-    """Around joining the Ray at `address` (`auto`, HOST:PORT or ray://HOST:PORT), which may be one that is alone.
+def join(address: str) -> None:
+    """Connect to the Ray at `address` (`auto`, HOST:PORT or ray://HOST:PORT), quietly; it may be one that is alone.
 
-    Raises ConnectionError where `auto` finds none, ValueError where `address` is none.
+    Raises ServiceUnavailableError where there is none.
     """
-    if _is_alone(address):
-        with alone():
-            yield {}
-    else:
-        yield {}
+    import ray
+
+    try:
+        with alone() if _is_alone(address) else nullcontext():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        why = str(error).splitlines()[0]
+        raise ServiceUnavailableError(f"no Ray can be reached at {address}: {why}") from error
 
 
 def tell_grpc_servers() -> None:
@@ -80,17 +87,27 @@ def grpc_is_kept() -> bool:
 
 
 def _is_alone(address: str) -> bool:
-    """Whether it answers on the loopback interface and not at this machine's own address."""
+    """Whether it answers on the loopback interface and not at this machine's own address.
+
+    Raises OSError where it does not answer at all, which Ray itself would go on trying for a minute.
+    """
     from ray._private import services
 
     if address.startswith("ray://"):  # a client's connection, which does not ask where it comes from
+        parts = urlsplit(address)
+        _connect(parts.hostname, parts.port or CLIENT_PORT)
         return False
     with alone():
-        host, _, port = (services.canonicalize_bootstrap_address(address) or "").rpartition(":")
-    if host != "127.0.0.1":
+        parts = urlsplit(f"//{services.canonicalize_bootstrap_address(address)}")
+    _connect(parts.hostname, parts.port)
+    if parts.hostname != "127.0.0.1":
         return False
     try:
-        socket.create_connection((services.get_node_ip_address(), int(port)), CONNECT_S).close()
+        _connect(services.get_node_ip_address(), parts.port)
     except OSError:
         return True
     return False
+
+
+def _connect(host: str | None, port: int | None) -> None:
+    socket.create_connection((host or "", port or 0), CONNECT_S).close()

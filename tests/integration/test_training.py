@@ -29,6 +29,7 @@ from drpo.training.check import check_config
 from drpo.training.checkpoint import checkpoints, read_checkpoint
 from drpo.training.launch import create_run, train
 from drpo.training.metrics import read_metrics
+from drpo_rewards.serving.listeners import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -317,3 +318,13 @@ def wait_for_step(run_dir: Path, step: int, driver: subprocess.Popen) -> None:
         assert driver.poll() is None, driver.communicate()[0]
         assert time.monotonic() < deadline, "the run did not start"
         time.sleep(0.05)
+
+
+def test_a_cluster_that_is_not_there_is_said(home: Path, start_drpo: Start) -> None:
+    config, _ = own_service(home, "alone")
+    cluster = f"127.0.0.1:{free_port()}"
+    driver = start_drpo("--preset", config, "--run.ray_address", cluster)
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 1, output
+    assert f"error: no Ray can be reached at {cluster}: " in output
+    assert "Traceback" not in output

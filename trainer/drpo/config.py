@@ -36,7 +36,8 @@ class RunConfig(Section):
     folder: Path = Field(default=Path("runs"), description="the run is written to FOLDER/NAME")
     seed: int = Field(default=0, ge=0, description="noise, pairs, prompt order and the adapter's start follow from it")
     ray_address: str | None = Field(
-        default=None, description='null: a Ray of its own on this machine; "auto" or ray://...: a cluster'
+        default=None,
+        description='null: a Ray of its own on this machine; "auto", HOST:PORT or ray://HOST:PORT: a cluster',
     )
 
 

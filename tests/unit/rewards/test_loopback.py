@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from drpo_rewards import loopback
+from drpo_rewards.errors import ServiceUnavailableError
 from drpo_rewards.serving.listeners import free_port
 
 SERVERS = """
@@ -52,8 +53,15 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
     assert ray_constants.ENABLE_RAY_CLUSTER is before
 
 
-def test_joining_where_there_is_no_ray() -> None:
-    with pytest.raises(ValueError, match="nonsense"), loopback.beside("nonsense"):
-        pass
-    with loopback.beside("ray://127.0.0.1:10001") as options:  # a client's connection needs nothing
-        assert options == {}
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("nonsense", "Invalid address format"),
+        ("127.0.0.1:{port}", "Connection refused"),
+        ("ray://127.0.0.1:{port}", "Connection refused"),
+    ],
+)
+def test_joining_where_there_is_no_ray(address: str, why: str) -> None:
+    address = address.format(port=free_port())
+    with pytest.raises(ServiceUnavailableError, match=f"no Ray can be reached at {address}: .*{why}"):
+        loopback.join(address)

@@ -34,7 +34,7 @@ def start_ray(address: str | None, *, cpus: int) -> None:
     One's own listens on the loopback interface alone.
 
     Args:
-        address: "auto" or ray://HOST:PORT for a cluster; None for a Ray of one's own.
+        address: "auto", HOST:PORT or ray://HOST:PORT for a cluster; None for a Ray of one's own.
         cpus: logical CPUs of one's own Ray, for its bookkeeping. They may be more than the machine has: the ranking
             service's deployments and the workers take turns.
     """
@@ -43,13 +43,16 @@ def start_ray(address: str | None, *, cpus: int) -> None:
 
     if ray.is_initialized():
         return
-    joining = loopback.beside(address) if address else loopback.alone()
-    with warnings.catch_warnings(), joining as options:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ray.init(
-            address=address or "local",
-            num_cpus=None if address else max(cpus, os.cpu_count() or 1),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **options,
-        )
+        if address is not None:
+            loopback.join(address)
+            return
+        with loopback.alone() as options:
+            ray.init(
+                address="local",
+                num_cpus=max(cpus, os.cpu_count() or 1),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **options,
+            )
