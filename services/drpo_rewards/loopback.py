@@ -56,7 +56,7 @@ def join(address: str) -> None:
         with alone() if _is_alone(address) else nullcontext():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
-        why = str(error).splitlines()[0]
+        why = (str(error) or type(error).__name__).splitlines()[0]
         raise ServiceUnavailableError(f"no Ray can be reached at {address}: {why}") from error
 
 
@@ -89,7 +89,7 @@ def grpc_is_kept() -> bool:
 def _is_alone(address: str) -> bool:
     """Whether it answers on the loopback interface and not at this machine's own address.
 
-    Raises OSError where it does not answer at all, which Ray itself would go on trying for a minute.
+    Raises OSError where it does not answer at all, which Ray itself would go on trying for minutes.
     """
     from ray._private import services
 

@@ -5,6 +5,7 @@ KUBERAY_CRDS=FOLDER (helm-chart/kuberay-operator/crds of a copy of KubeRay) has 
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -29,6 +31,8 @@ DOCUMENTS = {
 SERVICE, JOB = DOCUMENTS["RayService", "drpo-rewards"], DOCUMENTS["RayJob", "drpo-sd-turbo"]
 CLUSTERS = {"rewards": SERVICE["spec"]["rayClusterConfig"], "training": JOB["spec"]["rayClusterSpec"]}
 
+KUBERNETES = "1.37"
+
 # What KubeRay knows at these places (ray-operator/apis/ray/v1, 1.5.1); an unknown key would be dropped without a word.
 KNOWN = {
     "RayService": {"serveService", "serveConfigV2", "rayClusterConfig"},
@@ -40,6 +44,8 @@ KNOWN = {
         "rayVersion", "authOptions", "gcsFaultToleranceOptions", "enableInTreeAutoscaling", "autoscalerOptions",
         "headGroupSpec", "workerGroupSpecs",
     },
+    "gcsFaultToleranceOptions": {"redisAddress", "redisPassword", "redisUsername", "externalStorageNamespace"},
+    "autoscalerOptions": {"idleTimeoutSeconds", "upscalingMode", "resources", "image", "env"},
     "head": {"rayStartParams", "template"},
     "workers": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
 }  # fmt: skip
@@ -66,6 +72,8 @@ def test_every_key_is_one_that_kuberay_knows() -> None:
     for cluster in CLUSTERS.values():
         assert cluster.keys() <= KNOWN["cluster"]
         assert cluster["authOptions"] == {"mode": "token"}
+        for options in ("gcsFaultToleranceOptions", "autoscalerOptions"):
+            assert cluster.get(options, {}).keys() <= KNOWN[options]
         assert cluster["headGroupSpec"].keys() <= KNOWN["head"]
         for group in cluster["workerGroupSpecs"]:
             assert group.keys() <= KNOWN["workers"]
@@ -130,6 +138,30 @@ def test_claims_and_secrets_that_are_named_are_made() -> None:
     assert {("PersistentVolumeClaim", claim) for claim in claims} <= DOCUMENTS.keys()
     guide = (DEPLOY / "README.md").read_text()
     assert {key for key in keys if f"--from-literal={key}=" in guide} == keys
+
+
+def kubernetes_own() -> Iterator[Any]:
+    """Every part of the manifests whose type is Kubernetes' own: whole documents, and what is inside KubeRay's."""
+    for (kind, name), document in DOCUMENTS.items():
+        if document not in (SERVICE, JOB):
+            yield pytest.param(document, id=f"{kind} {name}")
+    service = {"apiVersion": "v1", "kind": "Service", **SERVICE["spec"]["serveService"]}
+    yield pytest.param(service, id="Service of the rewards")
+    for name, group in groups():
+        yield pytest.param({"apiVersion": "v1", "kind": "Pod", **group["template"]}, id=f"Pod of {name}")
+
+
+@pytest.mark.parametrize("document", list(kubernetes_own()))
+def test_kubernetes_schema_takes_it(document: dict[str, Any]) -> None:
+    """With no key that it does not know."""
+    assert kubernetes_validate.validate(document, KUBERNETES, strict=True) == KUBERNETES
+
+
+def test_kubernetes_schema_refuses_a_slip_of_the_pen() -> None:
+    pod = copy.deepcopy(SERVICE["spec"]["rayClusterConfig"]["headGroupSpec"]["template"])
+    pod["spec"]["containers"][0]["readinesProbe"] = pod["spec"]["containers"][0].pop("readinessProbe")
+    with pytest.raises(kubernetes_validate.ValidationError, match="readinesProbe"):
+        kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", **pod}, KUBERNETES, strict=True)
 
 
 @pytest.mark.skipif(not os.environ.get("KUBERAY_CRDS"), reason="KUBERAY_CRDS names no folder with KubeRay's schemas")
