@@ -39,25 +39,14 @@ def start_ray(num_cpus: int | None = None, host: str = "127.0.0.1") -> None:
     host: where the service on it shall listen.
     """
     prepare()
-    import ray
-    import ray.serve
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with loopback.alone(host) as options:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus or max(4, os.cpu_count() or 1),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **options,
-        )
+    _quiet_serve()
+    loopback.start(num_cpus or max(4, os.cpu_count() or 1), host)
 
 
 def join_ray(address: str) -> None:
     """Connect to a Ray that runs already. Raises ServiceUnavailableError where there is none."""
     prepare()
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    _quiet_serve()
     loopback.join(address)
 
 
@@ -73,3 +62,10 @@ def stop_ray() -> None:
     import ray
 
     ray.shutdown()
+
+
+def _quiet_serve() -> None:
+    """Importing Serve sets the level that is changed here, so that comes first."""
+    import ray.serve  # noqa: F401
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -12,7 +12,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 from urllib.parse import urlsplit
 
 from drpo_rewards.errors import ServiceUnavailableError
@@ -23,26 +22,22 @@ CLIENT_PORT = 10_001  # Ray's, of ray:// addresses that name none
 CONNECT_S = 5.0
 
 
-@contextmanager
-def alone(listen_host: str = "127.0.0.1") -> Iterator[dict[str, Any]]:
-    """Around the start of a Ray: its address is 127.0.0.1, and it listens nowhere else. Gives arguments of `ray.init`.
+def start(num_cpus: int, listen_host: str = "127.0.0.1") -> None:
+    """Start a Ray that is alone, quietly. It ends with this process, or with `ray.shutdown()`.
 
+    num_cpus: what it may hand out.
     listen_host: where Serve's gRPC listener shall be reached. HTTP's is told by Serve's own options.
     """
-    from ray._private import ray_constants
+    import ray
 
-    before = {name: os.environ.get(name) for name in (SWITCH, LISTEN_HOST)}
-    read_before = ray_constants.ENABLE_RAY_CLUSTER
-    os.environ |= {SWITCH: "0", LISTEN_HOST: listen_host}
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield {"runtime_env": {"worker_process_setup_hook": f"{__name__}.{tell_grpc_servers.__name__}"}}
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = read_before
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    with alone(listen_host):
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"worker_process_setup_hook": f"{__name__}.{tell_grpc_servers.__name__}"},
+        )
 
 
 def join(address: str) -> None:
@@ -58,6 +53,25 @@ def join(address: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise ServiceUnavailableError(f"no Ray can be reached at {address}: {why}") from error
+
+
+@contextmanager
+def alone(listen_host: str = "127.0.0.1") -> Iterator[None]:
+    """Around `ray.init`: this machine's address is 127.0.0.1, for the Ray that it starts or that it joins."""
+    from ray._private import ray_constants
+
+    before = {name: os.environ.get(name) for name in (SWITCH, LISTEN_HOST)}
+    read_before = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ |= {SWITCH: "0", LISTEN_HOST: listen_host}
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = read_before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def tell_grpc_servers() -> None:

@@ -19,8 +19,7 @@ def ray_cluster() -> Iterator[None]:
 
     for attempt in range(1, RAY_STARTS + 1):
         try:
-            with loopback.alone() as options:
-                ray.init(address="local", num_cpus=4, log_to_driver=False, **options)
+            loopback.start(num_cpus=4)
             break
         except Exception as error:  # Ray raises just that where its node is not up within 30 s: a busy machine
             ray.shutdown()

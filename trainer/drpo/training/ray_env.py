@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 
@@ -45,14 +44,7 @@ def start_ray(address: str | None, *, cpus: int) -> None:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if address is not None:
+        if address is None:
+            loopback.start(max(cpus, os.cpu_count() or 1))
+        else:
             loopback.join(address)
-            return
-        with loopback.alone() as options:
-            ray.init(
-                address="local",
-                num_cpus=max(cpus, os.cpu_count() or 1),
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **options,
-            )
