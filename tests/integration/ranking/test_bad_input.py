@@ -202,6 +202,17 @@ def test_a_body_that_stops_coming_is_given_up(guarded: serving.RunningService) -
         assert held_bytes(guarded) == 0
 
 
+@pytest.mark.thorough
+def test_a_body_that_comes_slowly_is_waited_for(guarded: serving.RunningService) -> None:
+    """Longer than one may be silent, and never silent as long."""
+    with announcing(guarded, 5) as connection:
+        for byte in b"oops":
+            time.sleep(3)
+            connection.send(bytes([byte]))
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["code"]) == (422, "invalid_request")
+
+
 def held_bytes(service: serving.RunningService) -> float:
     text = httpx.get(f"{service.http_url}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
     return float(re.findall(r"^drpo_rewards_body_bytes_in_flight\{.*} (.*)$", text, re.M)[0])
