@@ -62,15 +62,8 @@ def test_a_panel_has_its_series(prometheus: httpx.Client, query: str) -> None:
 def test_the_dashboard_as_a_picture(cluster: Cluster, prometheus: httpx.Client, tmp_path: Path) -> None:
     def snapshot(picture: Path) -> subprocess.CompletedProcess[str]:
         address = f"http://127.0.0.1:{cluster.ports['PROMETHEUS']}"
-        command = [
-            sys.executable,
-            "deploy/observe/snapshot.py",
-            str(picture),
-            "--prometheus",
-            address,
-            "--minutes",
-            "10",
-        ]
+        options = ["--prometheus", address, "--minutes", "10"]
+        command = [sys.executable, "deploy/observe/snapshot.py", str(picture), *options]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     picture = tmp_path / "dashboard.png"

@@ -270,6 +270,16 @@ def test_ctrl_c_leaves_a_run_that_resumes_bit_for_bit(uninterrupted: Path, home:
     assert same(adapter(run_dir), adapter(uninterrupted))
 
 
+def test_a_cluster_that_is_not_there_is_said(home: Path, start_drpo: Start) -> None:
+    config, _ = own_service(home, "alone")
+    cluster = f"127.0.0.1:{free_port()}"
+    driver = start_drpo("--preset", config, "--run.ray_address", cluster)
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 1, output
+    assert f"error: no Ray can be reached at {cluster}: " in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_a_killed_driver_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
@@ -318,13 +328,3 @@ def wait_for_step(run_dir: Path, step: int, driver: subprocess.Popen) -> None:
         assert driver.poll() is None, driver.communicate()[0]
         assert time.monotonic() < deadline, "the run did not start"
         time.sleep(0.05)
-
-
-def test_a_cluster_that_is_not_there_is_said(home: Path, start_drpo: Start) -> None:
-    config, _ = own_service(home, "alone")
-    cluster = f"127.0.0.1:{free_port()}"
-    driver = start_drpo("--preset", config, "--run.ray_address", cluster)
-    output, _ = driver.communicate(timeout=200)
-    assert driver.returncode == 1, output
-    assert f"error: no Ray can be reached at {cluster}: " in output
-    assert "Traceback" not in output
