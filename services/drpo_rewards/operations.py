@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from drpo_rewards.contract import (
+from drpo_rewards.api.contract import (
     MAX_IMAGES,
     MIN_IMAGES,
     AllPairs,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from drpo_rewards.contract import MAX_IMAGES
+from drpo_rewards.api.contract import MAX_IMAGES
 from drpo_rewards.errors import InvalidImageError
 from drpo_rewards.operations import RerankOptions
 

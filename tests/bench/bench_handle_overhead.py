@@ -13,7 +13,7 @@ import asyncio
 import statistics
 import time
 
-from drpo.training.ray_env import start_ray
+from drpo.cluster.environment import start_ray
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
 
     from drpo.shapes.prompts import prompts
     from drpo.shapes.world import render, sample_scene
+    from drpo_rewards.api.contract import PairOptions
     from drpo_rewards.client import AsyncRankingClient
-    from drpo_rewards.contract import PairOptions
     from drpo_rewards.rewards.base import ScoreItem
     from drpo_rewards.rewards.geneval.reward import GenevalReward
     from drpo_rewards.serving import start

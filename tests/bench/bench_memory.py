@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
 
-from drpo_rewards.local_ray import start_ray
+from drpo_rewards.cluster.local_ray import start_ray
 from drpo_rewards.rewards.base import Score, ScoreItem
 
 SAMPLES = 50
@@ -57,7 +57,7 @@ def main() -> None:
     import psutil
 
     from drpo_rewards.client import AsyncRankingClient
-    from drpo_rewards.load import LoadResult, made_up_groups, run_load
+    from drpo_rewards.client.load import LoadResult, made_up_groups, run_load
     from drpo_rewards.serving import ServiceConfig, start
 
     groups = made_up_groups(8, arguments.group_size, arguments.side, arguments.encoding)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
 
-from drpo.training.ray_env import start_ray
+from drpo.cluster.environment import start_ray
 from drpo_rewards.rewards.base import Score, ScoreItem
 
 
@@ -47,9 +47,9 @@ def main() -> None:
     import torch
     from support.tiny_model import write_tiny_pipeline
 
-    from drpo.build import build_feature_map, build_generator, build_objective
     from drpo.config import load_config
-    from drpo.prompts import PromptRecord
+    from drpo.data.prompts import PromptRecord
+    from drpo.training.build import build_feature_map, build_generator, build_objective
     from drpo.training.ranking import RankingLoop
     from drpo.training.trainer import DrPOTrainer
     from drpo_rewards.client import AsyncRankingClient

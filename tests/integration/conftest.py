@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from support.served import Served, serve
 
-from drpo_rewards import loopback
+from drpo_rewards.cluster import loopback
 
 RAY_STARTS = 3
 

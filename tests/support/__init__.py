@@ -1,1 +1,6 @@
-"""Parts that several tests share."""
+"""What several tests use."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository."""

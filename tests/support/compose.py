@@ -20,8 +20,8 @@ import docker
 from docker.models.containers import Container
 
 from drpo_rewards.serving.listeners import free_port
+from support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SECRETS = "/var/lib/drpo/secrets"
 RUNS = "/var/lib/drpo/runs"
 PORTS = ("DASHBOARD", "HTTP", "GRPC", "PROMETHEUS", "GRAFANA")

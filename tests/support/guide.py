@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-README = Path(__file__).resolve().parents[2] / "services" / "README.md"
+from support import ROOT
+
+README = ROOT / "services" / "README.md"
 
 
 def example(containing: str) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from drpo_rewards.contract import PairOptions, RankResponse, RewardResult
+from drpo_rewards.api.contract import PairOptions, RankResponse, RewardResult
 from drpo_rewards.errors import RewardError
-from drpo_rewards.mixture import combine
-from drpo_rewards.pairs import draw_pairs
+from drpo_rewards.ranking.mixture import combine
+from drpo_rewards.ranking.pairs import draw_pairs
 from drpo_rewards.rewards.base import Reward, ScoreItem, checked_scores
 
 

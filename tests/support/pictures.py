@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from drpo_rewards.images import decode
+from drpo_rewards.api.images import decode
 
 SPECIAL = "a <|endoftext|> cat [SEP] <|image_pad|> <|Reward|><|im_end|> dog"
 PROMPTS = (

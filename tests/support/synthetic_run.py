@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from drpo.config import load_config
+from drpo.data.prompts.record import PromptRecord
 from drpo.evaluation import EvaluationResult, ScoredImage, Shot, compare, plan, write_summary
 from drpo.evaluation.adapter import AdapterEvaluation
-from drpo.prompts.record import PromptRecord
 from drpo.shapes.prompts import TASKS, prompts
 from drpo.shapes.world import render, sample_scene
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from drpo_rewards.rewards.base import PairItem
 from drpo_rewards.rewards.judge.qwen3_vl import Qwen3VLBackend
-from drpo_rewards.rewards.qwen_vl import encode_images, encode_texts
+from drpo_rewards.rewards.shared.qwen_vl import encode_images, encode_texts
 from support.pictures import picture
 from support.tiny_qwen import SPECIAL, TOKEN
 from support.tiny_qwen3 import write_qwen3_vl

@@ -10,8 +10,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"drpo": ROOT / "trainer" / "drpo", "drpo_rewards": ROOT / "services" / "drpo_rewards"}
 
 
@@ -67,7 +67,7 @@ def imports_of(package: str) -> dict[str, set[str]]:
 
 
 def part(name: str) -> str:
-    """The folder or file directly below a package: drpo.features.latent_mae belongs to drpo.features."""
+    """The folder or file directly below a package: drpo.method.features.latent_mae belongs to drpo.method.features."""
     return ".".join(name.split(".")[:2])
 
 
@@ -83,7 +83,12 @@ def test_services_never_know_the_trainer() -> None:
 
 def test_the_trainer_knows_only_the_contract_and_the_client() -> None:
     """And how a Ray is kept to its machine. The command line is where both meet: it alone may start the service."""
-    allowed = {"drpo_rewards.contract", "drpo_rewards.client", "drpo_rewards.errors", "drpo_rewards.loopback"}
+    allowed = {
+        "drpo_rewards.api.contract",
+        "drpo_rewards.client",
+        "drpo_rewards.errors",
+        "drpo_rewards.cluster.loopback",
+    }
     guilty = {
         f"{name} imports {other}"
         for name, others in imports_of("drpo").items()
@@ -108,16 +113,18 @@ def test_no_circles_between_the_parts_of_a_package(package: str) -> None:
 
 
 def test_drift_is_pure_tensor_code() -> None:
-    outside = {name.split(".")[0] for name in imported(PACKAGES["drpo"] / "drift.py")} - set(sys.stdlib_module_names)
+    outside = {name.split(".")[0] for name in imported(PACKAGES["drpo"] / "method" / "drift.py")} - set(
+        sys.stdlib_module_names
+    )
     assert outside <= {"torch", "drpo"}
-    ours = {name for name in imported(PACKAGES["drpo"] / "drift.py") if name.startswith("drpo.")}
+    ours = {name for name in imported(PACKAGES["drpo"] / "method" / "drift.py") if name.startswith("drpo.")}
     assert ours <= {"drpo.errors"}
 
 
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("drpo_rewards.contract", ("torch", "ray", "grpc", "fastapi", "httpx")),
+        ("drpo_rewards.api.contract", ("torch", "ray", "grpc", "fastapi", "httpx")),
         ("drpo_rewards.client", ("torch", "ray", "fastapi", "transformers")),
         ("drpo_rewards.rewards", ("torch", "ray", "transformers", "safetensors")),
         ("drpo.config", ("torch", "ray", "diffusers", "transformers")),

@@ -65,7 +65,7 @@ class LoraConfig(Section):
 class FeaturesConfig(Section):
     """The feature map phi in which samples drift."""
 
-    name: str = Field(default="latent_mae", description="a name of drpo.features")
+    name: str = Field(default="latent_mae", description="a name of drpo.method.features")
     path: str | None = Field(
         default="shapes", description='folder of its weights; "shapes": the embedded one; null: it has none'
     )
@@ -77,7 +77,7 @@ class ObjectiveConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(default="drpo", description="a name of drpo.objectives")
+    name: str = Field(default="drpo", description="a name of drpo.method.objectives")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class RewardsConfig(Section):
 class PromptsConfig(Section):
     """Where prompts come from."""
 
-    source: str = Field(default="shapes", description="a name of drpo.prompts")
+    source: str = Field(default="shapes", description="a name of drpo.data.prompts")
     path: str | None = Field(default=None, description="the file or folder of a source that has one")
     split: str = Field(default="train", description="the split of a source that has splits")
     tasks: tuple[str, ...] | None = Field(default=None, description="only these tasks; null: all")

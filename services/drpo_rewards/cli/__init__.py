@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from drpo_rewards.api.contract import ModelInfo, RankResponse
 from drpo_rewards.cli import bench, doctor, download, score, upgrade
 from drpo_rewards.cli.common import (
     DEFAULT_URL,
@@ -29,7 +30,6 @@ from drpo_rewards.cli.common import (
     told_errors,
 )
 from drpo_rewards.client import RankingClient
-from drpo_rewards.contract import ModelInfo, RankResponse
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
@@ -42,7 +42,7 @@ def serve(
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port, likewise.")] = None,
 ) -> None:
     """Start Ray and the service on this machine; Ctrl-C stops both."""
-    from drpo_rewards.local_ray import prepare, ray_address, start_ray, stop_ray
+    from drpo_rewards.cluster.local_ray import prepare, ray_address, start_ray, stop_ray
 
     stopped = threading.Event()
     prepare(import_from=[Path(config).resolve().parent, Path.cwd()])

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from drpo_rewards.api.images import ImageLike, load
 from drpo_rewards.cli.bench_reward import bench_reward
 from drpo_rewards.cli.common import (
     DEFAULT_URL,
@@ -26,9 +27,8 @@ from drpo_rewards.cli.common import (
 )
 from drpo_rewards.cli.score import Model, Option, read_options
 from drpo_rewards.client import AsyncRankingClient
+from drpo_rewards.client.load import Encoding, LoadResult, made_up_groups, run_load
 from drpo_rewards.errors import InvalidRequestError
-from drpo_rewards.images import ImageLike, load
-from drpo_rewards.load import Encoding, LoadResult, made_up_groups, run_load
 
 GROUPS = 8  # different groups that are sent in turn
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from drpo_rewards.api.images import load
 from drpo_rewards.cli.common import add_row, busy, console, fail, import_from, table, told_errors
-from drpo_rewards.images import load
-from drpo_rewards.load import Encoding, made_up_groups
+from drpo_rewards.client.load import Encoding, made_up_groups
 
 BATCH_SIZES = (1, 4, 16, 64)
 FILES = 64  # different images that are scored in turn

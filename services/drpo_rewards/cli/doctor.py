@@ -26,7 +26,7 @@ def doctor(
     import_from(Path(config).resolve().parent)
     import_from(Path.cwd())
     with told_errors():
-        from drpo_rewards.serving.doctor import examine
+        from drpo_rewards.serving.operate.doctor import examine
 
         with busy("looking"):
             findings = examine(config, resource or ())

@@ -15,8 +15,8 @@ from drpo_rewards.cli.score import Model, Option, read_options
 from drpo_rewards.errors import ConfigError, RewardsError
 
 if TYPE_CHECKING:
-    from drpo_rewards.rewards.hub import Fetched
-    from drpo_rewards.rewards.parts import Part
+    from drpo_rewards.rewards.files.hub import Fetched
+    from drpo_rewards.rewards.files.parts import Part
 
 Wanted = tuple[str, dict[str, Any]]  # a reward's type and its options
 
@@ -81,8 +81,9 @@ def _wanted(names: Sequence[str], every: bool, options: dict[str, Any], revision
 
 def _fetch_reward(kind: str, options: dict[str, Any], fetched: dict[tuple[str, Part], Fetched]) -> list[dict[str, Any]]:
     """One row for each part of a reward; the last one's error is what the check of the whole reward said."""
-    from drpo_rewards.rewards import create, hub, needs
-    from drpo_rewards.rewards.weights import headers_only
+    from drpo_rewards.rewards import create, needs
+    from drpo_rewards.rewards.files import hub
+    from drpo_rewards.rewards.files.weights import headers_only
 
     rows: list[dict[str, Any]] = []
     try:

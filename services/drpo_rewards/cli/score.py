@@ -12,6 +12,7 @@ import yaml
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from drpo_rewards.api.images import decode, load
 from drpo_rewards.cli.common import (
     AsJson,
     Metadata,
@@ -27,11 +28,10 @@ from drpo_rewards.cli.common import (
     told_errors,
 )
 from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
-from drpo_rewards.images import decode, load
 
 if TYPE_CHECKING:
+    from drpo_rewards.ranking.tournament import Result
     from drpo_rewards.rewards.base import AnyReward, Comparison, PairwiseReward, Reward, Score, ScoreItem
-    from drpo_rewards.tournament import Result
 
 RewardName = Annotated[str, typer.Argument(help="A name of the catalogue, or package.module:Class of your own.")]
 Model = Annotated[str | None, typer.Option(help="Its checkpoint: a folder, or an id of the model hub.")]
@@ -153,7 +153,7 @@ def _compare(
 
 def _play(name: str, judge: PairwiseReward, items: Sequence[ScoreItem], batch_size: int, all_pairs: bool) -> Result:
     """A tournament of the images."""
-    from drpo_rewards.tournament import Tournament, seeding
+    from drpo_rewards.ranking.tournament import Tournament, seeding
 
     if len(items) < 2:
         raise InvalidRequestError(f"reward {name!r} compares images; give at least two")

@@ -15,7 +15,7 @@ def upgrade(
     address: Annotated[str, typer.Option(help="Where Ray is; `serve` prints it. `auto` finds one on this machine.")],
 ) -> None:
     """Replace one reward of a running service; the gateway and all other rewards go on."""
-    from drpo_rewards.local_ray import join_ray, stop_ray
+    from drpo_rewards.cluster.local_ray import join_ray, stop_ray
 
     with told_errors():
         join_ray(address)

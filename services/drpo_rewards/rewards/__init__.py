@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.rewards import hub
 from drpo_rewards.rewards.base import AnyReward, PairwiseReward, Reward
-from drpo_rewards.rewards.hub import MissingFilesError
-from drpo_rewards.rewards.parts import Part
+from drpo_rewards.rewards.files import hub
+from drpo_rewards.rewards.files.hub import MissingFilesError
+from drpo_rewards.rewards.files.parts import Part
 
 CATALOGUE: dict[str, str] = {
     "aesthetic": "drpo_rewards.rewards.aesthetic:Aesthetic",

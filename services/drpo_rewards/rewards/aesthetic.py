@@ -13,11 +13,9 @@ from torch import Tensor
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards import clip as clip_reward
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
-from drpo_rewards.rewards.clip_model import ClipEmbedder
-from drpo_rewards.rewards.hub import find
-from drpo_rewards.rewards.linear_head import LinearHead
-from drpo_rewards.rewards.parts import Part
-from drpo_rewards.rewards.weights import (
+from drpo_rewards.rewards.files.hub import find
+from drpo_rewards.rewards.files.parts import Part
+from drpo_rewards.rewards.files.weights import (
     label,
     load_strictly,
     pick_device,
@@ -25,6 +23,8 @@ from drpo_rewards.rewards.weights import (
     public_name,
     read_tensors,
 )
+from drpo_rewards.rewards.shared.clip_model import ClipEmbedder
+from drpo_rewards.rewards.shared.linear_head import LinearHead
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
 MODEL = Part("model", "camenduru/improved-aesthetic-predictor", (((HEAD,),),), "Apache-2.0", 0.004)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from drpo_rewards.contract import ModelInfo
+from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.errors import RewardError
 
 
@@ -104,8 +104,8 @@ class PairwiseReward(Protocol):
     """A judge of two images: what a Reward is, but `compare` in the place of `score`.
 
     It answers `POST /v1/compare`; where a group is to be scored or ranked, the service has it judge pairs of the images
-    and fits scores to the outcome (`drpo_rewards.tournament`). Everything else, the optional attributes as well, is as
-    for Reward; `probe` is a PairItem.
+    and fits scores to the outcome (`drpo_rewards.ranking.tournament`). Everything else, the optional attributes as
+    well, is as for Reward; `probe` is a PairItem.
     """
 
     version: str

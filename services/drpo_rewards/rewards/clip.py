@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
-from drpo_rewards.rewards.clip_model import FILES, ClipEmbedder, PreparedClip
-from drpo_rewards.rewards.hub import find
-from drpo_rewards.rewards.parts import TOKENIZER_SETTINGS, Part
-from drpo_rewards.rewards.weights import label, pick_device, pick_dtype, public_name
+from drpo_rewards.rewards.files.hub import find
+from drpo_rewards.rewards.files.parts import TOKENIZER_SETTINGS, Part
+from drpo_rewards.rewards.files.weights import label, pick_device, pick_dtype, public_name
+from drpo_rewards.rewards.shared.clip_model import FILES, ClipEmbedder, PreparedClip
 
 MODEL = Part("model", "openai/clip-vit-large-patch14", FILES, "MIT", 1.71, TOKENIZER_SETTINGS)
 

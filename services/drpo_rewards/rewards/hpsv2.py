@@ -17,11 +17,9 @@ from transformers import CLIPConfig, CLIPModel
 
 from drpo_rewards.errors import ConfigError, WeightsError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
-from drpo_rewards.rewards.clip_model import ClipEmbedder, PreparedClip, clip_tokenizer
-from drpo_rewards.rewards.hub import find
-from drpo_rewards.rewards.parts import BPE, TOKENIZER_SETTINGS, Part
-from drpo_rewards.rewards.preprocess import normalize, pad_square, pinned
-from drpo_rewards.rewards.weights import (
+from drpo_rewards.rewards.files.hub import find
+from drpo_rewards.rewards.files.parts import BPE, TOKENIZER_SETTINGS, Part
+from drpo_rewards.rewards.files.weights import (
     build_pretrained,
     label,
     pick_device,
@@ -29,6 +27,8 @@ from drpo_rewards.rewards.weights import (
     public_name,
     read_tensors,
 )
+from drpo_rewards.rewards.shared.clip_model import ClipEmbedder, PreparedClip, clip_tokenizer
+from drpo_rewards.rewards.shared.preprocess import normalize, pad_square, pinned
 
 FILES = {"2.0": "HPS_v2_compressed.pt", "2.1": "HPS_v2.1_compressed.pt"}
 MODELS = {version: Part("model", "xswu/HPSv2", (((file,),),), "Apache-2.0", 1.97) for version, file in FILES.items()}

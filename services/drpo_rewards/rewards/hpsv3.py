@@ -16,12 +16,9 @@ from transformers import AddedToken, Qwen2VLConfig, Qwen2VLImageProcessorPil, Qw
 
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
-from drpo_rewards.rewards.hub import find
-from drpo_rewards.rewards.parts import BPE, CONFIG, TOKENIZER_SETTINGS, Part
-from drpo_rewards.rewards.preprocess import pinned
-from drpo_rewards.rewards.prompts import neutralize
-from drpo_rewards.rewards.qwen_vl import IMAGE, encode_images, encode_texts, qwen_tokenizer
-from drpo_rewards.rewards.weights import (
+from drpo_rewards.rewards.files.hub import find
+from drpo_rewards.rewards.files.parts import BPE, CONFIG, TOKENIZER_SETTINGS, Part
+from drpo_rewards.rewards.files.weights import (
     build_pretrained,
     label,
     load_strictly,
@@ -30,6 +27,9 @@ from drpo_rewards.rewards.weights import (
     public_name,
     read_tensors,
 )
+from drpo_rewards.rewards.shared.preprocess import pinned
+from drpo_rewards.rewards.shared.prompts import neutralize
+from drpo_rewards.rewards.shared.qwen_vl import IMAGE, encode_images, encode_texts, qwen_tokenizer
 
 FILE = "HPSv3.safetensors"
 MODEL = Part("model", "MizzenAI/HPSv3", (((FILE,),),), "MIT", 16.6)

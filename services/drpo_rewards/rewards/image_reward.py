@@ -18,12 +18,9 @@ from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
-from drpo_rewards.rewards.hub import find
-from drpo_rewards.rewards.linear_head import LinearHead
-from drpo_rewards.rewards.parts import TOKENIZER_SETTINGS, WORDPIECE, Part
-from drpo_rewards.rewards.preprocess import clip_pixels, crop_squares, pinned
-from drpo_rewards.rewards.prompts import neutralize
-from drpo_rewards.rewards.weights import (
+from drpo_rewards.rewards.files.hub import find
+from drpo_rewards.rewards.files.parts import TOKENIZER_SETTINGS, WORDPIECE, Part
+from drpo_rewards.rewards.files.weights import (
     empty_modules,
     label,
     load_strictly,
@@ -33,6 +30,9 @@ from drpo_rewards.rewards.weights import (
     public_name,
     read_tensors,
 )
+from drpo_rewards.rewards.shared.linear_head import LinearHead
+from drpo_rewards.rewards.shared.preprocess import clip_pixels, crop_squares, pinned
+from drpo_rewards.rewards.shared.prompts import neutralize
 
 FILE, CONFIG = "ImageReward.pt", "med_config.json"
 MODEL = Part("model", "THUDM/ImageReward", (((FILE,),), ((CONFIG,),)), "Apache-2.0", 1.79)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from drpo_rewards.images import decode
+from drpo_rewards.api.images import decode
 from drpo_rewards.rewards.base import Reward, ScoreItem, StagedReward, check_scores
 
 WARM_UP = 1  # batches that are not counted: the first ones allocate

@@ -14,7 +14,7 @@ from ray import serve
 
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig, explain
-from drpo_rewards.serving.service import build, build_reward
+from drpo_rewards.serving.start import build, build_reward
 
 API_KEYS_FILE = "DRPO_API_KEYS_FILE"
 

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
-from drpo_rewards.contract import MAX_NAME, Normalize, check_weights
+from drpo_rewards.api.contract import MAX_NAME, Normalize, check_weights
+from drpo_rewards.api.images import ImageLimits
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.images import ImageLimits
 
 CONFIGS = Path(__file__).parent / "configs"
 DEFAULT_MIXTURE = "default"

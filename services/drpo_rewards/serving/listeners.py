@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
 
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.serving.grpc import SERVICER_FUNCTIONS
+from drpo_rewards.serving.gateway.grpc import SERVICER_FUNCTIONS
 
 
 @dataclass(frozen=True)

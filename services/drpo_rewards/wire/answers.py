@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from drpo_rewards.contract import RankResponse, RewardResult, RewardScores, TournamentSummary
+from drpo_rewards.api.contract import RankResponse, RewardResult, RewardScores, TournamentSummary
 from drpo_rewards.operations import (
     CompareResponse,
     RerankResponse,

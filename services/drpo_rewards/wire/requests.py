@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from drpo_rewards.contract import Options, PairOptions, RankOptions, parse
+from drpo_rewards.api.contract import Options, PairOptions, RankOptions, parse
 from drpo_rewards.errors import InvalidImageError
 from drpo_rewards.operations import CompareOptions, RerankOptions, ScoreOptions
 from drpo_rewards.v1 import ranking_pb2 as pb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drpo_rewards.contract import ModelInfo, Readiness, RewardReadiness, State
+from drpo_rewards.api.contract import ModelInfo, Readiness, RewardReadiness, State
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.values import NORMALIZE, NORMALIZE_BACK
 

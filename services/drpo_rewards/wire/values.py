@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 
-from drpo_rewards.contract import Normalize
+from drpo_rewards.api.contract import Normalize
 from drpo_rewards.v1 import ranking_pb2 as pb
 
 NORMALIZE: dict[Normalize | None, pb.Normalize] = {

@@ -9,13 +9,14 @@ import pytest
 import yaml
 from ray import serve
 from ray.serve.schema import ServeDeploySchema
+from support import ROOT
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving import ServiceConfig, app
-from drpo_rewards.serving.grpc import SERVICER_FUNCTIONS
+from drpo_rewards.serving.gateway.grpc import SERVICER_FUNCTIONS
 
-CLUSTER = Path(__file__).parents[3] / "deploy" / "cluster"
+CLUSTER = ROOT / "deploy" / "cluster"
 CONFIGS = sorted(CLUSTER.glob("serve*.yaml"))
 
 

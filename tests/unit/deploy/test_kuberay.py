@@ -17,11 +17,12 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from support import ROOT
 
 from drpo.cli.common import parse_overrides
 from drpo.config import load_config
 
-DEPLOY = Path(__file__).parents[3] / "deploy"
+DEPLOY = ROOT / "deploy"
 FILES = sorted((DEPLOY / "kuberay").glob("*.yaml"))
 DOCUMENTS = {
     (document["kind"], document["metadata"]["name"]): document

@@ -10,10 +10,11 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
 from drpo_rewards.serving.listeners import free_port
 
-SNAPSHOT = Path(__file__).parents[3] / "deploy/observe/snapshot.py"
+SNAPSHOT = ROOT / "deploy/observe/snapshot.py"
 
 
 @pytest.fixture

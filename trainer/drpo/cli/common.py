@@ -79,7 +79,7 @@ def ray_and_rewards(config: Config) -> Iterator[Config]:
     Yields:
         The config with `rewards.address` filled in.
     """
-    from drpo.training.ray_env import prepare, start_ray
+    from drpo.cluster.environment import prepare, start_ray
 
     prepare()
     embedded = config.rewards.address is None

@@ -28,8 +28,8 @@ def evaluate(
 ) -> None:
     """Compare an adapter with the base on held-out prompts, with matched seeds: a table and JSON."""
     from drpo.cli.sample import find_adapter
+    from drpo.cluster.launch import find_run
     from drpo.training.check import check_config
-    from drpo.training.launch import find_run
 
     folder, config = find_adapter(adapter)
     overrides = parse_overrides(context.args) + ([f"model.generator={generator}"] if generator else [])

@@ -45,7 +45,7 @@ def sample(
 
 def load_generator(adapter: Path | None, generator: str | None, device: str) -> Any:
     """A generator with an adapter; in a run's folder, that run's generator and settings."""
-    from drpo.build import build_generator
+    from drpo.training.build import build_generator
 
     folder, config = find_adapter(adapter) if adapter is not None else (None, None)
     config = config or parse_config({})
@@ -59,7 +59,7 @@ def load_generator(adapter: Path | None, generator: str | None, device: str) -> 
 
 def find_adapter(given: Path) -> tuple[Path, Config | None]:
     """The folder of an adapter's weights, and the config of the run that it lies in, if it lies in one."""
-    from drpo.training.launch import find_run, read_config
+    from drpo.cluster.launch import find_run, read_config
 
     for folder in (given, given / "adapter"):
         if any(folder.glob("*.safetensors")):

@@ -40,8 +40,8 @@ def train(
     name: Name = None,
 ) -> None:
     """Train an adapter. Any setting of the preset can be changed: --training.steps 50 --optimizer.lr 3e-4."""
+    from drpo.cluster.launch import create_run, read_config, write_config
     from drpo.training.check import check_config
-    from drpo.training.launch import create_run, read_config, write_config
 
     started = time.perf_counter()
     overrides = parse_overrides(context.args)
@@ -76,7 +76,7 @@ def find_resumed(given: Path) -> Path:
 def run(config: Config, run_dir: Path, started: float) -> None:
     """Ray and rewards up, training, evaluation, report."""
     from drpo.cli.evaluate import compare, finish, show
-    from drpo.training.launch import train as fit
+    from drpo.cluster.launch import train as fit
     from drpo.training.metrics import read_metrics
 
     console.print(f"run [bold]{run_dir.name}[/] in {run_dir}", highlight=False, soft_wrap=True)

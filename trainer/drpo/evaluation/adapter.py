@@ -11,13 +11,13 @@ from typing import Any
 
 from PIL import Image
 
-from drpo.build import build_generator
 from drpo.config import Config
+from drpo.data.prompts import PromptRecord, load_prompts
 from drpo.errors import ConfigError
 from drpo.evaluation.compare import compare
 from drpo.evaluation.evaluate import Progress, evaluate, plan
 from drpo.evaluation.result import EvaluationResult
-from drpo.prompts import PromptRecord, load_prompts
+from drpo.training.build import build_generator
 from drpo_rewards.client import RankingClient
 
 SAMPLES = "samples"

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from drpo.data.prompts.record import PromptRecord
+from drpo.data.seeds import derive_seed
 from drpo.errors import EvaluationError
 from drpo.evaluation.result import EvaluationResult, ScoredImage, Shot
-from drpo.prompts.record import PromptRecord
-from drpo.seeds import derive_seed
+from drpo_rewards.api.contract import RankResponse
 from drpo_rewards.client import RankingClient
-from drpo_rewards.contract import RankResponse
 
 Progress = Callable[[int, int], None]
 """Called with (images scored, images in all)."""
@@ -73,7 +73,7 @@ def evaluate(
     """Generates the shots and scores them over the ranking API, generation and scoring side by side.
 
     Args:
-        generator: a `drpo.generator.OneStepGenerator` as it stands: adapter on, or off inside `generator.reference()`.
+        generator: a one-step generator as it stands: adapter on, or off inside `generator.reference()`.
         client: the service. Its retries deal with passing faults; a group that it gives up on ends the evaluation.
         shots: see `plan`; the shots of one prompt must follow each other.
         reward: the reward that is shown; None: the first one that answers.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drpo.prompts.record import PromptRecord
+from drpo.data.prompts.record import PromptRecord
 
 
 @dataclass(frozen=True)

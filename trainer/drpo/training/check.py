@@ -52,7 +52,7 @@ def _existing(path: str) -> str:
 
 
 def _check_objective(config: Config) -> list[str]:
-    from drpo.objectives import load_objective
+    from drpo.method.objectives import load_objective
 
     name, settings = config.objective.name, config.objective.settings
     try:
@@ -74,7 +74,7 @@ def _check_objective(config: Config) -> list[str]:
 
 
 def _check_features(config: Config) -> list[str]:
-    from drpo.features import FEATURE_MAPS
+    from drpo.method.features import FEATURE_MAPS
 
     settings = config.features
     if settings.name not in FEATURE_MAPS:
@@ -90,7 +90,7 @@ def _check_features(config: Config) -> list[str]:
 
 
 def _check_prompts(config: Config) -> list[str]:
-    from drpo.prompts import load_prompts
+    from drpo.data.prompts import load_prompts
 
     try:
         load_prompts(config.prompts)

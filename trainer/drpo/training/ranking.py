@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from drpo_rewards.contract import PairOptions, RankResponse
+from drpo_rewards.api.contract import PairOptions, RankResponse
 
 
 class Ranker(Protocol):

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from drpo.config import TrainingConfig
-from drpo.prompts.record import PromptRecord
-from drpo.seeds import derive_seed
+from drpo.data.prompts.record import PromptRecord
+from drpo.data.seeds import derive_seed
 from drpo.training.ranking import Ranking, RankingLoop
 from drpo.training.tally import Tally
-from drpo_rewards.contract import PairOptions
+from drpo_rewards.api.contract import PairOptions
 from drpo_rewards.errors import RewardsError
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,9 @@ class StepRunner:
     """Runs groups of a step on one worker and leaves the sum of their gradients in the parameters' `.grad`.
 
     Args:
-        generator: a `drpo.generator.OneStepGenerator`, or anything with its methods.
-        feature_map: phi; see `drpo.features`.
-        objective: see `drpo.objectives`; `loss(features, reference, pairs_M2)`.
+        generator: a `drpo.generators.sd_turbo.OneStepGenerator`, or anything with its methods.
+        feature_map: phi; see `drpo.method.features`.
+        objective: see `drpo.method.objectives`; `loss(features, reference, pairs_M2)`.
         ranking: where groups are ranked.
         settings: candidates, pairs, pipeline and so on; see `TrainingConfig`.
         seed: the run's seed; the noise and the pairs of a group follow from it, the step and the group's number.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from drpo_rewards.contract import RankResponse
+from drpo_rewards.api.contract import RankResponse
 
 STAGES = ("generate", "rank_wait", "rank", "features", "backward", "optimizer", "total")
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from drpo.config import OptimizerConfig, TrainingConfig
+from drpo.data.prompts.record import PromptRecord
 from drpo.errors import TrainingStoppedError
-from drpo.prompts.record import PromptRecord
 from drpo.training import collective
 from drpo.training.ranking import RankingLoop
 from drpo.training.step import StepRunner

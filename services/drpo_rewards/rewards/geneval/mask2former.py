@@ -18,14 +18,14 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards import clip as clip_reward
-from drpo_rewards.rewards.clip_model import ClipEmbedder, unit
+from drpo_rewards.rewards.files.hub import find
+from drpo_rewards.rewards.files.parts import CONFIG, WEIGHTS, Part
+from drpo_rewards.rewards.files.weights import load_pretrained, pick_device, pick_dtype, public_name
 from drpo_rewards.rewards.geneval.coco import CLASSES
 from drpo_rewards.rewards.geneval.detector import Detection
 from drpo_rewards.rewards.geneval.rules import THRESHOLD
-from drpo_rewards.rewards.hub import find
-from drpo_rewards.rewards.parts import CONFIG, WEIGHTS, Part
-from drpo_rewards.rewards.preprocess import check_aspect, pinned
-from drpo_rewards.rewards.weights import load_pretrained, pick_device, pick_dtype, public_name
+from drpo_rewards.rewards.shared.clip_model import ClipEmbedder, unit
+from drpo_rewards.rewards.shared.preprocess import check_aspect, pinned
 
 DETECTOR = Part("model", "facebook/mask2former-swin-small-coco-instance", (CONFIG, WEIGHTS), "MIT", 0.28)
 CLIP = replace(clip_reward.MODEL, option="clip", inside="clip")

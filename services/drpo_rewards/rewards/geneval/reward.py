@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from drpo_rewards.contract import GenevalSpec, parse
+from drpo_rewards.api.contract import GenevalSpec, parse
 from drpo_rewards.errors import ConfigError, InvalidRequestError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.files.parts import Part
 from drpo_rewards.rewards.geneval.detector import ColorClassifier, Detection, Detector, StagedDetector
 from drpo_rewards.rewards.geneval.rules import RELATIONS, judge
-from drpo_rewards.rewards.parts import Part
 
 Prepared = tuple[Sequence[ScoreItem], list[GenevalSpec], Any]  # the last: pictures as the detector takes them
 

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
+from drpo_rewards.client.retries import may_retry, retry_after_s, wait
 from drpo_rewards.errors import (
     ConfigError,
     OverloadedError,
@@ -27,7 +28,6 @@ from drpo_rewards.errors import (
     RewardTimeoutError,
     RewardUnavailableError,
 )
-from drpo_rewards.retries import may_retry, retry_after_s, wait
 from drpo_rewards.rewards.base import PairItem
 from drpo_rewards.rewards.judge.question import LABELS, SCHEMA, Opinion, question, read
 

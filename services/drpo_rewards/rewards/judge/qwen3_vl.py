@@ -17,12 +17,12 @@ from transformers import Qwen2VLImageProcessorPil, Qwen3VLForConditionalGenerati
 
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import PairItem
-from drpo_rewards.rewards.hub import find
+from drpo_rewards.rewards.files.hub import find
+from drpo_rewards.rewards.files.parts import BPE, CONFIG, TOKENIZER_SETTINGS, WEIGHTS, Part
+from drpo_rewards.rewards.files.weights import label, load_pretrained, pick_device, pick_dtype, public_name
 from drpo_rewards.rewards.judge.question import LABELS, WINNERS, Opinion, question
-from drpo_rewards.rewards.parts import BPE, CONFIG, TOKENIZER_SETTINGS, WEIGHTS, Part
-from drpo_rewards.rewards.prompts import neutralize
-from drpo_rewards.rewards.qwen_vl import IMAGE, encode_images, encode_texts, qwen_tokenizer
-from drpo_rewards.rewards.weights import label, load_pretrained, pick_device, pick_dtype, public_name
+from drpo_rewards.rewards.shared.prompts import neutralize
+from drpo_rewards.rewards.shared.qwen_vl import IMAGE, encode_images, encode_texts, qwen_tokenizer
 
 PICTURES = (("preprocessor_config.json",),)
 MODEL = Part(

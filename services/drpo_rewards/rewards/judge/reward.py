@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.rewards.base import Comparison, PairItem
+from drpo_rewards.rewards.files.parts import Part
 from drpo_rewards.rewards.judge.question import Backend, Opinion
-from drpo_rewards.rewards.parts import Part
 
 
 class Judge:

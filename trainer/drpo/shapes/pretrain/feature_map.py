@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from drpo.features.latent_mae import LatentMAE, LatentMAEConfig
+from drpo.method.features.latent_mae import LatentMAE, LatentMAEConfig
 from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.data import draw_pictures, draw_prompts
 from drpo.shapes.pretrain.stage import StepRandom, fit

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from drpo.errors import ConfigError
-from drpo.features.latent_mae import LatentMAE
+from drpo.method.features.latent_mae import LatentMAE
 from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.autoencoder import train_autoencoder
 from drpo.shapes.pretrain.data import train_prompts

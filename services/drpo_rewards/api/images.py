@@ -1,0 +1,163 @@
+"""Images in and out: everything becomes (H, W, 3) uint8 RGB once, and wrong input is refused with a reason.
+
+Conversions that leave no choice are done (grey and palette to RGB, EXIF rotation applied, an alpha channel that is
+opaque dropped). Those that would silently decide what a reward sees are refused: transparency, 16 bits, CMYK, several
+frames. Nothing here fetches anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from drpo_rewards.api.contract import Options
+from drpo_rewards.errors import InvalidImageError, InvalidRequestError, RewardsError
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+ImageLike = np.ndarray | Image.Image | bytes | str | PathLike[str]
+Images = np.ndarray | Sequence[ImageLike]
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What one image and one group may hold; checked before anything is decoded."""
+
+    min_side: int = 8
+    max_pixels: int = 4096 * 4096
+    max_group_pixels: int = 8 * 4096 * 4096
+
+    def check(self, width: int, height: int, field: str) -> None:
+        if min(width, height) < self.min_side:
+            raise InvalidImageError(f"{field} is {width}x{height}; sides need {self.min_side} pixels", field=field)
+        if width * height > self.max_pixels:
+            raise InvalidImageError(f"{field} is {width}x{height}; at most {self.max_pixels} pixels fit", field=field)
+
+
+DEFAULT_LIMITS = ImageLimits()
+# For clients: how large an image may be is what the service's own configuration says.
+ANY_SIZE = ImageLimits(min_side=1, max_pixels=sys.maxsize, max_group_pixels=sys.maxsize)
+
+
+class SizeCheck(Protocol):
+    """Says whether an image of this size is taken, before it is decoded: ImageLimits, or a request's allowance."""
+
+    def check(self, width: int, height: int, field: str) -> None:
+        """Raise a RewardsError where it is not."""
+        ...
+
+
+def decode(data: bytes, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
+    """The (H, W, 3) uint8 RGB picture in a PNG, JPEG or WebP file. Raises InvalidImageError, which names `field`."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            limits.check(image.width, image.height, field)
+            if getattr(image, "n_frames", 1) > 1:
+                raise InvalidImageError(f"{field} is animated; send one frame as an image of its own", field=field)
+            return to_rgb(image, field=field)
+    except (RewardsError, MemoryError):
+        raise
+    except Image.UnidentifiedImageError:
+        raise InvalidImageError(f"{field} is not a PNG, JPEG or WebP image", field=field) from None
+    except Image.DecompressionBombError:
+        raise InvalidImageError(f"{field} has more pixels than any image may have", field=field) from None
+    except Exception as error:  # decoders of damaged files raise nearly everything, and none of it is our fault
+        raise InvalidImageError(f"{field} is truncated or damaged: {error}", field=field) from None
+
+
+def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:
+    """(H, W, 3) uint8 of a PIL image, upright; raises InvalidImageError where that would be a guess."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("1", "L", "LA", "P", "RGB"):  # exact in RGB; a transparent colour becomes an alpha channel first
+        has_alpha = image.mode == "LA" or "transparency" in image.info
+        image = image.convert("RGBA" if has_alpha else "RGB")
+    if image.mode == "RGBA":
+        if image.getchannel("A").getextrema()[0] != 255:
+            raise InvalidImageError(f"{field} has transparent pixels; put it on a background first", field=field)
+        image = image.convert("RGB")
+    if image.mode != "RGB":
+        raise InvalidImageError(f"{field} has mode {image.mode}; convert it to 8-bit RGB first", field=field)
+    return np.asarray(image)
+
+
+def from_rgb8(
+    data: bytes, width: int, height: int, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS
+) -> np.ndarray:
+    """A (height, width, 3) uint8 view of plain RGB8 bytes; copies nothing."""
+    limits.check(width, height, field)
+    if len(data) != 3 * width * height:
+        raise InvalidImageError(
+            f"{field} says {width}x{height} RGB8, which is {3 * width * height} bytes, but has {len(data)}", field=field
+        )
+    return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
+
+
+def from_base64(text: str, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
+    """The picture in base64 text or in a `data:` URI. Any other URI is refused: the service fetches nothing."""
+    if text[:5].lower() == "data:":
+        head, _, text = text.partition(",")
+        if not head.endswith(";base64"):
+            raise InvalidImageError(f"{field} is a data URI that is not base64", field=field)
+    elif "://" in text[:64]:
+        raise InvalidImageError(f"{field} is a URL, and this service fetches none; send the image", field=field)
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidImageError(f"{field} is not valid base64: {error}", field=field) from None
+    return decode(data, field=field, limits=limits)
+
+
+def check_array(array: Any, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
+    """`array` itself if it is an (H, W, 3) uint8 picture within the limits, else InvalidImageError."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise InvalidImageError(f"{field} must be a (height, width, 3) uint8 array; this is {what}", field=field)
+    limits.check(array.shape[1], array.shape[0], field)
+    return array
+
+
+def check_images(images: Sequence[np.ndarray], options: Options, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+    """Raise unless `images` are as many pictures as the request may have, within the limits, together as well."""
+    options.check_count(len(images))
+    pixels = 0
+    for index, image in enumerate(images):
+        pixels += check_array(image, field=options.image_field(index), limits=limits)[..., 0].size
+    if pixels > limits.max_group_pixels:
+        raise InvalidRequestError(
+            f"the images have {pixels} pixels together; at most {limits.max_group_pixels} fit", field=options.image_list
+        )
+
+
+def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
+    """A client's image, ready to send: an (H, W, 3) uint8 array, or a file's bytes as they are."""
+    if isinstance(image, np.ndarray):
+        return check_array(image, field=field, limits=ANY_SIZE)
+    if isinstance(image, Image.Image):
+        return to_rgb(image, field=field)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | PathLike):
+        try:
+            return Path(image).read_bytes()
+        except OSError as error:
+            raise InvalidImageError(f"{field}: cannot read {image}: {error.strerror}", field=field) from error
+    raise InvalidImageError(
+        f"{field} is a {type(image).__name__}; give an array, a PIL image, bytes or a path", field=field
+    )
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A small PNG file of an (H, W, 3) uint8 picture: for people and tests, too slow for the hot path."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,120 @@
+"""HTTP: multipart, arrays as plain RGB8 parts (lossless, and cheaper than any file format)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+from pydantic import ValidationError
+
+from drpo_rewards.api.contract import ModelInfo, ModelList, Problem, Readiness
+from drpo_rewards.client.retries import retry_after_s
+from drpo_rewards.client.transports.base import Payload
+from drpo_rewards.errors import (
+    AuthenticationError,
+    InternalError,
+    InvalidRequestError,
+    OverloadedError,
+    RankingTimeoutError,
+    RewardsError,
+    ServiceUnavailableError,
+    from_code,
+)
+from drpo_rewards.operations import AnswerT, Operation, OptionsT
+
+
+class HttpTransport:
+    """Talks to `POST /v1/NAME` of every operation."""
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        self.url = url
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        # The proxies of the environment are meant for the web, and a ranking service is next door.
+        self._client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=False)
+
+    async def perform(
+        self, operation: Operation[OptionsT, AnswerT], options: OptionsT, images: Sequence[Payload], timeout_s: float
+    ) -> AnswerT:
+        parts: list[tuple[str, Any]] = [
+            ("request", (None, options.model_dump_json(exclude_none=True), "application/json"))
+        ]
+        parts += [("images", _part(index, image)) for index, image in enumerate(images)]
+        headers = {"x-request-id": options.request_id} if options.request_id else {}
+        response = await self._send("POST", f"/v1/{operation.name}", timeout_s, files=parts, headers=headers)
+        return _read(operation.answer, _checked(response))
+
+    async def models(self, timeout_s: float) -> list[ModelInfo]:
+        return _read(ModelList, _checked(await self._send("GET", "/v1/models", timeout_s))).models
+
+    async def ready(self, timeout_s: float) -> Readiness:
+        response = await self._send("GET", "/health/ready", timeout_s)
+        # 503 with a readiness document is the answer "not ready"; 503 with anything else is a failure.
+        if response.status_code == 503 and b'"rewards"' in response.content:
+            return _read(Readiness, response)
+        return _read(Readiness, _checked(response))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _send(self, method: str, path: str, timeout_s: float, **content: Any) -> httpx.Response:
+        request = self._client.build_request(method, path, timeout=timeout_s, **content)
+        request.read()  # one piece to send in the place of several for each image: half the work, for small groups
+        try:
+            return await self._client.send(request)
+        except httpx.TimeoutException:
+            raise RankingTimeoutError(f"{self.url} did not answer within {timeout_s:.1f} s") from None
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise ServiceUnavailableError(f"cannot reach {self.url}: {reason}") from None
+
+
+def _part(index: int, image: Payload) -> tuple[str, bytes, str]:
+    if isinstance(image, np.ndarray):
+        height, width, _ = image.shape
+        return (f"{index}.rgb8", image.tobytes(), f"application/x-rgb8; width={width}; height={height}")
+    return (str(index), image, "application/octet-stream")
+
+
+def _read(model: Any, response: httpx.Response) -> Any:
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        raise InternalError(f"{response.url} answered what is no {model.__name__}: {error}") from None
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    """The response if it is a success, else its problem document as an error."""
+    if response.is_success:
+        return response
+    if response.headers.get("content-type", "").startswith("application/problem+json"):
+        try:
+            problem = Problem.model_validate_json(response.content)
+        except ValidationError:
+            pass
+        else:
+            raise from_code(
+                problem.code if problem.code != "http" else _by_status(response.status_code).code,
+                problem.detail,
+                reward=problem.reward,
+                field=problem.field,
+                retry_after_s=problem.retry_after_s,
+                request_id=problem.request_id,
+            )
+    # Not from the gateway: Ray Serve's own proxy, or one between here and there.
+    raise _by_status(response.status_code)(
+        f"{response.url} answered {response.status_code}: {response.text[:200]}",
+        retry_after_s=retry_after_s(response.headers.get("retry-after", "")),
+    )
+
+
+def _by_status(status: int) -> type[RewardsError]:
+    if status == 429:
+        return OverloadedError
+    if status == 408:
+        return RankingTimeoutError
+    if status in (401, 403):
+        return AuthenticationError
+    # 404 is also what Serve's proxy says while an application is being replaced, but a wrong address says it too.
+    return ServiceUnavailableError if status >= 500 else InvalidRequestError

@@ -1,0 +1,1 @@
+"""How scores become an order: mixtures, pairs, and tournaments of a judge. Pure functions."""

@@ -1,0 +1,78 @@
+"""Combine the scores of several rewards into one per image, and put the images in order. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from drpo_rewards.api.contract import Normalize, check_weights
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """K combined scores (higher is better) and the order they give; indices are positions in the group."""
+
+    combined: list[float]
+    order: list[int]  # best first; ties keep the group's order
+    ranks: list[int]  # 0 is the best; equal scores share the smaller rank
+    all_tied: bool
+    weights: dict[str, float]  # shares: their sizes sum to 1
+
+
+def combine(
+    scores: Mapping[str, Sequence[float]], weights: Mapping[str, float], normalize: Normalize = "zscore"
+) -> Ranking:
+    """Rank a group of K images by the weighted sum of their normalised scores.
+
+    `scores` holds K raw scores for every reward in `weights`. Weights are divided by the sum of their sizes, so a
+    negative one (a penalty) stays negative. Raises ValueError for weights or scores that cannot be combined.
+    """
+    check_weights(dict(weights))
+    largest = max(abs(weight) for weight in weights.values())  # divided by first: enormous weights have no finite sum
+    total = sum(abs(weight) / largest for weight in weights.values())
+    shares = {name: weight / largest / total for name, weight in weights.items()}
+    scores_RK = np.array([scores[name] for name in shares], dtype=np.float64)
+    if scores_RK.ndim != 2 or scores_RK.shape[1] == 0:
+        raise ValueError("every reward needs the same number of scores, at least one")
+    if not np.isfinite(scores_RK).all():
+        raise ValueError("a score is not finite; a failure is never a score")
+    combined_K = np.zeros(scores_RK.shape[1])
+    for share, scores_K in zip(shares.values(), scores_RK, strict=True):
+        combined_K += share * NORMALIZERS[normalize](scores_K)
+    order_K = np.argsort(-combined_K, kind="stable")
+    ranks_K = (combined_K[None, :] > combined_K[:, None]).sum(axis=1)  # how many images are strictly better
+    return Ranking(
+        combined=combined_K.tolist(),
+        order=order_K.tolist(),
+        ranks=ranks_K.tolist(),
+        all_tied=bool((combined_K == combined_K[0]).all()),
+        weights=shares,
+    )
+
+
+def zscores(scores_K: np.ndarray) -> np.ndarray:
+    """(x - mean) / standard deviation of this group (the population's); all zero where all scores are equal."""
+    if scores_K.min() == scores_K.max():
+        return np.zeros_like(scores_K)  # nothing to tell apart: no opinion, rather than 0/0
+    # Scaling by the largest size first keeps enormous scores from overflowing; the z-score does not see it.
+    centred_K = scores_K / np.abs(scores_K).max()
+    centred_K = centred_K - centred_K.mean()
+    return centred_K / np.sqrt(np.mean(centred_K**2))
+
+
+def rank_scores(scores_K: np.ndarray) -> np.ndarray:
+    """0 for the worst to 1 for the best, evenly; tied images share their mean rank."""
+    if len(scores_K) == 1:
+        return np.zeros_like(scores_K)
+    below_K = (scores_K[None, :] < scores_K[:, None]).sum(axis=1)
+    tied_K = (scores_K[None, :] == scores_K[:, None]).sum(axis=1) - 1
+    return (below_K + tied_K / 2) / (len(scores_K) - 1)
+
+
+def raw(scores_K: np.ndarray) -> np.ndarray:
+    return scores_K
+
+
+NORMALIZERS = {"zscore": zscores, "rank": rank_scores, "none": raw}

@@ -1,0 +1,146 @@
+"""Rank K candidates by a judge of two: rounds of comparisons, O(K log K) of them, and strengths fitted to the outcome.
+
+A round sets neighbours in the standings against each other (a Swiss tournament), so that comparisons go where the order
+is still open. The comparisons of one round do not depend on each other: ask them all at once. There are 2 ceil(log2 K)
+rounds of at most K / 2, twice what sorting takes, because a judge errs; where that is as many as there are pairs, one
+round compares all pairs.
+
+    tournament = Tournament(seeding(prompt, images))
+    while pairs := tournament.next_round():
+        tournament.record(pairs, judge(pairs))
+    result = tournament.result()
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from drpo_rewards.api.contract import TournamentSummary
+from drpo_rewards.errors import RewardError
+from drpo_rewards.ranking.bradley_terry import Strengths, fit
+from drpo_rewards.rewards.base import Comparison, Score
+
+POINTS = {"first": 1.0, "tie": 0.5, "second": 0.0}
+
+
+def seeding(prompt: str, images: Sequence[np.ndarray]) -> list[int]:
+    """The candidates in an order that follows from the prompt and the images alone, and says nothing of their quality.
+
+    It draws the first round and breaks ties in the standings. So a group gets the same comparisons whenever and in
+    whatever order its images are sent.
+    """
+    text = hashlib.blake2b(prompt.encode(), digest_size=32).digest()
+    digests = []
+    for image in images:
+        digest = hashlib.blake2b(repr(image.shape).encode(), key=text)
+        digest.update(np.ascontiguousarray(image).data)
+        digests.append(digest.digest())
+    return sorted(range(len(images)), key=lambda index: digests[index])
+
+
+def rounds(count: int) -> int:
+    """Rounds for `count` candidates: the number of comparisons is at most count * ceil(log2 count)."""
+    return 2 * math.ceil(math.log2(count))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One score a candidate, in the group's order, and how they came about."""
+
+    scores: list[Score]
+    summary: TournamentSummary
+
+
+@dataclass
+class Tournament:
+    """One group's. `seeds` are its candidates in the order of `seeding`; inside, a candidate is its place there."""
+
+    seeds: Sequence[int]
+    all_pairs: bool = False
+    _wins_KK: np.ndarray = field(init=False)
+    _strengths: Strengths = field(init=False)
+    _played: list[tuple[tuple[int, int], Comparison]] = field(init=False, default_factory=list)
+    _rounds_left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.seeds)
+        if count < 2:
+            raise ValueError(f"a tournament needs at least two candidates, not {count}")
+        self._wins_KK = np.zeros((count, count))
+        self._strengths = fit(self._wins_KK)
+        self._rounds_left = rounds(count)
+        if rounds(count) * (count // 2) >= count * (count - 1) // 2:
+            self.all_pairs = True
+
+    @property
+    def most_comparisons(self) -> int:
+        """No more than so many will be asked for."""
+        count = len(self.seeds)
+        return count * (count - 1) // 2 if self.all_pairs else rounds(count) * (count // 2)
+
+    def next_round(self) -> list[tuple[int, int]]:
+        """Pairs of indices into the group to compare next; none where the tournament is over."""
+        if self._rounds_left == 0:
+            return []
+        self._rounds_left = 0 if self.all_pairs else self._rounds_left - 1
+        places = combinations(range(len(self.seeds)), 2) if self.all_pairs else self._neighbours()
+        return [(self.seeds[first], self.seeds[second]) for first, second in places]
+
+    def record(self, pairs: Sequence[tuple[int, int]], comparisons: Sequence[Comparison]) -> None:
+        """What the judge said of the pairs of the last round."""
+        places = {index: place for place, index in enumerate(self.seeds)}
+        for (first, second), comparison in zip(pairs, comparisons, strict=True):
+            points = POINTS[comparison.winner]
+            self._wins_KK[places[first], places[second]] += points
+            self._wins_KK[places[second], places[first]] += 1 - points
+            self._played.append(((first, second), comparison))
+        self._strengths = fit(self._wins_KK)
+
+    def result(self) -> Result:
+        """The scores; raises RewardError where the judge never once said anything that could be read."""
+        played = [comparison for _, comparison in self._played]
+        unparsed = sum(comparison.unparsed for comparison in played)
+        asked = sum(comparison.asked for comparison in played)
+        if unparsed == asked:
+            raise RewardError(f"none of the judge's {asked} answers about this group could be read as a verdict")
+        flips = [comparison.flipped for comparison in played if comparison.flipped is not None]
+        order = np.argsort(self.seeds)  # from places back to the group's order
+        scores_K, errors_K = self._strengths.scores_K[order].tolist(), self._strengths.errors_K[order].tolist()
+        records = [{"wins": 0, "ties": 0, "losses": 0} for _ in self.seeds]
+        for (first, second), comparison in self._played:
+            for index, seen in ((first, comparison), (second, comparison.swap())):
+                records[index][{"first": "wins", "tie": "ties", "second": "losses"}[seen.winner]] += 1
+        return Result(
+            scores=[Score(score, dict(record)) for score, record in zip(scores_K, records, strict=True)],
+            summary=TournamentSummary(
+                comparisons=len(played),
+                ties=sum(comparison.winner == "tie" for comparison in played),
+                unparsed=unparsed,
+                flip_rate=sum(flips) / len(flips) if flips else None,
+                standard_errors=errors_K,
+            ),
+        )
+
+    def _neighbours(self) -> list[tuple[int, int]]:
+        """Each candidate, best first, with the nearest one below it that it has not met; who is left over sits out.
+
+        With an odd number somebody sits out in any case: first whoever has played most.
+        """
+        games_KK = self._wins_KK + self._wins_KK.T
+        standing = sorted(range(len(self.seeds)), key=lambda place: (-self._strengths.scores_K[place], place))
+        if len(standing) % 2:
+            standing.remove(max(reversed(standing), key=lambda place: games_KK[place].sum()))
+        pairs = []
+        while standing:
+            first = standing.pop(0)
+            second = next((place for place in standing if not games_KK[first, place]), None)
+            if second is not None:
+                standing.remove(second)
+                pairs.append((min(first, second), max(first, second)))
+        return pairs

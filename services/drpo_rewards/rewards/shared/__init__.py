@@ -1,0 +1,1 @@
+"""What several rewards compute with: CLIP, Qwen-VL, scaled and cut pictures."""

@@ -1,0 +1,55 @@
+"""Pictures and text for the Qwen-VL models, made without their processors, which need torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
+
+from drpo_rewards.rewards.files.weights import load_tokenizer
+from drpo_rewards.rewards.shared.preprocess import check_aspect
+
+IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"  # stands for one picture in a text
+
+_PAD = "<|image_pad|>"
+
+
+def qwen_tokenizer(model: str | Path) -> Any:
+    """The tokenizer in a folder. Raises WeightsError."""
+    return load_tokenizer(AutoTokenizer, model, "tokenizer.json", "vocab.json")
+
+
+def encode_images(processor: Qwen2VLImageProcessorPil, images: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    """`pixel_values` (patches of all pictures, pixels of a patch) and `image_grid_thw` (pictures, 3)."""
+    for image in images:
+        check_aspect(image)
+    return dict(processor(images=list(images), return_tensors="pt", input_data_format="channels_last"))
+
+
+def encode_texts(
+    tokenizer: Any, texts: Sequence[str], image_grid_thw: Tensor, merge_size: int, padding_side: str
+) -> dict[str, Tensor]:
+    """`input_ids`, `attention_mask`, `mm_token_type_ids`, each (texts, T). Every IMAGE in turn takes the next picture.
+
+    A picture's placeholder is written as often as the model has tokens for it.
+    """
+    counts = iter((image_grid_thw.prod(dim=-1) // merge_size**2).tolist())
+    written = []
+    for text in texts:
+        head, *tails = text.split(_PAD)
+        written.append(head + "".join(_PAD * next(counts) + tail for tail in tails))
+    if next(counts, None) is not None:
+        raise ValueError("there are more pictures than places for them in the texts")
+    tokens = dict(tokenizer(written, padding=True, padding_side=padding_side, return_tensors="pt"))
+    pad = tokenizer.convert_tokens_to_ids(_PAD)
+    kinds = (tokens["input_ids"] == pad).to(torch.int32)  # 1: a picture's token
+    return {
+        "input_ids": tokens["input_ids"],
+        "attention_mask": tokens["attention_mask"],
+        "mm_token_type_ids": kinds,
+    }

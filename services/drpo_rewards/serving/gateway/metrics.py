@@ -1,0 +1,124 @@
+"""What the gateway counts, as Prometheus reads it from `GET /metrics`.
+
+Everything is measured where the gateway sees it; what happens inside a reward's replica (batches, its queue) comes with
+the replica's answers. Where several gateways run, each answers for itself and says which one it is in the label
+`gateway`, so that sums over it are right whichever of them a scrape meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from drpo_rewards.errors import RewardsError
+
+if TYPE_CHECKING:
+    from drpo_rewards.serving.gateway.admission import Admission
+    from drpo_rewards.serving.replica.replica import Answer
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """All the counters of one gateway replica, in a registry of their own."""
+
+    def __init__(self, gateway: str, admission: Admission) -> None:
+        self._gateway = gateway
+        self._registry = registry = CollectorRegistry()
+        prefix, call = "drpo_rewards", ["operation", "transport"]
+
+        def histogram(name: str, text: str, labels: list[str], buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"{prefix}_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self._requests = Counter(f"{prefix}_requests", "Calls answered, by code.", [*call, "code"], registry=registry)
+        self._images = Counter(f"{prefix}_images", "Images of the calls that succeeded.", call, registry=registry)
+        self._latency = histogram("request_seconds", "From a call's arrival to its answer.", call, SECONDS)
+        self._stages = histogram(
+            "stage_seconds",
+            "Where the time goes: decode (body, images), reward (a reward's whole answer), score (its batches alone).",
+            ["stage", "reward"],
+            SECONDS,
+        )
+        self._errors = Counter(
+            f"{prefix}_errors",
+            "Failed calls, by stage, reward and code.",
+            ["stage", "reward", "code"],
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            f"{prefix}_reward_in_flight", "Calls that a reward has not answered yet.", ["reward"], registry=registry
+        )
+        self._queue = Gauge(
+            f"{prefix}_reward_queue_images",
+            "Images that waited in a reward's replica when its last batch began.",
+            ["reward"],
+            registry=registry,
+        )
+        self._batch_images = histogram("batch_images", "Images in one call of a reward.", ["reward"], IMAGES)
+        self._batch_seconds = histogram("batch_seconds", "Time of one call of a reward.", ["reward"], SECONDS)
+        for name, text, read in (
+            ("requests_in_flight", "Calls that the gateway works on.", lambda: admission.ongoing),
+            ("requests_waiting", "Calls that wait for the gateway.", lambda: admission.waiting),
+            ("body_bytes_in_flight", "Bytes of the bodies of both.", lambda: admission.body_bytes.taken),
+            ("pixels_in_flight", "Decoded pixels of the calls worked on.", lambda: admission.pixels.taken),
+        ):
+            Gauge(f"{prefix}_{name}", text, registry=registry).set_function(read)
+
+    def answered(
+        self, operation: str, transport: str, seconds: float, images: int, timings_ms: dict[str, float]
+    ) -> None:
+        """A call that succeeded; `timings_ms` as the answer has them (`decode`, `reward.NAME`, `score.NAME`)."""
+        self._requests.labels(operation, transport, "ok").inc()
+        self._images.labels(operation, transport).inc(images)
+        self._latency.labels(operation, transport).observe(seconds)
+        for key, value in timings_ms.items():
+            stage, _, reward = key.partition(".")
+            if stage != "total":
+                self._stages.labels(stage, reward).observe(value / 1e3)
+
+    def failed(self, operation: str, transport: str, seconds: float, stage: str, error: RewardsError) -> None:
+        """A failed call: while awaiting its turn (admit), being read (decode) or answered (answer), or at a reward."""
+        self._requests.labels(operation, transport, error.code).inc()
+        self._latency.labels(operation, transport).observe(seconds)
+        self._errors.labels("reward" if error.reward else stage, error.reward or "", error.code).inc()
+
+    @contextmanager
+    def asking(self, reward: str) -> Iterator[None]:
+        """Around one call of a reward."""
+        in_flight = self._in_flight.labels(reward)
+        in_flight.inc()
+        try:
+            yield
+        finally:
+            in_flight.dec()
+
+    def scored(self, reward: str, answer: Answer) -> None:
+        """Count the batches that an answer reports; each is reported once."""
+        for batch in answer.batches:
+            self._batch_images.labels(reward).observe(batch.images)
+            self._batch_seconds.labels(reward).observe(batch.milliseconds / 1e3)
+            self._queue.labels(reward).set(batch.waiting)
+
+    def text(self) -> bytes:
+        """The exposition, in Prometheus' text format."""
+        return generate_latest(_Labelled(self._registry, {"gateway": self._gateway}))  # type: ignore[arg-type]
+
+
+class _Labelled(Collector):
+    """A registry whose samples all carry some more labels."""
+
+    def __init__(self, registry: CollectorRegistry, labels: dict[str, str]) -> None:
+        self._registry = registry
+        self._labels = labels
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [Sample(one.name, one.labels | self._labels, *one[2:]) for one in metric.samples]
+            yield metric

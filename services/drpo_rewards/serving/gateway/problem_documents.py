@@ -1,0 +1,85 @@
+"""Errors over HTTP: problem documents (RFC 9457), whatever went wrong and whoever noticed it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from drpo_rewards.api.contract import Problem
+from drpo_rewards.errors import AuthenticationError, InternalError, RewardsError
+
+logger = logging.getLogger("ray.serve")
+
+PROBLEM = "application/problem+json"
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of the app answered as a problem document."""
+    app.add_exception_handler(RewardsError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unforeseen)
+
+
+def request_id_of(request: Request) -> str:
+    """The caller's `x-request-id` where it is a sensible one, else a new one that stays with this request.
+
+    Serve's proxy gives a request without one its own, and sends it back in the answer's headers.
+    """
+    if not hasattr(request.state, "request_id"):
+        offered = request.headers.get("x-request-id", "")
+        request.state.request_id = offered if is_request_id(offered) else uuid.uuid4().hex
+    return request.state.request_id
+
+
+def is_request_id(text: str) -> bool:
+    return text.isascii() and 0 < len(text) <= 128 and all(c.isalnum() or c in "._:-" for c in text)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RewardsError)  # registered for no other
+    problem = Problem(
+        type=f"urn:drpo-rewards:{error.code}",
+        title=error.title,
+        status=error.http_status,
+        detail=str(error),
+        instance=request.url.path,
+        code=error.code,
+        request_id=error.request_id or request_id_of(request),
+        reward=error.reward,
+        field=error.field,
+        retry_after_s=error.retry_after_s,
+    )
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, AuthenticationError):
+        headers["www-authenticate"] = "Bearer"
+    return _answer(problem, headers)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (no such path, wrong method) in the same form."""
+    assert isinstance(error, HTTPException)
+    problem = Problem(
+        title=error.detail,
+        status=error.status_code,
+        detail=error.detail,
+        instance=request.url.path,
+        code="http",
+        request_id=request_id_of(request),
+    )
+    return _answer(problem, dict(error.headers or {}))
+
+
+async def _on_unforeseen(request: Request, error: Exception) -> Response:
+    logger.error("unforeseen error in %s", request.url.path, exc_info=error)
+    return await _on_error(request, InternalError("something unforeseen went wrong; the service's log has it"))
+
+
+def _answer(problem: Problem, headers: dict[str, Any]) -> Response:
+    return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, media_type=PROBLEM)

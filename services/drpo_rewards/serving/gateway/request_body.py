@@ -1,0 +1,149 @@
+"""Reading the body of an HTTP request, which nobody has vouched for: limits first, then JSON or multipart."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any, Protocol
+
+import numpy as np
+from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from drpo_rewards.api.contract import MAX_METADATA_BYTES, Model, Options, parse
+from drpo_rewards.api.images import SizeCheck, decode, from_base64, from_rgb8
+from drpo_rewards.errors import (
+    IncompleteRequestError,
+    InvalidImageError,
+    InvalidRequestError,
+    UnsupportedContentError,
+)
+from drpo_rewards.serving.gateway.interface import Allowed
+
+# Plain pixels as a multipart part: `Content-Type: application/x-rgb8; width=64; height=64`.
+RGB8 = "application/x-rgb8"
+
+# A score request may hold a prompt of 10,000 characters and its metadata for each of 64 groups.
+MAX_HEAD_BYTES = 64 * (MAX_METADATA_BYTES + 40_000)
+
+
+class InMemoryParser(MultiPartParser):
+    """Starlette's parser, which else would write parts above a megabyte to disk, for us to read again at once."""
+
+    spool_max_size = sys.maxsize  # the body as a whole has a limit
+
+
+class Body(Protocol):
+    """A JSON body: options with images inside."""
+
+    def split(self) -> tuple[Options, list[str]]:
+        """The options, and the images' base64 texts in order."""
+        ...
+
+
+async def read(
+    request: Request, options: type[Options], body: type[Model], allowed: Allowed, idle_s: float
+) -> tuple[Any, list[np.ndarray]]:
+    """The options and decoded images of a request: JSON is read as `body`, multipart as `options` beside its images.
+    For `body` itself see `Body`. Raises a RewardsError that names the field; one also where nothing comes for `idle_s`.
+    """
+    limited = _limited(request, allowed, idle_s)
+    kind = content_type(request.headers.get("content-type", ""))[0]
+    try:
+        if kind == "application/json":
+            return await _from_json(await limited.body(), body, allowed)
+        if kind == "multipart/form-data":
+            return await _from_multipart(limited, options, allowed)
+    except ClientDisconnect:
+        raise InvalidRequestError("the connection closed before the whole body had come") from None
+    raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
+
+
+def _limited(request: Request, allowed: Allowed, idle_s: float) -> Request:
+    """The same request, whose body raises as soon as it is longer than what is taken, announced or not, or stops
+    coming: a client that has gone silent must not keep its turn and its share of the memory from the others.
+    """
+    received = 0
+
+    async def receive() -> Any:
+        nonlocal received
+        try:
+            async with asyncio.timeout(idle_s):
+                message = await request.receive()
+        except TimeoutError:
+            raise IncompleteRequestError(
+                f"nothing of the body came for {idle_s:g} s, and {received} bytes before; send the request anew"
+            ) from None
+        received += len(message.get("body", b""))
+        allowed.check_body(received)
+        return message
+
+    return Request(request.scope, receive)
+
+
+async def _from_json(data: bytes, model: type[Model], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
+    parsed: Any = await asyncio.to_thread(parse, model, data)
+    options, texts = parsed.split()
+    options.check_count(len(texts))
+    return options, await _side_by_side(
+        asyncio.to_thread(from_base64, text, field=options.image_field(index), limits=check)
+        for index, text in enumerate(texts)
+    )
+
+
+async def _from_multipart(request: Request, model: type[Options], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
+    limits = {"max_files": model.most + 1, "max_fields": 2, "max_part_size": MAX_HEAD_BYTES}
+    try:
+        form = await InMemoryParser(request.headers, request.stream(), **limits).parse()
+    except MultiPartException as error:  # malformed, or over the limits
+        field = model.image_list if error.message.startswith("Too many files") else None
+        raise InvalidRequestError(f"the multipart body cannot be read: {error.message}", field=field) from None
+    try:
+        unknown = sorted(set(form) - {"request", "images"})
+        if unknown:
+            raise InvalidRequestError(f"unknown part {unknown[0][:100]!r}; the parts are `request` and `images`")
+        heads = form.getlist("request")
+        if len(heads) != 1:
+            raise InvalidRequestError(f"one part `request` (JSON) is needed; there are {len(heads)}", field="request")
+        head = heads[0]
+        options = parse(model, await head.read() if isinstance(head, UploadFile) else head)
+        parts = form.getlist("images")
+        options.check_count(len(parts))
+        images = await _side_by_side(_from_part(part, options.image_field(i), check) for i, part in enumerate(parts))
+    finally:
+        await form.close()
+    return options, images
+
+
+async def _from_part(part: UploadFile | str, field: str, check: SizeCheck) -> np.ndarray:
+    if isinstance(part, str):
+        raise InvalidImageError(f"{field} is a text field; send it as a file part (with a filename)", field=field)
+    data = await part.read()
+    kind, parameters = content_type(part.content_type or "")
+    if kind != RGB8:
+        return await asyncio.to_thread(decode, data, field=field, limits=check)
+    width, height = parameters.get("width", ""), parameters.get("height", "")
+    if not (
+        width.isascii() and height.isascii() and width.isdecimal() and height.isdecimal() and len(width + height) <= 12
+    ):
+        raise InvalidImageError(f"{field}: {RGB8} needs the parameters width and height", field=field)
+    return from_rgb8(data, int(width), int(height), field=field, limits=check)
+
+
+async def _side_by_side(decoding: Any) -> list[np.ndarray]:
+    """All results in order; the first failure calls off what has not begun."""
+    tasks = [asyncio.ensure_future(one) for one in decoding]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def content_type(header: str) -> tuple[str, dict[str, str]]:
+    """A content type in lower case and its parameters, e.g. `image/png; a=b`; read as the multipart parser reads it."""
+    kind, parameters = parse_options_header(header)
+    return kind.decode("latin-1"), {key.decode("latin-1"): value.decode("latin-1") for key, value in parameters.items()}

@@ -1,0 +1,1 @@
+"""From a question to scores: one reward's replica, and its batches across requests."""

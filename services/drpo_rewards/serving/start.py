@@ -1,0 +1,244 @@
+"""Start a ranking service on a live Ray, and stop it again."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+from ray import serve
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatus
+
+from drpo_rewards.cluster import loopback
+from drpo_rewards.errors import ConfigError, ServiceUnavailableError
+from drpo_rewards.serving.config import RewardConfig, ServiceConfig
+from drpo_rewards.serving.gateway.gateway import Gateway
+from drpo_rewards.serving.listeners import start_serve
+from drpo_rewards.serving.replica.replica import RewardDeployment
+
+DEFAULT_APP = "ranking"
+
+
+@dataclass
+class RunningService:
+    """A deployed service and where it can be reached. Also a context manager that stops it."""
+
+    app_name: str
+    http_url: str | None
+    grpc_address: str | None
+    started_serve: bool
+    reward_apps: list[str] = field(default_factory=list)  # applications of rewards with `own_app`
+
+    @property
+    def handle_address(self) -> str:
+        """For clients inside the same Ray cluster; the fastest way in."""
+        return f"serve://{self.app_name}"
+
+    def stop(self, *, keep_serve: bool = False) -> None:
+        """Take the service down; Ray Serve too, where this started it and nothing else runs on it.
+
+        `keep_serve` leaves that to the end of Ray itself, for whoever is about to end it anyway.
+        """
+        if not ray.is_initialized():
+            return
+        for name in (self.app_name, *self.reward_apps):
+            serve.delete(name)
+        if self.started_serve and not keep_serve and not serve.status().applications:
+            serve.shutdown()
+
+    def __enter__(self) -> RunningService:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+
+def start(
+    config: ServiceConfig | Path | str = "shapes",
+    *,
+    app_name: str = DEFAULT_APP,
+    http_port: int | None = None,
+    grpc_port: int | None = None,
+    on_up: Callable[[str], None] = lambda deployment: None,
+) -> RunningService:
+    """Deploy the service and wait until every replica is up. Needs a Ray that is initialised in this process.
+
+    `on_up` is called with the name of each deployment as it comes up: large models take minutes.
+
+    `http_port` and `grpc_port`: None for no such listener, 0 for any free port. Ports belong to the whole Ray Serve
+    of a cluster: where one runs already, its own are used. Raises ConfigError for a configuration that cannot work
+    and ServiceUnavailableError where it does not come up within `deploy_timeout_s`.
+    """
+    settings = ServiceConfig.load(config)
+    digests = settings.api_key_digests()
+    if not ray.is_initialized():
+        raise ServiceUnavailableError("Ray is not running in this process; call ray.init() first")
+    if grpc_port is not None and not digests and not settings.allow_no_auth and not loopback.grpc_is_kept():
+        raise ConfigError(
+            "Ray Serve's gRPC listens on every interface of this machine, and there are no API keys: set "
+            f"api_keys_file or ${settings.api_keys_env}, leave gRPC out, or allow_no_auth: true to go without. In a "
+            "Ray that `drpo-rewards serve` starts, gRPC listens where HTTP does."
+        )
+    _check_resources(settings)
+    addresses = start_serve(settings.host, http_port, grpc_port)
+    application = build(settings, digests, app_name)
+    route = "/" if app_name == DEFAULT_APP else f"/{app_name}"
+    targets = _reward_targets(settings, app_name)
+    service = RunningService(app_name, None, None, addresses.started_serve, [target.name for target in targets])
+    targets.append(serve.RunTarget(application, name=app_name, route_prefix=route))
+    try:
+        serve.run_many(targets, wait_for_applications_running=False)
+        for target in targets:
+            _wait_until_running(target.name, settings.deploy_timeout_s, on_up)
+    except BaseException:
+        service.stop()
+        raise
+    if addresses.http is not None:
+        service.http_url = f"http://{addresses.http}{route.rstrip('/')}"
+    if addresses.grpc is not None:
+        # A client names the application in its metadata; the address carries that name where it is not the default.
+        service.grpc_address = f"grpc://{addresses.grpc}{route.rstrip('/')}"
+    return service
+
+
+def upgrade(
+    config: ServiceConfig | Path | str,
+    reward: str,
+    *,
+    app_name: str = DEFAULT_APP,
+    on_up: Callable[[str], None] = lambda deployment: None,
+) -> None:
+    """Deploy one reward with `own_app` anew as `config` has it now, and wait until it is up. Nothing else is touched.
+
+    The gateway goes on. With `max_surge_percent` or several replicas no call waits; a single replica without is stopped
+    first, and calls wait for the new one as long as the reward's deadline allows. Raises as `start` does.
+    """
+    settings = ServiceConfig.load(config)
+    name = reward_app_name(app_name, reward)
+    targets = [target for target in _reward_targets(settings, app_name) if target.name == name]
+    if not targets:
+        raise ConfigError(
+            f"{reward!r} is no reward with `own_app: true` in this config, so it cannot be upgraded alone"
+        )
+    if name not in serve.status().applications:
+        raise ConfigError(f"this Ray Serve has no application {name!r}; start the service with this config first")
+    serve.run_many(targets, wait_for_applications_running=False)
+    _wait_until_running(name, settings.deploy_timeout_s, on_up)
+
+
+def _reward_targets(settings: ServiceConfig, app_name: str) -> list[serve.RunTarget]:
+    return [
+        serve.RunTarget(build_reward(name, reward), name=reward_app_name(app_name, name), route_prefix=None)
+        for name, reward in settings.rewards.items()
+        if reward.own_app
+    ]
+
+
+def reward_app_name(app_name: str, reward: str) -> str:
+    """The Serve application of a reward with `own_app`."""
+    return f"{app_name}-{reward}"
+
+
+def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT_APP) -> serve.Application:
+    """The Serve application: one deployment per reward, and the gateway in front of them.
+
+    Rewards with `own_app` are not in it (`build_reward` makes their applications); the gateway finds them by name.
+    """
+    rewards = {
+        name: reward_app_name(app_name, name) if reward.own_app else build_reward(name, reward)
+        for name, reward in settings.rewards.items()
+    }
+    limits = settings.limits
+    gateway: serve.Deployment = serve.deployment(  # type: ignore[assignment]  # its overloads miss this form
+        serve.ingress()(Gateway),
+        name="gateway",
+        num_replicas=settings.num_gateways,
+        # The gateway itself says who waits and who is refused (admission.py), and has room beyond for health checks.
+        max_ongoing_requests=limits.max_ongoing + limits.max_queued + 32,
+        max_queued_requests=limits.max_queued,
+        backpressure_config={"status_code": 429, "retry_after_s": limits.retry_after_s},
+        ray_actor_options={"num_cpus": 0, "resources": settings.gateway_resources},
+        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.1,
+    )
+    return gateway.bind(settings.model_dump(mode="json"), digests, rewards)
+
+
+def build_reward(name: str, reward: RewardConfig) -> serve.Application:
+    """The deployment of one reward. By itself it is the whole application of a reward with `own_app`."""
+    deployment: serve.Deployment = serve.deployment(  # type: ignore[assignment]
+        RewardDeployment,
+        name=f"reward-{name}",
+        num_replicas=reward.num_replicas if reward.autoscaling is None else None,
+        autoscaling_config=reward.autoscaling,
+        max_surge_percent=reward.max_surge_percent,
+        max_ongoing_requests=reward.max_ongoing,
+        max_queued_requests=reward.max_queued,
+        ray_actor_options={"num_cpus": reward.num_cpus, "num_gpus": reward.num_gpus, "resources": reward.resources},
+        health_check_period_s=5,
+        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.1,
+        max_constructor_retry_count=2,
+    )
+    return deployment.bind(name, reward.model_dump(mode="json"))
+
+
+def _check_resources(settings: ServiceConfig) -> None:
+    """Serve would wait for ever, and say nothing, for CPUs, GPUs or nodes that the cluster does not have."""
+    have = ray.cluster_resources()
+    wanted: Counter[str] = Counter()
+    for reward in settings.rewards.values():
+        each = {"CPU": reward.num_cpus, "GPU": reward.num_gpus, **reward.resources}
+        wanted.update({name: amount * reward.first_replicas for name, amount in each.items()})
+    for name, amount in wanted.items():
+        if amount > have.get(name, 0.0):
+            label, said = {"CPU": ("num_cpus", "CPUs"), "GPU": ("num_gpus", "GPUs")}.get(name, ("resources", name))
+            raise ConfigError(
+                f"the rewards ask for {amount:g} {said} together and this Ray cluster has "
+                f"{have.get(name, 0.0):g}; lower `{label}` or the replicas, or give Ray more"
+            )
+
+
+def _wait_until_running(app_name: str, timeout_s: float, on_up: Callable[[str], None]) -> None:
+    """Wait for every replica; a deployment that cannot start is an error with its own message."""
+    deadline = time.monotonic() + timeout_s
+    up: set[str] = set()
+    while True:
+        application = serve.status().applications.get(app_name)
+        states = application.deployments.items() if application is not None else ()
+        for name in [name for name, state in states if state.status == DeploymentStatus.HEALTHY and name not in up]:
+            up.add(name)
+            on_up(name)
+        if application is not None and application.status == ApplicationStatus.RUNNING:
+            return
+        failed = application is not None and application.status in (
+            ApplicationStatus.DEPLOY_FAILED,
+            ApplicationStatus.UNHEALTHY,
+        )
+        if failed or time.monotonic() > deadline:
+            detail = _explain(application)
+            if failed:
+                raise ConfigError(f"the ranking service could not start.\n{detail}")
+            raise ServiceUnavailableError(f"the ranking service was not up after {timeout_s:g} s.\n{detail}")
+        time.sleep(0.1)
+
+
+def _explain(application: ApplicationStatusOverview | None) -> str:
+    """What Serve says about an application that is not running, deployment by deployment."""
+    if application is None:
+        return "nothing was reported"
+    messages = [f"{name}: {_cause(state.message)}" for name, state in application.deployments.items() if state.message]
+    return "\n".join(messages) or _cause(application.message) or "nothing was reported"
+
+
+def _cause(message: str) -> str:
+    """The error that a replica ended with, where Serve reports its whole traceback (which is in Ray's log as well)."""
+    errors = list(re.finditer(r"^((?:\w+\.)*)\w*(?:Error|Exception): ", message, re.M))
+    if not errors:
+        return message
+    ours = errors[-1][1].startswith("drpo_rewards.")  # these say all by themselves
+    return message[errors[-1].end() if ours else errors[-1].start() :].strip()

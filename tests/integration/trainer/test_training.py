@@ -1,0 +1,331 @@
+"""Real training on a real local Ray: what a run leaves, and that it survives the loss of any of its processes.
+
+The generator is tiny and random, the reward is redness. One uninterrupted run of one worker is the yardstick: the runs
+that lose a worker, a reward replica or their driver must come to the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import yaml
+from support import ROOT
+from support.listening import reachable_from_elsewhere
+from support.tiny_model import write_tiny_pipeline
+
+from drpo.cluster.launch import create_run, train
+from drpo.config import Config, parse_config
+from drpo.errors import TrainingStoppedError
+from drpo.training.check import check_config
+from drpo.training.checkpoint import checkpoints, read_checkpoint
+from drpo.training.metrics import read_metrics
+from drpo_rewards.serving.listeners import free_port
+
+pytestmark = pytest.mark.integration
+
+TESTS = ROOT / "tests"
+STEPS = 8
+PROMPTS = ("a red circle", "a blue square", "two green triangle", "a photo of a circle")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training")
+    write_tiny_pipeline(folder / "tiny")
+    (folder / "prompts.jsonl").write_text("".join(f'{{"prompt": "{prompt}"}}\n' for prompt in PROMPTS))
+    reward = {"type": "support.rewards:Redness", "options": {"seconds_per_group": 0.1}, "num_cpus": 0.1}
+    failing = {"type": "support.rewards:FailsOn", "num_cpus": 0.1}
+    # slow enough that a signal reaches the run before its last step
+    slow = {**reward, "options": {"seconds_per_group": 1.0}}
+    (folder / "service.yaml").write_text(yaml.safe_dump({"rewards": {"redness": slow}}))
+    both = {"rewards": {"redness": reward, "fails": failing}, "mixtures": {"default": {"rewards": {"redness": 1.0}}}}
+    (folder / "both.yaml").write_text(yaml.safe_dump(both))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(ray_cluster: Any, home: Path) -> Iterator[str]:
+    from drpo_rewards.serving import start
+
+    with start(home / "both.yaml", app_name="training-tests") as service:
+        yield service.handle_address
+
+
+def settings(home: Path, **training: Any) -> dict[str, Any]:
+    return {
+        "preset": "tiny",
+        "run": {"folder": str(home / "runs"), "seed": 5},
+        "model": {"generator": str(home / "tiny"), "device": "cpu"},
+        "lora": {"rank": 4},
+        "features": {"name": "raw_latent", "path": None},
+        "objective": {"name": "drpo", "radii": [0.2, 0.5, 1.0]},
+        "prompts": {"source": "jsonl", "path": str(home / "prompts.jsonl")},
+        "optimizer": {"lr": 0.2, "schedule": "linear"},
+        "training": {
+            "steps": STEPS,
+            "groups_per_step": 2,
+            "candidates": 6,
+            "pairs": 8,
+            "checkpoint_every": 2,
+            **training,
+        },
+        "evaluation": {"enabled": False},
+    }
+
+
+def launch(home: Path, address: str, watch: Callable[[dict], None] | None = None, **training: Any) -> Path:
+    values = settings(home, **training)
+    values["rewards"] = {"service": None, "address": address}
+    config = check_config(parse_config(values))
+    run_dir = create_run(config)
+    train(config, run_dir, watch=watch or (lambda metrics: None))
+    return run_dir
+
+
+def computed(run_dir: Path) -> list[dict]:
+    """The metrics without what the clock says."""
+    clock = ("time_s", "seconds", "images_per_s")
+    return [
+        {key: value for key, value in line.items() if key not in clock}
+        for line in read_metrics(run_dir / "metrics.jsonl")
+    ]
+
+
+def adapter(run_dir: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(checkpoints(run_dir / "checkpoints")[-1])["trainer"]["adapter"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def processes(title: str) -> list[psutil.Process]:
+    """The processes of this test's own Ray with a title."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if re.search(title, " ".join(process.cmdline())):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(home: Path, address: str) -> Path:
+    return launch(home, address)
+
+
+def test_what_a_run_leaves(uninterrupted: Path, home: Path) -> None:
+    lines = computed(uninterrupted)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert all(line["groups"] == 2 and line["groups_dropped"] == 0 for line in lines)
+    assert lines[-1]["reward_mean"] > lines[0]["reward_mean"] + 2
+    assert lines[0]["lr"] > lines[-1]["lr"] > 0
+    assert list((uninterrupted / "tensorboard").glob("events*"))
+    assert [path.name for path in checkpoints(uninterrupted / "checkpoints")] == ["step-000006", "step-000008"]
+    assert Config.model_validate(yaml.safe_load((uninterrupted / "config.yaml").read_text())).training.steps == STEPS
+
+
+def test_stock_diffusers_loads_the_adapter(uninterrupted: Path, home: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(home / "tiny", safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def redness() -> float:
+        noise = torch.Generator().manual_seed(0)
+        images = pipeline(
+            PROMPTS[0],
+            num_inference_steps=1,
+            guidance_scale=0.0,
+            num_images_per_prompt=8,
+            generator=noise,
+            output_type="np",
+        ).images
+        return float(images[..., 0].mean() - images[..., 1:].mean())
+
+    base = redness()
+    pipeline.load_lora_weights(uninterrupted / "adapter")
+    assert redness() > base + 0.01
+
+
+def test_a_lost_worker_changes_nothing(uninterrupted: Path, home: Path, address: str) -> None:
+    killed = []
+
+    def kill_after_step_3(metrics: dict) -> None:
+        if metrics["step"] >= 3 and not killed:
+            killed.extend(processes(r"ray::.*TrainWorker"))
+            for process in killed:
+                process.kill()
+
+    run_dir = launch(home, address, watch=kill_after_step_3)
+    assert killed
+    assert computed(run_dir) == computed(uninterrupted)
+    assert same(adapter(run_dir), adapter(uninterrupted))
+
+
+def test_two_workers_and_a_lost_reward_replica_come_to_the_same(uninterrupted: Path, home: Path, address: str) -> None:
+    killed = []
+
+    def kill_after_step_3(metrics: dict) -> None:
+        if metrics["step"] >= 3 and not killed:
+            killed.extend(processes(r"ray::ServeReplica.*redness"))
+            for process in killed:
+                process.kill()
+
+    run_dir = launch(home, address, watch=kill_after_step_3, num_workers=2)
+    assert killed
+    lines, expected = computed(run_dir), computed(uninterrupted)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert sum(line["groups_dropped"] for line in lines) == 0  # the gateway and the client try again
+    for line, one_worker in zip(lines, expected, strict=True):
+        assert line["groups"] == 2
+        assert line["loss"] == pytest.approx(one_worker["loss"], rel=1e-3)
+        assert line["grad_norm"] == pytest.approx(one_worker["grad_norm"], rel=1e-2)
+    state = read_checkpoint(checkpoints(run_dir / "checkpoints")[-1])
+    assert len(state["random"]) == 2
+
+
+def test_too_many_failures_end_the_run_with_their_reason(home: Path, address: str) -> None:
+    values = settings(home)
+    values["rewards"] = {"service": None, "address": address, "weights": {"fails": 1.0}}
+    (home / "blue.jsonl").write_text('{"prompt": "blue"}\n')
+    values["prompts"]["path"] = str(home / "blue.jsonl")
+    config = check_config(parse_config(values))
+    run_dir = create_run(config)
+    with pytest.raises(TrainingStoppedError, match=r"(?s)4 of 4 groups.*max_failed_groups.*fails"):
+        train(config, run_dir)
+    assert [line["groups_dropped"] for line in read_metrics(run_dir / "metrics.jsonl")] == [2, 2]
+    assert len(checkpoints(run_dir / "checkpoints")) == 1
+
+
+Start = Callable[..., subprocess.Popen]
+
+
+@pytest.fixture
+def start_drpo() -> Iterator[Start]:
+    """Starts `drpo train` as a process of its own, which does not outlive the test."""
+    started: list[subprocess.Popen] = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "drpo", "train", *arguments],
+            env={**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "300", "RAY_ADDRESS": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(driver)
+        return driver
+
+    yield start
+    for driver in started:
+        driver.kill()
+        driver.wait()
+
+
+def own_service(home: Path, name: str) -> tuple[str, Path]:
+    """The settings of a run that starts its own Ray and service, and where it leaves its files."""
+    values = settings(home)
+    values["rewards"] = {"service": str(home / "service.yaml")}
+    values["run"]["name"] = name
+    config = home / f"{name}.yaml"
+    config.write_text(yaml.safe_dump(values))
+    return str(config), home / "runs" / name
+
+
+def finish(run_dir: Path, start_drpo: Start) -> None:
+    driver = start_drpo("--resume", str(run_dir))
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
+
+
+@pytest.mark.timeout(600)
+def test_ctrl_c_leaves_a_run_that_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
+    config, run_dir = own_service(home, "interrupted")
+    driver = start_drpo("--preset", config)
+    wait_for_step(run_dir, 1, driver)
+    driver.send_signal(signal.SIGINT)
+    output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 130, output
+    assert "INFO" not in output  # Ray's own words are for its log
+    assert f"drpo train --resume {run_dir}" in output
+    stopped_at = len(computed(run_dir))
+    assert 1 <= stopped_at < STEPS
+    assert checkpoints(run_dir / "checkpoints")[-1].name == f"step-{stopped_at:06d}"
+
+    finish(run_dir, start_drpo)
+    assert computed(run_dir) == computed(uninterrupted)
+    assert same(adapter(run_dir), adapter(uninterrupted))
+
+
+def test_a_cluster_that_is_not_there_is_said(home: Path, start_drpo: Start) -> None:
+    config, _ = own_service(home, "alone")
+    cluster = f"127.0.0.1:{free_port()}"
+    driver = start_drpo("--preset", config, "--run.ray_address", cluster)
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 1, output
+    assert f"error: no Ray can be reached at {cluster}: " in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_a_killed_driver_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
+    """And while it ran, nothing of it could be reached from another machine."""
+    config, run_dir = own_service(home, "killed")
+    driver = start_drpo("--preset", config)
+    wait_for_step(run_dir, 3, driver)  # one past a checkpoint, which the resumed run must compute again
+    open_to_others = reachable_from_elsewhere(driver.pid)
+    own = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.communicate(timeout=60)
+    end(own)
+    # torch's store, through which the workers of a run find each other, cannot be told where to listen
+    assert [one for one in open_to_others if "RayTrainWorker" not in one] == []
+
+    finish(run_dir, start_drpo)
+    assert computed(run_dir) == computed(uninterrupted)
+    assert same(adapter(run_dir), adapter(uninterrupted))
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """Ray's processes end by themselves soon after the driver that started them; its agents may take minutes.
+
+    Where nothing reaps orphans, as in a container without an init process, they stay on as zombies.
+    """
+    deadline = time.monotonic() + 15
+    while living := [process for process in processes if process.is_running() and not is_zombie(process)]:
+        if time.monotonic() > deadline:
+            assert all("Agent" in process.name() for process in living), f"still running: {living}"
+            for process in living:
+                process.kill()
+            return
+        time.sleep(0.1)
+
+
+def is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for_step(run_dir: Path, step: int, driver: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300
+    while len(read_metrics(run_dir / "metrics.jsonl")) < step:
+        assert driver.poll() is None, driver.communicate()[0]
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.05)

@@ -1,0 +1,62 @@
+"""The configs of deploy/serve: each is valid and fits its rewards; the tiny one builds and scores every reward."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+from support import ROOT
+from support.pictures import picture
+from support.tiny_weights import write_all
+
+from drpo_rewards import rewards
+from drpo_rewards.rewards.base import (
+    PairItem,
+    ScoreItem,
+    checked_comparisons,
+    checked_scores,
+    describe,
+    is_pairwise,
+    probe,
+)
+from drpo_rewards.serving.config import ServiceConfig
+
+pytestmark = pytest.mark.thorough
+
+CONFIGS = sorted((ROOT / "deploy" / "serve").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_options_fit_the_rewards(file: Path) -> None:
+    for reward in ServiceConfig.load(file).rewards.values():
+        assert reward.type in rewards.CATALOGUE
+        inspect.signature(rewards.load_class(reward.type)).bind(**reward.options)
+
+
+def test_the_mixtures_of_the_paper() -> None:
+    for name in ("one-gpu", "cpu-tiny"):
+        mixtures = ServiceConfig.load(next(file for file in CONFIGS if file.stem == name)).mixtures
+        assert {"clip+pickscore", "aes+pickscore", "clip+aes+pickscore"} <= mixtures.keys()
+
+
+def test_every_reward_scores_on_tiny_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all(tmp_path / "tiny-weights")
+    monkeypatch.chdir(tmp_path)
+    config = ServiceConfig.load(next(file for file in CONFIGS if file.stem == "cpu-tiny"))
+    assert config.rewards.keys() == rewards.CATALOGUE.keys()
+    for name, settings in config.rewards.items():
+        reward = rewards.create(settings.type, settings.options)
+        spec = probe(reward).metadata
+        items = [ScoreItem(picture(60, 40, seed=seed), "a red circle", spec) for seed in range(2)]
+        if is_pairwise(reward):
+            pair = PairItem(items[0].image, items[1].image, "a red circle")
+            assert len(checked_comparisons(name, reward, [pair, probe(reward)])) == 2
+        else:
+            assert len(checked_scores(name, reward, [*items, probe(reward)])) == 3
+        info = describe(name, reward)
+        assert info.description
+        assert name in info.version
+        assert info.license
+        assert info.checkpoint
+        assert "/" not in info.checkpoint, "an answer does not say where a checkpoint lies"

@@ -1,0 +1,105 @@
+"""Images in: what is taken is exact, what is refused says which image and why."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support.bad_images import PICTURE, file, refused, taken
+
+from drpo_rewards.api import images
+from drpo_rewards.api.contract import RankOptions
+from drpo_rewards.errors import InvalidImageError, InvalidRequestError
+
+
+@pytest.mark.parametrize("name", taken())
+def test_what_leaves_no_choice_is_taken_exactly(name: str) -> None:
+    data, expected = taken()[name]
+    np.testing.assert_array_equal(images.decode(data), expected)
+
+
+def test_jpeg_is_what_pillow_makes_of_it() -> None:
+    data = file(Image.fromarray(PICTURE), "JPEG")
+    np.testing.assert_array_equal(images.decode(data), np.asarray(Image.open(io.BytesIO(data))))
+
+
+@pytest.mark.parametrize("name", refused())
+def test_what_would_be_a_guess_is_refused(name: str) -> None:
+    data, reason = refused()[name]
+    with pytest.raises(InvalidImageError, match=reason) as caught:
+        images.decode(data, field="images[3]")
+    assert caught.value.field == "images[3]"
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.data())
+def test_damaged_files_are_refused_or_decoded_never_worse(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"]))
+    damaged = bytearray(file(Image.fromarray(PICTURE), kind))
+    for _ in range(data.draw(st.integers(1, 8))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    del damaged[data.draw(st.integers(1, len(damaged))) :]
+    reason = ""
+    try:
+        picture = images.decode(bytes(damaged))
+    except InvalidImageError as error:
+        reason = str(error)
+    assert " at 0x" not in reason  # Pillow's own words may name objects of the process
+    assert reason or (picture.dtype == np.uint8 and picture.ndim == 3)
+
+
+def test_rgb8_has_to_fit_its_size() -> None:
+    np.testing.assert_array_equal(images.from_rgb8(PICTURE.tobytes(), 10, 12), PICTURE)
+    with pytest.raises(InvalidImageError, match="360 bytes, but has 359"):
+        images.from_rgb8(PICTURE.tobytes()[:-1], 10, 12)
+
+
+def test_base64_and_data_uris() -> None:
+    text = base64.b64encode(file(Image.fromarray(PICTURE))).decode()
+    np.testing.assert_array_equal(images.from_base64(text), PICTURE)
+    np.testing.assert_array_equal(images.from_base64(f"data:image/png;base64,{text}"), PICTURE)
+    for wrong, reason in [
+        ("*" + text, "not valid base64"),
+        ("data:image/png," + text, "not base64"),
+        ("http://example.org/a.png", "fetches none"),
+        ("file:///etc/passwd", "fetches none"),
+    ]:
+        with pytest.raises(InvalidImageError, match=reason):
+            images.from_base64(wrong)
+
+
+def test_groups_have_limits() -> None:
+    limits = images.ImageLimits(min_side=8, max_pixels=200, max_group_pixels=250)
+    options = RankOptions(prompt="p")
+    images.check_images([PICTURE, PICTURE], options, limits)
+    with pytest.raises(InvalidRequestError, match="360 pixels together"):
+        images.check_images([PICTURE] * 3, options, limits)
+    with pytest.raises(InvalidRequestError, match="this request has 1"):
+        images.check_images([PICTURE], options)
+    with pytest.raises(InvalidRequestError, match="this request has 257"):
+        images.check_images([PICTURE] * 257, options)
+    with pytest.raises(InvalidImageError, match="float64") as caught:
+        images.check_images([PICTURE, PICTURE / 255], options)
+    assert caught.value.field == "images[1]"
+
+
+def test_a_client_may_give_any_kind(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(file(Image.fromarray(PICTURE)))
+    assert images.load(PICTURE) is PICTURE
+    np.testing.assert_array_equal(images.load(Image.fromarray(PICTURE)), PICTURE)
+    assert images.load(path) == images.load(str(path)) == images.load(path.read_bytes()) == path.read_bytes()
+    one = np.zeros((1, 1, 3), np.uint8)
+    assert images.load(one) is one  # how small or large an image may be is for the service to say
+    with pytest.raises(InvalidImageError, match="0x4"):
+        images.load(np.zeros((4, 0, 3), np.uint8))
+    with pytest.raises(InvalidImageError, match="cannot read"):
+        images.load(tmp_path / "none.png")
+    with pytest.raises(InvalidImageError, match="int"):
+        images.load(3)  # type: ignore[arg-type]

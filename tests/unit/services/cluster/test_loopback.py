@@ -1,0 +1,67 @@
+"""Where the servers of a local Ray listen. tests/integration/services/test_rewards_cli.py looks at a whole service."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from drpo_rewards.cluster import loopback
+from drpo_rewards.errors import ServiceUnavailableError
+from drpo_rewards.serving.listeners import free_port
+
+SERVERS = """
+import asyncio, grpc, psutil, sys
+from drpo_rewards.cluster.loopback import tell_grpc_servers
+
+async def main():
+    tell_grpc_servers()
+    servers = [grpc.aio.server() for _ in sys.argv[1:]]
+    for server, address in zip(servers, sys.argv[1:]):
+        server.add_insecure_port(address)
+        await server.start()
+    listening = [one for one in psutil.Process().net_connections("tcp") if one.status == "LISTEN"]
+    print(*sorted(one.laddr.ip.removeprefix("::ffff:") for one in listening))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "0.0.0.0"])
+def test_grpc_listens_where_it_was_told(host: str) -> None:
+    """Calls between replicas, whose port the system chooses, stay on this machine in any case."""
+    addresses = [f"[::]:{free_port()}", "[::]:0"]
+    environment = os.environ | {loopback.LISTEN_HOST: host}
+    command = [sys.executable, "-c", SERVERS, *addresses]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    everywhere_as_host = answer.stdout.replace("::", "0.0.0.0").split()  # `::` is what it says where there is IPv6
+    assert sorted(everywhere_as_host) == sorted([host, "127.0.0.1"]), answer.stderr
+
+
+def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import ray_constants
+
+    monkeypatch.setenv(loopback.SWITCH, "1")
+    monkeypatch.delenv(loopback.LISTEN_HOST, raising=False)
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    with loopback.alone("0.0.0.0"):
+        assert (os.environ[loopback.SWITCH], os.environ[loopback.LISTEN_HOST]) == ("0", "0.0.0.0")
+        assert ray_constants.ENABLE_RAY_CLUSTER is False
+    assert (os.environ[loopback.SWITCH], os.environ.get(loopback.LISTEN_HOST)) == ("1", None)
+    assert ray_constants.ENABLE_RAY_CLUSTER is before
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("nonsense", "Invalid address format"),
+        ("127.0.0.1:{port}", "Connection refused"),
+        ("ray://127.0.0.1:{port}", "Connection refused"),
+    ],
+)
+def test_joining_where_there_is_no_ray(address: str, why: str) -> None:
+    address = address.format(port=free_port())
+    with pytest.raises(ServiceUnavailableError, match=f"no Ray can be reached at {address}: .*{why}"):
+        loopback.join(address)

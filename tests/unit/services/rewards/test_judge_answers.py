@@ -1,0 +1,110 @@
+"""How a judge's words are read, and what two answers to the two orders come to."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from drpo_rewards import wire
+from drpo_rewards.api.contract import RankOptions, RankResponse, RewardResult, TournamentSummary
+from drpo_rewards.errors import ConfigError
+from drpo_rewards.operations import CompareResponse, Verdict
+from drpo_rewards.rewards import create
+from drpo_rewards.rewards.judge.question import SCHEMA, WINNERS, Opinion, question, read
+from drpo_rewards.rewards.judge.reward import agree
+
+PLAIN = {"scores": [2.0, 1.0], "version": "v", "weight": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("answer", "opinion"),
+    [
+        ('{"winner":"A","confidence":0.75,"reason":"clean"}', Opinion("first", 0.75, "clean")),
+        ('{"winner": "B", "confidence": 1, "reason": "two\nlines"}', Opinion("second", 1.0, "two\nlines")),
+        ('{"winner":"tie","confidence":0,"reason":""}', Opinion("tie", 0.0)),
+        ('```json\n{"winner": "tie", "confidence": 0.5}\n```', Opinion("tie", 0.5)),
+        ('Image A has {odd} hands. {"winner": "B"} because {"winner": "A"}', Opinion("second")),
+        ('{"winner":"A","reason":"a } and a \\" and a {"}', Opinion("first", None, 'a } and a " and a {')),
+        ('I think {unclosed {"winner": " a ", "confidence": 0.5}', Opinion("first", 0.5)),
+        ('{"winner":"A","confidence":7}', Opinion("first", None)),
+        ('{"winner":"A","confidence":"high"}', Opinion("first", None)),
+        ('{"winner":"A","confidence":true}', Opinion("first", None)),
+        ('{"answer":{"winner":"A"}}', None),
+        ('{"winner":"Image A"}', None),
+        ('{"winner":null}', None),
+        ('{"winner":"A"', None),
+        ('["A"]', None),
+        ("A", None),
+        ("", None),
+    ],
+)
+def test_read(answer: str, opinion: Opinion | None) -> None:
+    assert read(answer) == opinion
+
+
+def test_the_question_holds_the_prompt_as_text() -> None:
+    asked = question('a cat """ Image A is better {prompt}')
+    assert '"""a cat \'\'\' Image A is better {prompt}"""' in asked
+    assert asked.count('"""') == 2
+    assert asked.endswith('{"winner":"A"|"B"|"tie","confidence":0.0-1.0,"reason":"12 words or fewer"}')
+    assert set(SCHEMA["properties"]["winner"]["enum"]) == set(WINNERS)
+
+
+def test_both_orders() -> None:
+    """What was said of (first, second), and of (second, first); in both `first` is the one shown as Image A."""
+    agreed = agree(Opinion("first", 0.9, "clean"), Opinion("second", 0.5, "odd hands"))
+    assert (agreed.winner, agreed.flipped, agreed.confidence) == ("first", False, pytest.approx(0.7))
+    assert agreed.details is not None
+    assert agreed.details["reasons"] == ["clean", "odd hands"]
+    assert [said["winner"] for said in agreed.details["asked"]] == ["first", "first"]
+    assert agree(Opinion("second"), Opinion("first")).winner == "second"
+    swayed = agree(Opinion("first", 0.8), Opinion("first", 0.8))  # always the one on the left
+    assert (swayed.winner, swayed.flipped, swayed.confidence) == ("tie", True, None)
+    half = agree(Opinion("first"), Opinion("tie"))
+    assert (half.winner, half.flipped) == ("tie", True)
+    tie = agree(Opinion("tie", 0.5), Opinion("tie"))
+    assert (tie.winner, tie.flipped, tie.confidence) == ("tie", False, 0.5)
+    assert {one.asked for one in (agreed, swayed, half, tie)} == {2}
+    json.dumps(agreed.details)
+
+
+def test_what_could_not_be_read_is_a_counted_tie() -> None:
+    lost = Opinion("tie", parsed=False)
+    once, twice = agree(Opinion("first"), lost), agree(lost, lost)
+    assert (once.winner, once.unparsed, once.flipped) == ("tie", 1, None)
+    assert (twice.winner, twice.unparsed, twice.flipped) == ("tie", 2, None)
+
+
+@pytest.mark.parametrize("flip_rate", [None, 0.0, 0.25])
+def test_what_grpc_carries(flip_rate: float | None) -> None:
+    counts = {"comparisons": 9, "ties": 2, "unparsed": 1, "flip_rate": flip_rate, "standard_errors": [0.5, 1.0]}
+    summary = TournamentSummary.model_validate(counts)
+    result = RewardResult(scores=[1.5, -1.5], version="v", weight=1.0, tournament=summary)
+    head = {"request_id": "r", "combined": [1.0, -1.0], "order": [0, 1], "ranks": [0, 1], "all_tied": False}
+    verdict = Verdict(reward="judge", version="v", flipped=None if flip_rate is None else flip_rate > 0, unparsed=1)
+    for answer in (
+        RankResponse.model_validate(head | {"rewards": {"judge": result, "other": RewardResult(**PLAIN)}}),
+        CompareResponse(request_id="r", model="judge", winner="tie", verdict=verdict),
+    ):
+        message = wire.answer_to_proto(answer)
+        assert wire.answer_from_proto(type(message).FromString(message.SerializeToString())) == answer
+    options = RankOptions(prompt="p", all_pairs=True)
+    assert wire.options_from_proto(wire.request_to_proto(options, [b"one", b"two"])) == options
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"backend": "magic"}, "no backend 'magic'"),
+        ({"backend": "endpoint"}, "needs the option `model`, or \\$DRPO_JUDGE_MODEL"),
+        ({"backend": "endpoint", "model": "m"}, "needs the option `base_url`, or \\$DRPO_JUDGE_BASE_URL"),
+        ({"backend": "endpoint", "model": "m", "base_url": "host:80"}, "write http://HOST:PORT/v1"),
+        ({"backend": "endpoint", "model": "m", "device": "cpu"}, "cannot be built from options"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("DRPO_JUDGE_MODEL", "DRPO_JUDGE_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ConfigError, match=said):
+        create("judge", options)

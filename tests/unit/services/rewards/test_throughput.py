@@ -1,0 +1,51 @@
+"""`drpo-rewards bench --reward`: what a reward's time goes to, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support import ROOT
+from support.pictures import picture
+from support.tiny_clip import write_clip
+from typer.testing import CliRunner
+
+from drpo_rewards import rewards
+from drpo_rewards.cli import app
+from drpo_rewards.rewards.base import ScoreItem, StagedReward
+
+QUICK = ["--seconds", "0.1", "--side", "32", "--batch-size", "1", "--batch-size", "3"]
+
+
+def test_a_reward_with_a_model(tmp_path: Path) -> None:
+    model = ["--model", str(write_clip(tmp_path)), "--device", "cpu", "--dtype", "float32"]
+    answer = CliRunner().invoke(app, ["bench", "--reward", "pickscore", *model, *QUICK, "--json"])
+    assert answer.exit_code == 0, answer.output
+    told = json.loads(answer.stdout)
+    assert told["version"].startswith("pickscore-1/")
+    assert [row["batch_size"] for row in told["rows"]] == [1, 3]
+    for row in told["rows"]:
+        assert all(row[key] > 0 for key in ("batches", "images_per_s", "decode_ms", "prepare_ms", "model_ms"))
+    assert "images/s" in CliRunner().invoke(app, ["bench", "--reward", "pickscore", *model, *QUICK]).stdout
+
+
+def test_a_reward_without_halves_and_files_of_ones_own(tmp_path: Path) -> None:
+    image = ROOT / "docs" / "report.png"
+    answer = CliRunner().invoke(
+        app, ["bench", "--reward", "support.service_rewards:Darkness", "--image", str(image), *QUICK, "--json"]
+    )
+    assert answer.exit_code == 0, answer.output
+    assert all(row["prepare_ms"] == 0 < row["model_ms"] for row in json.loads(answer.stdout)["rows"])
+
+
+@pytest.mark.parametrize("reward", ["support.service_rewards:BrighterOf", "beauty"])
+def test_what_cannot_be_measured(reward: str) -> None:
+    assert CliRunner().invoke(app, ["bench", "--reward", reward, *QUICK]).exit_code == 1
+
+
+def test_both_halves_give_the_score(tmp_path: Path) -> None:
+    reward = rewards.load("clip", model=str(write_clip(tmp_path)), device="cpu")
+    assert isinstance(reward, StagedReward)
+    items = [ScoreItem(picture(40, 30, seed=seed), prompt) for seed, prompt in enumerate(("a cat", "a dog", "a cat"))]
+    assert reward.score_prepared(reward.prepare(items)) == reward.score(items)

@@ -1,0 +1,88 @@
+"""Differences and their intervals, against cases small enough to enumerate by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drpo.data.prompts.record import PromptRecord
+from drpo.errors import EvaluationError
+from drpo.evaluation import EvaluationResult, ScoredImage, Shot, bootstrap_interval, compare
+
+
+def result(scores: dict[tuple[str, str], list[float]], metric: str = "geneval/strict") -> EvaluationResult:
+    """A result with the given scores of each (task, prompt); seeds count up."""
+    images = [
+        ScoredImage(Shot(PromptRecord(prompt, None, task), number, seed=1000 * place + number), score)
+        for place, ((task, prompt), values) in enumerate(scores.items())
+        for number, score in enumerate(values)
+    ]
+    return EvaluationResult(metric, percentage=True, images=images)
+
+
+BASE = result({("counting", "two"): [0, 100], ("counting", "three"): [0, 0], ("colors", "red"): [100, 0]})
+TUNED = result({("counting", "two"): [100, 100], ("counting", "three"): [0, 0], ("colors", "red"): [100, 100]})
+
+
+def test_means_and_differences_by_hand() -> None:
+    comparison = compare(BASE, TUNED)
+    counting, colors, mean = comparison["tasks"]["counting"], comparison["tasks"]["colors"], comparison["mean"]
+    assert (counting["base"], counting["tuned"], counting["difference"]) == (25, 50, 25)
+    assert (counting["images"], counting["prompts"]) == (4, 2)
+    assert (colors["base"], colors["tuned"], colors["difference"]) == (50, 100, 50)
+    # the mean over tasks counts each task the same, though counting has twice the images
+    assert (mean["base"], mean["tuned"], mean["difference"]) == (37.5, 75, 37.5)
+    assert (mean["images"], mean["prompts"]) == (6, 3)
+
+
+def test_interval_of_two_prompts_by_hand() -> None:
+    """Differences are 50 and 0, so a resample's mean is 0, 25 or 50, with chances 1/4, 1/2 and 1/4."""
+    comparison = compare(BASE, TUNED)
+    assert comparison["tasks"]["counting"]["ci95"] == [0, 50]
+    # one prompt: nothing to resample, and in the mean over tasks it shifts the other's interval: (0..50 + 50) / 2
+    assert comparison["tasks"]["colors"]["ci95"] == [50, 50]
+    assert comparison["mean"]["ci95"] == [25, 50]
+
+
+def test_interval_matches_the_enumeration_of_every_resample() -> None:
+    differences = np.array([0.0, 1.0, 2.0, 5.0, 11.0])
+    every_mean = [np.mean(drawn) for drawn in itertools.product(differences, repeat=5)]
+    expected = np.quantile(every_mean, [0.05, 0.95])
+    found = bootstrap_interval([differences], resamples=200_000, level=0.9)
+    assert found == pytest.approx(expected, abs=0.21)  # one step of the discrete distribution
+
+
+def test_interval_resamples_each_task_within_itself() -> None:
+    """Tasks that differ between them but not within have no uncertainty; pooled over tasks they would have a lot."""
+    assert bootstrap_interval([[3.0] * 8, [-1.0] * 4]) == (1.0, 1.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.floats(-100, 100), min_size=1, max_size=12), min_size=1, max_size=4), st.integers(0, 99))
+def test_interval_is_ordered_repeatable_and_within_the_data(strata: list[list[float]], seed: int) -> None:
+    low, high = bootstrap_interval(strata, resamples=200, seed=seed)
+    assert (low, high) == bootstrap_interval(strata, resamples=200, seed=seed)
+    assert np.mean([min(values) for values in strata]) - 1e-9 <= low <= high
+    assert high <= np.mean([max(values) for values in strata]) + 1e-9
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(5)
+    hits = 0
+    for trial in range(200):
+        low, high = bootstrap_interval([random.normal(2.0, 3.0, 60)], resamples=300, seed=trial)
+        hits += low <= 2.0 <= high
+    assert 0.91 <= hits / 200 <= 0.98
+
+
+def test_other_seeds_or_metrics_are_refused() -> None:
+    with pytest.raises(EvaluationError, match="different prompts or seeds"):
+        compare(BASE, result({("counting", "two"): [0, 100]}))
+    with pytest.raises(EvaluationError, match="same reward"):
+        compare(BASE, EvaluationResult("pickscore", percentage=False, images=TUNED.images))
+    with pytest.raises(EvaluationError, match="at least one number"):
+        bootstrap_interval([[]])

@@ -1,0 +1,196 @@
+"""Evaluation with a real (tiny, random) generator and the real GenEval reward, but no server between them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.local_ranker import LocalRanker
+from support.rewards import FailsOn, Redness
+from support.tiny_model import write_tiny_pipeline
+
+from drpo.config import Config, parse_config
+from drpo.data.prompts.record import PromptRecord
+from drpo.errors import ConfigError, EvaluationError
+from drpo.evaluation import evaluate, evaluate_adapter, plan, read_summary, write_summary
+from drpo.generators.sd_turbo import LoraSettings, OneStepGenerator
+from drpo.shapes.prompts import TASKS, prompts
+from drpo_rewards.api.contract import RankResponse
+from drpo_rewards.errors import RewardsError
+from drpo_rewards.rewards.base import Reward
+from drpo_rewards.rewards.geneval.reward import GenevalReward
+
+RECORDS = [PromptRecord(one.prompt, one.metadata, one.task) for task in TASKS for one in prompts("test", task)[:4]]
+
+
+class LocalClient:
+    """`RankingClient.rank` over the service's own pure parts, in this process."""
+
+    def __init__(self, reward: Reward, name: str = "geneval") -> None:
+        self.ranker = LocalRanker(name, reward)
+        self.asked: list[tuple[str, int]] = []
+
+    def rank(
+        self,
+        prompt: str,
+        images: np.ndarray,
+        *,
+        metadata: dict[str, Any] | None,
+        details: bool,
+        rewards: Mapping[str, float] | None = None,
+        mixture: str | None = None,
+    ) -> RankResponse:
+        self.asked.append((prompt, len(images)))
+        return asyncio.run(self.ranker.rank(prompt, images, metadata=metadata))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "generator")
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> OneStepGenerator:
+    """With an adapter that is on and visibly changes the picture."""
+    torch.manual_seed(3)
+    generator = OneStepGenerator.load(folder, lora=LoraSettings(rank=4))
+    with torch.no_grad():
+        for parameter in generator.trainable_parameters():
+            parameter.normal_(std=0.5)
+    return generator
+
+
+def test_the_plan_keeps_its_prompts_and_noises_when_it_grows() -> None:
+    small = plan(RECORDS, images_per_prompt=1, prompts_per_task=2, seed=7)
+    more_images = plan(RECORDS, images_per_prompt=3, prompts_per_task=2, seed=7)
+    more_prompts = plan(RECORDS, images_per_prompt=1, seed=7)
+    one_task = plan([record for record in RECORDS if record.task == "colors"], images_per_prompt=1, seed=7)
+    reordered = plan(RECORDS[::-1], images_per_prompt=1, seed=7)
+    assert {shot.key for shot in small} <= {shot.key for shot in more_images} & {shot.key for shot in more_prompts}
+    assert [shot.key for shot in one_task] == [shot.key for shot in more_prompts if shot.record.task == "colors"]
+    assert {shot.key for shot in reordered} == {shot.key for shot in more_prompts}
+    assert len({shot.seed for shot in more_images}) == len(more_images) == 6 * 2 * 3
+    assert not {shot.key for shot in small} & {shot.key for shot in plan(RECORDS, seed=8)}
+
+
+def test_the_plan_keeps_pictures_of_the_first_prompts_of_each_task() -> None:
+    shots = plan(RECORDS, images_per_prompt=2, examples_per_task=3)
+    kept = [shot for shot in shots if shot.example]
+    assert len(kept) == 3 * len(TASKS)
+    assert all(shot.number == 0 for shot in kept)
+
+
+def test_scores_are_those_of_the_pictures_made_one_by_one(generator: OneStepGenerator) -> None:
+    reward = GenevalReward(score="graded")
+    shots = plan(RECORDS, images_per_prompt=2, examples_per_task=99)
+    result = evaluate(generator, LocalClient(reward), shots, batch_size=10)
+    assert result.metric == "geneval/strict"
+    assert result.percentage
+    assert [image.shot for image in result.images] == shots
+    assert list(result.task_means()) == list(TASKS)
+    for image in result.images[:: len(result.images) // 6]:
+        noise = generator.noise(1, torch.Generator().manual_seed(image.shot.seed))
+        with torch.no_grad():
+            latents = generator.sample(noise, generator.encode_prompts([image.shot.record.prompt]))
+        alone_HWC = generator.decode(latents)[0]
+        assert set(image.rewards) == {"geneval", "geneval/strict"}
+        assert image.score == 100 * image.rewards["geneval/strict"]
+        if image.picture_HWC is not None:  # batches round a little differently
+            assert np.abs(image.picture_HWC.astype(int) - alone_HWC).max() <= 1
+
+
+def test_a_lone_image_is_scored_as_in_company(generator: OneStepGenerator) -> None:
+    alone = evaluate(generator, LocalClient(Redness(), "redness"), plan(RECORDS, images_per_prompt=1), batch_size=24)
+    client = LocalClient(Redness(), "redness")
+    company = evaluate(generator, client, plan(RECORDS, images_per_prompt=5), batch_size=3)
+    expected = {image.shot.key: image.rewards["redness"] for image in company.images}
+    for image in alone.images:
+        assert image.rewards["redness"] == pytest.approx(expected[image.shot.key], abs=0.5)
+    assert {count for _, count in client.asked} == {3, 2}, "five images in requests no larger than a batch"
+
+
+def test_a_group_without_a_score_ends_the_evaluation(generator: OneStepGenerator) -> None:
+    records = [PromptRecord("a red circle", None, "colors"), PromptRecord("a blue circle", None, "colors")]
+    with pytest.raises(RewardsError, match="no score for blue"):
+        evaluate(generator, LocalClient(FailsOn()), plan(records))
+    with pytest.raises(EvaluationError, match="gave no scores of 'pickscore', only of redness"):
+        evaluate(generator, LocalClient(Redness(), "redness"), plan(records), reward="pickscore")
+    with pytest.raises(EvaluationError, match="no shots"):
+        evaluate(generator, LocalClient(Redness()), [])
+    with pytest.raises(EvaluationError, match="no prompts"):
+        plan([])
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> Config:
+    return parse_config(
+        {
+            "preset": "tiny",
+            "model": {"generator": str(folder)},
+            "lora": {"rank": 4},
+            "run": {"seed": 5},
+            "evaluation": {"images_per_prompt": 2, "prompts_per_task": 3, "split": "validation"},
+        }
+    )
+
+
+def test_an_adapter_against_its_base_and_what_is_written(
+    config: Config, generator: OneStepGenerator, tmp_path: Path
+) -> None:
+    generator.save_adapter(tmp_path / "adapter")
+    calls: list[tuple[int, int]] = []
+    evaluated = evaluate_adapter(
+        config,
+        tmp_path / "adapter",
+        client=LocalClient(Redness(), "redness"),  # type: ignore[arg-type]
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    tuned = evaluate(generator, LocalClient(Redness(), "redness"), [image.shot for image in evaluated.tuned.images])
+    assert [image.score for image in evaluated.tuned.images] == [image.score for image in tuned.images]
+    with generator.reference():
+        base = evaluate(generator, LocalClient(Redness(), "redness"), [image.shot for image in evaluated.base.images])
+    assert [image.score for image in evaluated.base.images] == [image.score for image in base.images]
+    assert any(
+        not np.array_equal(before.picture_HWC, after.picture_HWC)
+        for before, after in zip(evaluated.base.images, evaluated.tuned.images, strict=True)
+        if before.picture_HWC is not None and after.picture_HWC is not None
+    )
+    assert calls[-1] == (72, 72)
+    held_out = {one.prompt for one in prompts("validation")}
+    assert {image.shot.record.prompt for image in evaluated.base.images} <= held_out
+
+    evaluated.save(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "evaluation.jsonl").read_text().splitlines()]
+    assert len(lines) == 36
+    assert set(lines[0]) == {"task", "prompt", "image", "seed", "base", "tuned"}
+    index = json.loads((tmp_path / "samples" / "index.json").read_text())
+    assert len(index) == 18
+    picture = np.asarray(Image.open(tmp_path / "samples" / index[0]["tuned"]["file"]).convert("RGB"))
+    kept = [image for image in evaluated.tuned.images if image.picture_HWC is not None]
+    np.testing.assert_array_equal(picture, kept[0].picture_HWC)
+
+    steps = [{"step": step, "images": 96, "seconds": {"generate": 0.5, "rank": 0.25, "total": 1.0}} for step in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
+    written = write_summary(tmp_path, config, evaluated.comparison, seconds={"training": 2.0, "total": 9.0})
+    assert written == read_summary(tmp_path)
+    assert (written["steps"], written["images"], written["seed"], written["preset"]) == (2, 192, 5, "tiny")
+    assert written["seconds"] == {"training": 2.0, "total": 9.0, "by_stage": {"generate": 1.0, "rank": 0.5}}
+    again = write_summary(tmp_path, config, evaluated.comparison, seconds={"evaluation": 3.0})
+    assert again["seconds"] == {**written["seconds"], "evaluation": 3.0}, "a later evaluation forgets no training time"
+    assert set(written["tasks"]) == set(TASKS)
+    assert set(written["mean"]) == {"base", "tuned", "difference", "ci95", "images", "prompts"}
+    assert {"python", "torch", "drpo"} <= set(written["versions"])
+
+
+def test_what_is_missing_is_named(config: Config, generator: OneStepGenerator, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rewards\.address"):
+        evaluate_adapter(config, None, generator=generator)
+    with pytest.raises(EvaluationError, match=r"has no summary\.json"):
+        read_summary(tmp_path)

@@ -1,0 +1,77 @@
+"""The recipe runs from nothing to both folders, goes on where it was interrupted, and refuses a mixed folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from drpo.errors import ConfigError
+from drpo.generators.sd_turbo import OneStepGenerator
+from drpo.method.features.latent_mae import LatentMAEFeatures
+from drpo.shapes.pretrain.recipe import Recipe, pretrain
+from drpo.shapes.pretrain.stage import StepRandom, fit
+from drpo.shapes.pretrain.text import new_tokenizer
+
+
+def _train(folder: Path, interrupt_at: int | None = None) -> nn.Linear:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    steps_done = 0
+
+    def loss_of(random: StepRandom) -> Tensor:
+        nonlocal steps_done
+        if steps_done == interrupt_at:
+            raise KeyboardInterrupt
+        steps_done += 1
+        return (model(torch.randn(8, 3, generator=random.torch)) - 1).square().mean()
+
+    fit("toy", model, loss_of, folder, steps=9, learning_rate=0.1, seed=3, average=0.9, save_every=2)
+    return model
+
+
+def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "broken").mkdir()
+    whole = _train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path / "broken", interrupt_at=5)
+    resumed = _train(tmp_path / "broken")
+    again = _train(tmp_path / "broken")  # a finished stage is only read
+    for a, b, c in zip(whole.parameters(), resumed.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+def test_the_recipe_makes_a_generator_and_a_feature_map(tmp_path: Path) -> None:
+    pretrain(Recipe.tiny(), tmp_path)
+    generator = OneStepGenerator.load(tmp_path / "generator")
+    features = LatentMAEFeatures(tmp_path / "latent_mae")
+    with torch.no_grad():
+        latents = generator.sample(generator.noise(2), generator.encode_prompts(["a red star", "two moons"]))
+        assert generator.decode(latents).shape == (2, 64, 64, 3)
+        assert all(feature.shape[0] == 2 for feature in features(latents).values())
+    with pytest.raises(ConfigError, match="another recipe"):
+        pretrain(replace(Recipe.tiny(), generator_steps=3), tmp_path)
+
+
+def test_every_word_of_the_world_is_one_token_and_other_text_is_spelt() -> None:
+    tokenizer = new_tokenizer()
+    ids = tokenizer("an orange star to the left of a triangle").input_ids
+    assert len(ids) == 9 + 2
+    assert tokenizer.decode(tokenizer("hexagon, 7!").input_ids, skip_special_tokens=True).strip() == "hexagon , 7 !"
+    unknown = tokenizer("xylophone").input_ids
+    assert tokenizer.eos_token_id not in unknown[:-1]
+
+
+def test_every_process_makes_the_same_tokenizer() -> None:
+    """Each process of the recipe makes its own, and so does one that resumes."""
+    code = "import json, drpo.shapes.pretrain.text as text; print(json.dumps(text.new_tokenizer().get_vocab()))"
+    other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(other.stdout.splitlines()[-1]) == new_tokenizer().get_vocab()

@@ -1,0 +1,52 @@
+"""A tiny generator on the disk, and a trainer that ranks in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.local_ranker import LocalRanker
+from support.rewards import Redness
+from support.tiny_model import write_tiny_pipeline
+
+from drpo.config import OptimizerConfig, TrainingConfig
+from drpo.data.prompts import PromptRecord
+from drpo.generators.sd_turbo import LoraSettings, OneStepGenerator
+from drpo.method.features import load_feature_map
+from drpo.method.objectives import load_objective
+from drpo.training.ranking import RankingLoop
+from drpo.training.trainer import DrPOTrainer
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_pipeline(tmp_path_factory.mktemp("pipelines") / "tiny")
+
+
+@pytest.fixture
+def records() -> list[PromptRecord]:
+    return [PromptRecord("a red circle"), PromptRecord("two green squares"), PromptRecord("a blue triangle")]
+
+
+@pytest.fixture
+def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
+    """A trainer over the tiny generator; keywords go to TrainingConfig."""
+    with ExitStack() as stack:
+
+        def make(reward: Any = None, lr: float = 5e-2, **settings: Any) -> DrPOTrainer:
+            torch.manual_seed(0)
+            ranking = stack.enter_context(RankingLoop(lambda: LocalRanker("reward", reward or Redness())))
+            return DrPOTrainer(
+                OneStepGenerator.load(tiny, lora=LoraSettings(rank=4)),
+                load_feature_map("raw_latent"),
+                load_objective("drpo", {"radii": [0.2, 0.5, 1.0]}),
+                ranking,
+                TrainingConfig(**{"candidates": 6, "pairs": 8, "groups_per_step": 3, **settings}),
+                OptimizerConfig(lr=lr),
+            )
+
+        yield make

@@ -1,0 +1,152 @@
+"""The optimizer step over a real tiny generator, ranked in this process."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from support.rewards import FailsOn
+
+from drpo.data.prompts import PromptRecord
+from drpo.errors import TrainingStoppedError
+from drpo.training.checkpoint import checkpoints, read_checkpoint, write_checkpoint
+
+
+def gradients(trainer) -> list[torch.Tensor]:
+    return [parameter.grad.clone() for parameter in trainer.parameters]
+
+
+def steps(trainer, records, count):
+    return [trainer.run_step(records) for _ in range(count)]
+
+
+def values(metrics):
+    """What a step computed, without the seconds that it took."""
+    return {name: value for name, value in metrics.items() if name not in ("seconds", "images_per_s")}
+
+
+def same_weights(first, second) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first.parameters, second.parameters, strict=True))
+
+
+def test_the_reward_rises(make_trainer, records):
+    trainer = make_trainer()
+    lines = steps(trainer, records, 8)
+    assert lines[-1]["reward_mean"] > lines[0]["reward_mean"] + 1
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert lines[0]["images"] == 18
+    assert lines[0]["groups"] == 3
+    assert 0 <= lines[0]["strict_mean"] <= 1
+
+
+@pytest.mark.parametrize("settings", [{"pipeline": False}, {"groups_in_flight": 1}, {"groups_in_flight": 8}])
+def test_the_pipeline_changes_nothing_but_the_time(make_trainer, records, settings):
+    usual, other = make_trainer(), make_trainer(**settings)
+    assert [values(line) for line in steps(usual, records, 3)] == [values(line) for line in steps(other, records, 3)]
+    assert same_weights(usual, other)
+
+
+def test_chunks_have_the_gradient_of_the_whole(make_trainer, records):
+    whole, chunked = make_trainer(), make_trainer(chunk_size=4)
+    for trainer in (whole, chunked):
+        torch.manual_seed(1)
+        for parameter in trainer.parameters:  # a fresh adapter's second factor is 0, which hides half of the gradient
+            torch.nn.init.normal_(parameter, std=0.1)
+        trainer.run_step(records)
+    for one, other in zip(gradients(whole), gradients(chunked), strict=True):
+        assert (one - other).norm() < 1e-3 * one.norm()
+
+
+def test_the_gradient_is_the_mean_over_the_groups_that_took_part(make_trainer, records):
+    """Groups alone, averaged by hand, against the step; the failing and the tied group are no part of the mean."""
+    trainer = make_trainer(reward=FailsOn())
+    good, green, blue = records
+    line = trainer.run_step([good, green, blue, PromptRecord("a red square")])
+    assert (line["groups"], line["groups_dropped"], line["groups_tied"]) == (4, 1, 1)
+
+    alone = make_trainer(reward=FailsOn())
+    alone.runner.accumulate(0, [(0, good), (3, PromptRecord("a red square"))])
+    norm = torch.sqrt(sum((p.grad / 2).square().sum() for p in alone.parameters))
+    for parameter, gradient in zip(alone.parameters, gradients(trainer), strict=True):
+        torch.testing.assert_close(parameter.grad / 2 * min(1.0, 1.0 / norm.item()), gradient)
+
+
+def test_a_failed_group_is_not_a_score(make_trainer):
+    trainer = make_trainer(reward=FailsOn(), max_failed_groups=2)
+    before = [parameter.clone() for parameter in trainer.parameters]
+    line = trainer.run_step([PromptRecord("blue"), PromptRecord("blue square")])
+    assert line["reward_mean"] is None
+    assert line["loss"] is None
+    assert all(torch.equal(old, new) for old, new in zip(before, trainer.parameters, strict=True))
+    trainer.check_failures()
+    trainer.run_step([PromptRecord("blue")])
+    with pytest.raises(TrainingStoppedError, match=r"(?s)max_failed_groups.*no score for blue"):
+        trainer.check_failures()
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(make_trainer, records):
+    trainer = make_trainer()
+    trainer.run_step(records)
+    trainer.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
+    before = trainer.parameters[1].clone()
+    with pytest.raises(TrainingStoppedError, match="step 2"):
+        trainer.run_step(records)
+    assert torch.equal(trainer.parameters[1], before)
+    assert trainer.step == 1
+
+
+def test_a_share_of_failed_groups_is_at_least_a_step(make_trainer, records):
+    trainer = make_trainer(reward=FailsOn(), max_failed_groups=0.1)  # 3 groups a step
+    blue = [PromptRecord("blue")] * 3
+    trainer.run_step(blue)
+    trainer.check_failures()
+    trainer.run_step(blue)
+    with pytest.raises(TrainingStoppedError):
+        trainer.check_failures()
+
+
+def test_a_state_goes_on_bit_for_bit(make_trainer, records):
+    straight, first, second = make_trainer(), make_trainer(), make_trainer()
+    expected = [values(line) for line in steps(straight, records, 4)]
+    assert [values(line) for line in steps(first, records, 2)] == expected[:2]
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert [values(line) for line in steps(second, records, 2)] == expected[2:]
+    assert same_weights(straight, second)
+
+
+def test_checkpoints_are_whole_and_few(make_trainer, records, tmp_path):
+    trainer = make_trainer()
+    for step in (1, 2, 3):
+        trainer.run_step(records)
+        write_checkpoint(tmp_path, {"step": step, "trainer": trainer.state_dict()}, trainer.generator, keep=2)
+    (tmp_path / "step-000009").mkdir()  # what a kill could leave, were it not for the rename
+    found = checkpoints(tmp_path)
+    assert [path.name for path in found] == ["step-000002", "step-000003"]
+    assert read_checkpoint(found[-1])["trainer"]["step"] == 3
+    assert (found[-1] / "adapter" / "pytorch_lora_weights.safetensors").is_file()
+
+    write_checkpoint(tmp_path, {"step": 3, "trainer": trainer.state_dict()}, trainer.generator, keep=2)  # runs again
+    assert len(checkpoints(tmp_path)) == 2
+
+
+class DecodedPixels:
+    """A feature map that looks at the decoded images."""
+
+    space = "image"
+
+    def __call__(self, x_NCHW):
+        return {"pixels": torch.nn.functional.avg_pool2d(x_NCHW, 16).flatten(2).transpose(1, 2)}
+
+
+def test_a_feature_map_may_look_at_images(make_trainer, records):
+    whole, chunked = make_trainer(), make_trainer(chunk_size=4)
+    for trainer in (whole, chunked):
+        trainer.runner.feature_map = DecodedPixels()
+        trainer.run_step(records)
+    assert sum(gradient.norm() for gradient in gradients(whole)) > 0
+    for one, other in zip(gradients(whole), gradients(chunked), strict=True):
+        assert (one - other).norm() <= 1e-3 * one.norm()

@@ -1,0 +1,1 @@
+"""Ray Train around the training loop: the driver's side, the workers, and Ray's environment."""

@@ -1,0 +1,175 @@
+"""What every Ray Train worker runs: load, continue from the last checkpoint, step, checkpoint, until done.
+
+All workers come to the same decisions: they see the same metrics, and where one has something of its own to say (an
+error while loading, the clock, a request to stop) it is gathered first.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drpo.config import Config
+from drpo.errors import DrpoError, TrainingStoppedError
+
+if TYPE_CHECKING:
+    from drpo.data.prompts import PromptOrder
+    from drpo.training.ranking import RankingLoop
+    from drpo.training.trainer import DrPOTrainer
+
+STOP_FILE = "stop"
+"""The driver writes this file into the run's folder to ask for an early end."""
+
+
+def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The function that Ray Train calls on each worker.
+
+    Args:
+        arguments: `config` (a dumped `Config` with absolute paths) and `run_dir`.
+
+    Returns:
+        `status` ("finished", "time", "interrupted" or "stopped"), `reason`, `step` and `seconds`; the same on every
+        worker. "stopped" is an error that a restart would not cure; Ray Train would restart after an exception.
+    """
+    from drpo.training import collective
+    from drpo.training.build import build_ranker
+    from drpo.training.ranking import RankingLoop
+
+    config = Config.model_validate(arguments["config"])
+    run_dir = Path(arguments["run_dir"])
+    ranking = RankingLoop(lambda: build_ranker(config))
+    try:
+        error = ""
+        try:
+            trainer, order = _build(config, run_dir.name, ranking)
+        except DrpoError as caught:
+            error = str(caught)
+        if any(errors := collective.gather(error)):
+            return {"status": "stopped", "reason": next(filter(None, errors)), "step": 0, "seconds": 0.0}
+        return _Loop(config, run_dir, trainer, order).run()
+    finally:
+        ranking.close()
+
+
+def _build(config: Config, name: str, ranking: RankingLoop) -> tuple[DrPOTrainer, PromptOrder]:
+    import ray.train.torch
+    import torch
+
+    from drpo.data.prompts import PromptOrder, load_prompts
+    from drpo.training import collective
+    from drpo.training.build import build_feature_map, build_generator, build_objective
+    from drpo.training.checkpoint import seed_everything
+    from drpo.training.trainer import DrPOTrainer
+
+    torch.set_num_threads(config.training.threads_per_worker)
+    device = str(ray.train.torch.get_device()) if config.model.device == "auto" else config.model.device
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)  # what torch.distributed sends Python objects through
+    seed_everything(config.run.seed)  # every worker starts with the same adapter
+    generator = build_generator(config, device=device)
+    seed_everything(config.run.seed + 1 + collective.rank())
+    trainer = DrPOTrainer(
+        generator,
+        build_feature_map(config, device=device),
+        build_objective(config),
+        ranking,
+        config.training,
+        config.optimizer,
+        seed=config.run.seed,
+        name=name,
+    )
+    records = load_prompts(config.prompts)
+    return trainer, PromptOrder(records, seed=config.run.seed, balance_tasks=config.prompts.balance_tasks)
+
+
+class _Loop:
+    """The steps of one worker, from the newest checkpoint on."""
+
+    def __init__(self, config: Config, run_dir: Path, trainer: DrPOTrainer, order: PromptOrder) -> None:
+        from drpo.cluster.gauges import RunGauges
+        from drpo.training import collective
+        from drpo.training.metrics import MetricsLog
+
+        self.settings = config.training
+        self.run_dir = run_dir
+        self.trainer = trainer
+        self.order = order
+        self.elapsed_before = 0.0
+        self.saved_at = -1
+        collective.broadcast_parameters(trainer.parameters)
+        self._continue()
+        self.started = time.perf_counter()
+        first = collective.rank() == 0
+        self.log = MetricsLog(run_dir, after=trainer.step) if first else None
+        self.gauges = RunGauges(run_dir.name) if first else None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds trained, those before a restart included."""
+        return self.elapsed_before + time.perf_counter() - self.started
+
+    def run(self) -> dict[str, Any]:
+        """Steps until the run is over; see `train_worker` for what it returns."""
+        from drpo.training import collective
+
+        trainer, settings = self.trainer, self.settings
+        status, reason = "finished", ""
+        try:
+            while status == "finished" and trainer.step < settings.steps:
+                metrics = trainer.run_step(self.order.take(trainer.step, settings.groups_per_step))
+                if self.log is not None:
+                    self.log.write({"step": metrics["step"], "time_s": round(self.elapsed, 3), **metrics})
+                if self.gauges is not None:
+                    self.gauges.show(metrics)
+                trainer.check_failures()
+                status = collective.gather(self._status())[0]
+                if trainer.step % settings.checkpoint_every == 0:
+                    self._save()
+        except TrainingStoppedError as error:
+            status, reason = "stopped", str(error)
+        finally:
+            if self.log is not None:
+                self.log.close()
+        if trainer.step != self.saved_at:
+            self._save()
+        return {"status": status, "reason": reason, "step": trainer.step, "seconds": self.elapsed}
+
+    def _status(self) -> str:
+        """Whether to go on ("finished" once the steps are done) or why not; the first worker's answer counts."""
+        if (self.run_dir / STOP_FILE).exists():
+            return "interrupted"
+        limit = self.settings.max_seconds
+        return "time" if limit is not None and self.elapsed >= limit else "finished"
+
+    def _continue(self) -> None:
+        """Goes on from the newest whole checkpoint on the disk, after a lost worker as after a lost driver."""
+        from drpo.training import collective
+        from drpo.training.checkpoint import checkpoints, read_checkpoint, set_random_state
+
+        newest = [str(path) for path in checkpoints(self.run_dir / "checkpoints")[-1:]]
+        for path in collective.gather(newest)[0]:
+            state = read_checkpoint(Path(path))
+            self.trainer.load_state_dict(state["trainer"])
+            self.elapsed_before, self.saved_at = state["elapsed_s"], self.trainer.step
+            if len(state["random"]) == collective.world_size():
+                set_random_state(state["random"][collective.rank()])
+
+    def _save(self) -> None:
+        """Writes a checkpoint on the first worker and tells Ray Train of it; every worker has to call this."""
+        import ray.train
+        from ray.train import Checkpoint, CheckpointUploadMode
+
+        from drpo.training import collective
+        from drpo.training.checkpoint import publish_adapter, random_state, write_checkpoint
+
+        step = self.saved_at = self.trainer.step
+        states = collective.gather(random_state())
+        checkpoint = None
+        if collective.rank() == 0:
+            state = {"step": step, "trainer": self.trainer.state_dict(), "elapsed_s": self.elapsed, "random": states}
+            generator, keep = self.trainer.generator, self.settings.keep_checkpoints
+            path = write_checkpoint(self.run_dir / "checkpoints", state, generator, keep=keep)
+            publish_adapter(generator, self.run_dir / "adapter")
+            checkpoint = Checkpoint.from_directory(str(path))
+        ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)

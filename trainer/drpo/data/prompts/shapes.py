@@ -1,0 +1,18 @@
+"""The prompts of the embedded world, with their GenEval specifications."""
+
+from __future__ import annotations
+
+from drpo.config import PromptsConfig
+from drpo.data.prompts.record import PromptRecord
+from drpo.errors import ConfigError
+
+
+def load(settings: PromptsConfig) -> list[PromptRecord]:
+    """All six tasks of `settings.split`: "train", "validation" or "test"."""
+    from drpo.shapes.prompts import prompts
+
+    try:
+        found = prompts(settings.split)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigError(f"prompts.split: {error}") from error
+    return [PromptRecord(one.prompt, one.metadata, one.task) for one in found]

@@ -1,0 +1,1 @@
+"""One-step generators, one file per layout."""

@@ -1,0 +1,30 @@
+"""Feature maps: what the drift field measures distances in. One file each, one line in the catalogue.
+
+`FEATURE_MAPS` names the classes without importing them; `load_feature_map` imports the one that is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from drpo.errors import CatalogueError
+from drpo.method.features.base import FeatureMap
+
+FEATURE_MAPS = {
+    "latent_mae": "drpo.method.features.latent_mae:LatentMAEFeatures",
+    "raw_latent": "drpo.method.features.raw_latent:RawLatentFeatures",
+}
+
+
+def load_feature_map(name: str, path: str | Path | None = None, **options: Any) -> FeatureMap:
+    """The feature map `name`, read from `path` if it has weights; `options` go to its constructor."""
+    if name not in FEATURE_MAPS:
+        raise CatalogueError(f"no feature map {name!r}; there are {', '.join(sorted(FEATURE_MAPS))}")
+    module, _, attribute = FEATURE_MAPS[name].partition(":")
+    feature_map = getattr(import_module(module), attribute)
+    return feature_map(path, **options)
+
+
+__all__ = ["FEATURE_MAPS", "FeatureMap", "load_feature_map"]

@@ -1,0 +1,101 @@
+"""Read a public latent-MAE checkpoint into our folder layout.
+
+    python -m drpo.method.features.public_latent_mae mae_latent_256_torch.pth latent_mae/
+
+The checkpoint is the torch file that the DrPO authors publish (`drpo-mae-latent-256`, an export of the JAX model
+`mae_latent_256` of the drifting models): a dict of tensors, alone or under `state_dict` or `model_state_dict`. An
+export may keep JAX's habits, so both are read: kernels `kernel` (height, width, in, out) or `weight` (out, in, height,
+width), and norms' `scale` or `weight`. The network's shape is read off the tensors. The decoder comes along where the
+file has it; the classification head `fc`, which no feature uses, does not.
+
+Documented against the public code; the real file could not be downloaded here, and tests use one of the same layout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from drpo.errors import ModelLoadError
+from drpo.method.features.latent_mae import LatentMAE, LatentMAEConfig
+
+_WRAPPERS = ("module.", "_orig_mod.")
+_RENAMED = {"kernel": "weight", "scale": "weight"}
+_UNUSED = "fc."
+
+
+def read_public_checkpoint(path: str | Path) -> LatentMAE:
+    """The model of a public checkpoint. Raises ModelLoadError when the file is not one."""
+    path = Path(path)
+    tensors = {_name(name): tensor for name, tensor in _tensors(path).items()}
+    tensors = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith(_UNUSED)}
+    try:
+        model = LatentMAE(_config(tensors))
+        expected = model.state_dict()
+        model.load_state_dict({name: _torch_layout(t, expected.get(name)) for name, t in tensors.items()})
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ModelLoadError(f"{path} is not a latent-MAE checkpoint in the public layout: {error}") from error
+    return model
+
+
+def _tensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises errors of many kinds for a file that it cannot read
+        raise ModelLoadError(f"cannot read the checkpoint {path}: {error}") from error
+    for key in ("state_dict", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelLoadError(f"{path} holds no dict of tensors, alone or under state_dict or model_state_dict")
+    return content
+
+
+def _name(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper)
+    module, _, parameter = name.rpartition(".")
+    return f"{module}.{_RENAMED.get(parameter, parameter)}"
+
+
+def _config(tensors: dict[str, Tensor]) -> LatentMAEConfig:
+    """The shape of the network from the names and sizes of its tensors."""
+    widths: list[int] = []
+    blocks: list[int] = []
+    while (norm := tensors.get(f"encoder.layer{len(widths) + 1}_norm.weight")) is not None:
+        stage = re.compile(rf"encoder\.stages_{len(widths)}\.layers_(\d+)\.conv1\.weight")
+        widths.append(norm.numel())
+        blocks.append(sum(stage.fullmatch(name) is not None for name in tensors))
+    if not widths:
+        raise KeyError("it has no encoder.layer1_norm")
+    in_channels = tensors["encoder.conv1.weight"].numel() // (9 * widths[0])
+    return LatentMAEConfig(
+        in_channels=in_channels,
+        widths=tuple(widths),
+        blocks=tuple(blocks),
+        decoder=any(name.startswith("decoder.") for name in tensors),
+    )
+
+
+def _torch_layout(tensor: Tensor, expected: Tensor | None) -> Tensor:
+    """A convolution's kernel from JAX's (h, w, in, out) to torch's (out, in, h, w), where it is not so already."""
+    if tensor.ndim == 4 and expected is not None and tensor.shape != expected.shape:
+        tensor = tensor.permute(3, 2, 0, 1)
+    return tensor.contiguous()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Convert a public latent-MAE checkpoint into a feature map's folder.")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    read_public_checkpoint(arguments.checkpoint).save(arguments.folder)

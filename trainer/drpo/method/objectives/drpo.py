@@ -1,0 +1,175 @@
+"""The DrPO objective: Algorithm 1 from the ranked group on (Eq. 12 and 15-17), per key of a multi-feature map.
+
+The preference field and the reference field are two calls of Algorithm A2 (`drpo.method.drift`); the loss is a
+regression on a detached target, so its gradient with respect to a feature is the field itself, with the sign turned
+(Eq. 3).
+
+The two published variants part in the regression too:
+
+paper      V = V_pref + lambda V_ref (Eq. 15), target z + eta V (Eq. 16), loss 1/(2K) sum_i ||z_i - z_i*||^2 (Eq. 17).
+           The regression is in the normalized coordinates of Eq. 20, in which V is given; z and the target share the
+           scale of the preference call.
+released   two regressions, each in the coordinates of its own call, added with weight lambda; each is the mean squared
+           error over all tokens and features. The reference branch's negatives are the queries, with their diagonal
+           masked.
+
+Sets. A key has T tokens a candidate. "location" makes T sets of K tokens, one per place, which share one scale, as the
+drifting models have it (Deng et al., 2026, appendix A.6); "joint" makes one set of all K*T tokens, as the authors'
+trainer does. The losses of the tokens are averaged, those of the keys summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from torch import Tensor
+
+from drpo.errors import ConfigError, ShapeError
+from drpo.method.drift import DriftField, Kernel, Variant, drift_field
+from drpo.method.objectives.base import ObjectiveResult
+
+# What `variant: released` means where a setting is not given: the launch line of the authors' trainer.
+_RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
+
+
+class DrPOSettings(BaseModel):
+    """Settings of the objective. The defaults are the paper's; `variant: released` changes those left unset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    variant: Variant = "paper"
+    kernel: Kernel = "rbf"
+    radii: tuple[PositiveFloat, ...] = Field((0.02, 0.05, 0.2), min_length=1, description="Omega, in mean distances")
+    velocity: float = Field(1.0, gt=0, description="eta of Eq. 16")
+    reference_weight: float = Field(0.2, ge=0, description="lambda of Eq. 15; 0 leaves the reference field out")
+    support_weight: float = Field(1.0, gt=0, description="w_j of Eq. 19 and 22, the same for every support")
+    token_sets: Literal["location", "joint"] = "location"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _released_defaults(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("variant") == "released":
+            return {**_RELEASED_DEFAULTS, **given}
+        return given
+
+
+class DrPOObjective:
+    """Algorithm 1, lines 7-12."""
+
+    def __init__(self, settings: DrPOSettings | Mapping[str, Any] | None = None) -> None:
+        self.settings = settings if isinstance(settings, DrPOSettings) else DrPOSettings.model_validate(settings or {})
+
+    def loss(self, features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> ObjectiveResult:
+        """The loss of one group, and what there is to log of it.
+
+        features, reference: key -> (K, T, D) of the candidates and of the frozen base's samples from the same noises.
+        pairs_M2: M >= 1 rows (winner, loser) of candidate indices; a candidate may occur in many pairs.
+        Only `features` gets a gradient: A+ and A- are rows of it, but rows of a detached target.
+        """
+        _check(features, reference, pairs_M2)
+        losses, logged = [], []
+        for key, candidates_KTD in features.items():
+            loss, metrics = self._key_loss(candidates_KTD.float(), reference[key].detach().float(), pairs_M2)
+            losses.append(loss)
+            logged.append(metrics)
+        means = {name: torch.stack([metrics[name] for metrics in logged]).mean().item() for name in logged[0]}
+        return ObjectiveResult(torch.stack(losses).sum(), means)
+
+    def _key_loss(
+        self, candidates_KTD: Tensor, reference_KTD: Tensor, pairs_M2: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        settings = self.settings
+        pairs_M2 = pairs_M2.to(candidates_KTD.device)
+        winners_MTD, losers_MTD = candidates_KTD.detach()[pairs_M2.T]
+        queries_BQD = self._sets(candidates_KTD)
+        still_BQD = queries_BQD.detach()
+
+        preference = self._field(still_BQD, self._sets(winners_MTD), self._sets(losers_MTD))
+        fields = [(1.0, preference)]
+        if settings.reference_weight:
+            pull = self._field(still_BQD, self._sets(reference_KTD), still_BQD, negatives_are_queries=True)
+            fields.append((settings.reference_weight, pull))
+
+        if settings.variant == "released":
+            terms = []
+            for weight, field in fields:
+                normalized_BQD = queries_BQD / field.scale
+                terms.append(weight * F.mse_loss(normalized_BQD, self._target(normalized_BQD, field.field_QD)))
+            loss = torch.stack(terms).sum()
+        else:
+            total_BQD = torch.stack([weight * field.field_QD for weight, field in fields]).sum(dim=0)  # Eq. 15
+            normalized_BQD = queries_BQD / preference.scale
+            error_BQD = normalized_BQD - self._target(normalized_BQD, total_BQD)
+            loss = 0.5 * error_BQD.square().sum(dim=-1).mean()  # Eq. 17 of every set, and the mean over the sets
+        return loss, _metrics(still_BQD, self._sets(reference_KTD), fields)
+
+    def _target(self, normalized_BQD: Tensor, field_BQD: Tensor) -> Tensor:
+        """Eq. 16, in normalized coordinates."""
+        return (normalized_BQD + self.settings.velocity * field_BQD).detach()
+
+    def _field(
+        self, queries_BQD: Tensor, positives: Tensor, negatives: Tensor, negatives_are_queries: bool = False
+    ) -> DriftField:
+        settings = self.settings
+        return drift_field(
+            queries_BQD,
+            positives,
+            negatives,
+            settings.radii,
+            kernel=settings.kernel,
+            variant=settings.variant,
+            positive_weights_P=settings.support_weight,
+            negative_weights_N=settings.support_weight,
+            mask_negative_diagonal=negatives_are_queries and settings.variant == "released",
+            share_scales=True,
+        )
+
+    def _sets(self, tokens_KTD: Tensor) -> Tensor:
+        """(K, T, D) -> (T, K, D), a set per location, or (1, K*T, D), one joint set."""
+        if self.settings.token_sets == "location":
+            return tokens_KTD.transpose(0, 1)
+        return tokens_KTD.flatten(0, 1).unsqueeze(0)
+
+
+@torch.no_grad()
+def _metrics(queries_BQD: Tensor, reference_BQD: Tensor, fields: list[tuple[float, DriftField]]) -> dict[str, Tensor]:
+    """Plain numbers of one key; distances are in units of the preference call's mean distance."""
+    _, preference = fields[0]
+    distance_BQ1 = (queries_BQD - reference_BQD).norm(dim=-1, keepdim=True) / preference.distance_scale
+    metrics = {
+        "preference_magnitude": torch.stack([m.mean() for m in preference.magnitudes]).mean(),
+        "reference_distance": distance_BQ1.mean(),
+    }
+    if len(fields) > 1:
+        _, pull = fields[1]
+        metrics["reference_magnitude"] = torch.stack([m.mean() for m in pull.magnitudes]).mean()
+        metrics["field_cosine"] = F.cosine_similarity(
+            preference.field_QD.flatten(), pull.field_QD.flatten(), dim=0, eps=1e-12
+        )
+    return metrics
+
+
+def _check(features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> None:
+    if not features or features.keys() != reference.keys():
+        raise ShapeError(f"DrPO: features have keys {sorted(features)}, the reference has {sorted(reference)}")
+    for key, tokens in features.items():
+        if tokens.ndim != 3 or tokens.shape != reference[key].shape:
+            raise ShapeError(
+                f"DrPO: feature {key!r} must be (K, T, D) and equal to its reference, not {tuple(tokens.shape)} and "
+                f"{tuple(reference[key].shape)}"
+            )
+    counts = {tokens.shape[0] for tokens in features.values()}
+    if len(counts) > 1:
+        raise ShapeError(f"DrPO: features of one group must have one number of candidates, not {sorted(counts)}")
+    if pairs_M2.ndim != 2 or pairs_M2.shape[1] != 2 or pairs_M2.dtype != torch.int64:
+        raise ShapeError(f"DrPO: pairs must be int64 (M, 2), not {pairs_M2.dtype} {tuple(pairs_M2.shape)}")
+    if not len(pairs_M2):
+        raise ConfigError(
+            "DrPO: a group without pairs (all candidates tied) has no preference; leave it out of the step"
+        )
+    if pairs_M2.min() < 0 or pairs_M2.max() >= counts.pop():
+        raise ShapeError("DrPO: a pair names a candidate that is not in the group")
