@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from drpo_rewards.api.contract import PairOptions, RankResponse, RewardResult
+from drpo_rewards import RankResponse
+from drpo_rewards.api.contract import PairOptions, RewardResult
 from drpo_rewards.errors import RewardError
 from drpo_rewards.ranking.mixture import combine
 from drpo_rewards.ranking.pairs import draw_pairs

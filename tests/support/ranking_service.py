@@ -8,8 +8,7 @@ import numpy as np
 import ray
 from ray.util.state import list_actors
 
-from drpo_rewards import serving
-from drpo_rewards.api.contract import RankResponse
+from drpo_rewards import RankResponse, serving
 
 TRANSPORTS = ["serve", "http", "grpc"]
 PICTURES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)

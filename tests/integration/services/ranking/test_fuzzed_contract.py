@@ -29,9 +29,10 @@ from schemathesis.specs.openapi.checks import (
 from support.ranking_service import PICTURES, address
 
 from drpo_rewards import serving
-from drpo_rewards.api.contract import Problem, RankOptions
+from drpo_rewards.api.contract import Problem
 from drpo_rewards.api.images import encode_png
-from drpo_rewards.wire import request_to_proto
+from drpo_rewards.operations import RANK
+from drpo_rewards.operations.rank import RankOptions
 
 pytestmark = [pytest.mark.integration, pytest.mark.thorough]
 
@@ -159,7 +160,7 @@ def test_damaged_bodies_are_refused_or_answered_never_worse(http: httpx.Client) 
 def test_damaged_messages_are_refused_or_answered_never_worse(service: serving.RunningService) -> None:
     seen: Counter[grpc.StatusCode] = Counter()
     options = RankOptions(prompt="p", rewards={"redness": 1.5}, metadata={"a": [1, None, {"b": 0.5}]})
-    right = request_to_proto(options, [*FILES, PICTURES[0]]).SerializeToString()
+    right = RANK.request_to_proto(options, [*FILES, PICTURES[0]]).SerializeToString()
     with grpc.insecure_channel(address(service, "grpc").removeprefix("grpc://")) as channel:
         rank = channel.unary_unary("/drpo.rewards.v1.Ranking/Rank")
 

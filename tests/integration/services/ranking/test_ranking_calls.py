@@ -13,7 +13,7 @@ from support.ranking_service import KEY, PICTURES, REDS, TRANSPORTS, address
 
 from drpo_rewards import AsyncRankingClient, Group, RankingClient, errors, serving
 from drpo_rewards.api.images import encode_png
-from drpo_rewards.operations import CompareResponse
+from drpo_rewards.operations.compare import CompareResponse
 
 pytestmark = pytest.mark.integration
 

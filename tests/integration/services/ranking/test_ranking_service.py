@@ -17,8 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 from support.ranking_service import CONFIG, KEY, PICTURES, REDS, TRANSPORTS, address, config, replica_pid, timeless
 
-from drpo_rewards import AsyncRankingClient, RankingClient, errors, serving
-from drpo_rewards.api.contract import PairOptions, RankResponse
+from drpo_rewards import AsyncRankingClient, RankingClient, RankResponse, errors, serving
+from drpo_rewards.api.contract import PairOptions
 from drpo_rewards.api.images import encode_png
 from drpo_rewards.cluster import loopback
 

@@ -11,8 +11,7 @@ import pytest
 from ray import serve
 from support.ranking_service import PICTURES, REDS
 
-from drpo_rewards import RankingClient, serving
-from drpo_rewards.api.contract import RankResponse
+from drpo_rewards import RankingClient, RankResponse, serving
 from drpo_rewards.errors import ConfigError, InvalidRequestError
 from drpo_rewards.serving import app
 

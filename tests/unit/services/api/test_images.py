@@ -14,8 +14,8 @@ from PIL import Image
 from support.bad_images import PICTURE, file, refused, taken
 
 from drpo_rewards.api import images
-from drpo_rewards.api.contract import RankOptions
 from drpo_rewards.errors import InvalidImageError, InvalidRequestError
+from drpo_rewards.operations.rank import RankOptions
 
 
 @pytest.mark.parametrize("name", taken())

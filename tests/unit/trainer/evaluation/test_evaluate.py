@@ -22,7 +22,7 @@ from drpo.errors import ConfigError, EvaluationError
 from drpo.evaluation import evaluate, evaluate_adapter, plan, read_summary, write_summary
 from drpo.generators.sd_turbo import LoraSettings, OneStepGenerator
 from drpo.shapes.prompts import TASKS, prompts
-from drpo_rewards.api.contract import RankResponse
+from drpo_rewards import RankResponse
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.rewards.base import Reward
 from drpo_rewards.rewards.geneval.reward import GenevalReward
