@@ -20,6 +20,6 @@ os.environ.update(
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
     RAY_TRAIN_ENABLE_PRINT_PATCH="0",
     RAY_worker_niceness="0",
-    # Ray's workers import what tests deploy, such as support.service_rewards
+    # Ray's workers import what tests deploy, such as support.rewards
     PYTHONPATH=os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
 )

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
+from hardware import describe_hardware
 
 from drpo_rewards.cluster.local_ray import start_local_ray
 from drpo_rewards.rewards.base import Score, ScoreItem
@@ -48,9 +46,7 @@ def main() -> None:
     parser.add_argument("--encoding", choices=["rgb8", "png", "jpeg", "webp"], default="png")
     arguments = parser.parse_args()
 
-    from support.machine import describe
-
-    print(describe())
+    print(describe_hardware())
     start_local_ray(num_cpus=4)
 
     import numpy as np

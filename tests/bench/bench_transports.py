@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
+from hardware import describe_hardware
 
 from drpo_rewards.cluster.local_ray import start_local_ray
 from drpo_rewards.rewards.base import Reward, Score, ScoreItem
@@ -126,9 +126,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     arguments = parser.parse_args()
 
-    from support.machine import describe
-
-    print(describe())
+    print(describe_hardware())
     start_local_ray(num_cpus=4)
 
     from drpo_rewards.client import AsyncRankingClient

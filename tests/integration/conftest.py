@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.served import Served, serve
+from support.service import Served, serve
 
 from drpo_rewards.cluster.local_ray import start_local_ray
 

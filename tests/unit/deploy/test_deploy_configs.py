@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
-from support.pictures import picture
-from support.tiny_weights import write_all
+from support.images import picture
+from support.tiny.all_rewards import write_all
 
 from drpo_rewards import rewards
 from drpo_rewards.rewards.base import (

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.bad_images import PICTURE, file, refused, taken
+from support.images import PICTURE, file, refused, taken
 
 from drpo_rewards.api import images
 from drpo_rewards.api.contract import RankOptions

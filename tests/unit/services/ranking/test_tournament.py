@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize
 from scipy.stats import kendalltau
-from support.pictures import picture
+from support.images import picture
 
 from drpo_rewards.errors import RewardError
 from drpo_rewards.ranking.bradley_terry import PRIOR_DEVIATION, fit

@@ -21,8 +21,8 @@ import pytest
 import ray
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from PIL import Image
-from support.bad_images import PICTURE, bomb, file, refused, taken
-from support.ranking_service import KEY, address, replica_pid
+from support.images import PICTURE, bomb, file, refused, taken
+from support.service import KEY, address, replica_pid
 
 from drpo_rewards import RankingClient, serving
 from drpo_rewards.errors import OverloadedError

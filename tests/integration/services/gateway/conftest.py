@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from support.ranking_service import KEY, TRANSPORTS, address, config
+from support.service import KEY, TRANSPORTS, address, config
 
 from drpo_rewards import AsyncRankingClient, serving
 
@@ -23,7 +23,7 @@ def guarded(
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text(f"{KEY}\n")
     settings = config(
-        rewards={"redness": {"type": "support.service_rewards:RednessOf"}},
+        rewards={"redness": {"type": "support.rewards:TracedRedness"}},
         mixtures={},
         api_keys_file=keys,
         limits={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.ranking_service import PICTURES, REDS
+from support.service import PICTURES, REDS
 
 from drpo_rewards import AsyncRankingClient, PairOptions, errors
 from drpo_rewards.client import Group

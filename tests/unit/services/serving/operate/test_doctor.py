@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
-from support.tiny_aesthetic import write_aesthetic
-from support.tiny_clip import write_clip
-from support.tiny_hpsv2 import write_hpsv2
-from support.tiny_image_reward import write_image_reward
-from support.tiny_qwen import write_hpsv3
+from support.tiny.aesthetic import write_aesthetic
+from support.tiny.clip import write_clip
+from support.tiny.hpsv2 import write_hpsv2
+from support.tiny.hpsv3 import write_hpsv3
+from support.tiny.image_reward import write_image_reward
 from typer.testing import CliRunner
 
 from drpo_rewards import rewards

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from support.draw import Draw
-from support.tiny_clip import TOKENS, write_tokenizer
+from support.tiny.clip import TOKENS, write_tokenizer
+from support.tiny.random_weights import Draw
 
 VISION, TEXT, LAYERS, PROJECTION, SIDE, PATCH = 160, 128, 2, 48, 224, 56
 HEADS = 2  # of both towers: heads are 80 and 64 wide

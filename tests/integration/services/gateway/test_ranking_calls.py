@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from support.ranking_service import KEY, PICTURES, REDS, TRANSPORTS, address
+from support.service import KEY, PICTURES, REDS, TRANSPORTS, address
 
 from drpo_rewards import AsyncRankingClient, Group, RankingClient, errors, serving
 from drpo_rewards.api.images import encode_png

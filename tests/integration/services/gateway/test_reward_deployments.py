@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ray import serve
-from support.ranking_service import PICTURES, REDS
+from support.service import PICTURES, REDS
 
 from drpo_rewards import RankingClient, serving
 from drpo_rewards.api.contract import RankResponse
@@ -26,13 +26,13 @@ APP = "deployments"
 HERE = {"node:__internal_head__": 0.001}  # a resource that Ray gives the first machine of every cluster
 
 
-def config(own: str = "RednessOf", **changes: Any) -> serving.ServiceConfig:
+def config(own: str = "TracedRedness", **changes: Any) -> serving.ServiceConfig:
     rewards = {
-        "own": {"type": f"support.service_rewards:{own}", "own_app": True, "resources": HERE, **changes},
+        "own": {"type": f"support.rewards:{own}", "own_app": True, "resources": HERE, **changes},
         # a batch is just one request's images
-        "staged": {"type": "support.service_rewards:Overlapping", "deadline_s": 150, "batch_size": len(PICTURES)},
+        "staged": {"type": "support.rewards:Overlapping", "deadline_s": 150, "batch_size": len(PICTURES)},
         "scaled": {
-            "type": "support.service_rewards:RednessOf",
+            "type": "support.rewards:TracedRedness",
             "options": {"delay_s": 0.1},
             "batch_size": 1,
             "autoscaling": {
@@ -97,7 +97,7 @@ def test_a_serve_config_upgrades_one_application(client: RankingClient) -> None:
     entry = config("Darkness").rewards["own"].model_dump(exclude_unset=True)
     serve.run(app.reward({"name": "own", **entry}), name=f"{APP}-own", route_prefix=None)
     assert rank(client, "own").rewards["own"].version == "darkness-1"
-    for kind, judges in (("BrighterOf", True), ("RednessOf", False)):  # from scores to judgements, and back
+    for kind, judges in (("BrighterOf", True), ("TracedRedness", False)):  # from scores to judgements, and back
         serving.upgrade(config(kind), "own", app_name=APP)
         assert (rank(client, "own").rewards["own"].tournament is not None) is judges
 

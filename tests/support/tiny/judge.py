@@ -18,9 +18,9 @@ from torch.nn import functional
 from drpo_rewards.rewards.base import PairItem
 from drpo_rewards.rewards.judge.qwen3_vl import Qwen3VLBackend
 from drpo_rewards.rewards.shared.qwen_vl import encode_images, encode_texts
-from support.pictures import picture
-from support.tiny_qwen import SPECIAL, TOKEN
-from support.tiny_qwen3 import write_qwen3_vl
+from support.images import picture
+from support.tiny.qwen3_vl import write_qwen3_vl
+from support.tiny.qwen_tokenizer import SPECIAL, TOKEN
 
 PROMPT = "a red circle"  # what it was fitted on
 WORDS = {word: 256 + len(SPECIAL) + place for place, word in enumerate(['":"', '{"', '"}', "winner"])}

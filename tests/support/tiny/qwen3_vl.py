@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from support.draw import Draw
-from support.tiny_qwen import SPECIAL, TOKEN, write_qwen_tokenizer
+from support.tiny.qwen_tokenizer import SPECIAL, TOKEN, write_qwen_tokenizer
+from support.tiny.random_weights import Draw
 
 VISION, VISION_HEADS, PATCH, TEXT, HEADS, KV_HEADS, HEAD, LAYERS, GRID = 32, 2, 16, 32, 2, 1, 16, 2, 6
 SECTIONS = [4, 2, 2]  # of a head's 8 frequencies: time, height, width, interleaved

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from support.draw import Draw
+from support.tiny.random_weights import Draw
 
 VISION, TEXT, VISION_LAYERS, TEXT_LAYERS, TEXT_HEADS, SIDE, PATCH = 128, 48, 2, 2, 4, 224, 56
 VISION_HEADS = 2  # of width 64

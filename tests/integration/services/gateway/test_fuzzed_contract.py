@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from support.ranking_service import PICTURES, address
+from support.service import PICTURES, address
 
 from drpo_rewards import serving
 from drpo_rewards.api.contract import Problem, RankOptions

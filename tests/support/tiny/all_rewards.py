@@ -1,17 +1,17 @@
-"""All tiny checkpoints that `deploy/serve/cpu-tiny.yaml` names:  python -m support.tiny_weights tiny-weights"""
+"""All tiny checkpoints that `deploy/serve/cpu-tiny.yaml` names:  python -m support.tiny.all_rewards tiny-weights"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from support.tiny_aesthetic import write_aesthetic
-from support.tiny_clip import write_clip
-from support.tiny_hpsv2 import write_hpsv2
-from support.tiny_image_reward import write_image_reward
-from support.tiny_mask2former import write_mask2former
-from support.tiny_qwen import write_hpsv3
-from support.tiny_qwen3 import write_qwen3_vl
+from support.tiny.aesthetic import write_aesthetic
+from support.tiny.clip import write_clip
+from support.tiny.hpsv2 import write_hpsv2
+from support.tiny.hpsv3 import write_hpsv3
+from support.tiny.image_reward import write_image_reward
+from support.tiny.mask2former import write_mask2former
+from support.tiny.qwen3_vl import write_qwen3_vl
 
 
 def write_all(folder: Path) -> None:

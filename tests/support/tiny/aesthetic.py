@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from support.draw import Draw
-from support.tiny_clip import write_clip
+from support.tiny.clip import write_clip
+from support.tiny.random_weights import Draw
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
 WIDTHS = (1024, 128, 64, 16, 1)

@@ -1,4 +1,4 @@
-"""What a benchmark ran on, in a line: its numbers mean nothing without that."""
+"""The machine that a benchmark runs on, in one line. The numbers of a benchmark mean nothing without it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def describe() -> str:
+def describe_hardware() -> str:
     """Processor, cores, memory, GPU, and the versions that matter."""
     cpuinfo = Path("/proc/cpuinfo")
     names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []

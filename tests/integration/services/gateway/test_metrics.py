@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.ranking_service import PICTURES, TRANSPORTS, address
+from support.service import PICTURES, TRANSPORTS, address
 
 from drpo_rewards import AsyncRankingClient, errors, serving
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from support.draw import Draw
+from support.tiny.random_weights import Draw
 
 WIDTH, LAYERS, HEADS, SIDE, PATCH, TOKENS = 32, 2, 2, 224, 32, 77
 MERGES = ["c a", "ca t</w>", "d o", "do g</w>", "r e", "re d</w>"]
