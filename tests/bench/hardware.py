@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def describe_hardware() -> str:
-    """Processor, cores, memory, GPU, and the versions that matter."""
+    """Processor, cores, memory, GPU, load, and versions of Python and the main packages."""
     cpuinfo = Path("/proc/cpuinfo")
     names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
     processor = names[0].partition(":")[2].strip() if names else platform.machine()
@@ -17,7 +17,7 @@ def describe_hardware() -> str:
     load = os.getloadavg()[0]
     versions = ", ".join(f"{name} {version(name)}" for name in ("ray", "torch", "grpcio"))
     return (
-        f"{processor}, {os.cpu_count()} cores, {gigabytes:.0f} GiB, {_gpu()}, load before {load:.1f}; "
+        f"{processor}, {os.cpu_count()} cores, {gigabytes:.0f} GiB, {_gpu()}, load before the run {load:.1f}; "
         f"Python {platform.python_version()}, {versions}"
     )
 

@@ -23,7 +23,7 @@ PROMPTS = (
 
 
 def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> np.ndarray:
-    """(height, width, 3) uint8, as the service decodes a PNG file of that mode: soft blobs under a little noise."""
+    """Soft blobs with a little noise: (height, width, 3) uint8, as the service decodes a PNG file of that mode."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
@@ -34,13 +34,13 @@ def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> np.nda
 
 
 def odd_pictures() -> list[np.ndarray]:
-    """One of each kind, none of them square but the last."""
+    """One image of each kind. Only the last one is square."""
     return [
         picture(301, 203, seed=1),  # odd sides, landscape
         picture(97, 260, seed=2),  # portrait
         picture(240, 180, "L", seed=3),  # grey
         picture(131, 257, "RGBA", seed=4),  # opaque alpha
-        picture(16, 11, seed=5),  # smaller than what the model sees
+        picture(16, 11, seed=5),  # smaller than the model's input
         picture(224, 224, seed=6),
     ]
 
@@ -48,13 +48,13 @@ def odd_pictures() -> list[np.ndarray]:
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
 
 
-def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def bomb() -> bytes:
+def decompression_bomb() -> bytes:
     """A PNG of 50,000 x 50,000 in a few bytes. Decoding it would take 7.5 GB."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -64,41 +64,41 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
-def refused() -> dict[str, tuple[bytes, str]]:
-    """By name: a file, and a part of the reason for which it is refused."""
+def refused_files() -> dict[str, tuple[bytes, str]]:
+    """Files that the service refuses, by name: the file, and a part of the reason."""
     picture = Image.fromarray(PICTURE)
-    see_through = np.dstack([PICTURE, np.full((12, 10), 254, np.uint8)])
+    transparent = np.dstack([PICTURE, np.full((12, 10), 254, np.uint8)])
     deep = Image.fromarray(np.full((12, 10), 40_000, np.uint16))
     frames = {"save_all": True, "append_images": [Image.new("RGB", (10, 12))], "lossless": True}
     return {
-        "text": (b"this is no picture", "not a PNG"),
+        "text": (b"this is not an image", "not a PNG"),
         "empty": (b"", "not a PNG"),
-        "gif": (file(picture, "GIF"), "not a PNG"),
-        "truncated": (file(picture)[:-40], "truncated or damaged"),
-        "half a header": (file(picture)[:20], "truncated or damaged"),
-        "bomb": (bomb(), "pixels"),
-        "one pixel": (file(Image.new("RGB", (1, 1))), "1x1"),
-        "transparent": (file(Image.fromarray(see_through)), "transparent"),
-        "transparent palette": (file(picture.quantize(8), transparency=0), "transparent"),
-        "16 bits": (file(deep), "mode I;16"),
-        "cmyk": (file(picture.convert("CMYK"), "JPEG"), "mode CMYK"),
-        "animated": (file(picture, "WEBP", **frames), "animated"),
-        "animated png": (file(picture, "PNG", save_all=True, append_images=frames["append_images"]), "animated"),
+        "gif": (encode(picture, "GIF"), "not a PNG"),
+        "truncated": (encode(picture)[:-40], "truncated or damaged"),
+        "half a header": (encode(picture)[:20], "truncated or damaged"),
+        "bomb": (decompression_bomb(), "pixels"),
+        "one pixel": (encode(Image.new("RGB", (1, 1))), "1x1"),
+        "transparent": (encode(Image.fromarray(transparent)), "transparent"),
+        "transparent palette": (encode(picture.quantize(8), transparency=0), "transparent"),
+        "16 bits": (encode(deep), "mode I;16"),
+        "cmyk": (encode(picture.convert("CMYK"), "JPEG"), "mode CMYK"),
+        "animated": (encode(picture, "WEBP", **frames), "animated"),
+        "animated png": (encode(picture, "PNG", save_all=True, append_images=frames["append_images"]), "animated"),
     }
 
 
-def taken() -> dict[str, tuple[bytes, np.ndarray]]:
-    """By name: a file, and the (H, W, 3) uint8 picture that it has to become."""
+def accepted_files() -> dict[str, tuple[bytes, np.ndarray]]:
+    """Files that the service accepts, by name: the file, and the (H, W, 3) uint8 pixels that it decodes to."""
     picture, grey = Image.fromarray(PICTURE), PICTURE[:, :, 0]
     on_its_side = Image.Exif()
-    on_its_side[0x0112] = 6  # turn it clockwise to see it upright
+    on_its_side[0x0112] = 6  # a viewer turns it clockwise by 90 degrees
     palette = picture.quantize(16)
     opaque = np.dstack([PICTURE, np.full((12, 10), 255, np.uint8)])
     return {
-        "png": (file(picture), PICTURE),
-        "lossless webp": (file(picture, "WEBP", lossless=True), PICTURE),
-        "grey": (file(Image.fromarray(grey)), np.stack([grey] * 3, axis=-1)),
-        "palette": (file(palette), np.asarray(palette.convert("RGB"))),
-        "opaque alpha": (file(Image.fromarray(opaque)), PICTURE),
-        "exif": (file(picture, exif=on_its_side), np.rot90(PICTURE, k=-1)),
+        "png": (encode(picture), PICTURE),
+        "lossless webp": (encode(picture, "WEBP", lossless=True), PICTURE),
+        "grey": (encode(Image.fromarray(grey)), np.stack([grey] * 3, axis=-1)),
+        "palette": (encode(palette), np.asarray(palette.convert("RGB"))),
+        "opaque alpha": (encode(Image.fromarray(opaque)), PICTURE),
+        "exif": (encode(picture, exif=on_its_side), np.rot90(PICTURE, k=-1)),
     }

@@ -16,7 +16,7 @@ from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, St
 
 
 class Redness:
-    """Mean of red minus the mean of green and blue; an adapter can learn it in a few steps. May be made slow."""
+    """Mean of red minus the mean of green and blue. An adapter learns it in a few steps."""
 
     version = "redness-1"
 
@@ -30,7 +30,7 @@ class Redness:
 
 
 class FailsOn:
-    """Redness, but prompts with a certain word cannot be scored, or tie."""
+    """Redness, but it fails for prompts with one word, and gives equal scores for prompts with another."""
 
     version = "fails-1"
 
@@ -47,7 +47,7 @@ class FailsOn:
 
 
 class TracedRedness:
-    """Mean of red minus the mean of the other two channels; says which process scored, and in how large a batch."""
+    """Redness whose details have the process that scored, and the size of its batch."""
 
     version = "redness-1"
     range = (-255.0, 255.0)
@@ -57,13 +57,13 @@ class TracedRedness:
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         time.sleep(self.delay_s)
-        said = {"pid": os.getpid(), "batch": len(items)}
+        details = {"pid": os.getpid(), "batch": len(items)}
         means = [item.image.astype(np.float64).mean(axis=(0, 1)) for item in items]
-        return [Score(float(red - (green + blue) / 2), said) for red, green, blue in means]
+        return [Score(float(red - (green + blue) / 2), details) for red, green, blue in means]
 
 
 class Darkness:
-    """Mean of all channels; the lower, the better."""
+    """Mean of all channels. Lower is better."""
 
     version = "darkness-1"
     higher_is_better = False
@@ -73,7 +73,7 @@ class Darkness:
 
 
 class Corner:
-    """Red of the upper left pixel, which says which way up an image is."""
+    """Red of the upper left pixel, which depends on the orientation of the image."""
 
     version = "corner-1"
 
@@ -82,7 +82,7 @@ class Corner:
 
 
 class BrighterOf:
-    """A judge of two images: the one with the higher mean is the better one."""
+    """Compares two images. The one with the higher mean wins."""
 
     version = "brighter-1"
     checkpoint = "nobody/brighter"
@@ -98,12 +98,12 @@ class BrighterOf:
         difference = float(item.first.mean()) - float(item.second.mean())
         if difference == 0:
             return Comparison("tie")
-        sure = min(1.0, abs(difference) / 255)
-        return Comparison("first" if difference > 0 else "second", sure, {"difference": difference})
+        confidence = min(1.0, abs(difference) / 255)
+        return Comparison("first" if difference > 0 else "second", confidence, {"difference": difference})
 
 
 class RecordingJudge(BrighterOf):
-    """Says the same, after a while, and leaves a line in the folder for each call: which process, how many pairs."""
+    """BrighterOf, but slower. Each call adds a line with its number of pairs to the file FOLDER/PID."""
 
     def __init__(self, folder: str, delay_s: float = 0.0) -> None:
         self.file = Path(folder) / str(os.getpid())
@@ -117,7 +117,7 @@ class RecordingJudge(BrighterOf):
 
 
 class Overlapping(StagedReward):
-    """The mean of all channels; where the metadata says `wait`, only once another batch was prepared meanwhile."""
+    """Mean of all channels. With `how: wait` in its metadata, a batch waits until another one was prepared."""
 
     version = "overlapping-1"
 
@@ -125,14 +125,15 @@ class Overlapping(StagedReward):
         self.others = threading.Semaphore(0)
 
     def prepare(self, items: Sequence[ScoreItem]) -> tuple[bool, list[float]]:
-        said = [item.metadata or {} for item in items]
-        if any(metadata.get("how") == "refuse" for metadata in said):
+        all_metadata = [item.metadata or {} for item in items]
+        if any(metadata.get("how") == "refuse" for metadata in all_metadata):
             raise InvalidRequestError("metadata.how must not be `refuse`", field="metadata.how")
         self.others.release()
-        return any(metadata.get("how") == "wait" for metadata in said), [float(item.image.mean()) for item in items]
+        waits = any(metadata.get("how") == "wait" for metadata in all_metadata)
+        return waits, [float(item.image.mean()) for item in items]
 
     def score_prepared(self, prepared: tuple[bool, list[float]]) -> list[Score]:
-        self.others.acquire()  # its own
+        self.others.acquire()  # the release in its own `prepare`
         waits, means = prepared
         if waits:
             if not self.others.acquire(timeout=100):
@@ -142,7 +143,7 @@ class Overlapping(StagedReward):
 
 
 class Failing:
-    """Does what the metadata's `how` says, to the whole batch."""
+    """Fails for the whole batch, in the way that `how` in the metadata names."""
 
     version = "failing-1"
 
@@ -162,5 +163,5 @@ class Failing:
             os._exit(1)
         if how == "hang":
             time.sleep(3600)
-        said = {"an object": object()} if how == "odd details" else None
-        return [Score(float("nan") if how == "nan" else 1.0, said) for _ in items]
+        details = {"an object": object()} if how == "odd details" else None
+        return [Score(float("nan") if how == "nan" else 1.0, details) for _ in items]

@@ -1,4 +1,4 @@
-"""Ranking services that tests start: one in this process for many tests, others by the command line as a user would."""
+"""Ranking services that tests start, in this process or by `drpo-rewards serve`."""
 
 from __future__ import annotations
 
@@ -71,9 +71,13 @@ def address(service: serving.RunningService, transport: str) -> str:
 
 
 def replica_pid(name: str, application: str = "ranking") -> int:
-    """The process of a deployment's only replica. Raises IndexError where it has none just now."""
+    """The process id of a deployment's only replica.
+
+    Raises:
+        IndexError: the deployment has no replica at the moment.
+    """
     filters = [("state", "=", "ALIVE"), ("class_name", "=", f"ServeReplica:{application}:{name}")]
-    # The address says which Ray: others may run on this machine.
+    # Without the address this could ask another Ray on this machine.
     return list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid
 
 
@@ -83,7 +87,7 @@ def timeless(response: RankResponse) -> RankResponse:
 
 @dataclass(frozen=True)
 class Served:
-    """Where it is, and its process."""
+    """A running service: its folder, process and addresses."""
 
     folder: Path
     process: subprocess.Popen[str]
@@ -93,7 +97,7 @@ class Served:
 
 @contextmanager
 def serve(folder: Path) -> Iterator[Served]:
-    """The guide's own reward, from the file that the guide shows, beside two others."""
+    """Starts the config and the reward that services/README.md shows, with two more rewards."""
     (folder / "sharpness.py").write_text(example("# sharpness.py"))
     (folder / "my.yaml").write_text(example("# my.yaml") + MORE_REWARDS)
     with serve_config(folder, folder / "my.yaml") as running:
@@ -104,7 +108,7 @@ def serve(folder: Path) -> Iterator[Served]:
 def serve_config(
     folder: Path, config: Path, environment: Mapping[str, str] = os.environ, cwd: Path | None = None
 ) -> Iterator[Served]:
-    """Any config, on free ports; the log lies in `folder`. Ctrl-C ends it."""
+    """Starts a service of a config on free ports, with its log in `folder`. Ends it with Ctrl-C."""
     with (folder / "log").open("w") as log:
         command = [sys.executable, "-m", "drpo_rewards.cli", "serve", str(config)]
         process = subprocess.Popen(
@@ -123,7 +127,7 @@ def serve_config(
 
 
 def example(containing: str) -> str:
-    """The one code block of the guide that has this text in it."""
+    """The only code block of services/README.md that contains a text."""
     found = [
         block for block in re.findall(r"^```\w+\n(.*?)^```$", README.read_text(), re.M | re.S) if containing in block
     ]
@@ -132,11 +136,11 @@ def example(containing: str) -> str:
 
 
 def reachable_from_elsewhere(pid: int) -> list[str]:
-    """What a process and those that it started listen at, other than the loopback interface."""
+    """Addresses outside the loopback interface at which a process and its children listen."""
     process = psutil.Process(pid)
     family = {one.pid: one for one in [process, *process.children(recursive=True)]}
     listening = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN and one.pid in family]
-    assert listening, "nobody listens at all"
+    assert listening, f"neither process {pid} nor its children listen"
     return [
         f"{family[one.pid].name()}: {one.laddr.ip}:{one.laddr.port}"
         for one in listening

@@ -1,4 +1,4 @@
-"""A tiny random AES in the public layout: the head's file, beside the CLIP below it."""
+"""A tiny random AES in the public layout: the file of its head, next to a CLIP."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def write_aesthetic(folder: Path) -> Path:
     return folder
 
 
-def head_tensors(places: str = "02467", width: int = 24) -> dict[str, Tensor]:
+def head_tensors(indices: str = "02467", width: int = 24) -> dict[str, Tensor]:
     draw = Draw(3)
     tensors: dict[str, Tensor] = {}
-    for place, inside, out in zip(places, (width, *WIDTHS[:-1]), WIDTHS, strict=True):
-        tensors |= draw.linear(f"layers.{place}", inside, out)
+    for index, inputs, outputs in zip(indices, (width, *WIDTHS[:-1]), WIDTHS, strict=True):
+        tensors |= draw.linear(f"layers.{index}", inputs, outputs)
     return tensors

@@ -1,4 +1,7 @@
-"""All tiny checkpoints that `deploy/serve/cpu-tiny.yaml` names:  python -m support.tiny.all_rewards tiny-weights"""
+"""All tiny checkpoints that `deploy/serve/cpu-tiny.yaml` names.
+
+Launch: PYTHONPATH=tests python -m support.tiny.all_rewards tiny-weights
+"""
 
 from __future__ import annotations
 

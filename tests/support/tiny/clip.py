@@ -1,7 +1,7 @@
 """A tiny random CLIP in the folder layout of the public ones (`openai/clip-vit-large-patch14`, `PickScore_v1`).
 
-File and key names, nesting, the saved `position_ids`, the old `eos_token_id` of 2 and the preprocessor's plain
-`size: 224` are as on the hub; only the widths and the vocabulary are small.
+File names, keys, nesting, the saved `position_ids`, the old `eos_token_id` of 2 and the preprocessor's plain
+`size: 224` are those of the public files. Only the widths and the vocabulary are small.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MERGES = ["c a", "ca t</w>", "d o", "do g</w>", "r e", "re d</w>"]
 
 
 def byte_letters() -> list[str]:
-    """The 256 printable stand-ins of byte-level BPE, in byte order."""
+    """The 256 printable characters that stand for bytes in byte-level BPE, in byte order."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
 def write_tokenizer(folder: Path) -> int:
-    """CLIP's `vocab.json` and `merges.txt` with six merges; returns the number of tokens, the end of text last."""
+    """Writes CLIP's tokenizer with six merges, and returns the number of tokens. The last one is the end of text."""
     letters = byte_letters()
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *(merge.replace(" ", "") for merge in MERGES)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]

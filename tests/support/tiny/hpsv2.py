@@ -1,4 +1,4 @@
-"""A tiny random HPSv2 in the layout of the public files: an open_clip ViT under `state_dict`, beside its vocabulary."""
+"""A tiny random HPSv2 in the public layout: an open_clip ViT under `state_dict`, and its vocabulary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.tiny.clip import TOKENS, write_tokenizer
 from support.tiny.random_weights import Draw
 
 VISION, TEXT, LAYERS, PROJECTION, SIDE, PATCH = 160, 128, 2, 48, 224, 56
-HEADS = 2  # of both towers: heads are 80 and 64 wide
+HEADS = 2  # of both towers; a head has 80 (vision) or 64 (text) features
 
 
 def write_hpsv2(folder: Path, *, file: str = "HPS_v2.1_compressed.pt", seed: int = 0) -> Path:

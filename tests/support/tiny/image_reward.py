@@ -1,4 +1,4 @@
-"""A tiny random ImageReward in the public layout: a bare state dict, `med_config.json` and BERT's words."""
+"""A tiny random ImageReward in the public layout: a bare state dict, `med_config.json` and BERT's vocabulary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from support.tiny.random_weights import Draw
 
 VISION, TEXT, VISION_LAYERS, TEXT_LAYERS, TEXT_HEADS, SIDE, PATCH = 128, 48, 2, 2, 4, 224, 56
-VISION_HEADS = 2  # of width 64
+VISION_HEADS = 2  # of 64 features each
 MLP = (1024, 128, 64, 16, 1)
 WORDS = ["a", "red", "circle", "two", "cat", "##s", "left", "of", "dog", "very", "long", "prompt", "##en"]
 
@@ -47,7 +47,7 @@ def write_image_reward(folder: Path, seed: int = 0) -> Path:
                 "pad_token_id": 0,
                 "type_vocab_size": 2,
                 "vocab_size": len(words) + 2,
-                "encoder_width": TEXT,  # as wrong as the public file's
+                "encoder_width": TEXT,  # wrong, as in the public file
                 "add_cross_attention": True,
             }
         )
@@ -91,6 +91,6 @@ def _weights(words: int, seed: int) -> dict[str, Tensor]:
             weights |= draw.norm(f"{name}.{part}.output.LayerNorm", TEXT)
         weights |= draw.linear(f"{name}.intermediate.dense", TEXT, 2 * TEXT)
         weights |= draw.linear(f"{name}.output.dense", 2 * TEXT, TEXT) | draw.norm(f"{name}.output.LayerNorm", TEXT)
-    for place, a, b in zip("02467", (TEXT, *MLP[:-1]), MLP, strict=True):
-        weights |= draw.linear(f"mlp.layers.{place}", a, b)
+    for index, inputs, outputs in zip("02467", (TEXT, *MLP[:-1]), MLP, strict=True):
+        weights |= draw.linear(f"mlp.layers.{index}", inputs, outputs)
     return weights

@@ -1,8 +1,8 @@
-"""A tiny Qwen3-VL that judges: it writes the verdict as JSON, and which verdict depends on the pictures.
+"""A tiny Qwen3-VL that judges. It writes a verdict as JSON, which depends on the images.
 
-A random model nearly always says the same, and no JSON. But its last hidden state depends on the last word and on the
-pictures, so an output layer fitted to those states is enough to have it write `{"winner":"A"}` or `{"winner":"B"}`. Its
-parts are tokens, as in the real tokenizer: `{"`, `winner`, `":"`, `"}`.
+A random model nearly always writes the same text, and no JSON. But its last hidden state depends on the last token and
+on the images. So an output layer that is fitted to those states makes it write `{"winner":"A"}` or `{"winner":"B"}`. As
+in the real tokenizer, `{"`, `winner`, `":"` and `"}` are tokens.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from support.images import picture
 from support.tiny.qwen3_vl import write_qwen3_vl
 from support.tiny.qwen_tokenizer import SPECIAL, TOKEN
 
-PROMPT = "a red circle"  # what it was fitted on
-WORDS = {word: 256 + len(SPECIAL) + place for place, word in enumerate(['":"', '{"', '"}', "winner"])}
+PROMPT = "a red circle"  # the model is fitted on this prompt
+WORDS = {word: 256 + len(SPECIAL) + index for index, word in enumerate(['":"', '{"', '"}', "winner"])}
 
 
 def write_judge(folder: Path, pairs: int = 32) -> Path:
-    """Writes the checkpoint to `folder`, in two files as the larger public ones, and returns it."""
+    """Writes the checkpoint to `folder`, in two files like the larger public ones, and returns the folder."""
     write_qwen3_vl(folder, sharded=True, words=list(WORDS))
     backend = Qwen3VLBackend(model=str(folder), device="cpu")
     pictures = [picture(64, 64, seed=seed) for seed in range(100, 100 + 2 * pairs)]
-    there = [PairItem(one, two, PROMPT) for one, two in zip(pictures[::2], pictures[1::2], strict=True)]
-    back = [pair.swap() for pair in there]
-    says_a = _preference(*(_states(backend, asked, [""] * pairs)[:, -1] for asked in (there, back)))
-    answers = ["A" if a else "B" for a in says_a]
-    states_NTD = _states(backend, there + back, [f'{answer}"}}' for answer in answers])
-    begun = [WORDS[word] for word in ('{"', "winner", '":"')]
-    wanted_NT = torch.tensor([[*begun, ord(answer), WORDS['"}'], TOKEN["<|im_end|>"]] for answer in answers])
+    pairs_in_order = [PairItem(one, two, PROMPT) for one, two in zip(pictures[::2], pictures[1::2], strict=True)]
+    pairs_swapped = [pair.swap() for pair in pairs_in_order]
+    both_orders = (pairs_in_order, pairs_swapped)
+    prefers_first = _preference(*(_states(backend, items, [""] * pairs)[:, -1] for items in both_orders))
+    answers = ["A" if first else "B" for first in prefers_first]
+    states_NTD = _states(backend, pairs_in_order + pairs_swapped, [f'{answer}"}}' for answer in answers])
+    opening = [WORDS[word] for word in ('{"', "winner", '":"')]
+    wanted_NT = torch.tensor([[*opening, ord(answer), WORDS['"}'], TOKEN["<|im_end|>"]] for answer in answers])
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     file = folder / index["lm_head.weight"]
     weights = load_file(file)
@@ -48,7 +49,11 @@ def write_judge(folder: Path, pairs: int = 32) -> Path:
 
 @torch.inference_mode()
 def _states(backend: Qwen3VLBackend, pairs: list[PairItem], ends: list[str]) -> Tensor:
-    """(pairs, 4 or 6, D): the last hidden states where a token of the answer follows; up to the verdict, or all."""
+    """The last hidden states before each token of the answer.
+
+    Returns:
+        (pairs, 4, D) up to the verdict if `ends` are empty, (pairs, 6, D) for the whole answer otherwise.
+    """
     found = []
     for start in range(0, len(pairs), 8):
         part = slice(start, start + 8)
@@ -62,31 +67,32 @@ def _states(backend: Qwen3VLBackend, pairs: list[PairItem], ends: list[str]) -> 
     return torch.cat(found)
 
 
-def _preference(there_ND: Tensor, back_ND: Tensor) -> list[bool]:
-    """Whether the first picture shown is said to be better, of the pairs there and then back.
+def _preference(in_order_ND: Tensor, swapped_ND: Tensor) -> list[bool]:
+    """Whether the first image of a pair is to win: for all pairs in order, then for all pairs swapped.
 
-    By the side of the direction in which the states change most when the pictures are swapped, as against otherwise.
+    Decided by the sign along the direction in which a swap of the images changes the states most, relative to how much
+    the states differ between pairs.
     """
-    mean_D = (there_ND + back_ND).mean(dim=0) / 2
-    turned_ND, kept_ND = there_ND - back_ND, there_ND + back_ND - 2 * mean_D
+    mean_D = (in_order_ND + swapped_ND).mean(dim=0) / 2
+    changed_ND, kept_ND = in_order_ND - swapped_ND, in_order_ND + swapped_ND - 2 * mean_D
     kept_DD = kept_ND.T @ kept_ND
     kept_DD += 0.05 * kept_DD.trace() / len(kept_DD) * torch.eye(len(kept_DD))
     root_DD = torch.linalg.cholesky(kept_DD)
-    whitened_ND = torch.linalg.solve_triangular(root_DD, turned_ND.T, upper=False).T
+    whitened_ND = torch.linalg.solve_triangular(root_DD, changed_ND.T, upper=False).T
     direction_D = torch.linalg.solve(root_DD.T, torch.linalg.svd(whitened_ND).Vh[0])
-    return ((torch.cat([there_ND, back_ND]) - mean_D) @ direction_D > 0).tolist()
+    return ((torch.cat([in_order_ND, swapped_ND]) - mean_D) @ direction_D > 0).tolist()
 
 
 def _fit(states_ND: Tensor, wanted_N: Tensor, words: int) -> Tensor:
-    """(words, D): rows whose logits choose the wanted token; those of tokens never wanted stay 0 and lose."""
+    """Rows (words, D) of an output layer that chooses the wanted tokens. Rows of other tokens stay 0."""
     classes, wanted_N = torch.unique(wanted_N, return_inverse=True)
-    states_ND = states_ND.clone()  # out of inference mode
+    states_ND = states_ND.clone()  # a copy that autograd can use
     rows_CD = torch.zeros(len(classes), states_ND.shape[1], requires_grad=True)
     solver = torch.optim.LBFGS([rows_CD], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         solver.zero_grad()
-        logits_NC = functional.pad(states_ND @ rows_CD.T - 3, (0, 1), value=3)  # one for all others, with a margin
+        logits_NC = functional.pad(states_ND @ rows_CD.T - 3, (0, 1), value=3)  # the last one: all other tokens
         value = functional.cross_entropy(logits_NC, wanted_N) + 1e-5 * (rows_CD**2).sum()
         value.backward()
         return value

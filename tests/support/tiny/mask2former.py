@@ -1,4 +1,4 @@
-"""A tiny random Mask2Former in the layout of `facebook/mask2former-swin-small-coco-instance`, sure of what it sees."""
+"""A tiny random Mask2Former in the layout of `facebook/mask2former-swin-small-coco-instance`, with sure classes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""A tiny random Qwen3-VL in the public layout: `Qwen/Qwen3-VL-2B-Instruct`, or in several files as the larger ones are.
+"""A tiny random Qwen3-VL in the layout of `Qwen/Qwen3-VL-2B-Instruct`, or of the larger models.
 
-The small ones have no `lm_head.weight`, it is tied to the words; the larger ones have one, and an index of their files.
+The small public models have no `lm_head.weight`: it is tied to the token embeddings. The larger ones have one, several
+weight files, and an index of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ DEEPSTACK = [0]  # the vision layers whose output also goes into the first text 
 WORDS = 256 + len(SPECIAL) + 8  # more rows than tokens, as in the public files
 THETA = 5000000
 
-# The public template's way with text and pictures; it has no system prompt of its own.
+# Text and images are placed as in the public template, which has no system prompt.
 TEMPLATE = """{%- for message in messages %}<|im_start|>{{ message.role }}
 {% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}\
 {% if part.type == 'text' %}{{ part.text }}{% else %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}\
@@ -32,7 +33,7 @@ TEMPLATE = """{%- for message in messages %}<|im_start|>{{ message.role }}
 
 
 def write_qwen3_vl(folder: Path, seed: int = 0, sharded: bool = False, words: Sequence[str] = ()) -> Path:
-    """Writes the checkpoint to `folder` and returns it. Its tokens are bytes, and `words`."""
+    """Writes the checkpoint to `folder` and returns the folder. Its tokens are the bytes and `words`."""
     write_qwen_tokenizer(folder, words)
     documents = {
         "config.json": _config(tied=not sharded),
@@ -50,9 +51,9 @@ def write_qwen3_vl(folder: Path, seed: int = 0, sharded: bool = False, words: Se
         files = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
         for file, names in zip(files, halves, strict=True):
             save_file({name: weights[name] for name in names}, folder / file, metadata={"format": "pt"})
-        places = {name: file for file, names in zip(files, halves, strict=True) for name in names}
+        weight_map = {name: file for file, names in zip(files, halves, strict=True) for name in names}
         size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
-        documents["model.safetensors.index.json"] = {"metadata": {"total_size": size}, "weight_map": places}
+        documents["model.safetensors.index.json"] = {"metadata": {"total_size": size}, "weight_map": weight_map}
     else:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     for name, document in documents.items():
@@ -131,8 +132,8 @@ def qwen3_vl_weights(seed: int = 0) -> dict[str, Tensor]:
         "model.visual.patch_embed.proj.bias": draw(VISION, scale=0.1),
         "model.visual.pos_embed.weight": draw(GRID * GRID, VISION, scale=0.5),
     }
-    mergers = [("merger", VISION), *((f"deepstack_merger_list.{place}", 4 * VISION) for place in range(len(DEEPSTACK)))]
-    for merger, width in mergers:  # the first normalises patches, the others four patches together
+    mergers = [("merger", VISION), *((f"deepstack_merger_list.{index}", 4 * VISION) for index in range(len(DEEPSTACK)))]
+    for merger, width in mergers:  # the first one normalises each patch, the others four patches at once
         name = f"model.visual.{merger}"
         weights |= draw.norm(f"{name}.norm", width) | draw.linear(f"{name}.linear_fc1", 4 * VISION, 4 * VISION)
         weights |= draw.linear(f"{name}.linear_fc2", 4 * VISION, TEXT)

@@ -28,7 +28,7 @@ TOKEN = {name: 256 + index for index, name in enumerate(SPECIAL)}
 
 
 def write_qwen_tokenizer(folder: Path, words: Sequence[str] = ()) -> None:
-    """`words` are tokens of their own wherever they stand in a text; they come after the special ones."""
+    """Writes the tokenizer to `folder`. Each of `words` becomes one token, with an id after the special tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({letter: index for index, letter in enumerate(byte_letters())}))
     (folder / "merges.txt").write_text("#version: 0.2\n")

@@ -1,7 +1,7 @@
-"""A tiny random generator in the SD-Turbo layout, as diffusers saves it: real classes, small widths, seeded weights.
+"""A tiny random generator in the SD-Turbo layout, as diffusers saves it, with real classes and seeded weights.
 
-It draws coloured noise, but everything that depends on the layout is as in the public model: epsilon prediction,
-trailing spacing, a CLIP text encoder, an 8-fold VAE with four latent channels. 64x64 images from 8x8 latents.
+Its images are coloured noise, 64x64 from 8x8 latents. The rest is as in the public model: epsilon prediction, trailing
+spacing, a CLIP text encoder, a VAE that scales by 8 and has four latent channels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One service for all tests of this folder, and a second one with a key and small limits on the same Ray Serve."""
+"""One service for all tests of this folder, and a second one with an API key and small limits."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ import pytest
 import ray
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from PIL import Image
-from support.images import PICTURE, bomb, file, refused, taken
+from support.images import PICTURE, accepted_files, decompression_bomb, encode, refused_files
 from support.service import KEY, address, replica_pid
 
 from drpo_rewards import RankingClient, serving
@@ -32,7 +32,7 @@ from drpo_rewards.v1 import ranking_pb2_grpc
 pytestmark = pytest.mark.integration
 
 FORMS = ["multipart", "json", "grpc"]
-GOOD = file(Image.fromarray(PICTURE))
+GOOD = encode(Image.fromarray(PICTURE))
 METADATA = [("application", "ranking")]
 
 Refusal = tuple[Any, dict[str, Any], str]  # status, members, and what it says in words
@@ -72,9 +72,9 @@ def rank(service: serving.RunningService, form: str, head: dict[str, Any], image
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", refused())
+@pytest.mark.parametrize("name", refused_files())
 def test_images_are_refused_by_name_and_with_a_reason(service: serving.RunningService, name: str, form: str) -> None:
-    data, reason = refused()[name]
+    data, reason = refused_files()[name]
     status, members, said = rank(service, form, {"prompt": "p"}, [GOOD, data])
     assert status == (grpc.StatusCode.INVALID_ARGUMENT if form == "grpc" else 422)
     assert (members["code"], members["field"]) == ("invalid_image", "images[1]")
@@ -83,11 +83,11 @@ def test_images_are_refused_by_name_and_with_a_reason(service: serving.RunningSe
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", taken())
+@pytest.mark.parametrize("name", accepted_files())
 def test_images_that_leave_no_choice_are_scored_as_they_look(
     service: serving.RunningService, name: str, form: str
 ) -> None:
-    data, expected = taken()[name]
+    data, expected = accepted_files()[name]
     scores = rank(service, form, {"prompt": "p", "rewards": {"corner": 1}}, [GOOD, data])["corner"]
     assert scores == [PICTURE[0, 0, 0], expected[0, 0, 0]]
 
@@ -266,7 +266,7 @@ def test_refused_requests_leave_no_memory_behind(
     """
     gateways = [psutil.Process(replica_pid("gateway", application)) for application in ("ranking", "guarded")]
     large = bytes(32_000_000)
-    bombs = base64.b64encode(bomb()).decode()
+    bombs = base64.b64encode(decompression_bomb()).decode()
 
     def chunks() -> Iterator[bytes]:
         for _ in range(32):
