@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from support.local_ranker import LocalRanker
 from support.rewards import FailsOn, Redness
-from support.tiny_model import write_tiny_pipeline
+from support.tiny.sd_turbo import write_tiny_pipeline
 
 from drpo.config import Config, parse_config
 from drpo.data.prompts.record import PromptRecord
