@@ -112,12 +112,12 @@ def train_text_encoder(folder: Path, seed: int, *, steps: int) -> tuple[CLIPToke
     tokenizer = new_tokenizer()
     reader = _SpecificationReader(new_text_encoder(tokenizer), tokenizer.eos_token_id)
     ids_PT = tokenize(tokenizer, [record.prompt for record in train_prompts()])
-    targets_PH = torch.tensor([_target_classes(record) for record in train_prompts()])
+    targets_P6 = torch.tensor([_target_classes(record) for record in train_prompts()])
 
     def compute_loss(random: StepRandom) -> Tensor:
         chosen = torch.from_numpy(draw_prompts(_BATCH, random.numpy))
         heads = reader(ids_PT[chosen])
-        return sum(F.cross_entropy(logits, targets_PH[chosen, i]) for i, logits in enumerate(heads))  # type: ignore[return-value]
+        return sum(F.cross_entropy(logits, targets_P6[chosen, i]) for i, logits in enumerate(heads))  # type: ignore[return-value]
 
     fit("text", reader, compute_loss, folder, steps=steps, learning_rate=1e-3, seed=seed)
     reader.requires_grad_(False)
