@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from drpo_rewards.api.contract import ModelInfo, RankResponse
+from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.cli import bench, doctor, download, score, upgrade
 from drpo_rewards.cli.common import (
     DEFAULT_URL,
@@ -30,6 +30,7 @@ from drpo_rewards.cli.common import (
     told_errors,
 )
 from drpo_rewards.client import RankingClient
+from drpo_rewards.operations.rank import RankResponse
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 

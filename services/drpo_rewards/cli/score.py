@@ -30,7 +30,7 @@ from drpo_rewards.cli.common import (
 from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
 
 if TYPE_CHECKING:
-    from drpo_rewards.ranking.tournament import Result
+    from drpo_rewards.ranking.tournament import TournamentResult
     from drpo_rewards.rewards.base import AnyReward, Comparison, PairwiseReward, Reward, Score, ScoreItem
 
 RewardName = Annotated[str, typer.Argument(help="A name of the catalogue, or package.module:Class of your own.")]
@@ -151,7 +151,9 @@ def _compare(
         return checked_comparisons(name, judge, asked)
 
 
-def _play(name: str, judge: PairwiseReward, items: Sequence[ScoreItem], batch_size: int, all_pairs: bool) -> Result:
+def _play(
+    name: str, judge: PairwiseReward, items: Sequence[ScoreItem], batch_size: int, all_pairs: bool
+) -> TournamentResult:
     """A tournament of the images."""
     from drpo_rewards.ranking.tournament import Tournament, seeding
 
@@ -188,7 +190,9 @@ def _progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: progress.advance(bar, done)
 
 
-def _print_result(head: dict[str, Any], name: str, images: Sequence[Path], result: Result, as_json: bool) -> None:
+def _print_result(
+    head: dict[str, Any], name: str, images: Sequence[Path], result: TournamentResult, as_json: bool
+) -> None:
     summary = result.summary
     rows = list(zip(images, result.scores, summary.standard_errors, strict=True))
     if as_json:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from support.browser import CHROMIUM, chromium
-from support.served import Served
+from support.service import Served
 
 from drpo_rewards import RankingClient, serving
 from drpo_rewards.api.images import encode_png
@@ -232,9 +232,7 @@ def test_below_a_prefix_and_with_an_api_key(
     ray_cluster: None, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRPO_REWARDS_API_KEYS", "a key")
-    settings = serving.ServiceConfig.model_validate(
-        {"rewards": {"darkness": {"type": "support.service_rewards:Darkness"}}}
-    )
+    settings = serving.ServiceConfig.model_validate({"rewards": {"darkness": {"type": "support.rewards:Darkness"}}})
     with serving.start(settings, app_name="keyed", http_port=0, grpc_port=0) as service:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_MS)

@@ -1,4 +1,4 @@
-"""What deploy/observe/snapshot.py says without Prometheus. tests/cluster draws the picture with one."""
+"""The messages of deploy/observe/snapshot.py without a Prometheus. tests/cluster runs it with one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SNAPSHOT = ROOT / "deploy/observe/snapshot.py"
 
 @pytest.fixture
 def other_server() -> Iterator[str]:
-    """A web server that is not Prometheus."""
+    """The URL of a web server that is not Prometheus."""
     with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-def run_snapshot(tmp_path: Path, address: str) -> str:
+def run_and_fail(tmp_path: Path, address: str) -> str:
     picture = tmp_path / "dashboard.png"
     command = [sys.executable, str(SNAPSHOT), str(picture), "--prometheus", address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -34,8 +34,8 @@ def run_snapshot(tmp_path: Path, address: str) -> str:
     return done.stdout
 
 
-def test_without_prometheus_it_says_so(tmp_path: Path, other_server: str) -> None:
+def test_prometheus_does_not_answer(tmp_path: Path, other_server: str) -> None:
     for address in (f"http://127.0.0.1:{free_port()}", "nonsense", other_server):
-        output = run_snapshot(tmp_path, address)
+        output = run_and_fail(tmp_path, address)
         assert output.startswith(f"Prometheus does not answer at {address}: ")
         assert output.endswith("Start it, or set its address with --prometheus.\n")
