@@ -200,7 +200,7 @@ def _fetch_large(repo: str, commit: str, name: str, sha256: str, size: int) -> N
 
 
 def _verify(api: Any, repo: str, revision: Any, files: list[str]) -> None:
-    """Compare hashes with the hub's and download a damaged file once more. Raises WeightsError if that does not help."""
+    """Compare hashes with the hub's, and download a damaged file once more. Raises WeightsError if it stays damaged."""
     from huggingface_hub import hf_hub_download
 
     def damaged() -> list[str]:
@@ -211,7 +211,9 @@ def _verify(api: Any, repo: str, revision: Any, files: list[str]) -> None:
         hf_hub_download(repo, name, revision=revision, force_download=True)
     still = damaged()
     if still:
-        raise WeightsError(f"{', '.join(still)} of {repo} does not have the hash that the hub states, after two downloads")
+        raise WeightsError(
+            f"{', '.join(still)} of {repo} does not have the hash that the hub states, after two downloads"
+        )
 
 
 @contextmanager
@@ -224,10 +226,10 @@ def _translate_errors(repo: str, revision: str | None) -> Iterator[None]:
     except WeightsError:
         raise
     except errors.GatedRepoError as error:
-        raise WeightsError(f"{repo} requires that you accept its terms on its page; then run `hf auth login`") from error
+        raise WeightsError(f"{repo} requires you to accept its terms on its page; then run `hf auth login`") from error
     except errors.RepositoryNotFoundError as error:
         raise WeightsError(
-            f"the hub has no repository {repo}, and there is no such folder here; for a private one, run `hf auth login`"
+            f"the hub has no repository {repo}, and there is no such folder; for a private one, run `hf auth login`"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise WeightsError(f"the repository {repo} has no revision {revision!r}") from error

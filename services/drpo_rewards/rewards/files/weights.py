@@ -78,7 +78,7 @@ def pick_dtype(dtype: str, device: torch.device, on_gpu: str) -> torch.dtype:
 
 
 def locate(model: str | Path, *names: str) -> Path:
-    """The path of the first of `names` that exists in `model`: a folder, or a repository, which is downloaded if needed.
+    """The path of the first of `names` that exists in `model`: a folder or a repository, downloaded if needed.
 
     Raises:
         WeightsError: none of the files exists.

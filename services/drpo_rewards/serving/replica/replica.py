@@ -23,19 +23,15 @@ from drpo_rewards.rewards.base import (
     Comparison,
     Item,
     PairItem,
-    Result,
     Score,
     ScoreItem,
     StagedReward,
-    check_scores,
-    checked_comparisons,
-    checked_scores,
-    describe,
-    is_pairwise,
-    probe,
 )
+from drpo_rewards.rewards.checks import check_comparisons, check_scores, describe, is_pairwise, probe
 from drpo_rewards.serving.config import RewardConfig
 from drpo_rewards.serving.replica.batching import Batcher
+
+Result = Score | Comparison
 
 logger = logging.getLogger("ray.serve")
 
@@ -248,10 +244,12 @@ class RewardDeployment:
                 if prepared is None:
                     with self._one_prepares:
                         prepared = self.reward.prepare(items)
-                return list(check_scores(self.name, self.reward.score_prepared(prepared), items, fields))
+                return list(
+                    check_scores(self.name, self.reward.score_prepared(prepared), items, fields, self.info.metrics)
+                )
             if is_pairwise(self.reward):
-                return list(checked_comparisons(self.name, self.reward, items))  # type: ignore[arg-type]
-            return list(checked_scores(self.name, self.reward, items, fields))  # type: ignore[arg-type]
+                return list(check_comparisons(self.name, self.reward.compare(items), items))
+            return list(check_scores(self.name, self.reward.score(items), items, fields, self.info.metrics))  # type: ignore[union-attr]
         except (InvalidRequestError, OverloadedError, RewardError) as error:
             error.reward = error.reward or self.name
             error.__traceback__ = error.__cause__ = error.__context__ = None
