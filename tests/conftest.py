@@ -1,4 +1,4 @@
-"""Settings that hold for every test. Ray reads its variables when it is imported, so they are set before anything."""
+"""Settings for every test. Ray reads its environment variables at import, so they are set here first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 
-# A shell that starts this in the background has it ignore Ctrl-C, and with it all that it starts; some tests send one.
+# A shell that runs this in the background makes it and its children ignore Ctrl-C, which some tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +20,6 @@ os.environ.update(
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
     RAY_TRAIN_ENABLE_PRINT_PATCH="0",
     RAY_worker_niceness="0",
-    # Ray's workers import what tests deploy, such as support.service_rewards
+    # Ray's workers import support.rewards
     PYTHONPATH=os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
 )

@@ -1,7 +1,19 @@
-"""The ranking contract, its client, and the rewards behind it."""
+"""The ranking contract, its client, and the rewards behind it.
 
-from drpo_rewards.api.contract import GenevalSpec, PairOptions, RankResponse
+api         what travels and how it is checked
+operations  the calls of the service, one file each
+wire        the contract as protobuf
+client      who calls the service
+ranking     how scores become an order
+rewards     what scores
+serving     the service on Ray Serve
+cluster     how all of it meets Ray
+cli         the command line
+"""
+
+from drpo_rewards.api.contract import GenevalSpec, PairOptions
 from drpo_rewards.client import AsyncRankingClient, Group, RankingClient
 from drpo_rewards.errors import RewardsError
+from drpo_rewards.operations.rank import RankResponse
 
 __all__ = ["AsyncRankingClient", "GenevalSpec", "Group", "PairOptions", "RankResponse", "RankingClient", "RewardsError"]

@@ -1,9 +1,9 @@
-"""What the ranking service costs beyond the reward: 24 pictures of 64x64, through the handle and without it.
+"""The cost of the ranking service on top of the reward, for 24 images of 64x64.
 
 Launch: python tests/bench/bench_handle_overhead.py
 
-The same GenEval reward scores the same group of rendered scenes in this process and behind serve://, in turn. Printed
-are the medians and their difference, which should be at most 15 ms.
+The same GenEval reward scores the same group of rendered scenes in this process and behind serve://, in turn. The
+output is both medians and their difference, which should be at most 15 ms.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
 
     async def measure(address: str) -> tuple[list[float], list[float]]:
         client = AsyncRankingClient(address)
-        alone_s, served_s = [], []
+        direct_s, served_s = [], []
         for number in range(rounds + 10):
             started = time.perf_counter()
             reward.score(items)
@@ -50,17 +50,17 @@ def main() -> None:
             await client.rank(
                 record.prompt, images_KHWC, metadata=record.metadata, pairs=PairOptions(count=12), details=True
             )
-            if number >= 10:  # the first ones warm up
-                alone_s.append(between - started)
+            if number >= 10:  # the first 10 rounds warm up
+                direct_s.append(between - started)
                 served_s.append(time.perf_counter() - between)
         await client.close()
-        return alone_s, served_s
+        return direct_s, served_s
 
     with start("shapes") as service:
-        alone_s, served_s = asyncio.run(measure(service.handle_address))
-    alone_ms, served_ms = 1e3 * statistics.median(alone_s), 1e3 * statistics.median(served_s)
-    beyond_ms = served_ms - alone_ms
-    print(f"reward alone {alone_ms:.1f} ms, through the handle {served_ms:.1f} ms: {beyond_ms:.1f} ms beyond it")
+        direct_s, served_s = asyncio.run(measure(service.handle_address))
+    direct_ms, served_ms = 1e3 * statistics.median(direct_s), 1e3 * statistics.median(served_s)
+    overhead_ms = served_ms - direct_ms
+    print(f"in this process {direct_ms:.1f} ms, through the handle {served_ms:.1f} ms, overhead {overhead_ms:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,19 @@
-"""Whether the gateway's memory stays flat: groups of pictures in a row, and its resident memory meanwhile.
+"""Memory of the gateway while it ranks many groups, which should stay flat.
 
 Launch: python tests/bench/bench_memory.py [--groups 1000] [--group-size 16] [--side 256] [--encoding png]
 
-Printed is the slope of a line through the second half of the samples, when pools and caches have filled: MiB per 1,000
-groups, which should be a small part of what one group takes. Once of all resident memory, a part of which is pages of
-Ray's object store and grows until each of them was touched; and once of what the gateway has for itself.
+The output is the slope of a line through the second half of the samples, when pools and caches are full, in MiB per
+1,000 groups. It should be a small part of the size of one group. It is given for all resident memory and for the memory
+that the gateway does not share. Resident memory includes pages of Ray's object store, and grows until all are touched.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
+from hardware import describe_hardware
 
 from drpo_rewards.cluster.local_ray import start_local_ray
 from drpo_rewards.rewards.base import Score, ScoreItem
@@ -24,7 +22,7 @@ SAMPLES = 50
 
 
 class Mean:
-    """As cheap as a reward can be, so that the time goes into what is measured."""
+    """A cheap reward, so that most of the time goes into the gateway."""
 
     version = "mean-1"
 
@@ -48,9 +46,7 @@ def main() -> None:
     parser.add_argument("--encoding", choices=["rgb8", "png", "jpeg", "webp"], default="png")
     arguments = parser.parse_args()
 
-    from support.machine import describe
-
-    print(describe())
+    print(describe_hardware())
     start_local_ray(num_cpus=4)
 
     import numpy as np
@@ -92,7 +88,7 @@ def main() -> None:
     )
     answered, *kinds = np.array(samples).T
     half = len(samples) // 2
-    for kind, mebibytes in zip(("resident", "its own"), kinds, strict=True):
+    for kind, mebibytes in zip(("resident", "not shared"), kinds, strict=True):
         slope = np.polyfit(answered[half:], mebibytes[half:], 1)[0] * 1000
         print(
             f"gateway, {kind}: {mebibytes[0]:.1f} MiB after {answered[0]:.0f} groups, {mebibytes[-1]:.1f} MiB at the "

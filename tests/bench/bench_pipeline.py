@@ -45,7 +45,7 @@ def main() -> None:
     start_ray(None, cpus=4)
 
     import torch
-    from support.tiny_model import write_tiny_pipeline
+    from support.tiny.sd_turbo import write_tiny_pipeline
 
     from drpo.config import load_config
     from drpo.data.prompts import PromptRecord

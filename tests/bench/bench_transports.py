@@ -1,16 +1,16 @@
-"""Images/s through HTTP and gRPC against the same reward in this process, and against a plain FastAPI server.
+"""Images/s over HTTP and gRPC, compared with the same reward in this process and with a plain FastAPI server.
 
 Launch: python tests/bench/bench_transports.py [--seconds 15] [--side 256] [--group-size 4] [--clients 1 4 16]
 
-Two rewards, each by itself:
+Two rewards are measured, one after the other.
 
-    accelerator    sleeps for 20 ms a batch and 10 ms an image, as the host does while a GPU works: a large model there
-    encoder        a transformer over patches, which works on the cores that clients, proxy and gateway share with it
-                   (on a GPU, where there is one): what is lost there is what they all take of those cores
+    accelerator    sleeps for 20 ms per batch and 10 ms per image, as the host does while a GPU runs a large model
+    encoder        a transformer over patches, on a GPU if there is one; else it shares the cores with clients,
+                   proxy and gateway, and is slower by what these take
 
-Each kind of call takes its turn in every round, so that a busy machine slows all alike. Printed are images/s and their
-ratio to the reward called in this process on full batches, which should be at least 0.9 once clients fill the batches;
-and the ratio to the plain server, which should be above 1 at 16 clients.
+Every round measures each kind of call once, so that a busy machine slows down all of them. The output is images/s, and
+their ratio to the reward in this process on full batches, which should be at least 0.9 when clients fill the batches.
+The ratio of HTTP to the plain server should be above 1 at 16 clients.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
+from hardware import describe_hardware
 
 from drpo_rewards.cluster.local_ray import start_local_ray
 from drpo_rewards.rewards.base import Reward, Score, ScoreItem
@@ -61,7 +61,7 @@ class Encoder:
 
 
 class Accelerator:
-    """Takes a model's time on a GPU, and nothing of the host's processor meanwhile."""
+    """Takes as long as a model on a GPU would, and no time of the host's processor."""
 
     version = "accelerator-1"
     batch_s, image_s = 0.020, 0.010
@@ -75,7 +75,7 @@ REWARDS: dict[str, type[Reward]] = {"accelerator": Accelerator, "encoder": Encod
 
 
 class PlainClient:
-    """Asks the plain server; has what run_load needs of a client."""
+    """A client of the plain server, with the methods that run_load calls."""
 
     def __init__(self, port: int) -> None:
         import httpx
@@ -118,7 +118,7 @@ def in_process(reward: Reward, groups: Sequence[Sequence[Any]], batch: int, seco
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rewards", choices=REWARDS, nargs="+", default=list(REWARDS))
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each; connecting counts too")
+    parser.add_argument("--seconds", type=float, default=15.0, help="seconds for each measurement, connecting included")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--group-size", type=int, default=4)
@@ -126,9 +126,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     arguments = parser.parse_args()
 
-    from support.machine import describe
-
-    print(describe())
+    print(describe_hardware())
     start_local_ray(num_cpus=4)
 
     from drpo_rewards.client import AsyncRankingClient
@@ -178,7 +176,7 @@ def settings_of(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(name: str, rates: dict[tuple[str, int], list[float]], arguments: argparse.Namespace) -> None:
-    """One table: a row for each number of clients."""
+    """Prints a table with a row for each number of clients."""
     median = {key: statistics.median(values) for key, values in rates.items()}
     alone = median["alone", 0]
     print(f"\n{name}: groups of {arguments.group_size} images of {arguments.side}x{arguments.side}, as plain pixels")

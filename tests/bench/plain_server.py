@@ -1,9 +1,9 @@
-"""What one would write without this project: FastAPI, one worker, each request scored by itself.
+"""A server as one would write it without this project: FastAPI, one worker, each request scored separately.
 
 Launch: python tests/bench/plain_server.py PORT (bench_transports.py starts it)
 
-The model sits in the process and the endpoint calls it, as in most examples. It takes the same multipart parts of plain
-pixels, so that only the serving differs.
+The endpoint calls the model in its own process, as in most examples. It takes the same multipart parts with raw pixels
+as the ranking service, so that only the serving differs.
 """
 
 from __future__ import annotations

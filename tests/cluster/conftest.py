@@ -1,6 +1,6 @@
-"""One image and one cluster for all tests of this folder, and what they measured, in the summary.
+"""One image and one cluster for all tests of this folder. The summary of pytest shows what the tests measured.
 
-Where there is no Docker engine they are skipped; with DRPO_REQUIRE_DOCKER=1, as in CI, they fail instead.
+Without a Docker engine the tests are skipped. With DRPO_REQUIRE_DOCKER=1, as in CI, they fail instead.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def note(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def clock(note: Callable[[str], None]) -> Callable[[str], object]:
-    """`with clock("what"):` notes how long its block took."""
+    """`with clock("what"):` adds the time that its block took to the summary."""
 
     @contextmanager
     def timed(what: str) -> Iterator[None]:
@@ -53,7 +53,7 @@ def clock(note: Callable[[str], None]) -> Callable[[str], object]:
 
 @pytest.fixture(scope="session")
 def image(clock: Callable[[str], object], note: Callable[[str], None]) -> str:
-    """The image of deploy/Dockerfile; DRPO_TEST_IMAGE names one that is built already."""
+    """The image of deploy/Dockerfile, or the existing one that DRPO_TEST_IMAGE names."""
     _require_docker()
     name = os.environ.get("DRPO_TEST_IMAGE", IMAGE)
     if name == IMAGE:
@@ -76,7 +76,10 @@ def cluster(image: str, clock: Callable[[str], object]) -> Iterator[Cluster]:
 
 
 def _build(name: str) -> None:
-    """BuildKit is part of Debian's client, but a plugin of newer ones, which a machine with both may lack."""
+    """Builds the image with the first Docker client that has BuildKit.
+
+    Debian's client includes it. Newer clients need a plugin, which may be missing on a machine that has both clients.
+    """
     arguments = ["--file", "deploy/Dockerfile", "--tag", name, "--build-arg", "PIP_EXTRA_INDEX_URL", "."]
     for program in ("docker", "/usr/bin/docker"):
         built = subprocess.run(
@@ -89,12 +92,12 @@ def _build(name: str) -> None:
 
 
 def _require_docker() -> None:
-    """Skips the test, or fails it where a Docker engine is demanded."""
+    """Skips the test if there is no Docker engine, or fails it if DRPO_REQUIRE_DOCKER is 1."""
     try:
         docker.from_env().ping()
         subprocess.run(["docker", "compose", "version"], check=True, capture_output=True)
     except (docker.errors.DockerException, OSError, subprocess.CalledProcessError) as error:
-        reason = f"these tests need a Docker engine with Compose v2; deploy/ci/engine.sh brings one up ({error})"
+        reason = f"these tests need a Docker engine with Compose v2; deploy/ci/engine.sh starts one ({error})"
         if os.environ.get("DRPO_REQUIRE_DOCKER") == "1":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -1,6 +1,6 @@
-"""The compose cluster for real: from outside, under training, and while parts of it are killed.
+"""The compose cluster, started for real: access from outside, training, and recovery from killed parts.
 
-The tests share one cluster and are in the order in which a person would live through them.
+The tests share one cluster and depend on their order.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_nothing_but_loopback_is_published_and_no_secret_is_printed(cluster: Clu
     assert {binding["HostIp"] for bindings in published for binding in bindings} == {"127.0.0.1"}
 
 
-def test_the_gpu_overlay_gives_each_kind_of_worker_its_own(cluster: Cluster) -> None:
+def test_the_gpu_overlay_gives_each_kind_of_worker_its_own_gpu(cluster: Cluster) -> None:
     files = ("--file", "docker-compose.yml", "--file", "docker-compose.gpu.yml")
     services = json.loads(cluster.compose(*files, "config", "--format", "json"))["services"]
     gpus = {
@@ -96,7 +96,7 @@ def test_a_run_outlives_a_reward_worker_and_can_be_stopped(cluster: Cluster, tmp
         job.wait_for_step(RUN, 5)
     at_kill, restarts = cluster.metrics(RUN)[-1]["step"], cluster.restarts("rewards")
     cluster.sigkill("rewards")
-    with clock("a reward worker killed in mid-run, until the run is 4 steps further"):
+    with clock("a reward worker killed in mid-run, until the run has done 4 more steps"):
         reached = job.wait_for_step(RUN, at_kill + 4)[-1]["step"]
     assert cluster.restarts("rewards") > restarts
     with clock("`ray job stop`, until the run's checkpoint is written"):
@@ -114,7 +114,7 @@ def test_the_same_command_resumes_and_outlives_a_trainer(cluster: Cluster, tmp_p
     job.wait_for_step(RUN, before[-1]["step"] + 3)
     restarts = cluster.restarts("trainer")
     cluster.sigkill("trainer")
-    with clock("a trainer worker killed in mid-run, until it is two steps past the one where that happened"):
+    with clock("a trainer worker killed in mid-run, until it has done 2 more steps"):
         job.wait_for_step(RUN, cluster.metrics(RUN)[-1]["step"] + 2)
     assert job.wait() == 0, job.output
     assert cluster.restarts("trainer") > restarts
@@ -134,7 +134,7 @@ def test_the_same_command_resumes_and_outlives_a_trainer(cluster: Cluster, tmp_p
 
 
 def test_a_failed_run_fails_its_command(cluster: Cluster) -> None:
-    """Through the ready script, as a person would start it."""
+    """Started by a script of deploy/jobs, as a user would."""
     here = str(Path(sys.executable).parent)
     environment = {
         **os.environ, "PATH": f"{here}:{os.environ['PATH']}", "DRPO_CLUSTER": cluster.dashboard,
@@ -147,7 +147,7 @@ def test_a_failed_run_fails_its_command(cluster: Cluster) -> None:
 
 
 def test_a_trainer_elsewhere_ranks_over_grpc_with_the_key(cluster: Cluster, tmp_path: Path) -> None:
-    """Another machine's trainer: a Ray of its own, and of the cluster the address and the key."""
+    """A trainer on another machine has its own Ray, and knows only the cluster's address and key."""
     command = [
         sys.executable, "-m", "drpo", "train", "--preset", "shapes", "--run.name", "elsewhere",
         "--run.folder", str(tmp_path), "--rewards.address", cluster.grpc_address,
@@ -160,7 +160,7 @@ def test_a_trainer_elsewhere_ranks_over_grpc_with_the_key(cluster: Cluster, tmp_
     assert any((tmp_path / "elsewhere" / "adapter").glob("*.safetensors"))
 
 
-def test_a_killed_head_comes_back_whole(cluster: Cluster, clock: Clock) -> None:
+def test_a_killed_head_recovers(cluster: Cluster, clock: Clock) -> None:
     def ranks() -> bool:
         try:
             return bool(rank(cluster.http_url, key, retries=0, timeout_s=20).order)

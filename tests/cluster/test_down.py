@@ -1,4 +1,4 @@
-"""The end of the cluster that the tests of this folder share; named so that it comes last."""
+"""Stops the cluster that the tests of this folder share. The file name sorts last, so this test runs last."""
 
 from __future__ import annotations
 

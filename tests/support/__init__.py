@@ -1,6 +1,6 @@
-"""What several tests use."""
+"""Code that several tests use."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The repository."""
+"""The root folder of the repository."""

@@ -1,4 +1,4 @@
-"""The machine's own Chromium under Playwright, which brings none here."""
+"""The Chromium that is installed on this machine, driven by Playwright."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLAGS = [
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Starts it with a profile of its own, and ends it. No asynchronous test may run meanwhile (Playwright's rule)."""
+    """Runs Chromium with a fresh profile. Playwright allows no asynchronous test at the same time."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat server that answers as it is told: what a judge's endpoint may do, good and bad."""
+"""An OpenAI-compatible chat server whose replies a test chooses, right and wrong ones."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Reply:
-    """Words of the model, or where `status` is another one the text of the error."""
+    """The text that the model writes, or the error's text if `status` is not 200."""
 
-    words: str
+    text: str
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
@@ -29,7 +29,7 @@ class Reply:
 
 @dataclass
 class ChatServer:
-    """Where it is, and what it was asked."""
+    """The server's URL, and the requests that it got."""
 
     url: str
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -39,7 +39,7 @@ class ChatServer:
 
 @contextmanager
 def chat_server(reply: Callable[[dict[str, Any]], Reply]) -> Iterator[ChatServer]:
-    """Answers `POST /v1/chat/completions` with what `reply` makes of the body; calls may come at the same time."""
+    """Answers each `POST /v1/chat/completions` with `reply(body)`. Calls may overlap."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -49,9 +49,9 @@ def chat_server(reply: Callable[[dict[str, Any]], Reply]) -> Iterator[ChatServer
             server.headers.append({name.lower(): value for name, value in self.headers.items()})
             answer = reply(body) if self.path == "/v1/chat/completions" else Reply("no such path", 404)
             time.sleep(answer.delay_s)
-            message = {"role": "assistant", "content": answer.words}
+            message = {"role": "assistant", "content": answer.text}
             document = json.dumps({"choices": [{"index": 0, "message": message}]})
-            content = (document if answer.status == 200 else answer.words).encode()
+            content = (document if answer.status == 200 else answer.text).encode()
             try:
                 self.send_response(answer.status)
                 for name, value in {"content-length": str(len(content)), **answer.headers}.items():
@@ -59,7 +59,7 @@ def chat_server(reply: Callable[[dict[str, Any]], Reply]) -> Iterator[ChatServer
                 self.end_headers()
                 self.wfile.write(content)
             except OSError:
-                pass  # who asked has gone
+                pass  # the client has gone away
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -75,14 +75,14 @@ def chat_server(reply: Callable[[dict[str, Any]], Reply]) -> Iterator[ChatServer
 
 
 def shown(body: dict[str, Any]) -> list[np.ndarray]:
-    """The pictures of a request, decoded."""
+    """The images of a request, decoded."""
     parts = [part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url"]
     files = [base64.b64decode(url.partition("data:image/png;base64,")[2]) for url in parts]
     return [np.asarray(Image.open(io.BytesIO(file))) for file in files]
 
 
 def brighter(body: dict[str, Any]) -> Reply:
-    """A judge that says which picture is brighter."""
+    """Judges the brighter image to be the better one."""
     first, second = (float(image.mean()) for image in shown(body))
     winner = "tie" if first == second else "A" if first > second else "B"
     return Reply(json.dumps({"winner": winner, "confidence": 0.75, "reason": "brighter"}))

@@ -1,4 +1,4 @@
-"""A cluster of docker-compose.yml under a project name and ports of its own, driven as a person would: by commands."""
+"""A cluster of docker-compose.yml with its own project name and ports. Tests control it as a user does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ RAY = str(Path(sys.executable).with_name("ray"))
 
 
 class Cluster:
-    """Up after `up`, gone after `down`. Containers are looked up anew each time: they come and go here."""
+    """A compose cluster, which runs between `up` and `down`.
+
+    Containers are looked up for each call, because tests restart them.
+    """
 
     def __init__(self, image: str) -> None:
         self.engine = docker.from_env()
@@ -60,25 +63,25 @@ class Cluster:
         return self.read(f"{SECRETS}/api-key")
 
     def up(self) -> None:
-        """All nodes, and of what watches them whatever there is an image for."""
+        """Starts all nodes, and Prometheus and Grafana if their images are there."""
         images = json.loads(self.compose("--profile", "observe", "config", "--format", "json"))["services"]
-        watching = [name for name in ("prometheus", "grafana") if self._has_image(images[name]["image"])]
-        self.compose("up", "--detach", "--wait", "--no-build", *NODES, *watching)
+        monitoring = [name for name in ("prometheus", "grafana") if self._has_image(images[name]["image"])]
+        self.compose("up", "--detach", "--wait", "--no-build", *NODES, *monitoring)
 
     def down(self) -> None:
         self.compose("--profile", "observe", "down", "--volumes", "--timeout", "5")
 
     def compose(self, *arguments: str) -> str:
-        """The output of a `docker compose` command; its words in the error where it fails."""
+        """Returns the output of a `docker compose` command. Its output is in the error if it fails."""
         command = ["docker", "compose", "--project-name", self.project, *arguments]
         done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}\n{self.logs()}"
         return done.stdout
 
     def logs(self) -> str:
-        """The last words of every container, for a failure's message."""
-        said = ((one.name, one.logs(tail=15).decode(errors="replace")) for one in self.containers())
-        return "\n".join(f"--- {name}\n{text}" for name, text in said)
+        """The last 15 lines of every container's log, for error messages."""
+        logs = ((one.name, one.logs(tail=15).decode(errors="replace")) for one in self.containers())
+        return "\n".join(f"--- {name}\n{text}" for name, text in logs)
 
     def containers(self, service: str | None = None) -> list[Container]:
         labels = [f"com.docker.compose.project={self.project}"]
@@ -87,7 +90,7 @@ class Cluster:
         return self.engine.containers.list(all=True, filters={"label": labels})
 
     def read(self, path: str) -> str:
-        """A file of the head's; empty where there is none."""
+        """The text of a file on the head node, or an empty string if there is none."""
         try:
             stream, _ = self.containers("head")[0].get_archive(path)
         except docker.errors.NotFound:
@@ -95,15 +98,17 @@ class Cluster:
         with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
             (member,) = archive.getmembers()
             content = archive.extractfile(member)
-            assert content is not None, f"{path} is no file"
+            assert content is not None, f"{path} is not a file"
             return content.read().decode().strip()
 
     def exists(self, path: str) -> bool:
         return self.containers("head")[0].exec_run(["test", "-s", path]).exit_code == 0
 
     def sigkill(self, service: str) -> None:
-        """SIGKILL the first process of a service's container from outside: a crash, not a stop that Docker was asked
-        for, after which it would not start the container again."""
+        """Sends SIGKILL to the first process of a service's container, from outside it.
+
+        Docker sees a crash and starts the container again. After `docker kill` it would not.
+        """
         (container,) = self.containers(service)
         container.reload()
         os.kill(container.attrs["State"]["Pid"], signal.SIGKILL)
@@ -114,19 +119,19 @@ class Cluster:
         return container.attrs["RestartCount"]
 
     def metrics(self, run: str) -> list[dict[str, Any]]:
-        """The steps of a run so far."""
+        """The metrics of a run so far, one entry per step."""
         lines = self.read(f"{RUNS}/{run}/metrics.jsonl").splitlines()
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A `ray` command from outside, with the cluster's token."""
+        """Runs a `ray` command outside the cluster, with its token."""
         return subprocess.run(
             [RAY, *arguments, "--address", self.dashboard],
             cwd=ROOT, env=self._ray_environment(), capture_output=True, text=True, timeout=300,
         )  # fmt: skip
 
     def submit(self, log: Path, *arguments: str) -> Job:
-        """`ray job submit` of a training run, whose output goes to `log` while it runs."""
+        """Starts a training run with `ray job submit`, which writes its output to `log`."""
         name = f"job-{uuid.uuid4().hex[:8]}"
         command = [RAY, "job", "submit", "--address", self.dashboard, "--submission-id", name, "--working-dir", "."]
         with log.open("w") as output:
@@ -144,7 +149,7 @@ class Cluster:
 
 
 class Job:
-    """A submitted run, and the command that shows its log."""
+    """A submitted training run, and the command that follows its log."""
 
     def __init__(self, cluster: Cluster, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.cluster = cluster
@@ -157,7 +162,7 @@ class Job:
         return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text())
 
     def wait_for_step(self, run: str, step: int) -> list[dict[str, Any]]:
-        """The metrics of a run once it has done that step."""
+        """Waits until a run has done a step, and returns its metrics."""
 
         def reached() -> list[dict[str, Any]] | None:
             assert self.process.poll() is None, self.output
@@ -175,7 +180,7 @@ class Job:
 
 
 def wait_for(look: Callable[[], Any], seconds: float, explain: Callable[[], str], *, every: float = 1.0) -> Any:
-    """What `look` returns once that is something; an AssertionError with an explanation after these seconds."""
+    """Calls `look` until it returns something true, and returns that. Fails with `explain()` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, explain()

@@ -1,7 +1,7 @@
-"""A model hub on this machine: the few calls that huggingface_hub makes for a download, over real HTTP.
+"""A model hub on this machine. It serves the few HTTP calls that huggingface_hub makes for a download.
 
-Repositories are folders. Files over LARGE bytes are stored as large files are on the hub, named by their SHA-256, the
-others by git's hash. Faults are set on the object while it runs.
+Repositories are folders. As on the hub, a file of more than LARGE bytes is known by its SHA-256, any other by its git
+hash. A test sets faults on the `LocalHub` while it runs.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class HubFile:
 
 @dataclass
 class LocalHub:
-    """Repositories by name, and what went wrong on purpose."""
+    """Repositories by name, and the faults of their downloads."""
 
     repos: dict[str, Path] = field(default_factory=dict)
-    break_off: dict[str, int] = field(default_factory=dict)  # file name to bytes after which its next download ends
-    stall: dict[str, int] = field(default_factory=dict)  # the same, but it hangs there until `resume` is set
-    garble: dict[str, int] = field(default_factory=dict)  # file name to how often its content arrives damaged
-    requests: list[str] = field(default_factory=list)  # "GET path" and, where there was one, its range
+    break_off: dict[str, int] = field(default_factory=dict)  # file name: bytes after which its next download ends
+    stall: dict[str, int] = field(default_factory=dict)  # file name: bytes after which it waits for `resume`
+    garble: dict[str, int] = field(default_factory=dict)  # file name: number of downloads with damaged content
+    requests: list[str] = field(default_factory=list)  # "GET path", and the range if the request has one
     stalled: threading.Event = field(default_factory=threading.Event)
     resume: threading.Event = field(default_factory=threading.Event)
     url: str = ""

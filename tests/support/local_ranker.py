@@ -1,4 +1,4 @@
-"""The ranking service's own pure parts, called in this process: same rewards, mixture and pairs, no server."""
+"""Ranks in this process with the service's own mixture and pairs, without a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from drpo_rewards.api.contract import PairOptions, RankResponse, RewardResult
+from drpo_rewards import RankResponse
+from drpo_rewards.api.contract import PairOptions, RewardResult
 from drpo_rewards.errors import RewardError
 from drpo_rewards.ranking.mixture import combine
 from drpo_rewards.ranking.pairs import draw_pairs
@@ -16,7 +17,7 @@ from drpo_rewards.rewards.checks import check_scores
 
 
 class LocalRanker:
-    """Ranks with one reward, off the event loop, as the service would."""
+    """Ranks with one reward, in a thread, with the results of the service."""
 
     def __init__(self, name: str, reward: Reward) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""The layers that the public rewards are made of, written out in float64 numpy: the second opinion of the tests."""
+"""The layers of the public reward models in plain float64 numpy, for comparison with the real implementations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def softmax(x: Array) -> Array:
 
 
 def attention(q: Array, k: Array, v: Array, heads: int, *, causal: bool = False, seen: Array | None = None) -> Array:
-    """(T, D) of one sequence; `seen` is 0 for keys that nobody looks at."""
+    """Attention within one sequence, (T, D). `seen` is 0 for keys that are masked."""
     width = q.shape[1] // heads
     outputs = []
     for head in range(heads):
@@ -65,7 +65,7 @@ def unit(x: Array) -> Array:
 
 
 def patches(pixels_3HW: Array, kernel_D3PP: Array) -> Array:
-    """(patches, D): the convolution whose stride is its size, row by row."""
+    """A convolution whose stride equals its size: (patches, D), row by row."""
     size = kernel_D3PP.shape[-1]
     _, height, width = pixels_3HW.shape
     flat = kernel_D3PP.reshape(len(kernel_D3PP), -1)
@@ -78,7 +78,7 @@ def patches(pixels_3HW: Array, kernel_D3PP: Array) -> Array:
 
 
 def cropped(image_HW3: np.ndarray, side: int = 224, *, rounding: bool) -> Array:
-    """(3, side, side): shorter side to `side` with PIL's bicubic, centre crop, CLIP's colours."""
+    """CLIP's preprocessing, (3, side, side): bicubic resize of the shorter side, centre crop, normalised colours."""
     height, width = image_HW3.shape[:2]
     if width <= height:
         new_width, new_height = side, int(side * height / width)
@@ -91,7 +91,7 @@ def cropped(image_HW3: np.ndarray, side: int = 224, *, rounding: bool) -> Array:
 
 
 def clip_image(weights: Weights, pixels_3HW: Array, heads: int, layers: int, act: str = "quick_gelu") -> Array:
-    """(projection,): CLIP's image vector, not normalised; keys as transformers names them."""
+    """CLIP's image vector, (projection,), not normalised. Keys are those of transformers."""
     x = patches(pixels_3HW, weights["vision_model.embeddings.patch_embedding.weight"])
     x = np.concatenate([weights["vision_model.embeddings.class_embedding"][None], x])
     x = x + weights["vision_model.embeddings.position_embedding.weight"]
@@ -101,7 +101,7 @@ def clip_image(weights: Weights, pixels_3HW: Array, heads: int, layers: int, act
 
 
 def clip_text(weights: Weights, ids: list[int], heads: int, layers: int, act: str = "quick_gelu") -> Array:
-    """(projection,): CLIP's text vector of one unpadded token sequence that ends with the end of text."""
+    """CLIP's text vector, (projection,), of one unpadded token sequence that ends with the end-of-text token."""
     x = weights["text_model.embeddings.token_embedding.weight"][ids]
     x = x + weights["text_model.embeddings.position_embedding.weight"][: len(ids)]
     x = _clip_layers(weights, "text_model", x, heads, layers, act, causal=True)
@@ -121,7 +121,7 @@ def _clip_layers(weights: Weights, tower: str, x: Array, heads: int, layers: int
 
 
 def clip_ids(folder: Path, text: str, limit: int = 77) -> list[int]:
-    """CLIP's tokens of a text in which no special token stands: byte-level BPE by the folder's own files."""
+    """CLIP's tokens of a text without special tokens: byte-level BPE with the vocabulary in `folder`."""
     vocabulary = json.loads((folder / "vocab.json").read_text())
     merges = [tuple(line.split()) for line in (folder / "merges.txt").read_text().splitlines()[1:]]
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -132,11 +132,11 @@ def clip_ids(folder: Path, text: str, limit: int = 77) -> list[int]:
         pieces = [letter[byte] for byte in word.encode()]
         pieces[-1] += "</w>"
         for merge in merges:
-            place = 0
-            while place < len(pieces) - 1:
-                if (pieces[place], pieces[place + 1]) == merge:
-                    pieces[place : place + 2] = ["".join(merge)]
-                place += 1
+            index = 0
+            while index < len(pieces) - 1:
+                if (pieces[index], pieces[index + 1]) == merge:
+                    pieces[index : index + 2] = ["".join(merge)]
+                index += 1
         ids += [vocabulary[piece] for piece in pieces]
     return [vocabulary["<|startoftext|>"], *ids[: limit - 2], vocabulary["<|endoftext|>"]]
 
@@ -144,3 +144,19 @@ def clip_ids(folder: Path, text: str, limit: int = 77) -> list[int]:
 def read(path: Path) -> Weights:
     """A safetensors file as float64 arrays."""
     return {name: tensor.astype(np.float64) for name, tensor in load_file(path).items()}
+
+
+def merge_order(rows: int, columns: int) -> list[tuple[int, int]]:
+    """The (row, column) of every patch in the order of the Qwen-VL models, one 2x2 square after another."""
+    return [(y + dy, x + dx) for y in range(0, rows, 2) for x in range(0, columns, 2) for dy in (0, 1) for dx in (0, 1)]
+
+
+def rotated(x: Array, angles: Array) -> Array:
+    """Rotary position embedding of one head: x is (T, D), angles are (T, D / 2). The halves of D form the pairs."""
+    half = x.shape[1] // 2
+    a, b = x[:, :half], x[:, half:]
+    return np.concatenate([a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], axis=1)
+
+
+def rms_norm(weights: Weights, name: str, x: Array) -> Array:
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6) * weights[f"{name}.weight"]

@@ -1,17 +1,22 @@
-"""Rewards for training tests, deployed by the real service as `support.rewards:Class` or called in process."""
+"""Small rewards that tests deploy as `support.rewards:Class` or call in process: some work, some fail on purpose."""
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.errors import InvalidRequestError, WeightsError
+from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, StagedReward
 
 
 class Redness:
-    """Mean of red minus the mean of green and blue; an adapter can learn it in a few steps. May be made slow."""
+    """Mean of red minus the mean of green and blue. An adapter learns it in a few steps."""
 
     version = "redness-1"
 
@@ -25,7 +30,7 @@ class Redness:
 
 
 class FailsOn:
-    """Redness, but prompts with a certain word cannot be scored, or tie."""
+    """Redness, but it fails for prompts with one word, and gives equal scores for prompts with another."""
 
     version = "fails-1"
 
@@ -39,3 +44,124 @@ class FailsOn:
             raise RuntimeError(f"no score for {self.fail}")
         scores = self.redness.score(items)
         return [Score(0.0) if self.tie in item.prompt else score for item, score in zip(items, scores, strict=True)]
+
+
+class TracedRedness:
+    """Redness whose details have the process that scored, and the size of its batch."""
+
+    version = "redness-1"
+    range = (-255.0, 255.0)
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        time.sleep(self.delay_s)
+        details = {"pid": os.getpid(), "batch": len(items)}
+        means = [item.image.astype(np.float64).mean(axis=(0, 1)) for item in items]
+        return [Score(float(red - (green + blue) / 2), details) for red, green, blue in means]
+
+
+class Darkness:
+    """Mean of all channels. Lower is better."""
+
+    version = "darkness-1"
+    higher_is_better = False
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        return [Score(float(item.image.mean())) for item in items]
+
+
+class Corner:
+    """Red of the upper left pixel, which depends on the orientation of the image."""
+
+    version = "corner-1"
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        return [Score(float(item.image[0, 0, 0])) for item in items]
+
+
+class BrighterOf:
+    """Compares two images. The one with the higher mean wins."""
+
+    version = "brighter-1"
+    checkpoint = "nobody/brighter"
+    revision = "0123abc"
+    license = "Apache-2.0"
+
+    def compare(self, items: Sequence[PairItem]) -> list[Comparison]:
+        return [self._judge(item) for item in items]
+
+    def _judge(self, item: PairItem) -> Comparison:
+        if item.metadata and item.metadata.get("how") == "unsure":
+            return Comparison("first", confidence=1.5)
+        difference = float(item.first.mean()) - float(item.second.mean())
+        if difference == 0:
+            return Comparison("tie")
+        confidence = min(1.0, abs(difference) / 255)
+        return Comparison("first" if difference > 0 else "second", confidence, {"difference": difference})
+
+
+class RecordingJudge(BrighterOf):
+    """BrighterOf, but slower. Each call adds a line with its number of pairs to the file FOLDER/PID."""
+
+    def __init__(self, folder: str, delay_s: float = 0.0) -> None:
+        self.file = Path(folder) / str(os.getpid())
+        self.delay_s = delay_s
+
+    def compare(self, items: Sequence[PairItem]) -> list[Comparison]:
+        time.sleep(self.delay_s)
+        with self.file.open("a") as file:
+            file.write(f"{len(items)}\n")
+        return super().compare(items)
+
+
+class Overlapping(StagedReward):
+    """Mean of all channels. With `how: wait` in its metadata, a batch waits until another one was prepared."""
+
+    version = "overlapping-1"
+
+    def __init__(self) -> None:
+        self.others = threading.Semaphore(0)
+
+    def prepare(self, items: Sequence[ScoreItem]) -> tuple[bool, list[float]]:
+        all_metadata = [item.metadata or {} for item in items]
+        if any(metadata.get("how") == "refuse" for metadata in all_metadata):
+            raise InvalidRequestError("metadata.how must not be `refuse`", field="metadata.how")
+        self.others.release()
+        waits = any(metadata.get("how") == "wait" for metadata in all_metadata)
+        return waits, [float(item.image.mean()) for item in items]
+
+    def score_prepared(self, prepared: tuple[bool, list[float]]) -> list[Score]:
+        self.others.acquire()  # the release in its own `prepare`
+        waits, means = prepared
+        if waits:
+            if not self.others.acquire(timeout=100):
+                raise TimeoutError("nothing was prepared meanwhile")
+            self.others.release()
+        return [Score(mean) for mean in means]
+
+
+class Failing:
+    """Fails for the whole batch, in the way that `how` in the metadata names."""
+
+    version = "failing-1"
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        how = next((item.metadata["how"] for item in items if item.metadata and "how" in item.metadata), "")
+        if how == "raise":
+            raise ZeroDivisionError("nothing to divide by")
+        if how == "tell":
+            raise RuntimeError(f"{__file__} in {os.getpid()} on {socket.gethostname()}")
+        if how == "tell as ours":
+            raise WeightsError(f"{__file__} in {os.getpid()} on {socket.gethostname()} holds no weights")
+        if how == "short":
+            return [Score(1.0)] * (len(items) - 1)
+        if how == "refuse":
+            raise InvalidRequestError("metadata.how must not be `refuse`", field="metadata.how")
+        if how == "die":
+            os._exit(1)
+        if how == "hang":
+            time.sleep(3600)
+        details = {"an object": object()} if how == "odd details" else None
+        return [Score(float("nan") if how == "nan" else 1.0, details) for _ in items]

@@ -1,4 +1,4 @@
-"""A run's folder as training and evaluation leave it, made up: rendered scenes, and scores drawn at random."""
+"""The folder of a made-up run: what training and evaluation write, with rendered scenes and random scores."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ CHANCES = {
     "position": (0.34, 0.62),
     "color_attr": (0.22, 0.41),
 }
-"""Of each task, how often base and tuned are right."""
+"""The chance that an image is right, by task: of the base and of the tuned generator."""
 
 
 def write_synthetic_run(run_dir: Path, *, percentage: bool = True, steps: int = 150) -> Path:
     """Writes everything but report.html to `run_dir` and returns it.
 
     Args:
-        percentage: a strict score; otherwise a reward with numbers of its own, around 21.
-        steps: lines of metrics.jsonl.
+        percentage: scores are 0 or 100; otherwise they are around 21.
+        steps: number of lines of metrics.jsonl.
     """
     config = load_config("shapes", ["run.seed=3"])
     records = [PromptRecord(one.prompt, one.metadata, one.task) for task in TASKS for one in prompts("test", task)]

@@ -1,7 +1,9 @@
-"""`transformers serve` as a process, also where there is no torchvision:  python transformers_serve.py serve FOLDER ...
+"""`transformers serve` as a process, with or without torchvision.
 
-It makes a model's processor with AutoProcessor, and Qwen3-VL's has a part for videos that needs torchvision. Where that
-is missing, this starts the same command with a processor for pictures alone; all the rest is the real server's.
+Launch: python transformers_serve.py serve FOLDER ...
+
+`transformers serve` makes a model's processor with AutoProcessor. The processor of Qwen3-VL has a part for videos,
+which needs torchvision. Without torchvision, this file runs the same command with a processor for images only.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import httpx
 
 @contextmanager
 def running(model: Path, port: int, log: Path) -> Iterator[str]:
-    """The server's base URL, once it answers."""
+    """Starts the server, and gives its base URL when it answers."""
     command = [sys.executable, __file__, "serve", str(model), "--host", "127.0.0.1", "--port", str(port)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with log.open("w") as file:

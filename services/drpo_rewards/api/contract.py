@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from drpo_rewards.errors import InvalidRequestError
 
@@ -20,7 +20,7 @@ MIN_IMAGES = 2
 MAX_IMAGES = 256
 
 MAX_NAME = 128  # characters of a reward's or a mixture's name
-MAX_PLACE = 200  # of the name of a field in an error, which unknown keys are a part of
+MAX_FIELD = 200  # characters of the name of a field in an error; unknown keys are part of such names
 MAX_METADATA_BYTES = 100_000
 MAX_METADATA_DEPTH = 16  # gRPC's messages end at a depth of their own; no transport may take what another cannot
 
@@ -46,7 +46,7 @@ def _depth(value: Any) -> int:
     return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
 
 
-Prompt = Annotated[str, Field(min_length=1, max_length=10_000, description="What the images were made from.")]
+PromptText = Annotated[str, Field(min_length=1, max_length=10_000, description="What the images were made from.")]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 AllPairs = Annotated[
@@ -129,34 +129,6 @@ class Options(Model):
             raise InvalidRequestError(f"{asked} images are needed; this request has {count}", field=self.image_list)
 
 
-class RankOptions(Options):
-    """A ranking request: score one group with every reward of a mixture, combine, order, and draw pairs."""
-
-    prompt: Prompt
-    rewards: dict[Name, float] | None = Field(
-        default=None, min_length=1, description="Reward name to weight; excludes `mixture`."
-    )
-    mixture: Name | None = Field(default=None, description="A configured mixture; `default` where nothing is named.")
-    normalize: Normalize | None = Field(default=None, description="Default: the mixture's own, `zscore` otherwise.")
-    metadata: Metadata | None = None
-    pairs: PairOptions | None = None
-    details: bool = Field(default=False, description="Also answer each reward's details of each image.")
-    all_pairs: AllPairs = False
-
-    @field_validator("rewards")
-    @classmethod
-    def _weights_mean_something(cls, rewards: dict[str, float] | None) -> dict[str, float] | None:
-        if rewards is not None:
-            check_weights(rewards)
-        return rewards
-
-    @model_validator(mode="after")
-    def _one_source_of_weights(self) -> RankOptions:
-        if self.rewards is not None and self.mixture is not None:
-            raise ValueError("give either `rewards` (weights of your own) or `mixture` (a configured name), not both")
-        return self
-
-
 class TournamentSummary(Model):
     """How a pairwise reward came to its scores: strengths (log-odds) that Bradley-Terry fits to its comparisons."""
 
@@ -200,20 +172,6 @@ class RewardResult(RewardScores):
     """A reward's scores and what they counted for."""
 
     weight: float = Field(description="Its share of the mixture, after normalising the weights to sum 1.")
-
-
-class RankResponse(Model):
-    """A ranked group. Indices are positions in the request's images; `order[0]` is the best one."""
-
-    request_id: str
-    combined: list[float]
-    order: list[int] = Field(description="Indices, best first; ties keep the order of the request.")
-    ranks: list[int] = Field(description="Rank of each image, 0 is best; equal scores share the smaller rank.")
-    pairs: list[tuple[int, int]] = Field(default_factory=list, description="(winner, loser) indices.")
-    all_tied: bool = Field(description="Every combined score is the same, so nothing is preferred.")
-    normalize: Normalize = "zscore"
-    rewards: dict[str, RewardResult]
-    timings_ms: dict[str, float] = Field(default_factory=dict)
 
 
 class ModelInfo(Model):
@@ -299,6 +257,6 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """A place in a body as one writes it: `groups[1].prompt`; cut off where a key of the caller's makes it endless."""
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
-    return place if len(place) <= MAX_PLACE else place[: MAX_PLACE - 3] + "..."
+    """Write a position in a body, such as `groups[1].prompt`; cut off, because a caller's key may be endless."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    return path if len(path) <= MAX_FIELD else path[: MAX_FIELD - 3] + "..."

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from drpo_rewards.api.contract import RankResponse
 from drpo_rewards.cli.options import (
     DEFAULT_URL,
     ApiKeyOption,
@@ -22,6 +21,7 @@ from drpo_rewards.cli.options import (
 )
 from drpo_rewards.cli.output import add_row, console, exit_on_error, join_reasons, table
 from drpo_rewards.client import RankingClient
+from drpo_rewards.operations.rank import RankResponse
 
 
 def rank(

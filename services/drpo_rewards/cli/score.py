@@ -21,7 +21,7 @@ from drpo_rewards.cli.options import (
 )
 from drpo_rewards.cli.output import add_row, console, exit_on_error, join_reasons, progress_bar, table
 from drpo_rewards.ranking.in_process import play_tournament, read_items, score_items
-from drpo_rewards.ranking.tournament import Result
+from drpo_rewards.ranking.tournament import TournamentResult
 from drpo_rewards.rewards.base import Reward, Score
 
 
@@ -66,7 +66,7 @@ def _print_scores(entry: dict[str, Any], images: Sequence[Path], scores: Sequenc
     console.print(scored)
 
 
-def _print_tournament(entry: dict[str, Any], images: Sequence[Path], result: Result, as_json: bool) -> None:
+def _print_tournament(entry: dict[str, Any], images: Sequence[Path], result: TournamentResult, as_json: bool) -> None:
     summary = result.summary
     rows = list(zip(images, result.scores, summary.standard_errors, strict=True))
     if as_json:

@@ -21,25 +21,19 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
-from drpo_rewards.api.contract import ModelInfo, Normalize, PairOptions, RankResponse, Readiness, parse
+from drpo_rewards.api.contract import ModelInfo, Normalize, PairOptions, Readiness, parse
 from drpo_rewards.api.images import ImageLike, Images, check_array, load
 from drpo_rewards.client.retries import may_retry, wait
 from drpo_rewards.client.transports import open_transport
 from drpo_rewards.errors import RankingTimeoutError, RewardsError
-from drpo_rewards.operations import (
-    COMPARE,
-    RANK,
-    RERANK,
-    SCORE,
-    AnswerT,
-    CompareResponse,
-    Operation,
-    OptionsT,
-    RerankResponse,
-    ScoreResponse,
-)
+from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE
+from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
+from drpo_rewards.operations.compare import CompareResponse
+from drpo_rewards.operations.rank import RankResponse
+from drpo_rewards.operations.rerank import RerankResponse
+from drpo_rewards.operations.score import ScoreResponse
 
-Answer = TypeVar("Answer")
+AnswerT = TypeVar("AnswerT")
 
 
 class Group(NamedTuple):
@@ -106,7 +100,7 @@ class AsyncRankingClient:
             "all_pairs": all_pairs,
             "request_id": request_id,
         }
-        return await self._perform(RANK, fields, images)
+        return await self.call(RANK, fields, images)
 
     async def score(
         self,
@@ -132,7 +126,7 @@ class AsyncRankingClient:
             "all_pairs": all_pairs,
             "request_id": request_id,
         }
-        return await self._perform(SCORE, fields, [image for group in listed for image in group.images])
+        return await self.call(SCORE, fields, [image for group in listed for image in group.images])
 
     async def compare(
         self,
@@ -156,7 +150,7 @@ class AsyncRankingClient:
             "details": details,
             "request_id": request_id,
         }
-        return await self._perform(COMPARE, fields, [first, second])
+        return await self.call(COMPARE, fields, [first, second])
 
     async def rerank(
         self,
@@ -170,15 +164,15 @@ class AsyncRankingClient:
     ) -> RerankResponse:
         """Images sorted for a query, best first; `model` as for `compare`."""
         fields = {"query": query, "model": model, "top_n": top_n, "metadata": metadata, "request_id": request_id}
-        return await self._perform(RERANK, fields, documents)
+        return await self.call(RERANK, fields, documents)
 
     async def models(self) -> list[ModelInfo]:
         """The service's rewards and mixtures."""
-        return await self._call(self._transport.models)
+        return await self._attempt_until_deadline(self._transport.models)
 
     async def readiness(self) -> Readiness:
         """Whether each reward can score just now, and if not why; really scores an image with each."""
-        return await self._call(self._transport.ready)
+        return await self._attempt_until_deadline(self._transport.ready)
 
     async def ready(self) -> bool:
         """Whether the service answers and every reward can score. Never raises for a service that does not."""
@@ -196,16 +190,25 @@ class AsyncRankingClient:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
-    async def _perform(
-        self, operation: Operation[OptionsT, AnswerT], fields: dict[str, Any], images: Images
-    ) -> AnswerT:
+    async def call(
+        self, operation: Operation[OptionsT, ResponseT], fields: dict[str, Any], images: Images
+    ) -> ResponseT:
+        """Perform any operation of `drpo_rewards.operations`.
+
+        Args:
+            operation: for example `RANK`.
+            fields: of its options; None leaves one out.
+            images: all images of the request in order.
+        """
         given = {name: value for name, value in fields.items() if value is not None}
         # The same request id in every attempt.
         options = parse(operation.options, {"request_id": uuid.uuid4().hex, **given})
         payloads = await _load_all(images, options.image_field)
-        return await self._call(lambda timeout_s: self._transport.perform(operation, options, payloads, timeout_s))
+        return await self._attempt_until_deadline(
+            lambda timeout_s: self._transport.perform(operation, options, payloads, timeout_s)
+        )
 
-    async def _call(self, attempt: Callable[[float], Awaitable[Answer]]) -> Answer:
+    async def _attempt_until_deadline(self, attempt: Callable[[float], Awaitable[AnswerT]]) -> AnswerT:
         """Attempts until one succeeds, fails for good, or the deadline passes.
 
         Where the wait before the next attempt would outlast the deadline, the last failure is raised at once.
@@ -219,7 +222,7 @@ class AsyncRankingClient:
         async with self._turns:
             deadline = asyncio.get_running_loop().time() + self.timeout_s
 
-            async def within_deadline() -> Answer:
+            async def within_deadline() -> AnswerT:
                 return await attempt(max(0.001, deadline - asyncio.get_running_loop().time()))
 
             try:

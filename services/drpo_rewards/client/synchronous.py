@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from drpo_rewards.api.contract import ModelInfo, RankResponse, Readiness
+from drpo_rewards.api.contract import ModelInfo, Readiness
 from drpo_rewards.api.images import ImageLike, Images
 from drpo_rewards.client.asynchronous import AsyncRankingClient, Group
 from drpo_rewards.client.background import BackgroundLoop
-from drpo_rewards.operations import CompareResponse, RerankResponse, ScoreResponse
+from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
+from drpo_rewards.operations.compare import CompareResponse
+from drpo_rewards.operations.rank import RankResponse
+from drpo_rewards.operations.rerank import RerankResponse
+from drpo_rewards.operations.score import ScoreResponse
 
 
 class RankingClient:
@@ -34,6 +38,10 @@ class RankingClient:
     def rerank(self, query: str, documents: Images, **options: Any) -> RerankResponse:
         """See AsyncRankingClient.rerank."""
         return self._loop.run(self._client.rerank(query, documents, **options))
+
+    def call(self, operation: Operation[OptionsT, ResponseT], fields: dict[str, Any], images: Images) -> ResponseT:
+        """See AsyncRankingClient.call."""
+        return self._loop.run(self._client.call(operation, fields, images))
 
     def models(self) -> list[ModelInfo]:
         return self._loop.run(self._client.models())

@@ -1,7 +1,7 @@
-"""Calls between Ray Serve deployments, by whichever of Serve's two ways is cheaper for the size of the images.
+"""Calls between Ray Serve deployments, by the cheaper of Serve's two ways for the size of the images.
 
-By value (gRPC straight between the processes) a small group takes about a third of the time that it takes by reference
-(Ray's object store). A large one must go by reference: it is not copied there, and messages end at 4 MB.
+By value (gRPC directly between the processes) a small group takes about a third of the time that it takes by reference
+(Ray's object store). A large group must go by reference: it is not copied there, and messages end at 4 MB.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ BY_VALUE_BYTES = 3_000_000
 
 
 class Caller:
-    """A deployment's handle, for calls with images."""
+    """Calls one deployment's methods with images."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._by_reference = handle
         self._by_value = handle.options(_by_reference=False)
 
     async def call(self, method: str, images: Sequence[np.ndarray] = (), *arguments: Any) -> Any:
-        """`method(images, *arguments)`, or `method()` where there are no images."""
+        """Call `method(images, *arguments)`, or `method(*arguments)` where there are no images."""
         size = sum(image.nbytes for image in images)
         handle = self._by_value if size <= BY_VALUE_BYTES else self._by_reference
         values = (images, *arguments) if len(images) else arguments

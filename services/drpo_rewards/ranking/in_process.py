@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from drpo_rewards.api.images import decode, load
 from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
-from drpo_rewards.ranking.tournament import Result, Tournament, seeding
+from drpo_rewards.ranking.tournament import Tournament, TournamentResult, seeding
 from drpo_rewards.rewards.base import Comparison, PairItem, PairwiseReward, Reward, Score, ScoreItem
 from drpo_rewards.rewards.checks import check_comparisons, check_scores, describe
 
@@ -75,7 +75,7 @@ def play_tournament(
     batch_size: int,
     all_pairs: bool,
     on_progress: Progress = lambda *_: None,
-) -> Result:
+) -> TournamentResult:
     """A tournament of all items, which are images of one prompt.
 
     Args:

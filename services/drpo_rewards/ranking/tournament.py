@@ -50,7 +50,7 @@ def rounds(count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Result:
+class TournamentResult:
     """One score a candidate, in the group's order, and how they came about."""
 
     scores: list[Score]
@@ -102,7 +102,7 @@ class Tournament:
             self._played.append(((first, second), comparison))
         self._strengths = fit(self._wins_KK)
 
-    def result(self) -> Result:
+    def result(self) -> TournamentResult:
         """The scores; raises RewardError where the judge never once said anything that could be read."""
         played = [comparison for _, comparison in self._played]
         unparsed = sum(comparison.unparsed for comparison in played)
@@ -116,7 +116,7 @@ class Tournament:
         for (first, second), comparison in self._played:
             for index, seen in ((first, comparison), (second, comparison.swap())):
                 records[index][{"first": "wins", "tie": "ties", "second": "losses"}[seen.winner]] += 1
-        return Result(
+        return TournamentResult(
             scores=[Score(score, dict(record)) for score, record in zip(scores_K, records, strict=True)],
             summary=TournamentSummary(
                 comparisons=len(played),

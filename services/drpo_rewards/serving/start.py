@@ -16,9 +16,9 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, Deplo
 from drpo_rewards.cluster import loopback
 from drpo_rewards.errors import ConfigError, ServiceUnavailableError
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig
-from drpo_rewards.serving.gateway.gateway import Gateway
+from drpo_rewards.serving.gateway.deployment import GatewayDeployment
 from drpo_rewards.serving.listeners import start_serve
-from drpo_rewards.serving.replica.replica import RewardDeployment
+from drpo_rewards.serving.replica.replica import RewardReplica
 
 DEFAULT_APP = "ranking"
 
@@ -154,7 +154,7 @@ def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT
     }
     limits = settings.limits
     gateway: serve.Deployment = serve.deployment(  # type: ignore[assignment]  # its overloads miss this form
-        serve.ingress()(Gateway),
+        serve.ingress()(GatewayDeployment),
         name="gateway",
         num_replicas=settings.num_gateways,
         # The gateway itself says who waits and who is refused (admission.py), and has room beyond for health checks.
@@ -171,7 +171,7 @@ def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT
 def build_reward(name: str, reward: RewardConfig) -> serve.Application:
     """The deployment of one reward. By itself it is the whole application of a reward with `own_app`."""
     deployment: serve.Deployment = serve.deployment(  # type: ignore[assignment]
-        RewardDeployment,
+        RewardReplica,
         name=f"reward-{name}",
         num_replicas=reward.num_replicas if reward.autoscaling is None else None,
         autoscaling_config=reward.autoscaling,

@@ -15,7 +15,7 @@ import pytest
 import torch
 from support import ROOT
 from support.local_hub import LocalHub, run_hub
-from support.tiny_weights import write_all
+from support.tiny.all_rewards import write_all
 
 pytestmark = pytest.mark.thorough
 

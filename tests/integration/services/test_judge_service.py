@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.chat_server import Reply, brighter, chat_server
-from support.pictures import picture
-from support.ranking_service import address
-from support.tiny_judge import PROMPT, write_judge
+from support.images import picture
+from support.service import address
+from support.tiny.judge import PROMPT, write_judge
 from support.transformers_serve import running
 
 from drpo_rewards import RankingClient, errors, rewards, serving
@@ -52,7 +52,7 @@ def service(ray_cluster: None, model: Path, witnessed: Path) -> Iterator[serving
     def reply(body: dict[str, object]) -> Reply:
         return Reply("no such key", 401) if "locked" in str(body["messages"])[-4000:] else brighter(body)
 
-    own = "support.service_rewards:WitnessedJudge"
+    own = "support.rewards:RecordingJudge"
     with chat_server(reply) as server:
         endpoint = {"backend": "endpoint", "model": "qwen", "base_url": server.url}
         configs = {

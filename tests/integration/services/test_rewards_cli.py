@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 from google.protobuf import json_format
 from PIL import Image
-from support.guide import example
-from support.listening import reachable_from_elsewhere
-from support.served import Served
+from support.service import Served, example, reachable_from_elsewhere
 
 from drpo_rewards.v1 import ranking_pb2, ranking_pb2_grpc
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from support import ROOT
-from support.pictures import picture
-from support.served import Served, serve_config
-from support.tiny_weights import write_all
+from support.images import picture
+from support.service import Served, serve_config
+from support.tiny.all_rewards import write_all
 
 from drpo_rewards import RankingClient, rewards
 from drpo_rewards.rewards.base import Reward, ScoreItem

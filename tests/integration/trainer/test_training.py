@@ -21,8 +21,8 @@ import pytest
 import torch
 import yaml
 from support import ROOT
-from support.listening import reachable_from_elsewhere
-from support.tiny_model import write_tiny_pipeline
+from support.service import reachable_from_elsewhere
+from support.tiny.sd_turbo import write_tiny_pipeline
 
 from drpo.cluster.launch import create_run, train
 from drpo.config import Config, parse_config

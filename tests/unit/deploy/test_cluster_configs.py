@@ -1,4 +1,4 @@
-"""The Serve configs of deploy/cluster: valid for Ray Serve, and an application can be built from each."""
+"""Ray Serve accepts each Serve config of deploy/cluster, and builds its application."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CONFIGS = sorted(CLUSTER.glob("serve*.yaml"))
 
 
 def application(file: Path) -> dict[str, Any]:
-    """The one application of a Serve config."""
+    """The only application of a Serve config."""
     (only,) = yaml.safe_load(file.read_text())["applications"]
     return only
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_serve_takes_it(file: Path) -> None:
+def test_ray_serve_accepts_it(file: Path) -> None:
     schema = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
     assert schema.grpc_options.grpc_servicer_functions == SERVICER_FUNCTIONS
     assert [one.import_path for one in schema.applications] == ["drpo_rewards.serving.app:ranking"]

@@ -1,4 +1,4 @@
-"""The configs of deploy/serve: each is valid and fits its rewards; the tiny one builds and scores every reward."""
+"""The configs of deploy/serve are valid and fit their rewards, and every reward scores with tiny weights."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
-from support.pictures import picture
-from support.tiny_weights import write_all
+from support.images import picture
+from support.tiny.all_rewards import write_all
 
 from drpo_rewards import rewards
 from drpo_rewards.rewards.base import PairItem, ScoreItem
@@ -53,4 +53,4 @@ def test_every_reward_scores_on_tiny_weights(tmp_path: Path, monkeypatch: pytest
         assert name in info.version
         assert info.license
         assert info.checkpoint
-        assert "/" not in info.checkpoint, "an answer does not say where a checkpoint lies"
+        assert "/" not in info.checkpoint, "responses must not show the folder of a checkpoint"

@@ -1,6 +1,7 @@
-"""The manifests of deploy/kuberay: what they name is there, and they agree with the compose cluster.
+"""The manifests of deploy/kuberay are complete, and agree with the compose cluster.
 
-KUBERAY_CRDS=FOLDER (helm-chart/kuberay-operator/crds of a copy of KubeRay) has them checked against its schemas too.
+With KUBERAY_CRDS=FOLDER (helm-chart/kuberay-operator/crds of a copy of KubeRay) they are also checked against KubeRay's
+schemas.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CLUSTERS = {"rewards": SERVICE["spec"]["rayClusterConfig"], "training": JOB["spe
 
 KUBERNETES = "1.37"
 
-# What KubeRay knows at these places (ray-operator/apis/ray/v1, 1.5.1); an unknown key would be dropped without a word.
+# The keys that KubeRay knows in each section (ray-operator/apis/ray/v1, 1.5.1). It ignores unknown keys silently.
 KNOWN = {
     "RayService": {"serveService", "serveConfigV2", "rayClusterConfig"},
     "RayJob": {
@@ -53,7 +54,7 @@ KNOWN = {
 
 
 def groups() -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, group) of every head and worker group."""
+    """The name and the settings of every head and worker group."""
     for name, cluster in CLUSTERS.items():
         yield f"{name} head", cluster["headGroupSpec"]
         for group in cluster["workerGroupSpecs"]:
@@ -83,7 +84,7 @@ def test_every_key_is_one_that_kuberay_knows() -> None:
 
 @pytest.mark.parametrize(("name", "group"), list(groups()))
 def test_pods_are_confined_probed_and_have_what_they_mount(name: str, group: dict[str, Any]) -> None:
-    assert all(isinstance(value, str) for value in group["rayStartParams"].values()), "KubeRay takes strings only"
+    assert all(isinstance(value, str) for value in group["rayStartParams"].values()), "KubeRay takes only strings"
     pod = group["template"]["spec"]
     assert pod["securityContext"]["runAsUser"] == 10001
     volumes = {volume["name"] for volume in pod["volumes"]}
@@ -92,10 +93,10 @@ def test_pods_are_confined_probed_and_have_what_they_mount(name: str, group: dic
     assert not container["securityContext"]["allowPrivilegeEscalation"]
     assert {"readinessProbe", "livenessProbe"} <= container.keys()
     resources = container["resources"]
-    assert resources["requests"] == resources["limits"], "Ray hands out what it sees, so a pod must have all of it"
+    assert resources["requests"] == resources["limits"], "Ray assigns all that it sees, so a pod must own all of it"
 
 
-def test_the_service_is_the_clusters_own_configuration() -> None:
+def test_the_service_has_the_config_of_the_compose_cluster() -> None:
     assert SERVICE["spec"]["serveConfigV2"].strip() == (DEPLOY / "cluster" / "serve-gpu.yaml").read_text().strip()
     ports = {port["name"]: port["port"] for port in SERVICE["spec"]["serveService"]["spec"]["ports"]}
     serve = yaml.safe_load(SERVICE["spec"]["serveConfigV2"])
@@ -111,7 +112,7 @@ def test_rewards_and_trainers_find_their_nodes() -> None:
             assert container["resources"]["limits"]["nvidia.com/gpu"] >= 1
 
 
-def test_the_jobs_command_is_one_that_drpo_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drpo_accepts_the_command_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRPO_SITE", str(DEPLOY / "cluster" / "site.yaml"))
     command, resume = re.fullmatch(r"python -m drpo train --preset (.*) \$\((.*)\)", JOB["spec"]["entrypoint"]).groups()
     preset, *options = shlex.split(command)
@@ -126,7 +127,7 @@ def test_the_jobs_command_is_one_that_drpo_takes(monkeypatch: pytest.MonkeyPatch
             assert config.training.num_workers <= group["maxReplicas"]
 
 
-def test_claims_and_secrets_that_are_named_are_made() -> None:
+def test_every_named_claim_and_secret_exists() -> None:
     claims, keys = set(), set()
     for part in walk(list(DOCUMENTS.values())):
         if isinstance(part, dict):
@@ -141,8 +142,8 @@ def test_claims_and_secrets_that_are_named_are_made() -> None:
     assert {key for key in keys if f"--from-literal={key}=" in guide} == keys
 
 
-def kubernetes_own() -> Iterator[Any]:
-    """Every part of the manifests whose type is Kubernetes' own: whole documents, and what is inside KubeRay's."""
+def kubernetes_documents() -> Iterator[Any]:
+    """Every part of the manifests that has a type of Kubernetes: whole documents, and parts of KubeRay's documents."""
     for (kind, name), document in DOCUMENTS.items():
         if document not in (SERVICE, JOB):
             yield pytest.param(document, id=f"{kind} {name}")
@@ -152,34 +153,33 @@ def kubernetes_own() -> Iterator[Any]:
         yield pytest.param({"apiVersion": "v1", "kind": "Pod", **group["template"]}, id=f"Pod of {name}")
 
 
-@pytest.mark.parametrize("document", list(kubernetes_own()))
-def test_kubernetes_schema_takes_it(document: dict[str, Any]) -> None:
-    """With no key that it does not know."""
+@pytest.mark.parametrize("document", list(kubernetes_documents()))
+def test_kubernetes_schema_accepts_it(document: dict[str, Any]) -> None:
     assert kubernetes_validate.validate(document, KUBERNETES, strict=True) == KUBERNETES
 
 
-def test_kubernetes_schema_refuses_a_slip_of_the_pen() -> None:
+def test_kubernetes_schema_refuses_a_typing_error() -> None:
     pod = copy.deepcopy(SERVICE["spec"]["rayClusterConfig"]["headGroupSpec"]["template"])
     pod["spec"]["containers"][0]["readinesProbe"] = pod["spec"]["containers"][0].pop("readinessProbe")
     with pytest.raises(kubernetes_validate.ValidationError, match="readinesProbe"):
         kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", **pod}, KUBERNETES, strict=True)
 
 
-@pytest.mark.skipif(not os.environ.get("KUBERAY_CRDS"), reason="KUBERAY_CRDS names no folder with KubeRay's schemas")
+@pytest.mark.skipif(not os.environ.get("KUBERAY_CRDS"), reason="KUBERAY_CRDS names no folder of KubeRay's schemas")
 @pytest.mark.parametrize("document", [SERVICE, JOB], ids=lambda document: document["kind"])
-def test_kuberays_schema_takes_it(document: dict[str, Any]) -> None:
+def test_kuberay_schema_accepts_it(document: dict[str, Any]) -> None:
     file = Path(os.environ["KUBERAY_CRDS"]) / f"ray.io_{document['kind'].lower()}s.yaml"
     (version,) = (one for one in yaml.safe_load(file.read_text())["spec"]["versions"] if one["name"] == "v1")
-    jsonschema.validate(document, closed(version["schema"]["openAPIV3Schema"]))
+    jsonschema.validate(document, forbid_other_keys(version["schema"]["openAPIV3Schema"]))
 
 
-def closed(schema: Any) -> Any:
-    """The schema, with objects whose keys it lists taking no others; Kubernetes drops those without a word."""
+def forbid_other_keys(schema: Any) -> Any:
+    """The schema, changed so that objects accept only the keys it lists. Kubernetes ignores other keys silently."""
     if isinstance(schema, list):
-        return [closed(one) for one in schema]
+        return [forbid_other_keys(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: closed(value) for key, value in schema.items()}
+    closed = {key: forbid_other_keys(value) for key, value in schema.items()}
     if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        made.setdefault("additionalProperties", False)
-    return made
+        closed.setdefault("additionalProperties", False)
+    return closed

@@ -1,4 +1,4 @@
-"""What the picture of the dashboard says where there is no Prometheus. With one it is drawn in tests/cluster."""
+"""The messages of deploy/observe/snapshot.py without a Prometheus. tests/cluster runs it with one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SNAPSHOT = ROOT / "deploy/observe/snapshot.py"
 
 
 @pytest.fixture
-def somebody_else() -> Iterator[str]:
-    """A web server that is no Prometheus."""
+def other_server() -> Iterator[str]:
+    """The URL of a web server that is not Prometheus."""
     with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-def refused(tmp_path: Path, address: str) -> str:
+def run_and_fail(tmp_path: Path, address: str) -> str:
     picture = tmp_path / "dashboard.png"
     command = [sys.executable, str(SNAPSHOT), str(picture), "--prometheus", address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -34,8 +34,8 @@ def refused(tmp_path: Path, address: str) -> str:
     return done.stdout
 
 
-def test_nobody_or_another_answers(tmp_path: Path, somebody_else: str) -> None:
-    for address in (f"http://127.0.0.1:{free_port()}", "nonsense", somebody_else):
-        said = refused(tmp_path, address)
-        assert said.startswith(f"Prometheus does not answer at {address}: ")
-        assert said.endswith("Start it, or name it with --prometheus.\n")
+def test_prometheus_does_not_answer(tmp_path: Path, other_server: str) -> None:
+    for address in (f"http://127.0.0.1:{free_port()}", "nonsense", other_server):
+        output = run_and_fail(tmp_path, address)
+        assert output.startswith(f"Prometheus does not answer at {address}: ")
+        assert output.endswith("Start it, or set its address with --prometheus.\n")

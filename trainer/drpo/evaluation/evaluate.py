@@ -15,7 +15,7 @@ from drpo.data.prompts.record import PromptRecord
 from drpo.data.seeds import derive_seed
 from drpo.errors import EvaluationError
 from drpo.evaluation.result import EvaluationResult, ScoredImage, Shot
-from drpo_rewards.api.contract import RankResponse
+from drpo_rewards import RankResponse
 from drpo_rewards.client import RankingClient
 
 Progress = Callable[[int, int], None]

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from drpo.config import Config
-from drpo_rewards.api.contract import RankResponse
+from drpo_rewards import RankResponse
 
 
 def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -> Any:

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from drpo_rewards.api.contract import PairOptions, RankResponse
+from drpo_rewards import RankResponse
+from drpo_rewards.api.contract import PairOptions
 
 
 class Ranker(Protocol):

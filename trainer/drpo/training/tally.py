@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from drpo_rewards.api.contract import RankResponse
+from drpo_rewards import RankResponse
 
 STAGES = ("generate", "rank_wait", "rank", "features", "backward", "optimizer", "total")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 
-from drpo_rewards import wire
 from drpo_rewards.api.contract import ModelInfo, Readiness
 from drpo_rewards.client.transports.base import Payload
 from drpo_rewards.errors import (
@@ -19,9 +18,11 @@ from drpo_rewards.errors import (
     RewardsError,
     ServiceUnavailableError,
 )
-from drpo_rewards.operations import AnswerT, Operation, OptionsT
+from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.v1 import ranking_pb2_grpc
+from drpo_rewards.wire.errors import ERROR_METADATA, error_from_metadata
+from drpo_rewards.wire.models import models_from_proto, readiness_from_proto
 
 # The service has its own limit on a request; gRPC's default of 4 MB would refuse a group of ordinary pictures.
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -59,18 +60,18 @@ class GrpcTransport:
         return ranking_pb2_grpc.RankingStub(self._opened)
 
     async def perform(
-        self, operation: Operation[OptionsT, AnswerT], options: OptionsT, images: Sequence[Payload], timeout_s: float
-    ) -> AnswerT:
+        self, operation: Operation[OptionsT, ResponseT], options: OptionsT, images: Sequence[Payload], timeout_s: float
+    ) -> ResponseT:
         metadata = [("request_id", options.request_id)] if options.request_id else []
-        method = getattr(self._stub, operation.name.capitalize())
-        answer = await self._call(method, wire.request_to_proto(options, images), timeout_s, metadata)
-        return wire.answer_from_proto(answer)
+        request = operation.request_to_proto(options, images)
+        message = await self._call(operation.stub_method(self._stub), request, timeout_s, metadata)
+        return operation.response_from_proto(message)
 
     async def models(self, timeout_s: float) -> list[ModelInfo]:
-        return wire.models_from_proto(await self._call(self._stub.ListModels, pb.ListModelsRequest(), timeout_s))
+        return models_from_proto(await self._call(self._stub.ListModels, pb.ListModelsRequest(), timeout_s))
 
     async def ready(self, timeout_s: float) -> Readiness:
-        return wire.readiness_from_proto(await self._call(self._stub.Ready, pb.ReadyRequest(), timeout_s))
+        return readiness_from_proto(await self._call(self._stub.Ready, pb.ReadyRequest(), timeout_s))
 
     async def close(self) -> None:
         if self._opened is not None:
@@ -86,7 +87,7 @@ class GrpcTransport:
     def _typed(self, error: grpc.aio.AioRpcError) -> RewardsError:
         message = error.details() or error.code().name
         for key, value in error.trailing_metadata() or ():
-            if key == wire.ERROR_METADATA:
-                return wire.error_from_metadata(str(value), message)
+            if key == ERROR_METADATA:
+                return error_from_metadata(str(value), message)
         kind = _BY_STATUS.get(error.code(), InternalError)
         return kind(f"{self.target} answered {error.code().name}: {message[:200]}")

@@ -22,7 +22,7 @@ from drpo_rewards.errors import (
     ServiceUnavailableError,
     from_code,
 )
-from drpo_rewards.operations import AnswerT, Operation, OptionsT
+from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 
 
 class HttpTransport:
@@ -35,15 +35,15 @@ class HttpTransport:
         self._client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=False)
 
     async def perform(
-        self, operation: Operation[OptionsT, AnswerT], options: OptionsT, images: Sequence[Payload], timeout_s: float
-    ) -> AnswerT:
+        self, operation: Operation[OptionsT, ResponseT], options: OptionsT, images: Sequence[Payload], timeout_s: float
+    ) -> ResponseT:
         parts: list[tuple[str, Any]] = [
             ("request", (None, options.model_dump_json(exclude_none=True), "application/json"))
         ]
         parts += [("images", _part(index, image)) for index, image in enumerate(images)]
         headers = {"x-request-id": options.request_id} if options.request_id else {}
         response = await self._send("POST", f"/v1/{operation.name}", timeout_s, files=parts, headers=headers)
-        return _read(operation.answer, _checked(response))
+        return _read(operation.response, _checked(response))
 
     async def models(self, timeout_s: float) -> list[ModelInfo]:
         return _read(ModelList, _checked(await self._send("GET", "/v1/models", timeout_s))).models

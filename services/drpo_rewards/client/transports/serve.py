@@ -17,7 +17,7 @@ from drpo_rewards.api.images import decode
 from drpo_rewards.client.transports.base import Payload
 from drpo_rewards.cluster.handles import Caller
 from drpo_rewards.errors import InternalError, OverloadedError, RewardsError, ServiceUnavailableError
-from drpo_rewards.operations import AnswerT, Operation, OptionsT
+from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 
 
 class ServeTransport:
@@ -28,14 +28,14 @@ class ServeTransport:
         self._caller: Caller | None = None
 
     async def perform(
-        self, operation: Operation[OptionsT, AnswerT], options: OptionsT, images: Sequence[Payload], timeout_s: float
-    ) -> AnswerT:
+        self, operation: Operation[OptionsT, ResponseT], options: OptionsT, images: Sequence[Payload], timeout_s: float
+    ) -> ResponseT:
         if not isinstance(images, np.ndarray):
             names = [options.image_field(index) for index in range(len(images))]
             images = await asyncio.to_thread(_decode_all, images, names)
         # exclude_unset: the gateway fills in its own defaults, as it does for every other transport
-        answer = await self._call(operation.name, images, options.model_dump(exclude_unset=True))
-        return operation.answer.model_validate(answer)
+        answer = await self._call("call", images, operation.name, options.model_dump(exclude_unset=True))
+        return operation.response.model_validate(answer)
 
     async def models(self, timeout_s: float) -> list[ModelInfo]:
         return [ModelInfo.model_validate(info) for info in await self._call("models")]

@@ -1,7 +1,7 @@
-"""The gateway: takes requests by handle, HTTP or gRPC, asks the rewards, and answers.
+"""The gateway: one path for every call, whatever its transport and its operation.
 
-One deployment serves all three; `perform` is the one path that they share. It holds no model, and everything that takes
-CPU time (decoding) runs off its event loop.
+It holds no model. Everything that takes CPU time (decoding) runs off its event loop. `http`, `grpc` and `deployment`
+turn what comes from a socket or a handle into a call of `Gateway.perform`.
 """
 
 from __future__ import annotations
@@ -9,28 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
-from fastapi import FastAPI
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from drpo_rewards.api.contract import MAX_PLACE, ModelInfo, ModelList, Readiness, parse
+from drpo_rewards.api.contract import MAX_FIELD, ModelInfo, ModelList, Readiness
 from drpo_rewards.api.images import check_images
 from drpo_rewards.errors import AuthenticationError, InternalError, RewardsError
-from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE, AnswerT, Operation, OptionsT
+from drpo_rewards.operations.base import Mixture, Operation, OptionsT, ResponseT, ServedRewards
 from drpo_rewards.serving.config import ServiceConfig, key_is_known
 from drpo_rewards.serving.gateway.admission import Admission
-from drpo_rewards.serving.gateway.answers import Answers
-from drpo_rewards.serving.gateway.grpc import GrpcMethods
-from drpo_rewards.serving.gateway.http import build_app
-from drpo_rewards.serving.gateway.interface import Allowed, Origin, Reader
-from drpo_rewards.serving.gateway.memory import return_large_buffers
+from drpo_rewards.serving.gateway.call import Origin, Reader
 from drpo_rewards.serving.gateway.metrics import Metrics
 from drpo_rewards.serving.gateway.reward_calls import RewardCalls
+from drpo_rewards.serving.gateway.tasks import run_together
 
 logger = logging.getLogger("ray.serve")
 
@@ -38,48 +30,37 @@ logger = logging.getLogger("ray.serve")
 MAX_MESSAGE = 500
 
 
-class Gateway(GrpcMethods):
-    """Methods for handles; GrpcMethods adds gRPC's, and build_app the HTTP routes."""
+class Gateway:
+    """Performs operations.
 
-    # `rewards`: a handle, or the name of the application that a reward lives in by itself
+    Args:
+        config: of the whole service.
+        key_digests: SHA-256 of each accepted API key; empty: no key is needed.
+        rewards: by name, a reward's handle, or the name of the Serve application of a reward with `own_app`.
+        name: of this gateway among several, in its metrics.
+    """
+
     def __init__(
-        self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle | str]
+        self, config: ServiceConfig, key_digests: list[bytes], rewards: Mapping[str, DeploymentHandle | str], name: str
     ) -> None:
-        return_large_buffers()
-        self.config = ServiceConfig.model_validate(config)
-        self._limits = self.config.limits.for_images()
+        self.config = config
+        self._limits = config.limits.for_images()
         self._key_digests = key_digests
-        self._admission = Admission(self.config.limits)
-        self._metrics = Metrics(serve.get_replica_context().replica_tag, self._admission)
-        self._calls = RewardCalls(self.config, rewards, self._metrics)
-        self._answers = Answers(self.config, self._calls)
+        self._admission = Admission(config.limits)
+        self._metrics = Metrics(name, self._admission)
+        self._rewards = RewardCalls(config, rewards, self._metrics)
+        mixtures = {name: Mixture(mixture.rewards, mixture.normalize) for name, mixture in config.mixtures.items()}
+        self._served = ServedRewards(list(rewards), mixtures)
         self._probing: asyncio.Task[Readiness] | None = None
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self)
+    async def perform(
+        self, operation: Operation[OptionsT, ResponseT], origin: Origin, read: Reader[OptionsT]
+    ) -> ResponseT:
+        """Answer one call, from checking its key to its response.
 
-    async def rank(self, images: Sequence[np.ndarray], options: dict[str, Any]) -> dict[str, Any]:
-        """For handles: (H, W, 3) uint8 arrays (or one of (K, H, W, 3)) and the fields of RankOptions to a response."""
-        return await self._by_handle(RANK, images, options)
-
-    async def score(self, images: Sequence[np.ndarray], options: dict[str, Any]) -> dict[str, Any]:
-        return await self._by_handle(SCORE, images, options)
-
-    async def compare(self, images: Sequence[np.ndarray], options: dict[str, Any]) -> dict[str, Any]:
-        return await self._by_handle(COMPARE, images, options)
-
-    async def rerank(self, images: Sequence[np.ndarray], options: dict[str, Any]) -> dict[str, Any]:
-        return await self._by_handle(RERANK, images, options)
-
-    async def models(self) -> list[dict[str, Any]]:
-        """For handles: every reward and mixture."""
-        return (await self.list_models()).model_dump()["models"]
-
-    async def ready(self) -> dict[str, Any]:
-        """For handles: whether every reward can score just now."""
-        return (await self.probe_rewards()).model_dump()
-
-    async def perform(self, operation: Operation[OptionsT, AnswerT], origin: Origin, read: Reader[OptionsT]) -> AnswerT:
+        Raises:
+            RewardsError: any failure, with the request's id.
+        """
         started = time.perf_counter()
         stage, request_id, timings_ms = "admit", origin.request_id, {}
         call = (operation.name, origin.transport)
@@ -93,33 +74,43 @@ class Gateway(GrpcMethods):
                 check_images(images, options, self._limits)
                 timings_ms["decode"] = (time.perf_counter() - began) * 1e3
                 stage = "answer"
-                answer: Any = await getattr(self._answers, operation.name)(options, images, timings_ms)
+                question = operation.question(options, len(images), self._served)
+                answers = await run_together(
+                    self._rewards.ask(name, question, images, request_id, timings_ms) for name in question.rewards
+                )
+                by_reward = dict(zip(question.rewards, answers, strict=True))
+                response = operation.answer(options, question, by_reward, self._served)
         except Exception as error:
-            known = _known(error, request_id)
+            known = _outgoing(error, request_id)
             elapsed_s = time.perf_counter() - started
             self._metrics.failed(*call, elapsed_s, stage, known)
             logger.info("%s %s %s %s: %s %.1f ms", *call, request_id, known.code, known, elapsed_s * 1e3)
             try:
                 raise known.with_traceback(None) from None
             finally:
-                del known  # else this frame and the error's traceback hold each other, and the request
+                del known  # otherwise this frame and the error's traceback hold each other, and the request
         elapsed_s = time.perf_counter() - started
         timings_ms["total"] = elapsed_s * 1e3
         self._metrics.answered(*call, elapsed_s, len(images), timings_ms)
         logger.info("%s %s %s ok: %d images %.1f ms", *call, request_id, len(images), elapsed_s * 1e3)
-        if "timings_ms" in operation.answer.model_fields:
-            answer.timings_ms = {stage: round(value, 3) for stage, value in timings_ms.items()}
-        return answer
+        if "timings_ms" in operation.response.model_fields:
+            rounded = {stage: round(value, 3) for stage, value in timings_ms.items()}
+            response = response.model_copy(update={"timings_ms": rounded})
+        return response
 
     def authorize(self, origin: Origin) -> None:
-        # Whoever holds a handle is inside the cluster already.
+        """Check the API key. A call by handle needs none: whoever holds a handle is inside the cluster already.
+
+        Raises:
+            AuthenticationError: the key is missing or wrong.
+        """
         if origin.transport != "serve" and not key_is_known(origin.key, self._key_digests):
             raise AuthenticationError("send an API key as `authorization: Bearer KEY`", request_id=origin.request_id)
 
     async def list_models(self) -> ModelList:
-        """Every reward as its replica describes it, then every mixture of the configuration."""
-        infos = await asyncio.gather(*(self._calls.describe(name) for name in self._calls.names))
-        states = {info.name: info for info in infos}
+        """List every reward as its replica describes it, then every mixture of the configuration."""
+        infos = await asyncio.gather(*(self._rewards.describe(name) for name in self._served.names))
+        known = {info.name: info for info in infos}
         mixtures = [
             ModelInfo(
                 name=name,
@@ -127,9 +118,9 @@ class Gateway(GrpcMethods):
                 description="weighted rewards",
                 weights=mixture.rewards,
                 normalize=mixture.normalize,
-                needs_metadata=any(states[reward].needs_metadata for reward in mixture.rewards),
+                needs_metadata=any(known[reward].needs_metadata for reward in mixture.rewards),
                 state=max(
-                    (states[reward].state for reward in mixture.rewards), key=["ready", "busy", "unavailable"].index
+                    (known[reward].state for reward in mixture.rewards), key=["ready", "busy", "unavailable"].index
                 ),
             )
             for name, mixture in self.config.mixtures.items()
@@ -143,33 +134,25 @@ class Gateway(GrpcMethods):
         return await asyncio.shield(self._probing)
 
     def metrics_text(self) -> bytes:
+        """The counters in Prometheus' text format."""
         return self._metrics.text()
 
     async def _probe_rewards(self) -> Readiness:
-        names = self._calls.names
-        states = await asyncio.gather(*(self._calls.probe(name) for name in names))
+        names = self._served.names
+        states = await asyncio.gather(*(self._rewards.probe(name) for name in names))
         return Readiness(ready=all(state.ready for state in states), rewards=dict(zip(names, states, strict=True)))
 
-    async def _by_handle(
-        self, operation: Operation[Any, Any], images: Sequence[np.ndarray], options: dict[str, Any]
-    ) -> dict[str, Any]:
-        async def read(allowed: Allowed) -> tuple[Any, Sequence[np.ndarray]]:
-            return parse(operation.options, options), images  # decoded already, in memory that is not the gateway's
 
-        answer = await self.perform(operation, Origin("serve", uuid.uuid4().hex), read)
-        return answer.model_dump()
-
-
-def _known(error: Exception, request_id: str) -> RewardsError:
-    """The error as it may go out: typed, with the request's id, and nothing of the inside."""
+def _outgoing(error: Exception, request_id: str) -> RewardsError:
+    """Make the error that may go out: typed, with the request's id, and nothing of the inside."""
     if not isinstance(error, RewardsError):
         logger.error("request %s: unforeseen error", request_id, exc_info=error)
         error = InternalError("something unforeseen went wrong; the service's log has it")
     error.request_id = request_id
-    # What it came from, and the traceback so far, hold frames that hold the images, in cycles that await the collector.
+    # The error's context and its traceback hold frames that hold the images, in cycles that wait for the collector.
     error.__context__ = None
     error.message = _cut(error.message, MAX_MESSAGE)
-    error.field = error.field and _cut(error.field, MAX_PLACE)
+    error.field = error.field and _cut(error.field, MAX_FIELD)
     return error
 
 

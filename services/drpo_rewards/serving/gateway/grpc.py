@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -13,13 +13,18 @@ import numpy as np
 from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext
 
-from drpo_rewards import wire
 from drpo_rewards.api.images import SizeCheck, decode, from_rgb8
 from drpo_rewards.errors import InternalError, RewardsError
-from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE, Operation
-from drpo_rewards.serving.gateway.interface import Allowed, GatewayInterface, Origin
+from drpo_rewards.operations import OPERATIONS, Operation
+from drpo_rewards.serving.gateway.admission import Allowance
+from drpo_rewards.serving.gateway.call import Origin
+from drpo_rewards.serving.gateway.gateway import Gateway
 from drpo_rewards.serving.gateway.problem_documents import is_request_id
+from drpo_rewards.serving.gateway.tasks import run_together
 from drpo_rewards.v1 import ranking_pb2 as pb
+from drpo_rewards.wire.errors import ERROR_METADATA, error_to_metadata
+from drpo_rewards.wire.images import image_from_proto
+from drpo_rewards.wire.models import models_to_proto, readiness_to_proto
 
 logger = logging.getLogger("ray.serve")
 
@@ -36,33 +41,26 @@ WATCH_INTERVAL_S = 5.0
 SERVICES = ("", pb.DESCRIPTOR.services_by_name["Ranking"].full_name)
 
 
-class GrpcMethods(GatewayInterface):
-    """The gateway's gRPC side; method names are the proto's. `grpc_context` is what Serve calls the call's context."""
+class GrpcMethods:
+    """The gateway's gRPC methods, by the names that the proto gives them; `_add_operations` adds those of operations.
 
-    async def Rank(self, request: pb.RankRequest, grpc_context: RayServegRPCContext) -> pb.RankResponse:
-        return await self._operation(RANK, request, grpc_context, pb.RankResponse)
+    Ray Serve finds each by its name, and fills in the argument `grpc_context`.
+    """
 
-    async def Score(self, request: pb.ScoreRequest, grpc_context: RayServegRPCContext) -> pb.ScoreResponse:
-        return await self._operation(SCORE, request, grpc_context, pb.ScoreResponse)
-
-    async def Compare(self, request: pb.CompareRequest, grpc_context: RayServegRPCContext) -> pb.CompareResponse:
-        return await self._operation(COMPARE, request, grpc_context, pb.CompareResponse)
-
-    async def Rerank(self, request: pb.RerankRequest, grpc_context: RayServegRPCContext) -> pb.RerankResponse:
-        return await self._operation(RERANK, request, grpc_context, pb.RerankResponse)
+    gateway: Gateway
 
     async def ListModels(
         self, request: pb.ListModelsRequest, grpc_context: RayServegRPCContext
     ) -> pb.ListModelsResponse:
         try:
-            self.authorize(_origin(grpc_context))
-            return wire.models_to_proto((await self.list_models()).models)
+            self.gateway.authorize(_origin(grpc_context))
+            return models_to_proto((await self.gateway.list_models()).models)
         except Exception as error:
             _report(error, grpc_context)
             return pb.ListModelsResponse()
 
     async def Ready(self, request: pb.ReadyRequest, grpc_context: RayServegRPCContext) -> pb.ReadyResponse:
-        return wire.readiness_to_proto(await self.probe_rewards())
+        return readiness_to_proto(await self.gateway.probe_rewards())
 
     async def Check(
         self, request: health_pb2.HealthCheckRequest, grpc_context: RayServegRPCContext
@@ -80,29 +78,41 @@ class GrpcMethods(GatewayInterface):
             yield health_pb2.HealthCheckResponse(status=await self._health(request))
             await asyncio.sleep(WATCH_INTERVAL_S)
 
-    async def _operation(
-        self, operation: Operation[Any, Any], request: Any, context: RayServegRPCContext, empty: type
-    ) -> Any:
-        """Any of the four: perform it, or set the call's status and answer nothing."""
-
-        async def read(allowed: Allowed) -> tuple[Any, Sequence[np.ndarray]]:
-            options = wire.options_from_proto(request)
-            images = wire.images_of(request)
-            options.check_count(len(images))  # before any work is done on them
-            decoding = (_decoded(image, options.image_field(index), allowed) for index, image in enumerate(images))
-            return options, await asyncio.gather(*decoding)
-
-        try:
-            return wire.answer_to_proto(await self.perform(operation, _origin(context, request.ByteSize()), read))
-        except Exception as error:
-            _report(error, context)
-            return empty()
-
     async def _health(self, request: health_pb2.HealthCheckRequest) -> int:
         states = health_pb2.HealthCheckResponse
         if request.service not in SERVICES:
             return states.SERVICE_UNKNOWN
-        return states.SERVING if (await self.probe_rewards()).ready else states.NOT_SERVING
+        return states.SERVING if (await self.gateway.probe_rewards()).ready else states.NOT_SERVING
+
+
+def _method_of(operation: Operation[Any, Any]) -> Callable[..., Any]:
+    """The gRPC method of one operation: perform it, or set the call's status and answer nothing."""
+
+    async def method(self: GrpcMethods, request: Any, grpc_context: RayServegRPCContext) -> Any:
+        async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
+            options = operation.options_from_proto(request)
+            images = operation.images_of(request)
+            options.check_count(len(images))  # before any work is done on them
+            decoding = (_decode(image, options.image_field(index), allowance) for index, image in enumerate(images))
+            return options, await run_together(decoding)
+
+        try:
+            origin = _origin(grpc_context, request.ByteSize())
+            return operation.response_to_proto(await self.gateway.perform(operation, origin, read))
+        except Exception as error:
+            _report(error, grpc_context)
+            return operation.response_message()
+
+    return method
+
+
+def _add_operations() -> None:
+    for operation in OPERATIONS.values():
+        if operation.rpc_name is not None:
+            setattr(GrpcMethods, operation.rpc_name, _method_of(operation))
+
+
+_add_operations()
 
 
 def _origin(context: RayServegRPCContext, message_bytes: int = 0) -> Origin:
@@ -114,9 +124,9 @@ def _origin(context: RayServegRPCContext, message_bytes: int = 0) -> Origin:
     return Origin("grpc", request_id, key if scheme.lower() == "bearer" else None, message_bytes)
 
 
-async def _decoded(image: pb.Image, field: str, check: SizeCheck) -> np.ndarray:
+async def _decode(image: pb.Image, field: str, check: SizeCheck) -> np.ndarray:
     """(H, W, 3) uint8. RGB8 is only looked at; files are decoded in threads, side by side."""
-    content = wire.image_from_proto(image, field)
+    content = image_from_proto(image, field)
     if isinstance(content, tuple):
         return from_rgb8(*content, field=field, limits=check)
     return await asyncio.to_thread(decode, content, field=field, limits=check)
@@ -129,4 +139,4 @@ def _report(error: Exception, context: RayServegRPCContext) -> None:
         error = InternalError("something unforeseen went wrong; the service's log has it")
     context.set_code(getattr(grpc.StatusCode, error.grpc_status))
     context.set_details(str(error))
-    context.set_trailing_metadata([(wire.ERROR_METADATA, wire.error_to_metadata(error))])
+    context.set_trailing_metadata([(ERROR_METADATA, error_to_metadata(error))])

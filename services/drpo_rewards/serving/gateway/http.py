@@ -1,4 +1,4 @@
-"""The HTTP routes of the gateway: the four operations, models, health, metrics, and the page that documents them."""
+"""The HTTP routes of the gateway: every operation, models, health, metrics, and the page that documents them."""
 
 from __future__ import annotations
 
@@ -10,39 +10,25 @@ from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from drpo_rewards.api.contract import Model, ModelList, Readiness
-from drpo_rewards.operations import OPERATIONS, CompareRequest, Operation, RankRequest, ScoreRequest
-from drpo_rewards.rerank import RerankRequest
+from drpo_rewards.api.contract import ModelList, Readiness
+from drpo_rewards.operations import OPERATIONS, Operation
 from drpo_rewards.serving.gateway import openapi, problem_documents, request_body
-from drpo_rewards.serving.gateway.interface import Allowed, GatewayInterface, Origin
+from drpo_rewards.serving.gateway.admission import Allowance
+from drpo_rewards.serving.gateway.call import Origin
+from drpo_rewards.serving.gateway.gateway import Gateway
 from drpo_rewards.serving.gateway.web_page import add_page
 
 JSON = "application/json"
 PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' exposition format
 
-BODIES: dict[str, type[Model]] = {
-    "rank": RankRequest,
-    "score": ScoreRequest,
-    "compare": CompareRequest,
-    "rerank": RerankRequest,
-}
-SUMMARIES = {
-    "rank": "Rank one group of images: scores, order, ranks and pairs.",
-    "score": "Raw scores of a batch of groups, nothing combined.",
-    "compare": "The better one of two images.",
-    "rerank": "Images sorted for a query, in the shape of Cohere, Jina and vLLM.",
-}
-# The other addresses at which clients of rerank services look for it.
-ALIASES = {"rerank": ["/rerank", "/v2/rerank"]}
 
-
-def build_app(gateway: GatewayInterface) -> FastAPI:
+def build_app(gateway: Gateway) -> FastAPI:
     """The routes, bound to one gateway replica."""
-    app = FastAPIOffline(  # /docs with its scripts from here, not from elsewhere
+    app = FastAPIOffline(  # serves the scripts of /docs itself
         title="DrPO ranking service", version="1", redoc_url=None, swagger_ui_oauth2_redirect_url="/docs/oauth2"
     )
     for operation in OPERATIONS.values():
-        _add_operation(app, gateway, operation, BODIES[operation.name])
+        _add_operation(app, gateway, operation)
 
     @app.get("/v1/models", response_model=ModelList, responses=openapi.problems(401))
     async def models(request: Request) -> Response:
@@ -68,31 +54,31 @@ def build_app(gateway: GatewayInterface) -> FastAPI:
         return Response(gateway.metrics_text(), media_type=PLAIN_TEXT)
 
     add_page(app)
-    problem_documents.install(app)
-    openapi.install(app, OPERATIONS.values(), BODIES)
+    problem_documents.handle_errors(app)
+    openapi.complete(app, OPERATIONS.values())
     app.add_middleware(SecurityHeaders)
     return app
 
 
-def _add_operation(app: FastAPI, gateway: GatewayInterface, operation: Operation[Any, Any], body: type[Model]) -> None:
+def _add_operation(app: FastAPI, gateway: Gateway, operation: Operation[Any, Any]) -> None:
     async def endpoint(request: Request) -> Response:
-        async def read(allowed: Allowed) -> tuple[Any, Sequence[np.ndarray]]:
-            return await request_body.read(request, operation.options, body, allowed, gateway.config.limits.body_idle_s)
+        async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
+            return await request_body.read(request, operation, allowance, gateway.config.limits.body_idle_s)
 
-        answer = await gateway.perform(operation, _origin(request), read)
-        return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+        response = await gateway.perform(operation, _origin(request), read)
+        return Response(response.model_dump_json(exclude_none=True), media_type=JSON)
 
     app.add_api_route(
         f"/v1/{operation.name}",
         endpoint,
         methods=["POST"],
         name=operation.name,
-        summary=SUMMARIES[operation.name],
-        response_model=operation.answer,
+        summary=operation.summary,
+        response_model=operation.response,
         responses=openapi.problems(401, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504),
-        openapi_extra=openapi.request_body(operation, body),
+        openapi_extra=openapi.request_body(operation),
     )
-    for path in ALIASES.get(operation.name, []):
+    for path in operation.other_paths:
         app.add_api_route(path, endpoint, methods=["POST"], include_in_schema=False)
 
 
@@ -105,12 +91,12 @@ def _origin(request: Request) -> Origin:
 
 
 class SecurityHeaders:
-    """Headers that keep a browser from running or guessing anything that this service did not send.
+    """Adds headers that keep a browser from running or guessing anything that this service did not send.
 
-    A route that brings a stricter one of its own, as the page does, keeps it.
+    A route with a stricter header of its own, such as the page, keeps it.
     """
 
-    # Inline is what the documentation page starts itself with; blob: shows pictures that a page was given.
+    # The documentation page starts itself with an inline script; blob: shows pictures that a page was given.
     HEADERS: ClassVar[dict[bytes, bytes]] = {
         b"content-security-policy": b"default-src 'self'; script-src 'self' 'unsafe-inline'; "
         b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",

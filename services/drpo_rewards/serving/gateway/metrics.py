@@ -19,8 +19,8 @@ from prometheus_client.samples import Sample
 from drpo_rewards.errors import RewardsError
 
 if TYPE_CHECKING:
+    from drpo_rewards.operations.question import ReplicaAnswer
     from drpo_rewards.serving.gateway.admission import Admission
-    from drpo_rewards.serving.replica.replica import Answer
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -99,7 +99,7 @@ class Metrics:
         finally:
             in_flight.dec()
 
-    def scored(self, reward: str, answer: Answer) -> None:
+    def scored(self, reward: str, answer: ReplicaAnswer) -> None:
         """Count the batches that an answer reports; each is reported once."""
         for batch in answer.batches:
             self._batch_images.labels(reward).observe(batch.images)

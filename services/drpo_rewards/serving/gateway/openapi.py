@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -15,10 +15,8 @@ from drpo_rewards.serving.gateway.problem_documents import PROBLEM
 from drpo_rewards.serving.gateway.request_body import RGB8
 
 REFERENCE = "#/components/schemas/{model}"
-SECURITY: list[dict[str, list[str]]] = [
-    {},
-    {"bearer": []},
-]  # without a key as well: whether one is needed is the operator's choice
+# With a key or without one: whether a key is needed is the operator's choice.
+SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}]
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -32,7 +30,7 @@ def problems(*statuses: int) -> Responses:
 METRICS: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(401)}
 
 
-def request_body(operation: Operation[Any, Any], body: type[Model]) -> dict[str, Any]:
+def request_body(operation: Operation[Any, Any]) -> dict[str, Any]:
     """A route's body: JSON with the images inside, or multipart with the images beside a JSON part."""
     options = operation.options
     images = {
@@ -50,19 +48,17 @@ def request_body(operation: Operation[Any, Any], body: type[Model]) -> dict[str,
     files = f"image/png, image/jpeg, image/webp, {RGB8}"
     encoding = {"request": {"contentType": "application/json"}, "images": {"contentType": files}}
     content = {
-        "application/json": {"schema": {"$ref": REFERENCE.format(model=body.__name__)}},
+        "application/json": {"schema": {"$ref": REFERENCE.format(model=operation.body.__name__)}},
         "multipart/form-data": {"schema": multipart, "encoding": encoding},
     }
     return {"requestBody": {"required": True, "content": content}, "security": SECURITY}
 
 
-def install(app: FastAPI, operations: Iterable[Operation[Any, Any]], bodies: Mapping[str, type[Model]]) -> None:
+def complete(app: FastAPI, operations: Iterable[Operation[Any, Any]]) -> None:
     """Complete the document with the models that `request_body` and `problems` refer to."""
-    models: list[type[Model] | type[Problem]] = [
-        Problem,
-        *bodies.values(),
-        *(operation.options for operation in operations),
-    ]
+    models: list[type[Model] | type[Problem]] = [Problem]
+    for operation in operations:
+        models += [operation.body, operation.options]
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE)
     made = app.openapi
 

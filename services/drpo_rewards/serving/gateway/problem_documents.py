@@ -18,8 +18,8 @@ logger = logging.getLogger("ray.serve")
 PROBLEM = "application/problem+json"
 
 
-def install(app: FastAPI) -> None:
-    """Have every error of the app answered as a problem document."""
+def handle_errors(app: FastAPI) -> None:
+    """Answer every error of the app as a problem document."""
     app.add_exception_handler(RewardsError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unforeseen)

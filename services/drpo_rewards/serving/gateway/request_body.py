@@ -1,10 +1,10 @@
-"""Reading the body of an HTTP request, which nobody has vouched for: limits first, then JSON or multipart."""
+"""Read the body of an HTTP request, which may be anything: limits first, then JSON or multipart."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from fastapi import Request
@@ -21,7 +21,9 @@ from drpo_rewards.errors import (
     InvalidRequestError,
     UnsupportedContentError,
 )
-from drpo_rewards.serving.gateway.interface import Allowed
+from drpo_rewards.operations import Operation
+from drpo_rewards.serving.gateway.admission import Allowance
+from drpo_rewards.serving.gateway.tasks import run_together
 
 # Plain pixels as a multipart part: `Content-Type: application/x-rgb8; width=64; height=64`.
 RGB8 = "application/x-rgb8"
@@ -31,40 +33,35 @@ MAX_HEAD_BYTES = 64 * (MAX_METADATA_BYTES + 40_000)
 
 
 class InMemoryParser(MultiPartParser):
-    """Starlette's parser, which else would write parts above a megabyte to disk, for us to read again at once."""
+    """Starlette's parser, without its detour of parts above a megabyte over the disk."""
 
     spool_max_size = sys.maxsize  # the body as a whole has a limit
 
 
-class Body(Protocol):
-    """A JSON body: options with images inside."""
-
-    def split(self) -> tuple[Options, list[str]]:
-        """The options, and the images' base64 texts in order."""
-        ...
-
-
 async def read(
-    request: Request, options: type[Options], body: type[Model], allowed: Allowed, idle_s: float
+    request: Request, operation: Operation[Any, Any], allowance: Allowance, idle_s: float
 ) -> tuple[Any, list[np.ndarray]]:
-    """The options and decoded images of a request: JSON is read as `body`, multipart as `options` beside its images.
-    For `body` itself see `Body`. Raises a RewardsError that names the field; one also where nothing comes for `idle_s`.
+    """Read the options and decode the images of a request: JSON, or multipart with the images beside a JSON part.
+
+    Raises:
+        RewardsError: the body is wrong; names the field. Or nothing of it came for `idle_s` seconds.
     """
-    limited = _limited(request, allowed, idle_s)
+    limited = _limited(request, allowance, idle_s)
     kind = content_type(request.headers.get("content-type", ""))[0]
     try:
         if kind == "application/json":
-            return await _from_json(await limited.body(), body, allowed)
+            return await _from_json(await limited.body(), operation.body, allowance)
         if kind == "multipart/form-data":
-            return await _from_multipart(limited, options, allowed)
+            return await _from_multipart(limited, operation.options, allowance)
     except ClientDisconnect:
         raise InvalidRequestError("the connection closed before the whole body had come") from None
     raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
 
 
-def _limited(request: Request, allowed: Allowed, idle_s: float) -> Request:
-    """The same request, whose body raises as soon as it is longer than what is taken, announced or not, or stops
-    coming: a client that has gone silent must not keep its turn and its share of the memory from the others.
+def _limited(request: Request, allowance: Allowance, idle_s: float) -> Request:
+    """The same request, whose body raises as soon as it is too long, announced or not, or stops coming.
+
+    A client that has gone silent must not keep its turn and its share of the memory from the others.
     """
     received = 0
 
@@ -78,7 +75,7 @@ def _limited(request: Request, allowed: Allowed, idle_s: float) -> Request:
                 f"nothing of the body came for {idle_s:g} s, and {received} bytes before; send the request anew"
             ) from None
         received += len(message.get("body", b""))
-        allowed.check_body(received)
+        allowance.check_body(received)
         return message
 
     return Request(request.scope, receive)
@@ -88,7 +85,7 @@ async def _from_json(data: bytes, model: type[Model], check: SizeCheck) -> tuple
     parsed: Any = await asyncio.to_thread(parse, model, data)
     options, texts = parsed.split()
     options.check_count(len(texts))
-    return options, await _side_by_side(
+    return options, await run_together(
         asyncio.to_thread(from_base64, text, field=options.image_field(index), limits=check)
         for index, text in enumerate(texts)
     )
@@ -112,7 +109,7 @@ async def _from_multipart(request: Request, model: type[Options], check: SizeChe
         options = parse(model, await head.read() if isinstance(head, UploadFile) else head)
         parts = form.getlist("images")
         options.check_count(len(parts))
-        images = await _side_by_side(_from_part(part, options.image_field(i), check) for i, part in enumerate(parts))
+        images = await run_together(_from_part(part, options.image_field(i), check) for i, part in enumerate(parts))
     finally:
         await form.close()
     return options, images
@@ -131,16 +128,6 @@ async def _from_part(part: UploadFile | str, field: str, check: SizeCheck) -> np
     ):
         raise InvalidImageError(f"{field}: {RGB8} needs the parameters width and height", field=field)
     return from_rgb8(data, int(width), int(height), field=field, limits=check)
-
-
-async def _side_by_side(decoding: Any) -> list[np.ndarray]:
-    """All results in order; the first failure calls off what has not begun."""
-    tasks = [asyncio.ensure_future(one) for one in decoding]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def content_type(header: str) -> tuple[str, dict[str, str]]:

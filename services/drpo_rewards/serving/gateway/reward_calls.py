@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,15 @@ from drpo_rewards.errors import (
     RewardTimeoutError,
     RewardUnavailableError,
 )
+from drpo_rewards.operations.question import GroupToScore, Question, ReplicaAnswer
 from drpo_rewards.serving.config import ServiceConfig
 from drpo_rewards.serving.gateway.metrics import Metrics
-from drpo_rewards.serving.gateway.together import together
-from drpo_rewards.serving.gateway.tournaments import score_by_comparing
-from drpo_rewards.serving.replica.replica import Answer, GroupAsk
+from drpo_rewards.serving.gateway.tournaments import KindChangedError, score_by_comparing
+from drpo_rewards.serving.replica.replica import RewardReplica
 
 logger = logging.getLogger("ray.serve")
+
+Images = Sequence[np.ndarray]
 
 # Ranking is idempotent, so a call whose replica died is simply made again. A group that kills its replica each time
 # must not do so for ever.
@@ -46,60 +47,51 @@ class ReplicaDiedError(Exception):
 
 
 class RewardCalls:
-    """Every reward of the service, by name."""
+    """Asks the rewards of the service, each by its name."""
 
     def __init__(self, config: ServiceConfig, rewards: Mapping[str, DeploymentHandle | str], metrics: Metrics) -> None:
         self._config = config
         self._rewards = rewards
         self._callers: dict[str, Caller] = {}
         self._metrics = metrics
-        self._known: dict[str, ModelInfo] = {}
+        self._known: dict[str, ModelInfo] = {}  # what each reward last said of itself
 
-    @property
-    def names(self) -> list[str]:
-        return list(self._rewards)
+    async def ask(
+        self, name: str, question: Question, images: Images, request_id: str, timings_ms: dict[str, float]
+    ) -> ReplicaAnswer:
+        """Put a question to one reward. `timings_ms` gets how long the answer and its batches took.
 
-    async def score(
-        self,
-        names: Sequence[str],
-        images: Sequence[np.ndarray],
-        groups: Sequence[GroupAsk],
-        details: bool,
-        request_id: str,
-        timings_ms: dict[str, float],
-        all_pairs: bool = False,
-    ) -> dict[str, Answer]:
-        """Each reward's scores, all asked at the same time. The first failure ends it and calls off the rest."""
+        What kind of reward it is, is known before any image is sent. An upgrade may change the kind: then the answer
+        says so, and the question is put anew.
 
-        async def scored(name: str) -> Answer:
-            arguments = (images, groups, details, request_id)
-            answer = await self._ask_pointwise(name, *arguments)
-            return answer or await self._ask_in_tournaments(name, images, groups, request_id, all_pairs)
-
-        answers = await together(self._timed(name, timings_ms, partial(scored, name)) for name in names)
-        return dict(zip(names, answers, strict=True))
-
-    async def compare(
-        self,
-        name: str,
-        images: Sequence[np.ndarray],
-        group: GroupAsk,
-        details: bool,
-        request_id: str,
-        timings_ms: dict[str, float],
-    ) -> Answer:
-        """One reward's judgement of two images; its scores of both, where it is a pointwise one."""
-
-        async def compared() -> Answer:
-            answer = await self._ask_pointwise(name, images, [group], details, request_id)
-            return answer or await self._ask(name, "compare", images, [(0, 1)], group, details, request_id)
-
-        return await self._timed(name, timings_ms, compared)
+        Raises:
+            RewardsError: the reward failed, or did not answer in time.
+        """
+        started = time.perf_counter()
+        with self._metrics.asking(name):
+            for _ in range(REPLICA_ATTEMPTS):
+                if await self._is_pairwise(name):
+                    answer = await self._judge(name, question, images, request_id)
+                else:
+                    answer = await self._call(
+                        name, RewardReplica.score, images, question.groups, question.details, request_id
+                    )
+                if not answer.other_kind:
+                    break
+                self._known.pop(name, None)
+            else:
+                raise self._unavailable(name, f"reward {name!r} is being replaced by one of another kind")
+        self._metrics.scored(name, answer)
+        timings_ms[f"reward.{name}"] = (time.perf_counter() - started) * 1e3
+        timings_ms[f"score.{name}"] = answer.score_ms
+        if answer.error is not None:
+            raise answer.error
+        return answer
 
     async def describe(self, name: str) -> ModelInfo:
-        """What a reward says of itself, or said when last it answered; `state` says which. Never raises."""
+        """Say what a reward says of itself, or last said; `state` tells whether it answers now. Never raises."""
         try:
-            self._known[name] = info = await self._ask(name, "describe")
+            self._known[name] = info = await self._call(name, RewardReplica.describe, deadline_s=DESCRIBE_DEADLINE_S)
             return info
         except OverloadedError:
             state: State = "busy"
@@ -108,61 +100,64 @@ class RewardCalls:
         return self._known.get(name, ModelInfo(name=name)).model_copy(update={"state": state})
 
     async def probe(self, name: str) -> RewardReadiness:
-        """Really have one image scored. Never raises."""
+        """Have one image really scored. Never raises."""
         started = time.perf_counter()
         try:
-            answer: Answer = await self._ask(name, "probe")
+            answer: ReplicaAnswer = await self._call(name, RewardReplica.probe)
             message = str(answer.error) if answer.error else ""
         except RewardsError as error:
             message = str(error)
         elapsed_ms = round((time.perf_counter() - started) * 1e3, 3)
         return RewardReadiness(ready=not message, message=message, milliseconds=elapsed_ms)
 
-    async def _timed(
-        self, name: str, timings_ms: dict[str, float], ask: Callable[[], Coroutine[Any, Any, Answer]]
-    ) -> Answer:
-        started = time.perf_counter()
-        with self._metrics.asking(name):
-            answer = await ask()
-        self._metrics.scored(name, answer)
-        timings_ms[f"reward.{name}"] = (time.perf_counter() - started) * 1e3
-        timings_ms[f"score.{name}"] = answer.score_ms
-        if answer.error is not None:
-            raise answer.error
-        return answer
+    async def _is_pairwise(self, name: str) -> bool:
+        """Whether the reward compares two images. It is asked once, and again after an answer said otherwise."""
+        if name not in self._known:
+            self._known[name] = await self._call(name, RewardReplica.describe)
+        return self._known[name].mode == "pairwise"
 
-    async def _ask_pointwise(self, name: str, *arguments: Any) -> Answer | None:
-        """A pointwise reward's scores; None from a pairwise one, which says so at once.
+    async def _judge(self, name: str, question: Question, images: Images, request_id: str) -> ReplicaAnswer:
+        """Put a question to a pairwise reward: one judgement of a pair, or tournaments whose outcome becomes scores.
 
-        Asked each time, and not remembered: a reward may be upgraded to one of the other kind.
+        The reward's deadline holds for all rounds together.
         """
-        answer: Answer = await self._ask(name, "score", *arguments)
-        return None if answer.pairwise else answer
-
-    async def _ask_in_tournaments(
-        self, name: str, images: Sequence[np.ndarray], groups: Sequence[GroupAsk], request_id: str, all_pairs: bool
-    ) -> Answer:
-        """A pairwise reward's scores. Its deadline holds for all rounds together."""
+        if question.one_pair:
+            (group,) = question.groups
+            return await self._call(name, RewardReplica.compare, images, [(0, 1)], group, question.details, request_id)
         settings = self._config.rewards[name]
         # So that the rounds of one request never fill the queue of their reward, however many groups it has.
         turns = asyncio.Semaphore(settings.first_replicas * settings.max_ongoing)
 
-        async def compare(own: Sequence[np.ndarray], pairs: Sequence[tuple[int, int]], group: GroupAsk) -> Answer:
+        async def compare(own: Images, pairs: Sequence[tuple[int, int]], group: GroupToScore) -> ReplicaAnswer:
             async with turns:
-                return await self._ask(name, "compare", own, pairs, group, False, request_id)
+                return await self._call(name, RewardReplica.compare, own, pairs, group, False, request_id)
 
         try:
             async with asyncio.timeout(settings.deadline_s):
-                return await score_by_comparing(compare, settings.most_replicas, images, groups, all_pairs)
+                return await score_by_comparing(compare, settings.most_replicas, images, question)
+        except KindChangedError as change:
+            return change.answer
         except RewardsError as error:  # the reward's own timeout among them, which is also a TimeoutError
             error.reward = error.reward or name
             raise
         except TimeoutError:
             raise _too_late(name, settings.deadline_s) from None
 
-    async def _ask(self, name: str, method: str, *arguments: Any) -> Any:
-        """Call one reward within its deadline, again where its replica died; every failure is a typed error."""
-        deadline_s = DESCRIBE_DEADLINE_S if method == "describe" else self._config.rewards[name].deadline_s
+    async def _call(
+        self, name: str, method: Callable[..., Any], *arguments: Any, deadline_s: float | None = None
+    ) -> Any:
+        """Call a method of one of the reward's replicas within the deadline, again where the replica died.
+
+        Args:
+            name: of the reward.
+            method: of RewardReplica.
+            arguments: what it takes; images come first.
+            deadline_s: the reward's own by default.
+
+        Raises:
+            RewardsError: any failure.
+        """
+        deadline_s = deadline_s or self._config.rewards[name].deadline_s
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(ReplicaDiedError),
             stop=stop_after_attempt(REPLICA_ATTEMPTS),
@@ -170,27 +165,18 @@ class RewardCalls:
         )
         try:
             async with asyncio.timeout(deadline_s):
-                return await attempts(self._ask_once, name, method, *arguments)
+                return await attempts(self._call_once, name, method, *arguments)
         except TimeoutError:
             raise _too_late(name, deadline_s) from None
         except RetryError:
-            raise RewardUnavailableError(
-                f"reward {name!r} went away {REPLICA_ATTEMPTS} times while it scored this group",
-                reward=name,
-                retry_after_s=self._config.limits.retry_after_s,
+            raise self._unavailable(
+                name, f"reward {name!r} went away {REPLICA_ATTEMPTS} times while it scored this group"
             ) from None
 
-    async def _caller(self, name: str) -> Caller:
-        """The way to a reward. One with an application of its own is looked up when it is first asked."""
-        if name not in self._callers:
-            found = self._rewards[name]
-            handle = await asyncio.to_thread(serve.get_app_handle, found) if isinstance(found, str) else found
-            self._callers[name] = Caller(handle)
-        return self._callers[name]
-
-    async def _ask_once(self, name: str, method: str, *arguments: Any) -> Any:
+    async def _call_once(self, name: str, method: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return await (await self._caller(name)).call(method, *arguments)
+            caller = await self._caller(name)
+            return await caller.call(method.__name__, *arguments)
         except BackPressureError:
             raise OverloadedError(
                 f"reward {name!r} has all the work it can queue",
@@ -201,14 +187,21 @@ class RewardCalls:
             logger.exception("reward %s: its deployment failed", name)
             raise RewardError(f"reward {name!r} failed inside its deployment; see the log", reward=name) from None
         except RayServeException:
-            raise RewardUnavailableError(
-                f"reward {name!r} is not deployed just now",
-                reward=name,
-                retry_after_s=self._config.limits.retry_after_s,
-            ) from None
+            raise self._unavailable(name, f"reward {name!r} is not deployed just now") from None
         except RayError as error:
             logger.warning("reward %s: a replica went away (%s)", name, type(error).__name__)
             raise ReplicaDiedError from None
+
+    async def _caller(self, name: str) -> Caller:
+        """The way to a reward. A reward with an application of its own is looked up when it is first asked."""
+        if name not in self._callers:
+            found = self._rewards[name]
+            handle = await asyncio.to_thread(serve.get_app_handle, found) if isinstance(found, str) else found
+            self._callers[name] = Caller(handle)
+        return self._callers[name]
+
+    def _unavailable(self, name: str, message: str) -> RewardUnavailableError:
+        return RewardUnavailableError(message, reward=name, retry_after_s=self._config.limits.retry_after_s)
 
 
 def _too_late(name: str, deadline_s: float) -> RewardTimeoutError:

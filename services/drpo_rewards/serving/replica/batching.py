@@ -24,15 +24,15 @@ class _Entry(Generic[ItemT, ResultT]):
 
 
 class Batcher(Generic[ItemT, ResultT]):
-    """Items of many calls, handed to `run` in order: at most `size` at a time, and `at_once` batches at a time.
+    """Items of many calls, handed to `run` in order: at most `size` at a time, and `batches_at_once` batches at a time.
 
     A batch that is not full waits for more until its oldest item is `wait_s` old. Belongs to one event loop.
     """
 
     def __init__(
-        self, run: Callable[[list[ItemT]], Awaitable[list[ResultT]]], size: int, wait_s: float, at_once: int = 1
+        self, run: Callable[[list[ItemT]], Awaitable[list[ResultT]]], size: int, wait_s: float, batches_at_once: int = 1
     ) -> None:
-        self._run, self._size, self._wait_s, self._at_once = run, size, wait_s, at_once
+        self._run, self._size, self._wait_s, self._batches_at_once = run, size, wait_s, batches_at_once
         self._queue: deque[_Entry[ItemT, ResultT]] = deque()
         self._full = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
@@ -50,7 +50,7 @@ class Batcher(Generic[ItemT, ResultT]):
         if len(self._queue) >= self._size:
             self._full.set()
         self._workers = {worker for worker in self._workers if not worker.done()}
-        self._workers |= {loop.create_task(self._work()) for _ in range(self._at_once - len(self._workers))}
+        self._workers |= {loop.create_task(self._work()) for _ in range(self._batches_at_once - len(self._workers))}
         return list(await asyncio.gather(*(entry.result for entry in entries)))
 
     async def _work(self) -> None:

@@ -1,4 +1,4 @@
-"""The deployment of one reward: batches images across requests, and answers scores or a typed error."""
+"""One replica of one reward: batches images across calls, and answers scores or a typed error."""
 
 from __future__ import annotations
 
@@ -11,150 +11,120 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from drpo_rewards import rewards
-from drpo_rewards.api.contract import ModelInfo, TournamentSummary
+from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.errors import InvalidRequestError, OverloadedError, RewardError, RewardsError
-from drpo_rewards.rewards.base import (
-    Comparison,
-    Item,
-    PairItem,
-    Score,
-    ScoreItem,
-    StagedReward,
-)
+from drpo_rewards.operations.question import Batch, GroupToScore, ReplicaAnswer
+from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.checks import check_comparisons, check_scores, describe, is_pairwise, probe
 from drpo_rewards.serving.config import RewardConfig
 from drpo_rewards.serving.replica.batching import Batcher
 
-Result = Score | Comparison
-
 logger = logging.getLogger("ray.serve")
 
-
-@dataclass(frozen=True)
-class GroupAsk:
-    """One group of a call: its prompt, and how errors name its images, one name an image.
-
-    `place` goes before every other field that the reward finds fault with, e.g. `groups[1].`
-    """
-
-    prompt: str
-    fields: list[str]
-    metadata: dict[str, Any] | None = None
-    place: str = ""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One call of the reward, as the metrics count it."""
-
-    images: int
-    milliseconds: float
-    waiting: int  # images that were left in the queue when it began
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of a call. An error travels as a value: it is an expected outcome, and its traceback stays here."""
-
-    version: str
-    sign: int  # -1 where a lower score is the better one
-    score_ms: float  # the time of the batches that this call's images were in
-    batches: list[Batch]  # those whose first image was of this call, so that each is counted once
-    scores: list[Score]
-    comparisons: list[Comparison] = field(default_factory=list)  # of a pairwise reward
-    tournaments: list[TournamentSummary] = field(default_factory=list)  # one a group, of its scores
-    pairwise: bool = False  # it was asked for scores, and has none
-    error: RewardsError | None = None
+Outcome = Score | Comparison | RewardsError
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """One item on its way into a batch. `call` and `group` say with which others it came, `field` how to name it."""
+    """One item on its way into a batch.
+
+    Attributes:
+        call: number of the call that it came with.
+        group: its group. Where a batch fails, each group of each call is tried by itself.
+        field: how an error names it.
+        item: what the reward gets.
+    """
 
     call: int
-    group: int
+    group: GroupToScore
     field: str
-    item: Item
+    item: ScoreItem | PairItem
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one item, and of which batch it was a part; `first` is the call of that batch's first item."""
+class Processed:
+    """What became of one ticket: its outcome, the number and the record of its batch, and that batch's first call."""
 
-    result: Result | RewardsError
+    outcome: Outcome
     number: int
     batch: Batch
-    first: int
+    first_call: int
 
 
-class RewardDeployment:
+class RewardReplica:
     """Holds one reward, and calls it from threads of its own, so that the event loop stays free meanwhile.
 
     One thread scores. A StagedReward has another one, which prepares the next batch while this one is scored.
+
+    Args:
+        name: of the reward at the gateway.
+        config: fields of its RewardConfig.
     """
 
     def __init__(self, name: str, config: dict[str, Any]) -> None:
         settings = RewardConfig.model_validate(config)
         self.name = name
-        self.reward = rewards.create(settings.type, settings.options)
+        self.reward: Any = rewards.create(settings.type, settings.options)  # a Reward, StagedReward or PairwiseReward
         self.info = describe(name, self.reward)
+        self._pairwise, self._staged = is_pairwise(self.reward), isinstance(self.reward, StagedReward)
         # A reward that hangs for good keeps its thread. Past this age Serve is told to replace the replica.
         self.stuck_after_s = max(60.0, 3 * settings.deadline_s)
         self._busy_since: dict[int, float] = {}  # by thread
         self._scoring = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{name}")
+        # One thread prepares, because a tokenizer may not be used by two at a time.
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"prepare-{name}")
-        self._one_prepares = threading.Lock()  # tokenizers may not be used by two threads at a time
         self._calls, self._batches = itertools.count(), itertools.count()
         # Two batches at a time where one can be prepared while the other one is scored.
-        at_once = 2 if isinstance(self.reward, StagedReward) else 1
-        self._batcher: Batcher[Ticket, Outcome] = Batcher(
-            self._take_batch, settings.batch_size, settings.batch_wait_s, at_once
+        self._batcher: Batcher[Ticket, Processed] = Batcher(
+            self._run_batch, settings.batch_size, settings.batch_wait_s, batches_at_once=2 if self._staged else 1
         )
 
     async def score(
-        self, images: Sequence[np.ndarray], groups: Sequence[GroupAsk], with_details: bool, request_id: str
-    ) -> Answer:
-        """Score groups, whose images follow each other in `images`. Calls may share batches.
-
-        A pairwise reward only says that it is one: whoever asks then has it compare.
-        """
-        if is_pairwise(self.reward):
-            return Answer(self.info.version, 1, 0.0, [], [], pairwise=True)
-        remaining = iter(images)
-        items: list[tuple[GroupAsk, str, Item]] = [
-            (group, field, ScoreItem(next(remaining), group.prompt, group.metadata))
+        self, images: Sequence[np.ndarray], groups: Sequence[GroupToScore], with_details: bool, request_id: str
+    ) -> ReplicaAnswer:
+        """Score groups, whose images follow each other in `images`. Calls may share batches."""
+        if self._pairwise:
+            return ReplicaAnswer(version=self.info.version, other_kind=True)
+        call, remaining = next(self._calls), iter(images)
+        tickets = [
+            Ticket(call, group, field, ScoreItem(next(remaining), group.prompt, group.metadata))
             for group in groups
             for field in group.fields
         ]
-        return await self._answer(items, with_details, request_id)
+        return self._collect(tickets, await self._batcher.submit(tickets), with_details, request_id)
 
     async def compare(
         self,
         images: Sequence[np.ndarray],
         pairs: Sequence[tuple[int, int]],
-        group: GroupAsk,
+        group: GroupToScore,
         with_details: bool,
         request_id: str,
-    ) -> Answer:
-        """Have a pairwise reward judge pairs of one group's images, given by their places in `images`."""
-        items: list[tuple[GroupAsk, str, Item]] = [
-            (group, "images", PairItem(images[first], images[second], group.prompt, group.metadata))
+    ) -> ReplicaAnswer:
+        """Judge pairs of one group's images, given by their indices in `images`."""
+        if not self._pairwise:
+            return ReplicaAnswer(version=self.info.version, other_kind=True)
+        call = next(self._calls)
+        tickets = [
+            Ticket(call, group, "images", PairItem(images[first], images[second], group.prompt, group.metadata))
             for first, second in pairs
         ]
-        return await self._answer(items, with_details, request_id)
+        return self._collect(tickets, await self._batcher.submit(tickets), with_details, request_id)
 
-    async def probe(self) -> Answer:
+    async def probe(self) -> ReplicaAnswer:
         """Really score one image, through the same batches as everybody's."""
-        group = GroupAsk("", ["the probe's image"])
-        return await self._answer([(group, group.fields[0], probe(self.reward))], False, "readiness")
+        group = GroupToScore("", ["the probe's image"])
+        tickets = [Ticket(next(self._calls), group, group.fields[0], probe(self.reward))]
+        return self._collect(tickets, await self._batcher.submit(tickets), False, "readiness")
 
     def describe(self) -> ModelInfo:
+        """Say what the reward is."""
         return self.info
 
     def check_health(self) -> None:
@@ -162,103 +132,109 @@ class RewardDeployment:
         if any(time.monotonic() - since > self.stuck_after_s for since in list(self._busy_since.values())):
             raise RuntimeError(f"reward {self.name!r} has been scoring one batch for over {self.stuck_after_s:.0f} s")
 
-    async def _answer(self, items: list[tuple[GroupAsk, str, Item]], with_details: bool, request_id: str) -> Answer:
-        call = next(self._calls)
-        tickets = [Ticket(call, id(group), field, item) for group, field, item in items]
-        outcomes = await self._batcher.submit(tickets)
+    async def _run_batch(self, tickets: list[Ticket]) -> list[Processed]:
+        """Score one batch; where it fails, score group by group, so that only the one at fault is hurt."""
+        waiting, seconds = self._batcher.waiting, [0.0]
+        outcomes = await self._attempt(tickets, seconds)
+        groups = [
+            list(own) for _, own in itertools.groupby(tickets, key=lambda ticket: (ticket.call, id(ticket.group)))
+        ]
+        if isinstance(outcomes[0], RewardsError) and len(groups) > 1:
+            outcomes = [outcome for own in groups for outcome in await self._attempt(own, seconds)]
+        batch, number = Batch(len(tickets), sum(seconds) * 1e3, waiting), next(self._batches)
+        return [Processed(outcome, number, batch, tickets[0].call) for outcome in outcomes]
+
+    async def _attempt(self, tickets: list[Ticket], seconds: list[float]) -> Sequence[Outcome]:
+        """Call the reward with these tickets' items. Where it fails, its error is the outcome of all of them.
+
+        `seconds` gets the time that the reward took.
+        """
+        items: list[Any] = [ticket.item for ticket in tickets]
+        try:
+            if self._pairwise:
+                judged = await self._in_thread(self._scoring, seconds, self.reward.compare, items)
+                return check_comparisons(self.name, judged, items)
+            if self._staged:
+                prepared = await self._in_thread(self._preparing, seconds, self.reward.prepare, items)
+                scores = await self._in_thread(self._scoring, seconds, self.reward.score_prepared, prepared)
+            else:
+                scores = await self._in_thread(self._scoring, seconds, self.reward.score, items)
+            return check_scores(self.name, scores, items, [ticket.field for ticket in tickets], self.info.metrics)
+        except Exception as error:
+            return [self._typed(error, len(tickets))] * len(tickets)
+
+    async def _in_thread(
+        self, executor: ThreadPoolExecutor, seconds: list[float], work: Callable[[Any], Any], argument: Any
+    ) -> Any:
+        """Run `work(argument)` in the executor's thread, and add its seconds."""
+
+        def timed() -> Any:
+            thread, started = threading.get_ident(), time.monotonic()
+            self._busy_since[thread] = started
+            try:
+                return work(argument)
+            finally:
+                seconds.append(time.monotonic() - started)
+                del self._busy_since[thread]
+
+        return await asyncio.get_running_loop().run_in_executor(executor, timed)
+
+    def _typed(self, error: Exception, images: int) -> RewardsError:
+        """The error that goes to the caller for what the reward raised."""
+        if isinstance(error, InvalidRequestError | OverloadedError | RewardError):
+            error.reward = error.reward or self.name
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+            return error
+        # The text of a foreign exception may hold paths and hosts: it goes to the log, its kind to the caller.
+        logger.error("reward %s failed on a batch of %d images", self.name, images, exc_info=error)
+        kind = type(error).__name__
+        return RewardError(f"reward {self.name!r} failed with {kind}; the service's log has more", reward=self.name)
+
+    def _collect(
+        self, tickets: list[Ticket], processed: list[Processed], with_details: bool, request_id: str
+    ) -> ReplicaAnswer:
+        """One call's answer from what became of its tickets."""
         scores: list[Score] = []
         comparisons: list[Comparison] = []
         error = None
-        for (group, place, _), outcome in zip(items, outcomes, strict=True):
-            result = outcome.result
-            if isinstance(result, RewardsError):
-                error = _placed(result, group.place)
+        for ticket, one in zip(tickets, processed, strict=True):
+            error = self._error_of(ticket, one.outcome, with_details)
+            if error is not None:
                 logger.info("reward %s: request %s failed: %s", self.name, request_id, error)
                 break
-            if with_details and not _is_json(result.details):
-                said = f"reward {self.name!r} gave details of {place} that are not plain JSON"
-                error = RewardError(said, reward=self.name, field=place)
-                break
-            if isinstance(result, Score):
-                scores.append(Score(float(result.value), result.details if with_details else None))
-            else:
-                comparisons.append(result if with_details else dataclasses.replace(result, details=None))
-        batches = {outcome.number: outcome for outcome in outcomes}
-        return Answer(
+            if isinstance(one.outcome, Score):
+                scores.append(Score(float(one.outcome.value), one.outcome.details))
+            elif isinstance(one.outcome, Comparison):
+                comparisons.append(one.outcome)
+        batches = {one.number: one for one in processed}
+        metrics = {
+            metric.name: [float((score.details or {})[metric.name]) for score in scores]
+            for metric in (self.info.metrics if with_details and error is None else ())
+        }
+        if not with_details:
+            scores = [dataclasses.replace(score, details=None) for score in scores]
+            comparisons = [dataclasses.replace(comparison, details=None) for comparison in comparisons]
+        return ReplicaAnswer(
             version=self.info.version,
             sign=1 if self.info.higher_is_better else -1,
-            score_ms=sum(outcome.batch.milliseconds for outcome in batches.values()),
-            batches=[outcome.batch for outcome in batches.values() if outcome.first == call],
+            score_ms=sum(one.batch.milliseconds for one in batches.values()),
+            batches=[one.batch for one in batches.values() if one.first_call == tickets[0].call],
             scores=scores,
+            metrics=metrics,
             comparisons=comparisons,
             error=error,
         )
 
-    async def _take_batch(self, tickets: list[Ticket]) -> list[Outcome]:
-        """One batch, for the batcher."""
-        waiting, loop = self._batcher.waiting, asyncio.get_running_loop()
-        prepared, prepare_s = await loop.run_in_executor(self._preparing, self._timed, self._prepare_batch, tickets)
-        results, score_s = await loop.run_in_executor(self._scoring, self._timed, self._score_batch, tickets, prepared)
-        batch = Batch(len(tickets), (prepare_s + score_s) * 1e3, waiting)
-        number = next(self._batches)
-        return [Outcome(result, number, batch, tickets[0].call) for result in results]
-
-    def _timed(self, work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-        """What `work` returns, and its seconds."""
-        thread, started = threading.get_ident(), time.monotonic()
-        self._busy_since[thread] = started
-        try:
-            return work(*arguments), time.monotonic() - started
-        finally:
-            del self._busy_since[thread]
-
-    def _prepare_batch(self, tickets: list[Ticket]) -> Any:
-        """What a StagedReward prepares; None where that fails, and scoring will say how."""
-        if not isinstance(self.reward, StagedReward):
-            return None
-        try:
-            with self._one_prepares:
-                return self.reward.prepare([ticket.item for ticket in tickets])  # type: ignore[misc]
-        except Exception:
-            return None
-
-    def _score_batch(self, tickets: list[Ticket], prepared: Any) -> list[Result | RewardsError]:
-        """Score a batch; where it fails, score group by group, so that only the one at fault is hurt."""
-        groups = [list(own) for _, own in itertools.groupby(tickets, key=lambda ticket: (ticket.call, ticket.group))]
-        results = self._attempt(tickets, prepared)
-        if not isinstance(results, RewardsError):
-            return results
-        if len(groups) == 1:
-            return [results] * len(tickets)
-        outcomes: list[Result | RewardsError] = []
-        for own in groups:
-            again = self._attempt(own)
-            outcomes += [again] * len(own) if isinstance(again, RewardsError) else again
-        return outcomes
-
-    def _attempt(self, tickets: list[Ticket], prepared: Any = None) -> list[Result | RewardsError] | RewardsError:
-        items: list[Any] = [ticket.item for ticket in tickets]
-        fields = [ticket.field for ticket in tickets]
-        try:
-            if isinstance(self.reward, StagedReward):
-                if prepared is None:
-                    with self._one_prepares:
-                        prepared = self.reward.prepare(items)
-                return list(
-                    check_scores(self.name, self.reward.score_prepared(prepared), items, fields, self.info.metrics)
-                )
-            if is_pairwise(self.reward):
-                return list(check_comparisons(self.name, self.reward.compare(items), items))
-            return list(check_scores(self.name, self.reward.score(items), items, fields, self.info.metrics))  # type: ignore[union-attr]
-        except (InvalidRequestError, OverloadedError, RewardError) as error:
-            error.reward = error.reward or self.name
-            error.__traceback__ = error.__cause__ = error.__context__ = None
-            return error
-        except Exception as error:
-            # The text of a foreign exception may hold paths and hosts: it goes to the log, its kind to the caller.
-            logger.exception("reward %s failed on a batch of %d images", self.name, len(tickets))
-            kind = type(error).__name__
-            return RewardError(f"reward {self.name!r} failed with {kind}; the service's log has more", reward=self.name)
+    def _error_of(self, ticket: Ticket, outcome: Outcome, with_details: bool) -> RewardsError | None:
+        """Why a ticket's outcome cannot be answered; None where it can."""
+        if isinstance(outcome, RewardsError):
+            if outcome.field is not None and not outcome.field.startswith(ticket.group.prefix):
+                outcome.field = ticket.group.prefix + outcome.field
+            return outcome
+        if with_details and not _is_json(outcome.details):
+            message = f"reward {self.name!r} gave details of {ticket.field} that are not plain JSON"
+            return RewardError(message, reward=self.name, field=ticket.field)
+        return None
 
 
 def _is_json(details: dict[str, Any] | None) -> bool:
@@ -267,10 +243,3 @@ def _is_json(details: dict[str, Any] | None) -> bool:
     except (TypeError, ValueError, RecursionError):
         return False
     return True
-
-
-def _placed(error: RewardsError, place: str) -> RewardsError:
-    """The error, whose field says where in the whole request it is."""
-    if error.field is not None and not error.field.startswith(place):
-        error.field = place + error.field
-    return error

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from support import ROOT
 
-from drpo_rewards import errors, wire
+from drpo_rewards import RankResponse, errors
 from drpo_rewards.api.contract import (
+    Metric,
+    Model,
     ModelInfo,
     Options,
     PairOptions,
-    RankOptions,
-    RankResponse,
     Readiness,
     RewardReadiness,
     RewardResult,
@@ -27,26 +27,28 @@ from drpo_rewards.api.contract import (
     parse,
 )
 from drpo_rewards.errors import InvalidRequestError
-from drpo_rewards.operations import (
-    CompareOptions,
-    CompareResponse,
-    GroupOptions,
-    RerankOptions,
-    RerankResponse,
-    RerankResult,
-    RerankUsage,
-    ScoredGroup,
-    ScoreOptions,
-    ScoreResponse,
-    Verdict,
-)
+from drpo_rewards.operations import OPERATIONS, RANK
+from drpo_rewards.operations.compare import CompareOptions, CompareResponse, Verdict
+from drpo_rewards.operations.rank import RankOptions
+from drpo_rewards.operations.rerank import RerankOptions, RerankResponse, RerankResult, RerankUsage
+from drpo_rewards.operations.score import GroupOptions, ScoredGroup, ScoreOptions, ScoreResponse
 from drpo_rewards.rewards.base import Comparison, PairItem
 from drpo_rewards.v1 import ranking_pb2 as pb
+from drpo_rewards.wire.errors import error_from_metadata, error_to_metadata
+from drpo_rewards.wire.images import image_from_proto
+from drpo_rewards.wire.models import models_from_proto, models_to_proto, readiness_from_proto, readiness_to_proto
+
+
+def through_proto(response: Model) -> Model:
+    """A response, sent as its message and read again."""
+    (operation,) = (each for each in OPERATIONS.values() if type(response) is each.response)
+    message = operation.response_to_proto(response)
+    return operation.response_from_proto(type(message).FromString(message.SerializeToString()))
 
 
 def test_the_base_install_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, drpo_rewards, drpo_rewards.cli, drpo_rewards.wire, drpo_rewards.rewards\n"
+        "import sys, drpo_rewards, drpo_rewards.cli, drpo_rewards.operations, drpo_rewards.rewards\n"
         "drpo_rewards.RankingClient('http://127.0.0.1:1').close()\n"
         "drpo_rewards.RankingClient('grpc://127.0.0.1:1').close()\n"
         "heavy = {'torch', 'ray', 'fastapi', 'scipy', 'transformers', 'diffusers'} & set(sys.modules)\n"
@@ -69,7 +71,7 @@ def test_errors_cross_processes_and_wires(cls: type[errors.RewardsError]) -> Non
     copies = [
         pickle.loads(pickle.dumps(error)),
         errors.from_code(error.code, str(error), **members),
-        wire.error_from_metadata(wire.error_to_metadata(error), str(error)),
+        error_from_metadata(error_to_metadata(error), str(error)),
     ]
     for copy in copies:
         assert type(copy) is cls
@@ -120,10 +122,10 @@ def test_wrong_options_name_their_field(changes: dict[str, Any], field: str | No
 
 
 def test_numbers_that_are_not_finite_are_refused_over_grpc_too() -> None:
-    request = wire.request_to_proto(RankOptions(prompt="p"), [b"a", b"b"])
+    request = RANK.request_to_proto(RankOptions(prompt="p"), [b"a", b"b"])
     request.metadata.update({"a": [1.0, float("nan")]})
     with pytest.raises(InvalidRequestError, match="finite") as caught:
-        wire.options_from_proto(request)
+        RANK.options_from_proto(request)
     assert caught.value.field == "metadata"
 
 
@@ -138,15 +140,15 @@ def test_requests_survive_the_proto() -> None:
         request_id="r-1",
     )
     pixels = np.arange(8 * 9 * 3, dtype=np.uint8).reshape(8, 9, 3)
-    message = pb.RankRequest.FromString(wire.request_to_proto(options, [pixels, b"file"]).SerializeToString())
-    assert wire.options_from_proto(message) == options
-    data, width, height = wire.image_from_proto(message.images[0], "images[0]")
+    message = pb.RankRequest.FromString(RANK.request_to_proto(options, [pixels, b"file"]).SerializeToString())
+    assert RANK.options_from_proto(message) == options
+    data, width, height = image_from_proto(message.images[0], "images[0]")
     assert (data, width, height) == (pixels.tobytes(), 9, 8)
-    assert wire.image_from_proto(message.images[1], "images[1]") == b"file"
+    assert image_from_proto(message.images[1], "images[1]") == b"file"
     plain = RankOptions(prompt="a star")
-    assert wire.options_from_proto(wire.request_to_proto(plain, [b"1", b"2"])) == plain
+    assert RANK.options_from_proto(RANK.request_to_proto(plain, [b"1", b"2"])) == plain
     with pytest.raises(errors.InvalidImageError, match="no content"):
-        wire.image_from_proto(pb.Image(), "images[0]")
+        image_from_proto(pb.Image(), "images[0]")
 
 
 @pytest.mark.parametrize(
@@ -172,13 +174,14 @@ def test_requests_survive_the_proto() -> None:
     ],
 )
 def test_every_request_survives_the_proto(options: Options, count: int) -> None:
+    (operation,) = (each for each in OPERATIONS.values() if type(options) is each.options)
     files = [bytes([index]) for index in range(count)]
-    message = wire.request_to_proto(options, files)
+    message = operation.request_to_proto(options, files)
     copy = type(message).FromString(message.SerializeToString())
-    assert wire.options_from_proto(copy) == options
-    assert [wire.image_from_proto(image, "") for image in wire.images_of(copy)] == files
+    assert operation.options_from_proto(copy) == options
+    assert [image_from_proto(image, "") for image in operation.images_of(copy)] == files
     with pytest.raises(InvalidRequestError, match=f"{count + 300}"):
-        wire.request_to_proto(options, [b""] * (count + 300))
+        operation.request_to_proto(options, [b""] * (count + 300))
 
 
 @pytest.mark.parametrize(
@@ -212,8 +215,7 @@ def test_every_request_survives_the_proto(options: Options, count: int) -> None:
     ],
 )
 def test_every_answer_survives_the_proto(answer: Any) -> None:
-    message = wire.answer_to_proto(answer)
-    assert wire.answer_from_proto(type(message).FromString(message.SerializeToString())) == answer
+    assert through_proto(answer) == answer
 
 
 def test_errors_name_images_as_the_request_does() -> None:
@@ -244,17 +246,22 @@ def test_answers_survive_the_proto() -> None:
         normalize="none",
         rewards={
             "a": RewardResult(
-                scores=[1.5, 1e-9], weight=1.0, version="v", details=[{"reasons": ["x"], "strict": 1}, None]
+                scores=[1.5, 1e-9],
+                weight=1.0,
+                version="v",
+                details=[{"reasons": ["x"], "strict": 1}, None],
+                metrics={"strict": [1.0, 0.0]},
             ),
         },
         timings_ms={"total": 1.25},
     )
-    assert wire.answer_from_proto(wire.answer_to_proto(response)) == response
+    assert through_proto(response) == response
     models = [
         ModelInfo(name="a", version="v", range=(0, 1), needs_metadata=True, license="MIT", state="busy"),
+        ModelInfo(name="g", version="v", metrics=[Metric(name="strict", unit="share", higher_is_better=False)]),
         ModelInfo(name="j", version="v", mode="pairwise", checkpoint="a/b", revision="0", state="unavailable"),
         ModelInfo(name="m", kind="mixture", weights={"a": 1.0}, normalize="rank"),
     ]
-    assert wire.models_from_proto(wire.models_to_proto(models)) == models
+    assert models_from_proto(models_to_proto(models)) == models
     readiness = Readiness(ready=False, rewards={"a": RewardReadiness(ready=False, message="why", milliseconds=2.0)})
-    assert wire.readiness_from_proto(wire.readiness_to_proto(readiness)) == readiness
+    assert readiness_from_proto(readiness_to_proto(readiness)) == readiness

@@ -11,27 +11,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.bad_images import PICTURE, file, refused, taken
+from support.images import PICTURE, accepted_files, encode, refused_files
 
 from drpo_rewards.api import images
-from drpo_rewards.api.contract import RankOptions
 from drpo_rewards.errors import InvalidImageError, InvalidRequestError
+from drpo_rewards.operations.rank import RankOptions
 
 
-@pytest.mark.parametrize("name", taken())
+@pytest.mark.parametrize("name", accepted_files())
 def test_what_leaves_no_choice_is_taken_exactly(name: str) -> None:
-    data, expected = taken()[name]
+    data, expected = accepted_files()[name]
     np.testing.assert_array_equal(images.decode(data), expected)
 
 
 def test_jpeg_is_what_pillow_makes_of_it() -> None:
-    data = file(Image.fromarray(PICTURE), "JPEG")
+    data = encode(Image.fromarray(PICTURE), "JPEG")
     np.testing.assert_array_equal(images.decode(data), np.asarray(Image.open(io.BytesIO(data))))
 
 
-@pytest.mark.parametrize("name", refused())
+@pytest.mark.parametrize("name", refused_files())
 def test_what_would_be_a_guess_is_refused(name: str) -> None:
-    data, reason = refused()[name]
+    data, reason = refused_files()[name]
     with pytest.raises(InvalidImageError, match=reason) as caught:
         images.decode(data, field="images[3]")
     assert caught.value.field == "images[3]"
@@ -41,7 +41,7 @@ def test_what_would_be_a_guess_is_refused(name: str) -> None:
 @given(st.data())
 def test_damaged_files_are_refused_or_decoded_never_worse(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"]))
-    damaged = bytearray(file(Image.fromarray(PICTURE), kind))
+    damaged = bytearray(encode(Image.fromarray(PICTURE), kind))
     for _ in range(data.draw(st.integers(1, 8))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     del damaged[data.draw(st.integers(1, len(damaged))) :]
@@ -61,7 +61,7 @@ def test_rgb8_has_to_fit_its_size() -> None:
 
 
 def test_base64_and_data_uris() -> None:
-    text = base64.b64encode(file(Image.fromarray(PICTURE))).decode()
+    text = base64.b64encode(encode(Image.fromarray(PICTURE))).decode()
     np.testing.assert_array_equal(images.from_base64(text), PICTURE)
     np.testing.assert_array_equal(images.from_base64(f"data:image/png;base64,{text}"), PICTURE)
     for wrong, reason in [
@@ -91,7 +91,7 @@ def test_groups_have_limits() -> None:
 
 def test_a_client_may_give_any_kind(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    path.write_bytes(file(Image.fromarray(PICTURE)))
+    path.write_bytes(encode(Image.fromarray(PICTURE)))
     assert images.load(PICTURE) is PICTURE
     np.testing.assert_array_equal(images.load(Image.fromarray(PICTURE)), PICTURE)
     assert images.load(path) == images.load(str(path)) == images.load(path.read_bytes()) == path.read_bytes()

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize
 from scipy.stats import kendalltau
-from support.pictures import picture
+from support.images import picture
 
 from drpo_rewards.errors import RewardError
 from drpo_rewards.ranking.bradley_terry import PRIOR_DEVIATION, fit
-from drpo_rewards.ranking.tournament import Result, Tournament, rounds, seeding
+from drpo_rewards.ranking.tournament import Tournament, TournamentResult, rounds, seeding
 from drpo_rewards.rewards.base import Comparison
 
 VARIANCE = PRIOR_DEVIATION**2
 
 
-def play(quality: np.ndarray, noise: float = 0.0, seed: int = 0, all_pairs: bool = False) -> tuple[Result, list[int]]:
+def play(
+    quality: np.ndarray, noise: float = 0.0, seed: int = 0, all_pairs: bool = False
+) -> tuple[TournamentResult, list[int]]:
     """A tournament of candidates 0..K-1 whose judge draws from Bradley-Terry with `quality / noise`; rounds' sizes."""
     random = np.random.default_rng(seed)
     tournament = Tournament(random.permutation(len(quality)).tolist(), all_pairs)

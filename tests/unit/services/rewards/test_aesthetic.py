@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from support import plain
-from support.pictures import odd_pictures, picture
-from support.tiny_aesthetic import HEAD, head_tensors, write_aesthetic
-from support.tiny_clip import HEADS, LAYERS
+from support.images import odd_pictures, picture
+from support.tiny.aesthetic import HEAD, head_tensors, write_aesthetic
+from support.tiny.clip import HEADS, LAYERS
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import WeightsError

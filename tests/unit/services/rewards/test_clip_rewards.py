@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from support import plain
-from support.pictures import PROMPTS, SPECIAL, odd_pictures, picture
-from support.tiny_clip import HEADS, LAYERS, write_clip
+from support.images import PROMPTS, SPECIAL, odd_pictures, picture
+from support.tiny.clip import HEADS, LAYERS, write_clip
 from transformers import CLIPImageProcessor
 
 from drpo_rewards import rewards

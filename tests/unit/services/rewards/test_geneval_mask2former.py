@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import plain
-from support.pictures import picture
-from support.tiny_clip import HEADS, LAYERS, write_clip
-from support.tiny_mask2former import write_mask2former
+from support.images import picture
+from support.tiny.clip import HEADS, LAYERS, write_clip
+from support.tiny.mask2former import write_mask2former
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError, InvalidRequestError, WeightsError

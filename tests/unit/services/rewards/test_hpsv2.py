@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 from support import plain
-from support.pictures import PROMPTS, odd_pictures, picture
-from support.tiny_hpsv2 import HEADS, LAYERS, hpsv2_weights, write_hpsv2
+from support.images import PROMPTS, odd_pictures, picture
+from support.tiny.hpsv2 import HEADS, LAYERS, hpsv2_weights, write_hpsv2
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError, WeightsError

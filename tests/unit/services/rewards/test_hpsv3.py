@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support import plain
-from support.pictures import SPECIAL, picture
-from support.plain_qwen import merge_order, rms_norm, rotated
-from support.tiny_qwen import HEADS, KV_HEADS, LAYERS, PATCH, SECTIONS, TEXT, TOKEN, VISION, VISION_HEADS, write_hpsv3
+from support.images import SPECIAL, picture
+from support.plain import merge_order, rms_norm, rotated
+from support.tiny.hpsv3 import HEADS, KV_HEADS, LAYERS, PATCH, SECTIONS, TEXT, VISION, VISION_HEADS, write_hpsv3
+from support.tiny.qwen_tokenizer import TOKEN
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import WeightsError

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from support import plain
-from support.pictures import PROMPTS, odd_pictures, picture
-from support.tiny_image_reward import TEXT_HEADS, TEXT_LAYERS, VISION_HEADS, VISION_LAYERS, write_image_reward
+from support.images import PROMPTS, odd_pictures, picture
+from support.tiny.image_reward import TEXT_HEADS, TEXT_LAYERS, VISION_HEADS, VISION_LAYERS, write_image_reward
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import WeightsError

@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support import plain
-from support.pictures import SPECIAL, picture
-from support.plain_qwen import merge_order, rms_norm, rotated
-from support.tiny_judge import write_judge
-from support.tiny_qwen import TOKEN
-from support.tiny_qwen3 import (
+from support.images import SPECIAL, picture
+from support.plain import merge_order, rms_norm, rotated
+from support.tiny.judge import write_judge
+from support.tiny.qwen3_vl import (
     GRID,
     HEAD,
     HEADS,
@@ -31,6 +30,7 @@ from support.tiny_qwen3 import (
     VISION_HEADS,
     write_qwen3_vl,
 )
+from support.tiny.qwen_tokenizer import TOKEN
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import WeightsError

@@ -6,10 +6,12 @@ import json
 
 import pytest
 
-from drpo_rewards import wire
-from drpo_rewards.api.contract import RankOptions, RankResponse, RewardResult, TournamentSummary
+from drpo_rewards import RankResponse
+from drpo_rewards.api.contract import RewardResult, TournamentSummary
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.operations import CompareResponse, Verdict
+from drpo_rewards.operations import COMPARE, RANK
+from drpo_rewards.operations.compare import CompareResponse, Verdict
+from drpo_rewards.operations.rank import RankOptions
 from drpo_rewards.rewards import create
 from drpo_rewards.rewards.judge.question import SCHEMA, WINNERS, Opinion, parse_answer, write_question
 from drpo_rewards.rewards.judge.reward import combine_orders
@@ -83,14 +85,13 @@ def test_what_grpc_carries(flip_rate: float | None) -> None:
     result = RewardResult(scores=[1.5, -1.5], version="v", weight=1.0, tournament=summary)
     head = {"request_id": "r", "combined": [1.0, -1.0], "order": [0, 1], "ranks": [0, 1], "all_tied": False}
     verdict = Verdict(reward="judge", version="v", flipped=None if flip_rate is None else flip_rate > 0, unparsed=1)
-    for answer in (
-        RankResponse.model_validate(head | {"rewards": {"judge": result, "other": RewardResult(**PLAIN)}}),
-        CompareResponse(request_id="r", model="judge", winner="tie", verdict=verdict),
-    ):
-        message = wire.answer_to_proto(answer)
-        assert wire.answer_from_proto(type(message).FromString(message.SerializeToString())) == answer
+    ranked = RankResponse.model_validate(head | {"rewards": {"judge": result, "other": RewardResult(**PLAIN)}})
+    compared = CompareResponse(request_id="r", model="judge", winner="tie", verdict=verdict)
+    for operation, response in ((RANK, ranked), (COMPARE, compared)):
+        message = operation.response_to_proto(response)  # type: ignore[arg-type]
+        assert operation.response_from_proto(type(message).FromString(message.SerializeToString())) == response
     options = RankOptions(prompt="p", all_pairs=True)
-    assert wire.options_from_proto(wire.request_to_proto(options, [b"one", b"two"])) == options
+    assert RANK.options_from_proto(RANK.request_to_proto(options, [b"one", b"two"])) == options
 
 
 @pytest.mark.parametrize(

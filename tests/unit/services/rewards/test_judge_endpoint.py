@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.chat_server import ChatServer, Reply, brighter, chat_server, shown
-from support.pictures import SPECIAL, picture
+from support.images import SPECIAL, picture
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import (

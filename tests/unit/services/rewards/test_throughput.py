@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
-from support.pictures import picture
-from support.tiny_clip import write_clip
+from support.images import picture
+from support.tiny.clip import write_clip
 from typer.testing import CliRunner
 
 from drpo_rewards import rewards
@@ -33,13 +33,13 @@ def test_a_reward_with_a_model(tmp_path: Path) -> None:
 def test_a_reward_without_halves_and_files_of_ones_own(tmp_path: Path) -> None:
     image = ROOT / "docs" / "report.png"
     answer = CliRunner().invoke(
-        app, ["bench", "--reward", "support.service_rewards:Darkness", "--image", str(image), *QUICK, "--json"]
+        app, ["bench", "--reward", "support.rewards:Darkness", "--image", str(image), *QUICK, "--json"]
     )
     assert answer.exit_code == 0, answer.output
     assert all(row["prepare_ms"] == 0 < row["model_ms"] for row in json.loads(answer.stdout)["rows"])
 
 
-@pytest.mark.parametrize("reward", ["support.service_rewards:BrighterOf", "beauty"])
+@pytest.mark.parametrize("reward", ["support.rewards:BrighterOf", "beauty"])
 def test_what_cannot_be_measured(reward: str) -> None:
     assert CliRunner().invoke(app, ["bench", "--reward", reward, *QUICK]).exit_code == 1
 

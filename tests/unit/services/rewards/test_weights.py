@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.tiny_clip import write_clip
+from support.tiny.clip import write_clip
 from torch import nn
 
 from drpo_rewards import rewards

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.guide import example
+from support.service import example
 
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.config import CONFIGS, ServiceConfig, key_is_known

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from support.local_ranker import LocalRanker
 from support.rewards import FailsOn, Redness
-from support.tiny_model import write_tiny_pipeline
+from support.tiny.sd_turbo import write_tiny_pipeline
 
 from drpo.config import Config, parse_config
 from drpo.data.prompts.record import PromptRecord
@@ -22,7 +22,7 @@ from drpo.errors import ConfigError, EvaluationError
 from drpo.evaluation import evaluate, evaluate_adapter, plan, read_summary, write_summary
 from drpo.generators.sd_turbo import LoraSettings, OneStepGenerator
 from drpo.shapes.prompts import TASKS, prompts
-from drpo_rewards.api.contract import RankResponse
+from drpo_rewards import RankResponse
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.rewards.base import Reward
 from drpo_rewards.rewards.geneval.reward import GenevalReward

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.local_ranker import LocalRanker
 from support.rewards import Redness
-from support.tiny_model import write_tiny_pipeline
+from support.tiny.sd_turbo import write_tiny_pipeline
 
 from drpo.config import OptimizerConfig, TrainingConfig
 from drpo.data.prompts import PromptRecord

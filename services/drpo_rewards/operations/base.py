@@ -1,0 +1,182 @@
+"""What an operation of the service is, and what it works with.
+
+An operation says everything about itself in one file of this folder: its options, its JSON body, its response, how both
+travel as protobuf, which question it puts to the rewards, and how their answers become the response. All of that is
+plain data and pure functions, so the client uses the same file as the gateway.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+from pydantic import Field
+
+from drpo_rewards.api.contract import Model, Normalize, Options, RewardResult, RewardScores
+from drpo_rewards.errors import UnknownRewardError
+from drpo_rewards.operations.question import GroupToScore, Question, ReplicaAnswer
+from drpo_rewards.ranking.mixture import Ranking, combine
+from drpo_rewards.v1 import ranking_pb2 as pb
+
+if TYPE_CHECKING:
+    from drpo_rewards.v1.ranking_pb2_grpc import RankingStub
+
+DEFAULT_MIXTURE = "default"
+
+Base64 = Annotated[
+    str, Field(description="A PNG, JPEG or WebP file in base64, or a data: URI.", json_schema_extra={"format": "byte"})
+]
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+ResponseT = TypeVar("ResponseT", bound=Model)
+
+
+class Body(Protocol):
+    """A JSON body: options with the images inside."""
+
+    def split(self) -> tuple[Options, list[str]]:
+        """Separate the options from the images' base64 texts, which come in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Weighted rewards, and how their scores are normalised before they are added."""
+
+    rewards: Mapping[str, float]
+    normalize: Normalize = "zscore"
+
+
+@dataclass(frozen=True)
+class ServedRewards:
+    """What a service has: the names of its rewards, and its mixtures by name."""
+
+    names: Collection[str]
+    mixtures: Mapping[str, Mixture]
+
+    def mixture(self, name: str, field: str) -> Mixture:
+        """Look up a mixture.
+
+        Raises:
+            UnknownRewardError: there is none of that name; names `field`.
+        """
+        if name not in self.mixtures:
+            known = ", ".join(self.mixtures)
+            raise UnknownRewardError(f"no mixture {name!r}; the mixtures are: {known}", field=field)
+        return self.mixtures[name]
+
+    def check(self, names: Collection[str], field: str) -> None:
+        """Check that the service has these rewards.
+
+        Raises:
+            UnknownRewardError: it lacks one; names `field`.
+        """
+        for name in names:
+            if name not in self.names:
+                known = ", ".join(self.names)
+                also = f", the mixtures: {', '.join(self.mixtures)}" if field == "model" else ""
+                raise UnknownRewardError(f"no reward {name!r}; the rewards are: {known}{also}", field=field)
+
+
+Answers = Mapping[str, ReplicaAnswer]
+
+
+class Operation(ABC, Generic[OptionsT, ResponseT]):
+    """One call of the service: `POST /v1/NAME`, a method of gRPC, and `call(operation, ...)` of the client.
+
+    Attributes:
+        name: of the HTTP route, of the client's method, and in metrics and logs.
+        summary: one line for the OpenAPI document.
+        options: the class of everything in a request but its images.
+        body: the class of the JSON body, see `Body`.
+        response: the class of the answer.
+        other_paths: further HTTP paths at which clients look for it.
+        rpc_name: gRPC's method of this operation; None for one that has no protobuf messages.
+        request_message, response_message: the classes of its protobuf messages.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    options: type[OptionsT]
+    body: type[Model]
+    response: type[ResponseT]
+    other_paths: ClassVar[tuple[str, ...]] = ()
+    rpc_name: ClassVar[str | None] = None
+    request_message: ClassVar[Any] = None
+    response_message: ClassVar[Any] = None
+
+    @abstractmethod
+    def question(self, options: OptionsT, images: int, served: ServedRewards) -> Question:
+        """Say which rewards shall score which of the request's `images` images.
+
+        Raises:
+            UnknownRewardError: the options name what the service does not have.
+        """
+
+    @abstractmethod
+    def answer(self, options: OptionsT, question: Question, answers: Answers, served: ServedRewards) -> ResponseT:
+        """Make the response from the answer of each reward in the question."""
+
+    # -- protobuf -----------------------------------------------------------------------------------------------
+
+    def stub_method(self, stub: RankingStub) -> Any:
+        """The method of the generated client stub."""
+        raise NotImplementedError(f"{self.name} has no gRPC method")
+
+    def request_to_proto(self, options: OptionsT, images: Sequence[np.ndarray | bytes]) -> Any:
+        """Make the request's message. Arrays travel as RGB8, lossless; a file's bytes as they are."""
+        raise NotImplementedError(f"{self.name} has no protobuf messages")
+
+    def options_from_proto(self, request: Any) -> OptionsT:
+        """Read everything but the images.
+
+        Raises:
+            InvalidRequestError: as the JSON body would raise it.
+        """
+        raise NotImplementedError(f"{self.name} has no protobuf messages")
+
+    def images_of(self, request: Any) -> list[pb.Image]:
+        """The request's images as one flat list."""
+        return list(request.images)
+
+    def response_to_proto(self, response: ResponseT) -> Any:
+        """Make the response's message."""
+        raise NotImplementedError(f"{self.name} has no protobuf messages")
+
+    def response_from_proto(self, message: Any) -> ResponseT:
+        """Read the response's message."""
+        raise NotImplementedError(f"{self.name} has no protobuf messages")
+
+
+def one_group(prompt: str, images: int, options: Any) -> list[GroupToScore]:
+    """The single group of a request whose images all belong to one prompt."""
+    return [GroupToScore(prompt, [options.image_field(index) for index in range(images)], options.metadata)]
+
+
+def combine_answers(answers: Answers, mixture: Mixture, normalize: Normalize | None = None) -> Ranking:
+    """Rank one group by the weighted scores of several rewards; a reward where lower is better counts negatively."""
+    weights = {name: weight * answers[name].sign for name, weight in mixture.rewards.items()}
+    scores = {name: [score.value for score in answers[name].scores] for name in mixture.rewards}
+    return combine(scores, weights, normalize or mixture.normalize)
+
+
+def reward_scores(answer: ReplicaAnswer, images: slice, group: int, details: bool) -> RewardScores:
+    """One group's part of a reward's answer: `images` says which scores are its own."""
+    return RewardScores(
+        scores=[score.value for score in answer.scores[images]],
+        version=answer.version,
+        details=[score.details for score in answer.scores[images]] if details else None,
+        metrics={name: values[images] for name, values in answer.metrics.items()} or None if details else None,
+        tournament=answer.tournaments[group] if answer.tournaments else None,
+    )
+
+
+def reward_results(answers: Answers, ranking: Ranking, details: bool) -> dict[str, RewardResult]:
+    """The scores of each reward in a request of one group, and what they counted for."""
+    return {
+        name: RewardResult(weight=ranking.weights[name], **reward_scores(answer, slice(None), 0, details).model_dump())
+        for name, answer in answers.items()
+    }

@@ -1,0 +1,207 @@
+"""Compare two images: by a pairwise reward's judgement, or by the scores of pointwise rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from drpo_rewards.api.contract import Metadata, Model, Name, Options, PromptText, RewardResult, parse
+from drpo_rewards.operations.base import (
+    Answers,
+    Base64,
+    Mixture,
+    Operation,
+    ServedRewards,
+    combine_answers,
+    one_group,
+    reward_results,
+)
+from drpo_rewards.operations.question import Question, ReplicaAnswer
+from drpo_rewards.v1 import ranking_pb2 as pb
+from drpo_rewards.wire.images import images_to_proto
+from drpo_rewards.wire.scores import results_from_proto, results_to_proto
+from drpo_rewards.wire.values import metadata_from_proto, set_metadata, struct_to_dict
+
+if TYPE_CHECKING:
+    from drpo_rewards.v1.ranking_pb2_grpc import RankingStub
+
+Winner = Literal["first", "second", "tie"]
+
+_WINNER: dict[Winner, pb.Winner] = {"first": pb.WINNER_FIRST, "second": pb.WINNER_SECOND, "tie": pb.WINNER_TIE}
+_WINNER_BACK: dict[int, Winner] = {number: name for name, number in _WINNER.items()}
+
+
+class CompareOptions(Options):
+    """A request to say which of two images is better.
+
+    Example:
+        CompareOptions(prompt="a red circle", model="judge")
+    """
+
+    fewest: ClassVar[int] = 2
+    most: ClassVar[int] = 2
+
+    prompt: PromptText
+    model: Name = Field(default="default", description="A reward, pairwise or pointwise, or a configured mixture.")
+    metadata: Metadata | None = None
+    details: bool = Field(default=False, description="Also answer what the rewards say beyond the winner.")
+
+
+class CompareRequest(CompareOptions):
+    """The JSON body of `POST /v1/compare`."""
+
+    images: list[Base64] = Field(min_length=2, max_length=2)
+
+    def split(self) -> tuple[CompareOptions, list[str]]:
+        return self, self.images
+
+
+class Verdict(Model):
+    """A pairwise reward's judgement of two images."""
+
+    reward: str
+    version: str
+    confidence: float | None = Field(default=None, ge=0, le=1, description="The reward's own, where it has one.")
+    flipped: bool | None = Field(
+        default=None, description="The answer changed with the order of the two images; where both orders are asked."
+    )
+    unparsed: int = Field(default=0, description="Answers that could not be read; each counts as a tie.")
+    details: dict[str, Any] | None = None
+
+
+class CompareResponse(Model):
+    """The winner, and the reason: one verdict, or the combined score of each image."""
+
+    request_id: str
+    model: str
+    winner: Winner
+    verdict: Verdict | None = Field(default=None, description="Of a pairwise reward.")
+    combined: list[float] | None = Field(default=None, description="Of pointwise rewards; the higher one wins.")
+    rewards: dict[str, RewardResult] = Field(default_factory=dict, description="Of pointwise rewards.")
+    timings_ms: dict[str, float] = Field(default_factory=dict)
+
+
+class Compare(Operation[CompareOptions, CompareResponse]):
+    """The better one of two images."""
+
+    name = "compare"
+    summary = "The better one of two images."
+    options = CompareOptions
+    body = CompareRequest
+    response = CompareResponse
+    rpc_name = "Compare"
+    request_message: ClassVar[Any] = pb.CompareRequest
+    response_message: ClassVar[Any] = pb.CompareResponse
+
+    def question(self, options: CompareOptions, images: int, served: ServedRewards) -> Question:
+        rewards = list(_mixture(options, served).rewards)
+        group = one_group(options.prompt, images, options)
+        return Question(rewards, group, options.details, one_pair=options.model not in served.mixtures)
+
+    def answer(
+        self, options: CompareOptions, question: Question, answers: Answers, served: ServedRewards
+    ) -> CompareResponse:
+        response = CompareResponse(request_id=options.request_id or "", model=options.model, winner="tie")
+        answer = answers[question.rewards[0]]
+        if question.one_pair and answer.comparisons:
+            verdict = _verdict(options.model, answer)
+            return response.model_copy(update={"winner": answer.comparisons[0].winner, "verdict": verdict})
+        ranking = combine_answers(answers, _mixture(options, served))
+        return response.model_copy(
+            update={
+                "winner": _winner(*ranking.combined),
+                "combined": ranking.combined,
+                "rewards": reward_results(answers, ranking, options.details),
+            }
+        )
+
+    def stub_method(self, stub: RankingStub) -> Any:
+        return stub.Compare
+
+    def request_to_proto(self, options: CompareOptions, images: Sequence[np.ndarray | bytes]) -> pb.CompareRequest:
+        request = pb.CompareRequest(
+            prompt=options.prompt,
+            images=images_to_proto(options, images),
+            model=options.model,
+            details=options.details,
+            request_id=options.request_id or "",
+        )
+        set_metadata(request, options.metadata)
+        return request
+
+    def options_from_proto(self, request: pb.CompareRequest) -> CompareOptions:
+        fields = {
+            "request_id": request.request_id or None,
+            "prompt": request.prompt,
+            "metadata": metadata_from_proto(request),
+            "details": request.details,
+        }
+        return parse(CompareOptions, fields | ({"model": request.model} if request.model else {}))
+
+    def response_to_proto(self, response: CompareResponse) -> pb.CompareResponse:
+        message = pb.CompareResponse(
+            request_id=response.request_id,
+            model=response.model,
+            winner=_WINNER[response.winner],
+            combined=response.combined or [],
+            timings_ms=response.timings_ms,
+        )
+        if response.verdict is not None:
+            verdict = response.verdict
+            entry = pb.Verdict(**verdict.model_dump(exclude={"details"}))
+            if verdict.details is not None:
+                entry.details.update(verdict.details)
+            message.verdict.CopyFrom(entry)
+        results_to_proto(response.rewards, message.rewards)
+        return message
+
+    def response_from_proto(self, message: pb.CompareResponse) -> CompareResponse:
+        return CompareResponse(
+            request_id=message.request_id,
+            model=message.model,
+            winner=_WINNER_BACK[message.winner],
+            verdict=_verdict_from_proto(message.verdict) if message.HasField("verdict") else None,
+            combined=list(message.combined) or None,
+            rewards=results_from_proto(message.rewards),
+            timings_ms=dict(message.timings_ms),
+        )
+
+
+def _mixture(options: CompareOptions, served: ServedRewards) -> Mixture:
+    """The mixture that `model` names; for a reward's name, that reward's raw scores."""
+    if options.model in served.mixtures:
+        return served.mixtures[options.model]
+    served.check([options.model], "model")
+    return Mixture({options.model: 1.0}, "none")
+
+
+def _verdict(reward: str, answer: ReplicaAnswer) -> Verdict:
+    judgement = answer.comparisons[0]
+    return Verdict(
+        reward=reward,
+        version=answer.version,
+        confidence=judgement.confidence,
+        flipped=judgement.flipped,
+        unparsed=judgement.unparsed,
+        details=judgement.details,
+    )
+
+
+def _verdict_from_proto(entry: pb.Verdict) -> Verdict:
+    return Verdict(
+        reward=entry.reward,
+        version=entry.version,
+        confidence=entry.confidence if entry.HasField("confidence") else None,
+        flipped=entry.flipped if entry.HasField("flipped") else None,
+        unparsed=entry.unparsed,
+        details=struct_to_dict(entry.details) if entry.HasField("details") else None,
+    )
+
+
+def _winner(first: float, second: float) -> Winner:
+    if first == second:
+        return "tie"
+    return "first" if first > second else "second"

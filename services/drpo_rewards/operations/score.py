@@ -1,0 +1,207 @@
+"""Score a batch of groups: raw scores, nothing combined or put in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from drpo_rewards.api.contract import (
+    MAX_IMAGES,
+    AllPairs,
+    Metadata,
+    Model,
+    Name,
+    Options,
+    PromptText,
+    RequestId,
+    RewardScores,
+    parse,
+)
+from drpo_rewards.errors import InvalidRequestError
+from drpo_rewards.operations.base import DEFAULT_MIXTURE, Answers, Base64, Operation, ServedRewards, reward_scores
+from drpo_rewards.operations.question import GroupToScore, Question
+from drpo_rewards.v1 import ranking_pb2 as pb
+from drpo_rewards.wire.images import images_to_proto
+from drpo_rewards.wire.scores import scores_from_proto, scores_to_proto
+from drpo_rewards.wire.values import metadata_from_proto, set_metadata
+
+if TYPE_CHECKING:
+    from drpo_rewards.v1.ranking_pb2_grpc import RankingStub
+
+MAX_GROUPS = 64
+MAX_SCORE_IMAGES = 1024
+
+
+class GroupOptions(Model):
+    """One group of a score request, whose images are the next `num_images` of the request's images."""
+
+    prompt: PromptText
+    num_images: int = Field(ge=1, le=MAX_IMAGES)
+    metadata: Metadata | None = None
+
+
+class ScoreOptions(Options):
+    """A batch of groups, each scored with the same rewards. Nothing is compared, so one image can be a group.
+
+    Example:
+        ScoreOptions(groups=[GroupOptions(prompt="a cat", num_images=2)], rewards=["pickscore"])
+    """
+
+    fewest: ClassVar[int] = 1
+    most: ClassVar[int] = MAX_SCORE_IMAGES
+
+    groups: list[GroupOptions] = Field(min_length=1, max_length=MAX_GROUPS)
+    rewards: list[Name] | None = Field(
+        default=None, min_length=1, max_length=64, description="Names; default: those of the mixture `default`."
+    )
+    details: bool = Field(default=False, description="Also answer each reward's details of each image.")
+    all_pairs: AllPairs = False
+
+    def image_field(self, index: int) -> str:
+        for number, group in enumerate(self.groups):
+            if index < group.num_images:
+                return f"groups[{number}].images[{index}]"
+            index -= group.num_images
+        return f"images[{index}]"
+
+    def check_count(self, count: int) -> None:
+        super().check_count(count)
+        wanted = sum(group.num_images for group in self.groups)
+        if count != wanted:
+            raise InvalidRequestError(f"the groups have {wanted} images together, and {count} came", field="groups")
+
+    def slices(self) -> Iterator[slice]:
+        """Each group's own part of the flat list of images."""
+        begin = 0
+        for group in self.groups:
+            yield slice(begin, begin + group.num_images)
+            begin += group.num_images
+
+
+class ScoreGroup(Model):
+    """One group of the JSON body of `POST /v1/score`."""
+
+    prompt: PromptText
+    images: list[Base64] = Field(min_length=1, max_length=MAX_IMAGES)
+    metadata: Metadata | None = None
+
+
+class ScoreRequest(Model):
+    """The JSON body of `POST /v1/score`."""
+
+    groups: list[ScoreGroup] = Field(min_length=1, max_length=MAX_GROUPS)
+    rewards: list[Name] | None = Field(
+        default=None, min_length=1, max_length=64, description="Names; default: those of the mixture `default`."
+    )
+    details: bool = False
+    all_pairs: AllPairs = False
+    request_id: RequestId | None = None
+
+    def split(self) -> tuple[ScoreOptions, list[str]]:
+        groups = [
+            GroupOptions(prompt=group.prompt, num_images=len(group.images), metadata=group.metadata)
+            for group in self.groups
+        ]
+        options = self.model_dump(exclude={"groups"}) | {"groups": groups}
+        return ScoreOptions.model_validate(options), [image for group in self.groups for image in group.images]
+
+
+class ScoredGroup(Model):
+    """One group's raw scores by reward."""
+
+    rewards: dict[str, RewardScores]
+
+
+class ScoreResponse(Model):
+    """The scored groups in the order of the request."""
+
+    request_id: str
+    groups: list[ScoredGroup]
+    timings_ms: dict[str, float] = Field(default_factory=dict)
+
+
+class ScoreGroups(Operation[ScoreOptions, ScoreResponse]):
+    """Raw scores of a batch of groups, nothing combined."""
+
+    name = "score"
+    summary = "Raw scores of a batch of groups, nothing combined."
+    options = ScoreOptions
+    body = ScoreRequest
+    response = ScoreResponse
+    rpc_name = "Score"
+    request_message: ClassVar[Any] = pb.ScoreRequest
+    response_message: ClassVar[Any] = pb.ScoreResponse
+
+    def question(self, options: ScoreOptions, images: int, served: ServedRewards) -> Question:
+        names = list(dict.fromkeys(options.rewards or served.mixture(DEFAULT_MIXTURE, "rewards").rewards))
+        served.check(names, "rewards")
+        fields = [options.image_field(index) for index in range(images)]
+        groups = [
+            GroupToScore(group.prompt, fields[own], group.metadata, prefix=f"groups[{number}].")
+            for number, (group, own) in enumerate(zip(options.groups, options.slices(), strict=True))
+        ]
+        return Question(names, groups, options.details, options.all_pairs)
+
+    def answer(
+        self, options: ScoreOptions, question: Question, answers: Answers, served: ServedRewards
+    ) -> ScoreResponse:
+        groups = [
+            ScoredGroup(
+                rewards={name: reward_scores(answer, own, number, options.details) for name, answer in answers.items()}
+            )
+            for number, own in enumerate(options.slices())
+        ]
+        return ScoreResponse(request_id=options.request_id or "", groups=groups)
+
+    def stub_method(self, stub: RankingStub) -> Any:
+        return stub.Score
+
+    def request_to_proto(self, options: ScoreOptions, images: Sequence[np.ndarray | bytes]) -> pb.ScoreRequest:
+        sent = images_to_proto(options, images)
+        request = pb.ScoreRequest(
+            rewards=options.rewards or [],
+            details=options.details,
+            all_pairs=options.all_pairs,
+            request_id=options.request_id or "",
+        )
+        for group in options.groups:
+            entry = request.groups.add(prompt=group.prompt, images=[next(sent) for _ in range(group.num_images)])
+            set_metadata(entry, group.metadata)
+        return request
+
+    def options_from_proto(self, request: pb.ScoreRequest) -> ScoreOptions:
+        groups = [
+            {"prompt": group.prompt, "num_images": len(group.images), "metadata": metadata_from_proto(group)}
+            for group in request.groups
+        ]
+        fields = {
+            "request_id": request.request_id or None,
+            "groups": groups,
+            "rewards": list(request.rewards) or None,
+            "details": request.details,
+            "all_pairs": request.all_pairs,
+        }
+        return parse(ScoreOptions, fields)
+
+    def images_of(self, request: pb.ScoreRequest) -> list[pb.Image]:
+        return [image for group in request.groups for image in group.images]
+
+    def response_to_proto(self, response: ScoreResponse) -> pb.ScoreResponse:
+        message = pb.ScoreResponse(request_id=response.request_id, timings_ms=response.timings_ms)
+        for group in response.groups:
+            entry = message.groups.add()
+            for name, scores in group.rewards.items():
+                scores_to_proto(scores, entry.rewards[name])
+        return message
+
+    def response_from_proto(self, message: pb.ScoreResponse) -> ScoreResponse:
+        groups = [
+            ScoredGroup(
+                rewards={name: RewardScores(**scores_from_proto(entry)) for name, entry in group.rewards.items()}
+            )
+            for group in message.groups
+        ]
+        return ScoreResponse(request_id=message.request_id, groups=groups, timings_ms=dict(message.timings_ms))

@@ -1,0 +1,21 @@
+"""Several coroutines at the same time, as one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+from drpo_rewards.errors import RewardsError
+
+ResultT = TypeVar("ResultT")
+
+
+async def run_together(coroutines: Iterable[Coroutine[Any, Any, ResultT]]) -> list[ResultT]:
+    """Run all of them and return their results in order. The first RewardsError is raised and cancels the others."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            started = [tasks.create_task(coroutine) for coroutine in coroutines]
+    except* RewardsError as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in started]

@@ -1,0 +1,54 @@
+"""One reward's scores to protobuf messages and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drpo_rewards.api.contract import RewardResult, RewardScores, TournamentSummary
+from drpo_rewards.v1 import ranking_pb2 as pb
+from drpo_rewards.wire.values import struct_to_dict
+
+
+def results_to_proto(rewards: dict[str, RewardResult], entries: Any) -> None:
+    """Fill a message's map of reward results."""
+    for name, result in rewards.items():
+        scores_to_proto(result, entries[name])
+        entries[name].weight = result.weight
+
+
+def results_from_proto(entries: Any) -> dict[str, RewardResult]:
+    """Read a message's map of reward results."""
+    return {name: RewardResult(weight=entry.weight, **scores_from_proto(entry)) for name, entry in entries.items()}
+
+
+def scores_to_proto(scores: RewardScores, entry: Any) -> None:
+    """Fill the fields that RewardScores and RewardResult share."""
+    entry.scores.extend(scores.scores)
+    entry.version = scores.version
+    for details in scores.details or []:
+        entry.details.add().update(details or {})
+    for name, values in (scores.metrics or {}).items():
+        entry.metrics[name].values.extend(values)
+    if scores.tournament is not None:
+        entry.tournament.CopyFrom(pb.Tournament(**scores.tournament.model_dump()))
+
+
+def scores_from_proto(entry: Any) -> dict[str, Any]:
+    """Read the fields that RewardScores and RewardResult share."""
+    return {
+        "scores": list(entry.scores),
+        "version": entry.version,
+        "details": [struct_to_dict(details) or None for details in entry.details] or None,
+        "metrics": {name: list(metric.values) for name, metric in entry.metrics.items()} or None,
+        "tournament": _tournament(entry.tournament) if entry.HasField("tournament") else None,
+    }
+
+
+def _tournament(entry: pb.Tournament) -> TournamentSummary:
+    return TournamentSummary(
+        comparisons=entry.comparisons,
+        ties=entry.ties,
+        unparsed=entry.unparsed,
+        flip_rate=entry.flip_rate if entry.HasField("flip_rate") else None,
+        standard_errors=list(entry.standard_errors),
+    )

@@ -1,0 +1,172 @@
+"""`drpo-rewards doctor`: what is wrong on this machine is found before anything starts, with a way to fix it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+from support.tiny.aesthetic import write_aesthetic
+from support.tiny.clip import write_clip
+from support.tiny.hpsv2 import write_hpsv2
+from support.tiny.hpsv3 import write_hpsv3
+from support.tiny.image_reward import write_image_reward
+from typer.testing import CliRunner
+
+from drpo_rewards import rewards
+from drpo_rewards.cli import app
+from drpo_rewards.errors import WeightsError
+from drpo_rewards.serving.operate.doctor import Finding, examine
+from drpo_rewards.serving.operate.resources import (
+    Gpu,
+    GpuLoad,
+    Need,
+    assign_to_gpus,
+    count_weights_gb,
+    find_gpus,
+    free_host_gb,
+)
+
+PORTS = {"http_port": 0, "grpc_port": 0}
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def config(folder: Path, **settings: object) -> str:
+    path = folder / "service.yaml"
+    path.write_text(yaml.safe_dump({**PORTS, **settings}))
+    return str(path)
+
+
+def wrong(findings: list[Finding]) -> dict[tuple[str, str], Finding]:
+    found = {(one.check, one.about): one for one in reversed(findings) if one.state == "wrong"}  # the first of each
+    assert all(one.fix for one in found.values())
+    return found
+
+
+def test_a_service_that_can_start(tmp_path: Path) -> None:
+    clip = str(write_clip(tmp_path / "clip"))
+    reward = {"num_cpus": 0.1, "memory": {"host_gb": 0.1}}
+    path = config(
+        tmp_path,
+        rewards={"clip": {"type": "clip", "options": {"model": clip}, **reward}, "g": {"type": "geneval", **reward}},
+    )
+    findings = examine(path)
+    assert not wrong(findings), findings
+    assert {one.check for one in findings} == {"config", "packages", "files", "keys", "CPUs", "memory", "ports"}
+
+
+def test_everything_wrong_is_found_at_once(tmp_path: Path, taken_port: int) -> None:
+    clip = write_clip(tmp_path / "clip")
+    keys = load_file(clip / "model.safetensors")
+    keys.pop("visual_projection.weight")
+    save_file(keys, clip / "model.safetensors", metadata={"format": "pt"})
+    (write_clip(tmp_path / "half") / "merges.txt").unlink()
+    rewards_section = {
+        "cut": {"type": "clip", "options": {"model": str(clip), "device": "cuda"}, "num_gpus": 1},
+        "half": {"type": "pickscore", "options": {"model": str(tmp_path / "half")}, "num_cpus": 1000},
+        "absent": {"type": "hpsv2", "options": {"version": "2.0"}, "memory": {"host_gb": 1e6}},
+        "options": {"type": "clip", "options": {"modle": "x"}},
+        "unknown": {"type": "beauty"},
+        "far": {"type": "hpsv3", "num_gpus": 8, "resources": {"big_gpus": 1}},
+    }
+    path = config(tmp_path, rewards=rewards_section, http_port=taken_port)
+    found = wrong(examine(path))
+    assert "1 missing (visual_projection.weight)" in found["keys", "cut"].found
+    assert "no merges.txt in the folder" in found["files", "half"].found
+    assert "xswu/HPSv2 is not in the hub's cache" in found["files", "absent"].found
+    assert found["files", "absent"].fix.startswith("drpo-rewards download hpsv2 --option version=2.0 (about ")
+    assert "modle" in found["files", "options"].found
+    assert "no reward 'beauty'" in found["files", "unknown"].found
+    assert ("CPUs", "all") in found
+    assert ("memory", "host") in found
+    assert str(taken_port) in found["ports", "http_port"].found
+    if not find_gpus():
+        assert "1 requested, 0 available; no GPU left for cut" in found["GPUs", "all"].found
+    assert not any(about == "far" for _, about in found)
+    assert any(about == "far" for _, about in wrong(examine(path, ["big_gpus"])))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    good = config(tmp_path, rewards={"g": {"type": "geneval", "num_cpus": 0.1}})
+    answer = CliRunner().invoke(app, ["doctor", good])
+    assert answer.exit_code == 0, answer.output
+    assert "nothing is wrong" in answer.stdout
+    answer = CliRunner().invoke(app, ["doctor", config(tmp_path, rewards={"g": {"type": "beauty"}}), "--json"])
+    assert answer.exit_code == 1
+    assert any(row["state"] == "wrong" and row["fix"] for row in json.loads(answer.stdout))
+    answer = CliRunner().invoke(app, ["doctor", str(tmp_path / "none.yaml"), "--json"])
+    assert answer.exit_code == 1
+    assert "no service config" in json.loads(answer.stdout)[0]["found"]
+
+
+def test_replicas_go_to_gpus_as_ray_places_them() -> None:
+    gpus = [Gpu("0", 24.0, 23.0), Gpu("1", 24.0, 23.0)]
+    needs = [Need("a", 0.5, 1, 8.0), Need("whole", 1, 1, 20.0), Need("b", 0.25, 2, 9.0), Need("cpu", 0, 5)]
+    loads, unplaced = assign_to_gpus(needs, gpus)
+    assert loads == [GpuLoad(gpus[0], ["a", "b", "b"], 26.0), GpuLoad(gpus[1], ["whole"], 20.0)]
+    assert not unplaced
+    split = assign_to_gpus([Need("two", 2, 1, 40.0)], gpus)[0]
+    assert split == [GpuLoad(gpus[0], ["two"], 20.0), GpuLoad(gpus[1], ["two"], 20.0)]
+    assert assign_to_gpus([Need("two", 2, 2, 40.0)], gpus)[1] == ["two"]
+    assert assign_to_gpus([Need("a", 0.6, 3, 1.0)], gpus)[1] == ["a"]
+    assert assign_to_gpus([Need("a", 0.5, 1)], []) == ([], ["a"])
+
+
+def test_memory_is_estimated_where_it_is_not_stated() -> None:
+    stated = Need("a", 0.5, 1, gpu_gb=5.0, host_gb=3.0)
+    assert stated.with_estimates(100.0) == stated
+    assert Need("a", 0.5, 1).with_estimates(2.0).gpu_gb == pytest.approx(3.2)
+    assert Need("a", 0, 1).with_estimates(2.0).gpu_gb == 0
+    assert free_host_gb() is None or 0 < free_host_gb() < 1e5  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("clip", write_clip),
+        ("aesthetic", write_aesthetic),
+        ("hpsv2", write_hpsv2),
+        ("hpsv3", write_hpsv3),
+        ("image_reward", write_image_reward),
+    ],
+)
+def test_headers_are_checked_as_strictly_as_files_are_loaded(tmp_path: Path, name: str, write: object) -> None:
+    folder = write(tmp_path / name)  # type: ignore[operator]
+    built = rewards.load(name, model=str(folder), headers_only=True)
+    assert 0 < count_weights_gb(built) < 0.01
+    assert all(tensor.is_meta for tensor in _tensors(built))
+    file = next(
+        path
+        for path in (*folder.glob("HPSv3*"), *folder.glob("*.pt"), *folder.glob("*.pth"), folder / "model.safetensors")
+    )
+    if file.suffix == ".safetensors":
+        save_file(dict(list(load_file(file).items())[:-1]), file, metadata={"format": "pt"})
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(WeightsError, match=re.escape(file.name)):
+        rewards.load(name, model=str(folder), headers_only=True)
+
+
+def _tensors(reward: object) -> list[object]:
+    from torch import nn
+
+    modules = [value for value in vars(reward).values() if isinstance(value, nn.Module)]
+    modules += [reward.clip.model] if hasattr(reward, "clip") else []
+    return [parameter for module in modules for parameter in module.parameters()]
