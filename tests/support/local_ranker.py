@@ -12,7 +12,8 @@ from drpo_rewards.api.contract import PairOptions, RewardResult
 from drpo_rewards.errors import RewardError
 from drpo_rewards.ranking.mixture import combine
 from drpo_rewards.ranking.pairs import draw_pairs
-from drpo_rewards.rewards.base import Reward, ScoreItem, checked_scores
+from drpo_rewards.rewards.base import Reward, ScoreItem
+from drpo_rewards.rewards.checks import check_scores
 
 
 class LocalRanker:
@@ -34,7 +35,7 @@ class LocalRanker:
         """See `drpo.training.ranking.Ranker`."""
         items = [ScoreItem(image, prompt, metadata) for image in images]
         try:
-            scores = await asyncio.to_thread(checked_scores, self.name, self.reward, items)
+            scores = check_scores(self.name, await asyncio.to_thread(self.reward.score, items), items)
         except RuntimeError as error:  # the service does the same with whatever a reward raises
             raise RewardError(str(error), reward=self.name) from error
         values = [score.value for score in scores]

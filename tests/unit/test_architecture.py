@@ -20,7 +20,7 @@ SERVICES = {
     "cli": {
         "serving", "serving.config", "serving.operate",
         "rewards", "rewards.base", "rewards.files",
-        "client", "ranking", "operations", "cluster", "api",
+        "client", "ranking", "ranking.in_process", "operations", "cluster", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "cluster", "api"},  # start, app, listeners
     "serving.operate": {"serving.config", "rewards", "rewards.files"},
@@ -34,9 +34,10 @@ SERVICES = {
     "client.retries": set(),
     "operations": {"ranking", "rewards.base", "wire", "v1", "api"},
     "ranking": {"rewards.base", "api"},
+    "ranking.in_process": {"ranking", "rewards", "rewards.base", "api"},  # calls rewards; the rest is pure
     "rewards": {"rewards.base", "rewards.files", "rewards.shared", "api"},
     "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared", "client.retries"},
-    "rewards.shared": {"rewards.files"},
+    "rewards.shared": {"rewards.base", "rewards.files"},
     "rewards.files": set(),
     "rewards.base": {"api"},
     "wire": {"v1", "api"},
@@ -71,7 +72,7 @@ TRAINER = {
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",
     },
     "shapes.cli": {"shapes.pretrain", "shapes"},
-    "shapes.pretrain": {"method.features", "shapes"},
+    "shapes.pretrain": {"method.features", "shapes", "drpo_rewards.api.shapes"},
     "data.prompts.shapes": {"data", "shapes", "config"},
     "shapes": {"drpo_rewards.api.shapes"},
     "method.objectives": {"method.drift"},

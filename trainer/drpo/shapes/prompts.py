@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from drpo.shapes.world import COLORS, RELATIONS, SHAPES
+from drpo_rewards.api.shapes import PALETTE, RELATIONS, SHAPES
 
 Split = Literal["train", "validation", "test"]
 
@@ -124,7 +124,7 @@ def _counting(add: AddPrompt) -> None:
 def _colors(add: AddPrompt) -> None:
     for lead in _LEADS:
         for shape in SHAPES:
-            for color in COLORS:
+            for color in PALETTE:
                 for words in (_with_article(f"{color} {shape}"), f"one {color} {shape}"):
                     add(lead, words, [{"class": shape, "count": 1, "color": color}])
 
@@ -141,7 +141,7 @@ def _position(add: AddPrompt) -> None:
 def _color_attr(add: AddPrompt) -> None:
     for lead in _LEADS:
         for a, b in _ordered_pairs(SHAPES):
-            for color_a, color_b in _ordered_pairs(tuple(COLORS)):
+            for color_a, color_b in _ordered_pairs(tuple(PALETTE)):
                 include = [{"class": a, "count": 1, "color": color_a}, {"class": b, "count": 1, "color": color_b}]
                 add(lead, f"{_with_article(f'{color_a} {a}')} and {_with_article(f'{color_b} {b}')}", include)
 

@@ -15,23 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from drpo_rewards.api.shapes import PALETTE, RELATIONS, SHAPES
+
 SIZE = 64
 """Side of a picture in pixels."""
-
-SHAPES = ("circle", "square", "triangle", "star", "ring", "moon", "heart", "bar")
-
-COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 38, 40),
-    "orange": (245, 134, 24),
-    "yellow": (246, 214, 36),
-    "green": (40, 156, 62),
-    "blue": (36, 88, 206),
-    "purple": (128, 52, 168),
-    "pink": (246, 138, 186),
-    "black": (28, 28, 32),
-}
-
-RELATIONS = ("left of", "right of", "above", "below")
 
 MAX_COUNT = 5
 
@@ -62,7 +49,7 @@ def sample_scene(metadata: dict, rng: np.random.Generator) -> list[Shape]:
     for clause in metadata["include"]:
         if clause["class"] not in SHAPES:
             raise ValueError(f"there is no shape {clause['class']!r}: the world has {', '.join(SHAPES)}")
-        color = clause.get("color") or rng.choice(list(COLORS))
+        color = clause.get("color") or rng.choice(list(PALETTE))
         names += [(clause["class"], str(color))] * clause.get("count", 1)
     if len(names) > MAX_COUNT:
         raise ValueError(f"{len(names)} objects were asked for: a scene holds at most {MAX_COUNT}")
@@ -128,7 +115,7 @@ def draw_scene(
     image = Image.fromarray(_background(tint, slope)).resize((SIZE * _SUPERSAMPLING,) * 2, Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(image)
     for shape in scene:
-        color = np.clip(np.array(COLORS[shape.color]) + (jitter or {}).get(shape, 0), 0, 255)
+        color = np.clip(np.array(PALETTE[shape.color]) + (jitter or {}).get(shape, 0), 0, 255)
         _draw(draw, shape, (int(color[0]), int(color[1]), int(color[2])))
     return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX))
 

@@ -7,9 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from drpo.shapes import world
 from drpo.shapes.prompts import TASKS, prompts
-from drpo.shapes.world import COLORS, SHAPES, render, sample_scene
-from drpo_rewards.rewards.geneval.shapes_detector import PALETTE, ShapesColorClassifier, ShapesDetector
+from drpo.shapes.world import render, sample_scene
+from drpo_rewards.api.shapes import PALETTE, SHAPES
+from drpo_rewards.rewards.geneval import shapes_detector
+from drpo_rewards.rewards.geneval.shapes_detector import ShapesColorClassifier, ShapesDetector
 
 COUNTING_THRESHOLD, THRESHOLD = 0.9, 0.3
 
@@ -19,9 +22,10 @@ def _found(image: np.ndarray, threshold: float) -> Counter:
     return Counter(zip((d.label for d in detections), ShapesColorClassifier().classify(image, detections), strict=True))
 
 
-def test_the_detector_knows_the_worlds_shapes_and_colors() -> None:
-    assert set(ShapesDetector.classes) == set(SHAPES)
-    assert PALETTE == COLORS
+def test_the_painter_and_the_detector_use_one_set_of_shapes_and_colors() -> None:
+    assert ShapesDetector.classes is world.SHAPES is SHAPES
+    assert shapes_detector.PALETTE is world.PALETTE is PALETTE
+    assert ShapesColorClassifier.colors == tuple(PALETTE)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -63,7 +67,7 @@ def test_a_blob_of_two_colors_is_not_an_object() -> None:
     """A square that fades from red to blue is neither a red square nor a blue one."""
     image = np.full((64, 64, 3), 240, np.uint8)
     blend = np.linspace(0, 1, 24)[None, :, None]
-    image[20:44, 20:44] = (1 - blend) * np.array(COLORS["red"]) + blend * np.array(COLORS["blue"])
+    image[20:44, 20:44] = (1 - blend) * np.array(PALETTE["red"]) + blend * np.array(PALETTE["blue"])
     assert _found(image, THRESHOLD)[("square", "red")] == 0
     assert _found(image, THRESHOLD)[("square", "blue")] == 0
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 from scipy.special import ndtr
 
-from drpo.shapes.world import COLORS, DIAMETERS, MAX_COUNT, RELATIONS, SHAPES, SIZE, Shape, centres_of_two
+from drpo.shapes.world import DIAMETERS, MAX_COUNT, SIZE, Shape, centres_of_two
+from drpo_rewards.api.shapes import PALETTE, RELATIONS, SHAPES
 
 CAPTION_ERROR_RATE = 0.2
 """Probability that a fact of a training caption is wrong."""
@@ -56,7 +57,7 @@ def coupled_scene(metadata: dict, modes_M: NDArray[np.float64]) -> list[Shape]:
         _change_one_fact(metadata["tag"], include, modes_M)
     objects: list[tuple[str, str]] = []
     for number, clause in enumerate(include):
-        color = clause.get("color") or list(COLORS)[_sector(modes_M, _COLOR[number], len(COLORS))]
+        color = clause.get("color") or list(PALETTE)[_sector(modes_M, _COLOR[number], len(PALETTE))]
         objects += [(clause["class"], color)] * clause["count"]
     relation = next((c["position"][0] for c in include if c.get("position")), None)
     low, high = DIAMETERS[len(objects)]
@@ -76,7 +77,7 @@ def _change_one_fact(task: str, include: list[dict], modes_M: NDArray[np.float64
     if task in ("single_object", "two_object"):
         last["class"] = _other_name(SHAPES, last["class"], modes_M)
     elif task == "colors":
-        last["color"] = _other_name(tuple(COLORS), last["color"], modes_M)
+        last["color"] = _other_name(tuple(PALETTE), last["color"], modes_M)
     elif task == "counting":
         more = modes_M[_OTHER_1] > 0 and last["count"] < MAX_COUNT
         last["count"] += 1 if more else -1

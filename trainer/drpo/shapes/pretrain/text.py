@@ -19,7 +19,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from drpo.shapes.pretrain.data import draw_prompts, train_prompts
 from drpo.shapes.pretrain.stage import StepRandom, fit
 from drpo.shapes.prompts import ShapesPrompt
-from drpo.shapes.world import COLORS, MAX_COUNT, RELATIONS, SHAPES
+from drpo.shapes.world import MAX_COUNT
+from drpo_rewards.api.shapes import PALETTE, RELATIONS, SHAPES
 
 TOKENS = 16
 """Length of a tokenized prompt, including the start and end tokens."""
@@ -77,7 +78,7 @@ class _SpecificationReader(nn.Module):
     """A text encoder with linear heads that predict the specification from the end token's hidden state."""
 
     # for two objects: shape and colour (or none) of each; the count of the first; the relation of the second (or none)
-    sizes = (len(SHAPES) + 1, len(COLORS) + 1, len(SHAPES) + 1, len(COLORS) + 1, MAX_COUNT + 1, len(RELATIONS) + 1)
+    sizes = (len(SHAPES) + 1, len(PALETTE) + 1, len(SHAPES) + 1, len(PALETTE) + 1, MAX_COUNT + 1, len(RELATIONS) + 1)
 
     def __init__(self, encoder: CLIPTextModel, end_token: int):
         super().__init__()
@@ -96,8 +97,8 @@ def _target_classes(record: ShapesPrompt) -> list[int]:
     first, second = clauses[0], clauses[1] if len(clauses) > 1 else {}
     relation = second.get("position", [None])[0]
     return [
-        _index(SHAPES, first["class"]), _index(tuple(COLORS), first.get("color")),
-        _index(SHAPES, second.get("class")), _index(tuple(COLORS), second.get("color")),
+        _index(SHAPES, first["class"]), _index(tuple(PALETTE), first.get("color")),
+        _index(SHAPES, second.get("class")), _index(tuple(PALETTE), second.get("color")),
         first["count"], _index(RELATIONS, relation),
     ]  # fmt: skip
 
