@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
 
-from drpo_rewards.cluster.local_ray import start_ray
+from drpo_rewards.cluster.local_ray import start_local_ray
 from drpo_rewards.rewards.base import Score, ScoreItem
 
 SAMPLES = 50
@@ -51,7 +51,7 @@ def main() -> None:
     from support.machine import describe
 
     print(describe())
-    start_ray(num_cpus=4)
+    start_local_ray(num_cpus=4)
 
     import numpy as np
     import psutil

@@ -28,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
 
-from drpo_rewards.cluster.local_ray import start_ray
+from drpo_rewards.cluster.local_ray import start_local_ray
 from drpo_rewards.rewards.base import Reward, Score, ScoreItem
 
 PATCH, WIDTH, LAYERS = 32, 384, 6
@@ -129,7 +129,7 @@ def main() -> None:
     from support.machine import describe
 
     print(describe())
-    start_ray(num_cpus=4)
+    start_local_ray(num_cpus=4)
 
     from drpo_rewards.client import AsyncRankingClient
     from drpo_rewards.client.load import made_up_groups, run_load

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from support.served import Served, serve
 
-from drpo_rewards.cluster import loopback
+from drpo_rewards.cluster.local_ray import start_local_ray
 
 RAY_STARTS = 3
 
@@ -19,7 +19,7 @@ def ray_cluster() -> Iterator[None]:
 
     for attempt in range(1, RAY_STARTS + 1):
         try:
-            loopback.start(num_cpus=4)
+            start_local_ray(num_cpus=4)
             break
         except Exception as error:  # Ray raises just that where its node is not up within 30 s: a busy machine
             ray.shutdown()

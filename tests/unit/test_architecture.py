@@ -86,8 +86,9 @@ def test_the_trainer_knows_only_the_contract_and_the_client() -> None:
     allowed = {
         "drpo_rewards.api.contract",
         "drpo_rewards.client",
+        "drpo_rewards.cluster.environment",
         "drpo_rewards.errors",
-        "drpo_rewards.cluster.loopback",
+        "drpo_rewards.cluster.local_ray",
     }
     guilty = {
         f"{name} imports {other}"

@@ -171,12 +171,28 @@ class TournamentSummary(Model):
     standard_errors: list[float] = Field(description="Of each image's score, in the same unit.")
 
 
+class Metric(Model):
+    """A number that a reward declares among the details of its scores, for tables and curves.
+
+    Example:
+        Metric(name="strict", description="GenEval's own score", unit="share")
+    """
+
+    name: Name = Field(description="Its key in the details.")
+    description: str = Field(default="", description="What it measures.")
+    unit: str = Field(default="", description="`share` is 0 to 1, which tables print as a percentage.")
+    higher_is_better: bool = True
+
+
 class RewardScores(Model):
     """One reward's raw scores of the group's images, in the order in which the images were sent."""
 
     scores: list[float]
     version: str
     details: list[dict[str, Any] | None] | None = None
+    metrics: dict[str, list[float]] | None = Field(
+        default=None, description="The metrics that the reward declares, one number an image; given with `details`."
+    )
     tournament: TournamentSummary | None = Field(default=None, description="Of a pairwise reward.")
 
 
@@ -217,6 +233,7 @@ class ModelInfo(Model):
     range: tuple[float, float] | None = Field(default=None, description="Lowest and highest score, where bounded.")
     higher_is_better: bool = True
     needs_metadata: bool = False
+    metrics: list[Metric] = Field(default_factory=list, description="Numbers that a reward's details hold.")
     weights: dict[str, float] | None = Field(default=None, description="A mixture's rewards.")
     normalize: Normalize | None = Field(default=None, description="A mixture's normalisation.")
 

@@ -42,10 +42,11 @@ def serve(
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port, likewise.")] = None,
 ) -> None:
     """Start Ray and the service on this machine; Ctrl-C stops both."""
-    from drpo_rewards.cluster.local_ray import prepare, ray_address, start_ray, stop_ray
+    from drpo_rewards.cluster.environment import set_ray_environment
+    from drpo_rewards.cluster.local_ray import ray_address, start_local_ray, stop_ray
 
     stopped = threading.Event()
-    prepare(import_from=[Path(config).resolve().parent, Path.cwd()])
+    set_ray_environment(import_from=[Path(config).resolve().parent, Path.cwd()])
     try:
         with told_errors():
             from drpo_rewards.serving import ServiceConfig, start
@@ -54,7 +55,7 @@ def serve(
             if host is not None:
                 settings = settings.model_copy(update={"host": host})
             with busy("starting Ray and the ranking service (about 30 s)"):
-                start_ray(host=settings.host)
+                start_local_ray(listen_host=settings.host)
                 service = start(
                     settings,
                     http_port=settings.http_port if port is None else port,

@@ -14,10 +14,8 @@ jitter and not before `Retry-After`; what the request itself got wrong is raised
 from __future__ import annotations
 
 import asyncio
-import threading
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import CancelledError as FutureCancelledError
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -27,7 +25,7 @@ from drpo_rewards.api.contract import ModelInfo, Normalize, PairOptions, RankRes
 from drpo_rewards.api.images import ImageLike, Images, check_array, load
 from drpo_rewards.client.retries import may_retry, wait
 from drpo_rewards.client.transports import open_transport
-from drpo_rewards.errors import RankingTimeoutError, RewardsError, ServiceUnavailableError
+from drpo_rewards.errors import RankingTimeoutError, RewardsError
 from drpo_rewards.operations import (
     COMPARE,
     RANK,
@@ -231,68 +229,6 @@ class AsyncRankingClient:
                 if isinstance(error, RewardsError):  # a reward's own deadline, say: it knows better what happened
                     raise
                 raise RankingTimeoutError(f"{self.address} gave no answer within {self.timeout_s:g} s") from None
-
-
-class RankingClient:
-    """The same for code without asyncio: an AsyncRankingClient on an event loop in a thread of its own."""
-
-    def __init__(self, address: str, **options: Any) -> None:
-        self._client = AsyncRankingClient(address, **options)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ranking-client", daemon=True)
-        self._thread.start()
-
-    def rank(self, prompt: str, images: Images, **options: Any) -> RankResponse:
-        """See AsyncRankingClient.rank. May be called from several threads at a time."""
-        return self._run(self._client.rank(prompt, images, **options))
-
-    def score(self, groups: Sequence[Group | tuple[Any, ...]], **options: Any) -> ScoreResponse:
-        """See AsyncRankingClient.score."""
-        return self._run(self._client.score(groups, **options))
-
-    def compare(self, prompt: str, first: ImageLike, second: ImageLike, **options: Any) -> CompareResponse:
-        """See AsyncRankingClient.compare."""
-        return self._run(self._client.compare(prompt, first, second, **options))
-
-    def rerank(self, query: str, documents: Images, **options: Any) -> RerankResponse:
-        """See AsyncRankingClient.rerank."""
-        return self._run(self._client.rerank(query, documents, **options))
-
-    def models(self) -> list[ModelInfo]:
-        return self._run(self._client.models())
-
-    def readiness(self) -> Readiness:
-        return self._run(self._client.readiness())
-
-    def ready(self) -> bool:
-        return self._run(self._client.ready())
-
-    def close(self) -> None:
-        if self._loop.is_closed():
-            return
-        self._run(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def __enter__(self) -> RankingClient:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _run(self, call: Coroutine[Any, Any, Answer]) -> Answer:
-        if self._loop.is_closed():
-            call.close()
-            raise ServiceUnavailableError("this client is closed")
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
-        try:
-            return future.result()
-        except FutureCancelledError:
-            raise ServiceUnavailableError("this client was closed during the call") from None
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
 
 
 async def _load_all(images: Images, name: Callable[[int], str]) -> Sequence[np.ndarray | bytes]:

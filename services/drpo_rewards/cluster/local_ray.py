@@ -1,71 +1,79 @@
-"""A Ray of one's own, for the service started by one command. A cluster brings its own instead.
+"""Start a Ray on this machine, or join one that runs. A cluster brings its own.
 
-Imports Ray only inside functions, because Ray reads these variables when it is imported.
+Imports Ray only inside functions, because Ray reads its environment when it is imported.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from contextlib import nullcontext, suppress
 
 from drpo_rewards.cluster import loopback
+from drpo_rewards.cluster.environment import set_ray_environment
+from drpo_rewards.errors import ServiceUnavailableError
 
-SETTINGS = {
-    "RAY_AUTH_MODE": "disabled",  # a Ray of this machine alone; unset, it depends on a file in the home folder
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
-    "RAY_SERVE_LOG_TO_STDERR": "0",  # logs of replicas stay in Ray's log folder
-    # Serve kills a listener that is not up after 5 s and starts another; on a busy machine none ever gets there
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-}
+LEAST_CPUS = 4  # Ray is started with at least so many logical ones
 
 
-def prepare(import_from: Sequence[Path] = ()) -> None:
-    """Set what Ray reads from the environment, where it is not set already; call it before anything imports Ray.
+def start_local_ray(num_cpus: int | None = None, listen_host: str = "127.0.0.1") -> None:
+    """Start a Ray that only this machine can reach, quietly. It ends with this process, or with `stop_ray`.
 
-    import_from: folders whose modules Ray's workers can import beside what is installed: rewards of one's own.
+    Args:
+        num_cpus: logical CPUs that Ray may hand out; None: those of the machine, at least 4.
+        listen_host: the address on which Serve's gRPC listens. Serve's own options say it for HTTP.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    paths = [*map(str, import_from), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    set_ray_environment()
+    silence_serve()
+    import ray
 
-
-def start_ray(num_cpus: int | None = None, host: str = "127.0.0.1") -> None:
-    """Start Ray on this machine and for it alone, quietly.
-
-    num_cpus: what it may hand out; None is what there is, at least 4.
-    host: where the service on it shall listen.
-    """
-    prepare()
-    _quiet_serve()
-    loopback.start(num_cpus or max(4, os.cpu_count() or 1), host)
+    with loopback.loopback_only(listen_host):
+        ray.init(
+            address="local",
+            num_cpus=num_cpus or max(LEAST_CPUS, os.cpu_count() or 1),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"worker_process_setup_hook": f"{loopback.__name__}.{loopback.bind_grpc_servers.__name__}"},
+        )
 
 
 def join_ray(address: str) -> None:
-    """Connect to a Ray that runs already. Raises ServiceUnavailableError where there is none."""
-    prepare()
-    _quiet_serve()
-    loopback.join(address)
+    """Connect to the Ray at `address` (`auto`, HOST:PORT or ray://HOST:PORT), quietly.
+
+    Raises:
+        ServiceUnavailableError: no Ray answers there.
+    """
+    set_ray_environment()
+    silence_serve()
+    import ray
+
+    try:
+        with loopback.loopback_only() if loopback.listens_on_loopback_only(address) else nullcontext():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise ServiceUnavailableError(f"no Ray can be reached at {address}: {why}") from error
 
 
 def ray_address() -> str:
-    """Where other processes find the Ray that this one is connected to."""
+    """The address at which other processes find the Ray that this process is connected to."""
     import ray
 
     return ray.get_runtime_context().gcs_address
 
 
 def stop_ray() -> None:
-    """End what `start_ray` started, and everything that runs on it; or leave what `join_ray` joined."""
+    """End the Ray that `start_local_ray` started with all that runs on it, or leave the one that `join_ray` joined."""
     import ray
 
     ray.shutdown()
 
 
-def _quiet_serve() -> None:
-    """Importing Serve sets the level that is changed here, so that comes first."""
-    import ray.serve  # noqa: F401
+def silence_serve(level: int = logging.WARNING) -> None:
+    """Show only messages of `level` and above from Ray Serve, where it is installed.
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    Importing Serve sets this level itself, so it is imported first.
+    """
+    with suppress(ImportError):
+        import ray.serve  # noqa: F401
+    logging.getLogger("ray.serve").setLevel(level)

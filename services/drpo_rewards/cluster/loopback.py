@@ -1,63 +1,27 @@
-"""A Ray of one's own listens on this machine alone.
+"""Keep a local Ray to the loopback interface, so that no other machine reaches it.
 
 On Linux Ray listens on every interface, and whoever reaches it may run code there; on macOS and Windows it keeps to the
-loopback interface. A Ray that one command starts does so everywhere, by the switch that Ray has for it. Ray Serve has
-none for its gRPC servers, so these are told in the processes that start them.
+loopback interface. Ray has a switch that makes it do so everywhere. Ray Serve's gRPC servers have no such switch, so
+they are patched in each process that starts one.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from drpo_rewards.errors import ServiceUnavailableError
-
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # read when Ray is imported; its processes inherit it
-LISTEN_HOST = "DRPO_LISTEN_HOST"  # where Serve's gRPC listener listens; Ray's processes inherit it
+LISTEN_HOST = "DRPO_LISTEN_HOST"  # the address on which Serve's gRPC listens; Ray's processes inherit it
 CLIENT_PORT = 10_001  # Ray's, of ray:// addresses that name none
 CONNECT_S = 5.0
 
 
-def start(num_cpus: int, listen_host: str = "127.0.0.1") -> None:
-    """Start a Ray that is alone, quietly. It ends with this process, or with `ray.shutdown()`.
-
-    num_cpus: what it may hand out.
-    listen_host: where Serve's gRPC listener shall be reached. HTTP's is told by Serve's own options.
-    """
-    import ray
-
-    with alone(listen_host):
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"worker_process_setup_hook": f"{__name__}.{tell_grpc_servers.__name__}"},
-        )
-
-
-def join(address: str) -> None:
-    """Connect to the Ray at `address` (`auto`, HOST:PORT or ray://HOST:PORT), quietly; it may be one that is alone.
-
-    Raises ServiceUnavailableError where there is none.
-    """
-    import ray
-
-    try:
-        with alone() if _is_alone(address) else nullcontext():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise ServiceUnavailableError(f"no Ray can be reached at {address}: {why}") from error
-
-
 @contextmanager
-def alone(listen_host: str = "127.0.0.1") -> Iterator[None]:
-    """Around `ray.init`: this machine's address is 127.0.0.1, for the Ray that it starts or that it joins."""
+def loopback_only(listen_host: str = "127.0.0.1") -> Iterator[None]:
+    """Make 127.0.0.1 this machine's address for the Ray that `ray.init` starts or joins inside this block."""
     from ray._private import ray_constants
 
     before = {name: os.environ.get(name) for name in (SWITCH, LISTEN_HOST)}
@@ -74,44 +38,46 @@ def alone(listen_host: str = "127.0.0.1") -> Iterator[None]:
                 os.environ[name] = value
 
 
-def tell_grpc_servers() -> None:
-    """In each of Ray's worker processes, before anything else: a server for every interface is one for the right one.
+def bind_grpc_servers() -> None:
+    """Make gRPC servers that would listen on every interface listen on $DRPO_LISTEN_HOST. Runs in each Ray worker.
 
-    Serve's listener has a port of its own; a port that the system chooses is one for calls between replicas.
+    Serve's listener has a fixed port. A server on a port that the system chooses serves calls between replicas, and
+    those stay on 127.0.0.1.
     """
     from grpc.aio._server import Server  # what grpc.aio.server() makes, and what Serve derives its own from
 
     host = os.environ[LISTEN_HOST]
     add_insecure_port = Server.add_insecure_port
 
-    def add_here(server: Server, address: str) -> int:
+    def add_port_on_host(server: Server, address: str) -> int:
         name, _, port = address.rpartition(":")
         if name == "[::]":
             name = "127.0.0.1" if port == "0" else f"[{host}]" if ":" in host else host
         return add_insecure_port(server, f"{name}:{port}")
 
-    Server.add_insecure_port = add_here  # type: ignore[method-assign]
+    Server.add_insecure_port = add_port_on_host  # type: ignore[method-assign]
 
 
-def grpc_is_kept() -> bool:
-    """Whether this process is connected to a Ray whose gRPC servers have been told."""
+def grpc_is_bound() -> bool:
+    """Whether the Ray that this process is connected to was started with `bind_grpc_servers`."""
     import ray
 
     return "worker_process_setup_hook" in ray.get_runtime_context().runtime_env
 
 
-def _is_alone(address: str) -> bool:
-    """Whether it answers on the loopback interface and not at this machine's own address.
+def listens_on_loopback_only(address: str) -> bool:
+    """Whether the Ray at `address` answers on the loopback interface but not at this machine's own address.
 
-    Raises OSError where it does not answer at all, which Ray itself would go on trying for minutes.
+    Raises:
+        OSError: nothing answers there. Ray itself would go on trying for minutes.
     """
     from ray._private import services
 
-    if address.startswith("ray://"):  # a client's connection, which does not ask where it comes from
+    if address.startswith("ray://"):  # a client's connection works from either interface
         parts = urlsplit(address)
         _connect(parts.hostname, parts.port or CLIENT_PORT)
         return False
-    with alone():
+    with loopback_only():
         parts = urlsplit(f"//{services.canonicalize_bootstrap_address(address)}")
     _connect(parts.hostname, parts.port)
     if parts.hostname != "127.0.0.1":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import hmac
 import ipaddress
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from drpo_rewards.api.contract import MAX_NAME, Normalize, check_weights
 from drpo_rewards.api.images import ImageLimits
+from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import ConfigError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -68,8 +68,7 @@ class RewardConfig(Section):
 
         for key in autoscaling or ():  # Ray itself ignores what it does not know
             if key not in AutoscalingConfig.model_fields:
-                near = difflib.get_close_matches(key, AutoscalingConfig.model_fields, n=1)
-                raise ValueError(f"Ray Serve has no key {key}" + (f"; did you mean {near[0]}?" if near else ""))
+                raise ValueError(f"Ray Serve has no key {key}{did_you_mean(key, AutoscalingConfig.model_fields)}")
         if autoscaling is not None:
             AutoscalingConfig.model_validate(autoscaling)
         return autoscaling
@@ -243,5 +242,4 @@ def explain(error: ValidationError) -> str:
         return f"{place}: {first['msg']}" if place else str(first["msg"])
     sections: list[type[BaseModel]] = [ServiceConfig, RewardConfig, MemoryConfig, MixtureConfig, LimitsConfig]
     known = [name for section in sections for name in section.model_fields]
-    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-    return f"unknown key {place}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"unknown key {place}{did_you_mean(str(first['loc'][-1]), known)}"

@@ -77,7 +77,7 @@ def start(
     digests = settings.api_key_digests()
     if not ray.is_initialized():
         raise ServiceUnavailableError("Ray is not running in this process; call ray.init() first")
-    if grpc_port is not None and not digests and not settings.allow_no_auth and not loopback.grpc_is_kept():
+    if grpc_port is not None and not digests and not settings.allow_no_auth and not loopback.grpc_is_bound():
         raise ConfigError(
             "Ray Serve's gRPC listens on every interface of this machine, and there are no API keys: set "
             f"api_keys_file or ${settings.api_keys_env}, leave gRPC out, or allow_no_auth: true to go without. In a "

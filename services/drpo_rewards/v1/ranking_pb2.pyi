@@ -111,19 +111,34 @@ class Tournament(_message.Message):
     standard_errors: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, comparisons: _Optional[int] = ..., ties: _Optional[int] = ..., unparsed: _Optional[int] = ..., flip_rate: _Optional[float] = ..., standard_errors: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class MetricValues(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class RewardResult(_message.Message):
-    __slots__ = ("scores", "weight", "version", "details", "tournament")
+    __slots__ = ("scores", "weight", "version", "details", "tournament", "metrics")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: MetricValues
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[MetricValues, _Mapping]] = ...) -> None: ...
     SCORES_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
     TOURNAMENT_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     weight: float
     version: str
     details: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
     tournament: Tournament
-    def __init__(self, scores: _Optional[_Iterable[float]] = ..., weight: _Optional[float] = ..., version: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., tournament: _Optional[_Union[Tournament, _Mapping]] = ...) -> None: ...
+    metrics: _containers.MessageMap[str, MetricValues]
+    def __init__(self, scores: _Optional[_Iterable[float]] = ..., weight: _Optional[float] = ..., version: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., tournament: _Optional[_Union[Tournament, _Mapping]] = ..., metrics: _Optional[_Mapping[str, MetricValues]] = ...) -> None: ...
 
 class Pair(_message.Message):
     __slots__ = ("winner", "loser")
@@ -194,16 +209,25 @@ class ScoreRequest(_message.Message):
     def __init__(self, groups: _Optional[_Iterable[_Union[ScoreGroup, _Mapping]]] = ..., rewards: _Optional[_Iterable[str]] = ..., details: _Optional[bool] = ..., request_id: _Optional[str] = ..., all_pairs: _Optional[bool] = ...) -> None: ...
 
 class RewardScores(_message.Message):
-    __slots__ = ("scores", "version", "details", "tournament")
+    __slots__ = ("scores", "version", "details", "tournament", "metrics")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: MetricValues
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[MetricValues, _Mapping]] = ...) -> None: ...
     SCORES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
     TOURNAMENT_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     version: str
     details: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
     tournament: Tournament
-    def __init__(self, scores: _Optional[_Iterable[float]] = ..., version: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., tournament: _Optional[_Union[Tournament, _Mapping]] = ...) -> None: ...
+    metrics: _containers.MessageMap[str, MetricValues]
+    def __init__(self, scores: _Optional[_Iterable[float]] = ..., version: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., tournament: _Optional[_Union[Tournament, _Mapping]] = ..., metrics: _Optional[_Mapping[str, MetricValues]] = ...) -> None: ...
 
 class ScoredGroup(_message.Message):
     __slots__ = ("rewards",)
@@ -340,7 +364,7 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "kind", "description", "version", "lowest", "highest", "higher_is_better", "needs_metadata", "weights", "normalize", "pairwise", "checkpoint", "revision", "license", "state")
+    __slots__ = ("name", "kind", "description", "version", "lowest", "highest", "higher_is_better", "needs_metadata", "weights", "normalize", "pairwise", "checkpoint", "revision", "license", "state", "metrics")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Model.State]
@@ -381,6 +405,7 @@ class Model(_message.Message):
     REVISION_FIELD_NUMBER: _ClassVar[int]
     LICENSE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: Model.Kind
     description: str
@@ -396,7 +421,20 @@ class Model(_message.Message):
     revision: str
     license: str
     state: Model.State
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., lowest: _Optional[float] = ..., highest: _Optional[float] = ..., higher_is_better: _Optional[bool] = ..., needs_metadata: _Optional[bool] = ..., weights: _Optional[_Mapping[str, float]] = ..., normalize: _Optional[_Union[Normalize, str]] = ..., pairwise: _Optional[bool] = ..., checkpoint: _Optional[str] = ..., revision: _Optional[str] = ..., license: _Optional[str] = ..., state: _Optional[_Union[Model.State, str]] = ...) -> None: ...
+    metrics: _containers.RepeatedCompositeFieldContainer[Metric]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., lowest: _Optional[float] = ..., highest: _Optional[float] = ..., higher_is_better: _Optional[bool] = ..., needs_metadata: _Optional[bool] = ..., weights: _Optional[_Mapping[str, float]] = ..., normalize: _Optional[_Union[Normalize, str]] = ..., pairwise: _Optional[bool] = ..., checkpoint: _Optional[str] = ..., revision: _Optional[str] = ..., license: _Optional[str] = ..., state: _Optional[_Union[Model.State, str]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ...) -> None: ...
+
+class Metric(_message.Message):
+    __slots__ = ("name", "description", "unit", "higher_is_better")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    HIGHER_IS_BETTER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    unit: str
+    higher_is_better: bool
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., unit: _Optional[str] = ..., higher_is_better: _Optional[bool] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)

@@ -156,6 +156,8 @@ def _scores_to_proto(scores: RewardScores, entry: Any) -> None:
     entry.version = scores.version
     for details in scores.details or []:
         entry.details.add().update(details or {})
+    for name, values in (scores.metrics or {}).items():
+        entry.metrics[name].values.extend(values)
     if scores.tournament is not None:
         entry.tournament.CopyFrom(pb.Tournament(**scores.tournament.model_dump()))
 
@@ -165,6 +167,7 @@ def _scores(entry: Any) -> dict[str, Any]:
         "scores": list(entry.scores),
         "version": entry.version,
         "details": [struct_to_dict(details) or None for details in entry.details] or None,
+        "metrics": {name: list(metric.values) for name, metric in entry.metrics.items()} or None,
         "tournament": _tournament(entry.tournament) if entry.HasField("tournament") else None,
     }
 

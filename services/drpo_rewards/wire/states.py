@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drpo_rewards.api.contract import ModelInfo, Readiness, RewardReadiness, State
+from drpo_rewards.api.contract import Metric, ModelInfo, Readiness, RewardReadiness, State
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.values import NORMALIZE, NORMALIZE_BACK
 
@@ -33,6 +33,7 @@ def models_to_proto(models: Sequence[ModelInfo]) -> pb.ListModelsResponse:
             needs_metadata=info.needs_metadata,
             weights=info.weights or {},
             normalize=NORMALIZE[info.normalize],
+            metrics=[pb.Metric(**metric.model_dump()) for metric in info.metrics],
         )
         if info.range is not None:
             entry.lowest, entry.highest = info.range
@@ -56,6 +57,15 @@ def models_from_proto(message: pb.ListModelsResponse) -> list[ModelInfo]:
             needs_metadata=entry.needs_metadata,
             weights=dict(entry.weights) or None,
             normalize=NORMALIZE_BACK[entry.normalize],
+            metrics=[
+                Metric(
+                    name=metric.name,
+                    description=metric.description,
+                    unit=metric.unit,
+                    higher_is_better=metric.higher_is_better,
+                )
+                for metric in entry.metrics
+            ],
         )
         for entry in message.models
     ]

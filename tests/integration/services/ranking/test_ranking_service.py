@@ -377,7 +377,7 @@ def test_without_keys_nobody_else_reaches_grpc(
     service: serving.RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a Ray that others started Serve's gRPC listens on every interface; the one of these tests was told not to."""
-    assert loopback.grpc_is_kept()
+    assert loopback.grpc_is_bound()
     monkeypatch.setattr(loopback, "grpc_is_kept", lambda: False)
     with pytest.raises(errors.ConfigError, match=r"gRPC listens on every interface .* and there are no API keys"):
         serving.start(config(), app_name="open", grpc_port=0)

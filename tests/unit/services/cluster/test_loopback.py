@@ -9,15 +9,16 @@ import sys
 import pytest
 
 from drpo_rewards.cluster import loopback
+from drpo_rewards.cluster.local_ray import join_ray
 from drpo_rewards.errors import ServiceUnavailableError
 from drpo_rewards.serving.listeners import free_port
 
 SERVERS = """
 import asyncio, grpc, psutil, sys
-from drpo_rewards.cluster.loopback import tell_grpc_servers
+from drpo_rewards.cluster.loopback import bind_grpc_servers
 
 async def main():
-    tell_grpc_servers()
+    bind_grpc_servers()
     servers = [grpc.aio.server() for _ in sys.argv[1:]]
     for server, address in zip(servers, sys.argv[1:]):
         server.add_insecure_port(address)
@@ -46,7 +47,7 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv(loopback.SWITCH, "1")
     monkeypatch.delenv(loopback.LISTEN_HOST, raising=False)
     before = ray_constants.ENABLE_RAY_CLUSTER
-    with loopback.alone("0.0.0.0"):
+    with loopback.loopback_only("0.0.0.0"):
         assert (os.environ[loopback.SWITCH], os.environ[loopback.LISTEN_HOST]) == ("0", "0.0.0.0")
         assert ray_constants.ENABLE_RAY_CLUSTER is False
     assert (os.environ[loopback.SWITCH], os.environ.get(loopback.LISTEN_HOST)) == ("1", None)
@@ -64,4 +65,4 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
 def test_joining_where_there_is_no_ray(address: str, why: str) -> None:
     address = address.format(port=free_port())
     with pytest.raises(ServiceUnavailableError, match=f"no Ray can be reached at {address}: .*{why}"):
-        loopback.join(address)
+        join_ray(address)

@@ -1,0 +1,71 @@
+"""An asyncio event loop on a thread of its own, for code that is not asynchronous."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError, Future
+from typing import Any, TypeVar
+
+from drpo_rewards.errors import ServiceUnavailableError
+
+ResultT = TypeVar("ResultT")
+
+
+class BackgroundLoop:
+    """Runs coroutines on a daemon thread. Close it, or use it in a `with` block.
+
+    Args:
+        name: of the thread, as debuggers show it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._loop.is_closed()
+
+    def submit(self, coroutine: Coroutine[Any, Any, ResultT]) -> Future[ResultT]:
+        """Start a coroutine and return at once; may be called from any thread.
+
+        Raises:
+            ServiceUnavailableError: the loop is closed.
+        """
+        if self.closed:
+            coroutine.close()
+            raise ServiceUnavailableError("this client is closed")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """Run a coroutine to its end and return its result; Ctrl-C cancels it.
+
+        Raises:
+            ServiceUnavailableError: the loop is closed, or was closed during the call.
+        """
+        future = self.submit(coroutine)
+        try:
+            return future.result()
+        except CancelledError:
+            raise ServiceUnavailableError("this client was closed during the call") from None
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Stop the loop and end its thread. A second call does nothing."""
+        if self.closed:
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+
+    def __enter__(self) -> BackgroundLoop:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

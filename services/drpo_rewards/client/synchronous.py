@@ -1,0 +1,57 @@
+"""The client for code without asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from drpo_rewards.api.contract import ModelInfo, RankResponse, Readiness
+from drpo_rewards.api.images import ImageLike, Images
+from drpo_rewards.client.asynchronous import AsyncRankingClient, Group
+from drpo_rewards.client.background import BackgroundLoop
+from drpo_rewards.operations import CompareResponse, RerankResponse, ScoreResponse
+
+
+class RankingClient:
+    """The same for code without asyncio: an AsyncRankingClient on an event loop in a thread of its own."""
+
+    def __init__(self, address: str, **options: Any) -> None:
+        self._client = AsyncRankingClient(address, **options)
+        self._loop = BackgroundLoop("ranking-client")
+
+    def rank(self, prompt: str, images: Images, **options: Any) -> RankResponse:
+        """See AsyncRankingClient.rank. May be called from several threads at a time."""
+        return self._loop.run(self._client.rank(prompt, images, **options))
+
+    def score(self, groups: Sequence[Group | tuple[Any, ...]], **options: Any) -> ScoreResponse:
+        """See AsyncRankingClient.score."""
+        return self._loop.run(self._client.score(groups, **options))
+
+    def compare(self, prompt: str, first: ImageLike, second: ImageLike, **options: Any) -> CompareResponse:
+        """See AsyncRankingClient.compare."""
+        return self._loop.run(self._client.compare(prompt, first, second, **options))
+
+    def rerank(self, query: str, documents: Images, **options: Any) -> RerankResponse:
+        """See AsyncRankingClient.rerank."""
+        return self._loop.run(self._client.rerank(query, documents, **options))
+
+    def models(self) -> list[ModelInfo]:
+        return self._loop.run(self._client.models())
+
+    def readiness(self) -> Readiness:
+        return self._loop.run(self._client.readiness())
+
+    def ready(self) -> bool:
+        return self._loop.run(self._client.ready())
+
+    def close(self) -> None:
+        """Close the connections and end the thread. A second call does nothing."""
+        if not self._loop.closed:
+            self._loop.run(self._client.close())
+            self._loop.close()
+
+    def __enter__(self) -> RankingClient:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
