@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from drpo_rewards.api.contract import Metric
 from drpo_rewards.rewards.base import Score, ScoreItem
 
 
@@ -14,6 +15,7 @@ class Redness:
     """Mean of red minus the mean of green and blue; an adapter can learn it in a few steps. May be made slow."""
 
     version = "redness-1"
+    metrics = (Metric(name="red_wins", description="red is stronger than green", unit="share"),)
 
     def __init__(self, seconds_per_group: float = 0.0) -> None:
         self.seconds_per_group = seconds_per_group
@@ -21,7 +23,7 @@ class Redness:
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         time.sleep(self.seconds_per_group)
         means = [item.image.astype(np.float64).mean(axis=(0, 1)) for item in items]
-        return [Score(float(red - (green + blue) / 2), {"strict": int(red > green)}) for red, green, blue in means]
+        return [Score(float(red - (green + blue) / 2), {"red_wins": int(red > green)}) for red, green, blue in means]
 
 
 class FailsOn:

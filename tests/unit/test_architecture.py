@@ -85,7 +85,9 @@ def test_the_trainer_knows_only_the_contract_and_the_client() -> None:
     """And how a Ray is kept to its machine. The command line is where both meet: it alone may start the service."""
     allowed = {
         "drpo_rewards.api.contract",
+        "drpo_rewards.api.suggestions",
         "drpo_rewards.client",
+        "drpo_rewards.client.background",
         "drpo_rewards.cluster.environment",
         "drpo_rewards.errors",
         "drpo_rewards.cluster.local_ray",

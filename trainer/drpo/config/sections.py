@@ -154,7 +154,8 @@ class RewardsConfig(Section):
     timeout_s: float = Field(default=60.0, gt=0, description="seconds that one ranking may take")
     retries: int = Field(default=3, ge=0, description="attempts after the first one, for failures that may pass")
     details: bool = Field(
-        default=True, description="ask for the rewards' details; the metrics that a reward declares are logged from them"
+        default=True,
+        description="ask for the rewards' details; the metrics that a reward declares are logged from them",
     )
 
     @model_validator(mode="after")
@@ -181,6 +182,4 @@ class PromptsConfig(Section):
     path: str | None = Field(default=None, description="the file or folder, if the source reads one")
     split: str = Field(default="train", description="the split, if the source has splits")
     tasks: tuple[str, ...] | None = Field(default=None, description="only these tasks; null: all")
-    balance_tasks: bool = Field(
-        default=True, description="draw every task equally often, however many prompts it has"
-    )
+    balance_tasks: bool = Field(default=True, description="draw every task equally often, however many prompts it has")
