@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from drpo.errors import ConfigError
-from drpo.generators.sd_turbo import OneStepGenerator
+from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.method.features.latent_mae import LatentMAEFeatures
 from drpo.shapes.pretrain.recipe import Recipe, pretrain
 from drpo.shapes.pretrain.stage import StepRandom, fit
@@ -51,7 +51,7 @@ def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(tmp_
 
 def test_the_recipe_makes_a_generator_and_a_feature_map(tmp_path: Path) -> None:
     pretrain(Recipe.tiny(), tmp_path)
-    generator = OneStepGenerator.load(tmp_path / "generator")
+    generator = SDTurboGenerator.load(tmp_path / "generator")
     features = LatentMAEFeatures(tmp_path / "latent_mae")
     with torch.no_grad():
         latents = generator.sample(generator.noise(2), generator.encode_prompts(["a red star", "two moons"]))
