@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from drpo_rewards.api.contract import GenevalSpec, Metric, parse
+from drpo_rewards.api.contract import Metric, parse
+from drpo_rewards.api.geneval import GenevalSpec
 from drpo_rewards.api.shapes import RELATIONS
 from drpo_rewards.errors import ConfigError, InvalidRequestError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward

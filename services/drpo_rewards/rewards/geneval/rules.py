@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drpo_rewards.api.contract import Clause, GenevalSpec
+from drpo_rewards.api.geneval import Clause, GenevalSpec
 from drpo_rewards.rewards.geneval.detector import Detection
 
 THRESHOLD = 0.3  # a detection counts above this confidence,
