@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -235,6 +237,29 @@ def test_files_stay_short() -> None:
     too_long = {name: count for name, count in lines.items() if count > 350}
     assert not too_long
     assert statistics.median(lines.values()) <= 200
+
+
+def test_the_walks_of_contributing_name_what_exists() -> None:
+    """Every numbered line of "Two walks" begins with a file and a function or method in it."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    request, step = text.partition("## Two walks")[2].partition("\n## ")[0].split("### ")[1:]
+    for package, walk, most in (("drpo_rewards", request, 9), ("drpo", step, 12)):
+        stops = re.findall(r"^\d+\. `([^`]+)` `([^`]+)`", walk, re.MULTILINE)
+        assert 5 < len(stops) <= most
+        for path, name in stops:
+            assert name in defined_names(PACKAGES[package] / path), f"{path} has no {name}"
+
+
+def defined_names(file: Path) -> set[str]:
+    """Functions of a file, and methods as Class.method."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            methods = (one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
+            found |= {f"{node.name}.{method.name}" for method in methods}
+    return found
 
 
 def test_drift_is_pure_tensor_code() -> None:
