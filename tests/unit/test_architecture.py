@@ -22,22 +22,21 @@ SERVICES = {
     "cli": {
         "serving", "serving.config", "serving.operate",
         "rewards", "rewards.base", "rewards.files",
-        "client", "ranking", "ranking.in_process", "operations", "cluster", "api",
+        "client", "ranking", "operations", "cluster", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "cluster", "api"},  # start, app, listeners
     "serving.operate": {"serving.config", "rewards", "rewards.files"},
     "serving.gateway": {
-        "serving.replica", "serving.config", "operations", "ranking", "rewards.base", "wire", "v1", "cluster", "api",
+        "serving.replica", "serving.config", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
-    "serving.replica": {"serving.config", "operations", "rewards", "rewards.base", "api"},
+    "serving.replica": {"serving.config", "rewards", "rewards.base", "api"},
     "serving.config": {"api"},
     "client": {"client.transports", "client.retries", "operations", "api"},
     "client.transports": {"client.retries", "operations", "wire", "v1", "cluster", "api"},
     "client.retries": set(),
-    "operations": {"ranking", "rewards.base", "wire", "v1", "api"},
-    "ranking": {"rewards.base", "api"},
-    "ranking.in_process": {"ranking", "rewards", "rewards.base", "api"},  # calls rewards; the rest is pure
-    "rewards": {"rewards.base", "rewards.files", "rewards.shared", "api"},
+    "operations": {"ranking", "wire", "v1", "api"},
+    "ranking": {"api"},
+    "rewards": {"rewards.base", "rewards.files", "rewards.shared", "ranking", "api"},
     "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared", "client.retries"},
     "rewards.shared": {"rewards.base", "rewards.files"},
     "rewards.files": set(),
