@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from drpo_rewards.api.contract import Metric
 from drpo_rewards.errors import InvalidRequestError, WeightsError
 from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.files.model_files import ModelFiles
 
 
 class Redness:
@@ -142,6 +144,22 @@ class Overlapping(StagedReward):
                 raise TimeoutError("nothing was prepared meanwhile")
             self.others.release()
         return [Score(mean) for mean in means]
+
+
+class FailsToLoad:
+    """Declares a file that it reads, but cannot be built from the file's headers alone; building it fails."""
+
+    version = "fails-1"
+
+    def __init__(self, model: str) -> None:
+        raise WeightsError(f"{model} was loaded")
+
+    @staticmethod
+    def files(**options: Any) -> tuple[ModelFiles, ...]:
+        return (ModelFiles("model", "nobody/nothing", ((("weights.txt",),),), "MIT", gigabytes=0.5),)
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        return [Score(0.0) for _ in items]
 
 
 class Failing:

@@ -54,7 +54,7 @@ def test_the_head_may_lie_apart_from_the_clip(folder: Path, tmp_path: Path) -> N
     [
         (dict(zip([f"layers.{p}.weight" for p in (0, 3, 6, 9, 11)], [torch.zeros(1)] * 5, strict=True)), "reluMSE"),
         (head_tensors("01234"), r"missing \(layers\.6"),
-        (head_tensors(width=768), "wants vectors of 768 numbers"),
+        (head_tensors(width=768), "needs vectors of 768 numbers"),
         ({}, "10 missing"),
     ],
 )

@@ -117,7 +117,7 @@ def test_prompts_are_read_as_html_as_open_clip_does(hpsv2: Reward) -> None:
         (hpsv2_weights(600), "no dict 'state_dict'"),  # not wrapped: a bare CLIP
         ({"state_dict": {}}, "does not hold an open_clip model"),
         ({"state_dict": {k: v for k, v in hpsv2_weights(600).items() if "ln_post" not in k}}, "2 missing"),
-        ({"state_dict": hpsv2_weights(600) | {"score_head.weight": torch.zeros(1)}}, "1 surplus"),
+        ({"state_dict": hpsv2_weights(600) | {"score_head.weight": torch.zeros(1)}}, "1 unexpected"),
         ({"state_dict": hpsv2_weights(600) | {"ln_final.weight": torch.zeros(3)}}, "1 of another shape"),
     ],
 )

@@ -192,7 +192,7 @@ def test_the_second_output_is_told(hpsv3: Reward) -> None:
     [
         (lambda keys: keys.pop("rm_head.5.bias"), r"1 missing \(5\.bias"),
         (lambda keys: keys.pop("visual.merger.ln_q.bias"), "1 missing"),
-        (lambda keys: keys.update({"model.layers.0.lora_A.weight": torch.zeros(1)}), "1 surplus"),
+        (lambda keys: keys.update({"model.layers.0.lora_A.weight": torch.zeros(1)}), "1 unexpected"),
         (lambda keys: keys.pop("model.embed_tokens.weight"), "not HPSv3's"),
         (lambda keys: keys.update({"model.embed_tokens.weight": torch.zeros(300, TEXT)}), "300 tokens"),
     ],

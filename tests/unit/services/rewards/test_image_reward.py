@@ -118,7 +118,7 @@ def test_a_prompt_cannot_bring_special_tokens(image_reward: Reward) -> None:
     ("change", "reason"),
     [
         (lambda keys: keys.pop("mlp.layers.7.bias"), r"1 missing \(head\.layers\.7\.bias"),
-        (lambda keys: keys.update(reward_head=torch.zeros(1)), r"1 surplus \(reward_head"),
+        (lambda keys: keys.update(reward_head=torch.zeros(1)), r"1 unexpected \(reward_head"),
         (lambda keys: keys.pop("blip.visual_encoder.pos_embed"), "are not ImageReward's"),
         (lambda keys: [keys.pop(k) for k in list(keys) if "crossattention" in k], "missing"),
     ],

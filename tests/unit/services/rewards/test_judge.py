@@ -276,7 +276,7 @@ def test_what_it_says_of_itself(folder: Path) -> None:
     ("change", "reason"),
     [
         (lambda keys: keys.pop("model.visual.merger.norm.bias"), r"1 missing \(model.visual.merger.norm.bias"),
-        (lambda keys: keys.update({"model.language_model.lora_A": torch.zeros(1)}), "1 surplus"),
+        (lambda keys: keys.update({"model.language_model.lora_A": torch.zeros(1)}), "1 unexpected"),
         (lambda keys: keys.update({"model.visual.pos_embed.weight": torch.zeros(9, VISION)}), "1 of another shape"),
     ],
 )

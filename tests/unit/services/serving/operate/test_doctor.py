@@ -103,6 +103,18 @@ def test_everything_wrong_is_found_at_once(tmp_path: Path, taken_port: int) -> N
     assert any(about == "far" for _, about in wrong(examine(path, ["big_gpus"])))
 
 
+def test_keys_are_not_checked_for_a_reward_that_cannot_be_built_from_headers(tmp_path: Path) -> None:
+    (tmp_path / "weights.txt").write_text("1")
+    own = {"type": "support.rewards:FailsToLoad", "options": {"model": str(tmp_path)}, "num_cpus": 0.1}
+    findings = examine(config(tmp_path, rewards={"own": own}))
+    assert not wrong(findings), findings
+    (keys,) = (one for one in findings if one.check == "keys")
+    assert keys.state == "skipped"
+    assert "headers_only" in keys.found
+    (memory,) = (one for one in findings if one.check == "memory")
+    assert "about 1.2 GB needed" in memory.found, "1.2 times the 0.5 GB that it declares, and 0.6 GB for the process"
+
+
 def test_the_command(tmp_path: Path) -> None:
     good = config(tmp_path, rewards={"g": {"type": "geneval", "num_cpus": 0.1}})
     answer = CliRunner().invoke(app, ["doctor", good])
