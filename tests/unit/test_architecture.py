@@ -25,7 +25,7 @@ SERVICES = {
         "client", "ranking", "operations", "cluster", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "cluster", "api"},  # start, app, listeners
-    "serving.operate": {"serving.config", "rewards", "rewards.files"},
+    "serving.operate": {"serving.config", "rewards", "rewards.files", "cluster"},
     "serving.gateway": {
         "serving.replica", "serving.config", "operations", "ranking", "wire", "v1", "cluster", "api",
     },

@@ -54,7 +54,11 @@ def bench(
         str | None, typer.Option(help="A mixture of the service's config, or the name of one reward.")
     ] = None,
     retries: Annotated[
-        int, typer.Option(min=0, help="Retries of a call that failed for a temporary reason; 0 counts it as an error.")
+        int,
+        typer.Option(
+            min=0,
+            help="Retries of a call that failed for a temporary reason. Without any, each failure counts as an error.",
+        ),
     ] = 0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call may take.")] = 60.0,
     api_key: ApiKeyOption = None,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from drpo_rewards import rewards
+from drpo_rewards.cluster.local_ray import LEAST_CPUS
 from drpo_rewards.errors import ConfigError, RewardsError
 from drpo_rewards.rewards.files import hub
 from drpo_rewards.rewards.files.model_files import ModelFiles
@@ -22,7 +23,6 @@ from drpo_rewards.serving.config import RewardConfig, ServiceConfig
 from drpo_rewards.serving.operate.resources import Gpu, Need, assign_to_gpus, count_weights_gb, find_gpus, free_host_gb
 
 State = Literal["ok", "wrong", "skipped"]
-LEAST_CPUS = 4  # Ray is started with at least this many logical CPUs
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,16 @@ def test_one_score_for_each_image() -> None:
         check_scores("clip", [Score(1.0)], ITEMS)
 
 
-@pytest.mark.parametrize("details", [{}, {"strict": 0}, {"strict": 0, "graded": "1"}])
-def test_a_declared_metric_that_is_missing_or_not_a_finite_number(details: dict[str, Any]) -> None:
-    metric = "graded" if details else "strict"
-    with pytest.raises(RewardError, match=rf"'geneval' .* metric '{metric}' of images\[1\]") as caught:
-        check_scores("geneval", scores(**details), ITEMS, metrics=METRICS)
+@pytest.mark.parametrize("graded", [None, math.nan, "1"])
+def test_a_declared_metric_that_is_not_a_finite_number(graded: Any) -> None:
+    with pytest.raises(RewardError, match=r"'geneval' gave .* metric 'graded' of images\[1\]") as caught:
+        check_scores("geneval", scores(strict=0, graded=graded), ITEMS, metrics=METRICS)
     assert (caught.value.reward, caught.value.field) == ("geneval", "images[1]")
+
+
+def test_a_declared_metric_without_details() -> None:
+    with pytest.raises(RewardError, match=r"'geneval' gave None as its metric 'strict' of images\[1\]"):
+        check_scores("geneval", scores(), ITEMS, metrics=METRICS)
 
 
 @pytest.mark.parametrize("wrong", [Comparison("left"), Comparison("first", confidence=1.5)])  # type: ignore[arg-type]
