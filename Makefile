@@ -1,68 +1,68 @@
-# Every verb of the project. `make` alone lists them. Needs Python 3.11, pip and make, nothing else.
+# All commands of the project; `make` lists them. Needs only Python 3.11, pip and make.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Two OpenMP threads beside a busy neighbour are slower than one, and the processes already use the cores.
+# Processes already use all cores; on a busy machine, a second OpenMP thread makes each of them slower.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test thorough cluster bench lint format protos lock clean
 
-help:  ## list what there is
+help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED)  ## create .venv with exactly the versions of requirements.lock
+install: $(INSTALLED)  ## create .venv with the exact versions of requirements.lock
 
 $(INSTALLED): pyproject.toml requirements.lock
 	@command -v $(PYTHON) > /dev/null || { \
-	  echo "There is no $(PYTHON). Install Python 3.11, or name yours: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	@echo "Installing the project and what it needs into $(VENV), versions as in requirements.lock."
-	@echo "The first time this takes a few minutes; later only when pyproject.toml or the lock has changed."
+	  echo "$(PYTHON) was not found. Install Python 3.11, or give its path: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "Installing the project and its dependencies into $(VENV), with the versions of requirements.lock."
+	@echo "This takes a few minutes, and happens again only when pyproject.toml or requirements.lock changes."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 	@echo "Installed."
 
-demo: $(INSTALLED)  ## finetune the embedded generator, show that it got better (under 6 minutes on 2 cores)
+demo: $(INSTALLED)  ## finetune the embedded generator and compare it before and after (under 6 minutes on 2 cores)
 	@$(BIN)/drpo demo
 
 test: $(INSTALLED)  ## unit and integration tests, with coverage (at most 12 minutes on 2 cores)
 	@echo "Running the tests; those marked integration start a real local Ray."
 	@$(BIN)/python -m pytest -m "not thorough" --durations 15 --cov --cov-report=term
 
-thorough: $(INSTALLED)  ## the tests that take longer: the page in a browser, every reward's files, rules against a second reading
+thorough: $(INSTALLED)  ## longer tests: the page in a browser, the files of every reward, a second implementation of GenEval's rules
 	@$(BIN)/python -m pytest -m thorough --durations 15
 
-cluster: $(INSTALLED)  ## the compose cluster for real, parts of it killed; needs Docker (deploy/ci/engine.sh), about 10 minutes
+cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs Docker (deploy/ci/engine.sh), about 10 minutes
 	@$(BIN)/python -m pytest tests/cluster -m cluster --durations 15
 
-bench: $(INSTALLED)  ## ratios that the design promises: pipelining, the cost of ranking, transports, memory
+bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, memory
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
-lint: $(INSTALLED)  ## ruff, mypy, and whether the gRPC stubs are fresh
+lint: $(INSTALLED)  ## ruff, mypy, and a check that the gRPC stubs are up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python protos/generate.py --check
 
-format: $(INSTALLED)  ## let ruff repair and format the code
+format: $(INSTALLED)  ## fix and format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-protos: $(INSTALLED)  ## write the gRPC stubs anew
+protos: $(INSTALLED)  ## regenerate the gRPC stubs
 	$(BIN)/python protos/generate.py
 
-# A build suffix such as +cpu is cut off, so that the same pin means the CUDA build on a machine with a GPU.
-lock: $(INSTALLED)  ## write requirements.lock anew from the versions in .venv
+# Build suffixes such as +cpu are removed, so that the same pin installs the CUDA build on a machine with a GPU.
+lock: $(INSTALLED)  ## rewrite requirements.lock from the versions in .venv
 	@{ echo "# Exact versions for Python 3.11, used as pip constraints. Made by \`make lock\`; do not edit."; \
 	  $(BIN)/pip freeze --exclude-editable --disable-pip-version-check | sed 's/+[a-z0-9.]*$$//'; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 	@touch $(INSTALLED)
 
-clean:  ## remove .venv and every cache; runs/ is kept
+clean:  ## remove .venv and all caches, but not runs/
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find services trainer tests protos -name __pycache__ -type d -prune -exec rm -rf {} +

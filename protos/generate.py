@@ -1,9 +1,9 @@
-"""Write the gRPC stubs of protos/ into services/drpo_rewards/v1, or with --check fail when they are stale.
+"""Writes the gRPC stubs of protos/ to services/drpo_rewards/v1; with --check, only tells whether they are up to date.
 
     python protos/generate.py            # write
-    python protos/generate.py --check    # for CI: exit 1 and name the stale files
+    python protos/generate.py --check    # for CI: list stale files and exit with 1
 
-Needs the `dev` extra (grpcio-tools), whose pin decides the version of the generated code.
+Needs the `dev` extra: its pin of grpcio-tools sets the version of the generated code.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ PACKAGE = "drpo_rewards/v1"
 
 
 def generate(folder: Path) -> list[Path]:
-    """Run protoc on every proto; the files land in folder/drpo_rewards/v1. Returns them."""
+    """Runs protoc on every proto and returns the files that it wrote to folder/drpo_rewards/v1."""
     import grpc_tools
     from grpc_tools import protoc
 
     includes = Path(grpc_tools.__file__).parent / "_proto"
     protos = [f"{PACKAGE}/{path.name}" for path in sorted(SOURCE.glob("*.proto"))]
-    # The virtual path makes the generated modules import each other as drpo_rewards.v1.*, where they really lie.
+    # The virtual path makes the generated modules import each other as drpo_rewards.v1.*, which is where they are.
     arguments = [f"-I{PACKAGE}={SOURCE}", f"-I{includes}"]
     arguments += [f"--python_out={folder}", f"--pyi_out={folder}", f"--grpc_python_out={folder}"]
     if protoc.main(["protoc", *arguments, *protos]) != 0:
-        raise SystemExit("protoc failed; see its messages above")
+        raise SystemExit("protoc failed: see its messages above")
     return sorted((folder / PACKAGE).glob("*_pb2*.py*"))
 
 

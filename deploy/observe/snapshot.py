@@ -1,6 +1,6 @@
-"""The dashboard as a picture, drawn from what Prometheus holds: for a report, or where there is no Grafana.
+"""Draws the dashboard as a picture from Prometheus, for a report or a machine without Grafana.
 
-python deploy/observe/snapshot.py dashboard.png --minutes 10
+    python deploy/observe/snapshot.py dashboard.png --minutes 10
 
 The panels and their queries are those of grafana/dashboards/drpo.json.
 """
@@ -23,16 +23,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 DASHBOARD = Path(__file__).parent / "grafana/dashboards/drpo.json"
-POINTS = 300  # of a series, from the left edge to the right
-GRID_COLUMNS = 24  # Grafana's
+POINTS = 300  # per series
+GRID_COLUMNS = 24  # as in Grafana
 
-Series = tuple[str, np.ndarray]  # its name, and a value for each moment; NaN where there was none
+Series = tuple[str, np.ndarray]  # its name, and one value per moment; NaN where there was none
 
 
 def main(
-    picture: Annotated[Path, typer.Argument(help="The file to write; its ending says of which kind.")],
-    prometheus: Annotated[str, typer.Option(help="Where Prometheus answers.")] = "http://127.0.0.1:9090",
-    minutes: Annotated[float, typer.Option(min=1, help="How far back it goes.")] = 30,
+    picture: Annotated[Path, typer.Argument(help="The file to write; its extension sets the format.")],
+    prometheus: Annotated[str, typer.Option(help="Address of Prometheus.")] = "http://127.0.0.1:9090",
+    minutes: Annotated[float, typer.Option(min=1, help="How far back to draw.")] = 30,
 ) -> None:
     """Draw the dashboard's panels over the last minutes."""
     end = time.time()
@@ -40,9 +40,13 @@ def main(
     panels = json.loads(DASHBOARD.read_text())["panels"]
     try:
         with httpx.Client(base_url=f"{prometheus.rstrip('/')}/api/v1", timeout=30, trust_env=False) as client:
-            series = [[one for target in panel["targets"] for one in ask(client, target, moments)] for panel in panels]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:  # the last two: something else answers
-        typer.echo(f"Prometheus does not answer at {prometheus}: {error}\nStart it, or name it with --prometheus.")
+            series = [
+                [one for target in panel["targets"] for one in query(client, target, moments)] for panel in panels
+            ]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:  # the last two: from another server
+        typer.echo(
+            f"Prometheus does not answer at {prometheus}: {error}\nStart it, or set its address with --prometheus."
+        )
         raise typer.Exit(1) from None
     try:
         draw(panels, series, moments).savefig(picture, dpi=100)
@@ -53,23 +57,27 @@ def main(
     typer.echo(f"{picture}: {len(panels)} panels" + (f", without data: {', '.join(empty)}" if empty else ""))
 
 
-def ask(prometheus: httpx.Client, target: dict[str, str], moments: np.ndarray) -> list[Series]:
-    """What a panel's target has to show. Raises httpx.HTTPError."""
+def query(prometheus: httpx.Client, target: dict[str, str], moments: np.ndarray) -> list[Series]:
+    """Queries the series of one target of a panel.
+
+    Raises:
+        httpx.HTTPError: if Prometheus does not answer, or answers with an error.
+    """
     step = moments[1] - moments[0]
-    query = {"query": target["expr"], "start": moments[0], "end": moments[-1], "step": step}
-    answer = prometheus.get("/query_range", params=query).raise_for_status().json()
+    params = {"query": target["expr"], "start": moments[0], "end": moments[-1], "step": step}
+    answer = prometheus.get("/query_range", params=params).raise_for_status().json()
     found = []
     for one in answer["data"]["result"]:
         values = np.full(len(moments), np.nan)
         for moment, value in one["values"]:
             values[min(round((moment - moments[0]) / step), len(moments) - 1)] = float(value)
         if np.isfinite(values).any():  # a quantile of nothing is NaN
-            found.append((name(target["legendFormat"], one["metric"]), values))
+            found.append((fill_legend(target["legendFormat"], one["metric"]), values))
     return found
 
 
-def name(legend: str, labels: dict[str, str]) -> str:
-    """`{{run}} p95` with the series' own labels."""
+def fill_legend(legend: str, labels: dict[str, str]) -> str:
+    """Fills a legend such as `{{run}} p95` with the labels of a series."""
     return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), legend).strip() or "all"
 
 
@@ -79,8 +87,8 @@ def draw(panels: list[dict[str, Any]], series: list[list[Series]], moments: np.n
     grid = figure.add_gridspec(rows, GRID_COLUMNS)
     times = (moments * 1e3).astype(np.int64).astype("datetime64[ms]")
     for panel, found in zip(panels, series, strict=True):
-        place = panel["gridPos"]
-        axes = figure.add_subplot(grid[place["y"] : place["y"] + place["h"], place["x"] : place["x"] + place["w"]])
+        cell = panel["gridPos"]
+        axes = figure.add_subplot(grid[cell["y"] : cell["y"] + cell["h"], cell["x"] : cell["x"] + cell["w"]])
         axes.set_title(panel["title"], loc="left", fontsize=10, fontweight="bold")
         draw_panel(axes, panel["fieldConfig"]["defaults"], found, times)
     return figure
@@ -88,7 +96,7 @@ def draw(panels: list[dict[str, Any]], series: list[list[Series]], moments: np.n
 
 def draw_panel(axes: Axes, settings: dict[str, Any], found: list[Series], times: np.ndarray) -> None:
     if settings["custom"].get("stacking", {}).get("mode") == "normal" and found:
-        axes.stackplot(times, *(np.nan_to_num(values) for _, values in found), labels=[one for one, _ in found])
+        axes.stackplot(times, *(np.nan_to_num(values) for _, values in found), labels=[label for label, _ in found])
     else:
         for label, values in found:
             axes.plot(times, values, label=label, linewidth=1.4)

@@ -11,7 +11,8 @@ cluster     how all of it meets Ray
 cli         the command line
 """
 
-from drpo_rewards.api.contract import GenevalSpec, PairOptions
+from drpo_rewards.api.contract import PairOptions
+from drpo_rewards.api.geneval import GenevalSpec
 from drpo_rewards.client import AsyncRankingClient, Group, RankingClient
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.operations.rank import RankResponse

@@ -13,7 +13,7 @@ import asyncio
 import statistics
 import time
 
-from drpo.cluster.environment import start_ray
+from drpo_rewards.cluster.local_ray import start_local_ray
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=24)
     arguments = parser.parse_args()
     rounds, candidates = arguments.rounds, arguments.candidates
-    start_ray(None, cpus=4)
+    start_local_ray(num_cpus=4)
 
     import numpy as np
 

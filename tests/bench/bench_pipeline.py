@@ -3,10 +3,10 @@
 Launch: python tests/bench/bench_pipeline.py [--tiny]
 
 The embedded generator draws, a served reward sleeps for as long as generating a group takes, and steps with and without
-the pipeline take turns. Printed are
+the pipeline alternate. The script prints
 
     ratio      serial step / pipelined step, which should be at least 1.4
-    overlap    pipelined step / the larger of what computing and what ranking take alone, which should be at most 1.15
+    overlap    pipelined step / the longer one of only computing and only ranking, which should be at most 1.15
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
 
-from drpo.cluster.environment import start_ray
+from drpo.cluster.connect import connect_ray
 from drpo_rewards.rewards.base import Score, ScoreItem
 
 
 class Slow:
-    """Takes as long as the request says, as a large model on another machine would, and prefers red."""
+    """Prefers red, and takes as long as the request says, like a large model on another machine."""
 
     version = "slow-1"
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=8, help="groups of a step")
     parser.add_argument("--tiny", action="store_true", help="a tiny random generator instead of the embedded one")
     arguments = parser.parse_args()
-    start_ray(None, cpus=4)
+    connect_ray(None, cpus=4)
 
     import torch
     from support.tiny.sd_turbo import write_tiny_pipeline
@@ -50,7 +50,7 @@ def main() -> None:
     from drpo.config import load_config
     from drpo.data.prompts import PromptRecord
     from drpo.training.build import build_feature_map, build_generator, build_objective
-    from drpo.training.ranking import RankingLoop
+    from drpo.training.ranking import BackgroundRanker
     from drpo.training.trainer import DrPOTrainer
     from drpo_rewards.client import AsyncRankingClient
     from drpo_rewards.serving import ServiceConfig, start
@@ -67,11 +67,11 @@ def main() -> None:
     service = ServiceConfig.model_validate({"rewards": {"slow": reward}})
     generator, feature_map, objective = build_generator(config), build_feature_map(config), build_objective(config)
 
-    with start(service) as running, RankingLoop(lambda: AsyncRankingClient(running.handle_address)) as ranking:
+    with start(service) as running, BackgroundRanker(lambda: AsyncRankingClient(running.handle_address)) as ranker:
 
         def trainer(pipeline: bool) -> DrPOTrainer:
             settings = config.training.model_copy(update={"pipeline": pipeline})
-            return DrPOTrainer(generator, feature_map, objective, ranking, settings, config.optimizer)
+            return DrPOTrainer(generator, feature_map, objective, ranker, settings, config.optimizer)
 
         pipelined, serial = trainer(True), trainer(False)
 
@@ -85,7 +85,7 @@ def main() -> None:
         free = steps(serial, 0.0, 3)
         sleep_s = statistics.median(seconds["generate"] for seconds in free) / arguments.groups
         compute_s, ranking_s, pipelined_s, serial_s = [], [], [], []
-        for _ in range(arguments.rounds):  # taking turns, so that a busy machine slows both alike
+        for _ in range(arguments.rounds):  # alternating, so that a busy machine slows down both in the same way
             compute = steps(serial, 0.0)[0]
             compute_s.append(compute["total"] - compute["rank_wait"])
             slow = steps(serial, sleep_s)[0]

@@ -123,7 +123,7 @@ def test_the_same_command_resumes_and_outlives_a_trainer(cluster: Cluster, tmp_p
     assert metrics[: len(before)] == before
     assert [line["step"] for line in metrics] == list(range(1, STEPS + 1))
     assert sum(line["groups_dropped"] for line in metrics) == 0
-    rewards = [line["reward_mean"] for line in metrics]
+    rewards = [line["reward/geneval"] for line in metrics]
     assert mean(rewards[-20:]) > mean(rewards[:20])
     assert len([line for line in job.output.splitlines() if line.startswith("training ")]) < STEPS
 

@@ -1,4 +1,4 @@
-"""Ranks in this process with the service's own mixture and pairs, without a server."""
+"""The ranking service's own pure functions, called in this process: same rewards, mixture and pairs, no server."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from drpo_rewards import RankResponse
-from drpo_rewards.api.contract import PairOptions, RewardResult
+from drpo_rewards.api.contract import ModelInfo, PairOptions, RewardResult
 from drpo_rewards.errors import RewardError
 from drpo_rewards.ranking.mixture import combine
 from drpo_rewards.ranking.pairs import draw_pairs
-from drpo_rewards.rewards.base import Reward, ScoreItem, checked_scores
+from drpo_rewards.rewards.base import Reward, ScoreItem
+from drpo_rewards.rewards.checks import check_scores, describe
 
 
 class LocalRanker:
@@ -33,14 +34,19 @@ class LocalRanker:
     ) -> RankResponse:
         """See `drpo.training.ranking.Ranker`."""
         items = [ScoreItem(image, prompt, metadata) for image in images]
+        declared = describe(self.name, self.reward).metrics
         try:
-            scores = await asyncio.to_thread(checked_scores, self.name, self.reward, items)
+            scores = check_scores(self.name, await asyncio.to_thread(self.reward.score, items), items, None, declared)
         except RuntimeError as error:  # the service does the same with whatever a reward raises
             raise RewardError(str(error), reward=self.name) from error
         values = [score.value for score in scores]
         ranking = combine({self.name: values}, {self.name: 1.0})
         result = RewardResult(
-            scores=values, weight=1.0, version=self.reward.version, details=[score.details for score in scores]
+            scores=values,
+            weight=1.0,
+            version=self.reward.version,
+            details=[score.details for score in scores],
+            metrics={metric.name: [float((one.details or {})[metric.name]) for one in scores] for metric in declared},
         )
         drawn = draw_pairs(ranking.combined, pairs.count, pairs.strategy, pairs.seed) if pairs else []
         return RankResponse(
@@ -52,3 +58,10 @@ class LocalRanker:
             all_tied=ranking.all_tied,
             rewards={self.name: result},
         )
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    def models(self) -> list[ModelInfo]:
+        """The reward as the service describes it."""
+        return [describe(self.name, self.reward)]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from drpo_rewards.api.contract import Metric
 from drpo_rewards.errors import InvalidRequestError, WeightsError
 from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, StagedReward
 
@@ -19,6 +20,7 @@ class Redness:
     """Mean of red minus the mean of green and blue. An adapter learns it in a few steps."""
 
     version = "redness-1"
+    metrics = (Metric(name="red_wins", description="red is stronger than green", unit="share"),)
 
     def __init__(self, seconds_per_group: float = 0.0) -> None:
         self.seconds_per_group = seconds_per_group
@@ -26,7 +28,7 @@ class Redness:
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         time.sleep(self.seconds_per_group)
         means = [item.image.astype(np.float64).mean(axis=(0, 1)) for item in items]
-        return [Score(float(red - (green + blue) / 2), {"strict": int(red > green)}) for red, green, blue in means]
+        return [Score(float(red - (green + blue) / 2), {"red_wins": int(red > green)}) for red, green, blue in means]
 
 
 class FailsOn:

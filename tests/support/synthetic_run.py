@@ -1,4 +1,4 @@
-"""The folder of a made-up run: what training and evaluation write, with rendered scenes and random scores."""
+"""The folder of a made-up run, as training and evaluation leave it: rendered scenes, and random scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import numpy as np
 
 from drpo.config import load_config
 from drpo.data.prompts.record import PromptRecord
-from drpo.evaluation import EvaluationResult, ScoredImage, Shot, compare, plan, write_summary
+from drpo.evaluation import (
+    EvaluationResult,
+    PlannedImage,
+    ScoredImage,
+    ShownMetric,
+    compare,
+    plan_images,
+    write_summary,
+)
 from drpo.evaluation.adapter import AdapterEvaluation
 from drpo.shapes.prompts import TASKS, prompts
 from drpo.shapes.world import render, sample_scene
@@ -22,22 +30,26 @@ CHANCES = {
     "position": (0.34, 0.62),
     "color_attr": (0.22, 0.41),
 }
-"""The chance that an image is right, by task: of the base and of the tuned generator."""
+"""For each task, how often base and tuned are right."""
 
 
-def write_synthetic_run(run_dir: Path, *, percentage: bool = True, steps: int = 150) -> Path:
+RIGHT = ShownMetric("geneval", "strict", "GenEval's own score", percentage=True)
+RAW = ShownMetric("pickscore")
+
+
+def write_synthetic_run(run_dir: Path, *, metric: ShownMetric = RIGHT, steps: int = 150) -> Path:
     """Writes everything but report.html to `run_dir` and returns it.
 
     Args:
-        percentage: scores are 0 or 100; otherwise they are around 21.
-        steps: number of lines of metrics.jsonl.
+        metric: a percentage, where an image has 0 or 100; or a reward's raw score, around 21.
+        steps: lines of metrics.jsonl.
     """
     config = load_config("shapes", ["run.seed=3"])
     records = [PromptRecord(one.prompt, one.metadata, one.task) for task in TASKS for one in prompts("test", task)]
-    shots = plan(records, images_per_prompt=2, seed=12345)
+    planned = plan_images(records, images_per_prompt=2, seed=12345)
     random = np.random.default_rng(0)
-    base = _side(shots, 0, percentage, random)
-    tuned = _side(shots, 1, percentage, random)
+    base = _side(planned, 0, metric, random)
+    tuned = _side(planned, 1, metric, random)
     AdapterEvaluation(base, tuned, compare(base, tuned), 21.0).save(run_dir)
     (run_dir / "config.yaml").write_text(config.to_yaml())
     with (run_dir / "metrics.jsonl").open("w") as lines:
@@ -48,8 +60,8 @@ def write_synthetic_run(run_dir: Path, *, percentage: bool = True, steps: int = 
                 "step": step,
                 "time_s": 1.1 * step,
                 "loss": 1.9 - 0.4 * rise + random.normal(0, 0.08),
-                "reward_mean": 0.62 + 0.17 * rise + random.normal(0, 0.03),
-                "strict_mean": 0.45 + 0.22 * rise + random.normal(0, 0.05),
+                "reward/geneval": 0.62 + 0.17 * rise + random.normal(0, 0.03),
+                "metric/geneval/strict": 0.45 + 0.22 * rise + random.normal(0, 0.05),
                 "images": 96,
                 "images_per_s": 87.0,
                 "seconds": {**seconds, "optimizer": 0.02, "total": 1.04},
@@ -61,14 +73,14 @@ def write_synthetic_run(run_dir: Path, *, percentage: bool = True, steps: int = 
     return run_dir
 
 
-def _side(shots: list[Shot], side: int, percentage: bool, random: np.random.Generator) -> EvaluationResult:
+def _side(planned: list[PlannedImage], side: int, metric: ShownMetric, random: np.random.Generator) -> EvaluationResult:
     images = []
-    for shot in shots:
-        right = random.random() < CHANCES[shot.record.task][side]
-        spec = shot.record.metadata if right else {"include": [{"class": "ring"}, {"class": "moon"}]}
+    for one in planned:
+        right = random.random() < CHANCES[one.record.task][side]
+        spec = one.record.metadata if right else {"include": [{"class": "ring"}, {"class": "moon"}]}
         assert spec is not None
-        picture = render(sample_scene(dict(spec), random), random) if shot.example else None
-        score = 100.0 * right if percentage else random.normal(21 + 0.5 * side, 0.4)
+        picture = render(sample_scene(dict(spec), random), random) if one.example else None
+        score = 100.0 * right if metric.percentage else random.normal(21 + 0.5 * side, 0.4)
         reasons = () if right else ("expected another object, found ring, moon",)
-        images.append(ScoredImage(shot, score, {"geneval": score / 100}, reasons, picture))
-    return EvaluationResult("geneval/strict" if percentage else "pickscore", percentage, images, 10.0)
+        images.append(ScoredImage(one, score, {"geneval": score / 100}, reasons, picture))
+    return EvaluationResult(metric, images, 10.0)

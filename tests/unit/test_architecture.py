@@ -19,10 +19,10 @@ SERVICES = {
     "drpo_rewards": {"api", "client", "operations"},  # the public face, __init__.py
     "cli": {
         "serving", "serving.config", "serving.operate",
-        "rewards", "rewards.base", "rewards.files",
-        "client", "ranking", "operations", "cluster", "api",
+        "rewards", "rewards.base",
+        "client", "ranking", "ranking.in_process", "operations", "cluster", "api",
     },
-    "serving": {"serving.gateway", "serving.replica", "serving.config", "cluster", "api"},  # start, app, listeners
+    "serving": {"serving.gateway", "serving.replica", "serving.config", "cluster"},  # start, app, listeners
     "serving.operate": {"serving.config", "rewards", "rewards.files"},
     "serving.gateway": {
         "serving.replica", "serving.config", "operations", "ranking", "rewards.base", "wire", "v1", "cluster", "api",
@@ -34,11 +34,12 @@ SERVICES = {
     "client.retries": set(),
     "operations": {"ranking", "rewards.base", "wire", "v1", "api"},
     "ranking": {"rewards.base", "api"},
+    "ranking.in_process": {"ranking", "rewards", "rewards.base", "api"},  # calls rewards; the rest is pure
     "rewards": {"rewards.base", "rewards.files", "rewards.shared", "api"},
     "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared", "client.retries"},
-    "rewards.shared": {"rewards.files"},
+    "rewards.shared": {"rewards.base", "rewards.files"},
     "rewards.files": set(),
-    "rewards.base": {"api"},
+    "rewards.base": set(),
     "wire": {"v1", "api"},
     "v1": set(),
     "cluster": set(),
@@ -50,12 +51,12 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "evaluation", "report", "cluster", "training", "training.build", "shapes", "shapes.cli", "config", "site",
-        "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.errors",
+        "evaluation", "report", "cluster", "training", "training.build", "shapes", "shapes.cli", "config",
+        "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
-    "report": {"evaluation", "training"},
+    "report": {"evaluation", "training", "shapes"},
     "evaluation": {
-        "training", "training.build", "data", "config",
+        "training", "training.build", "generators", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",
     },
     "cluster": {
@@ -63,26 +64,23 @@ TRAINER = {
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
-        "method.objectives", "method.features", "data", "config",
-        "drpo_rewards", "drpo_rewards.client.background", "drpo_rewards.api.contract", "drpo_rewards.errors",
+        "method.objectives", "method.features", "generators", "shapes", "data", "config",
+        "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
+        "drpo_rewards.api.suggestions", "drpo_rewards.errors",
     },
-    "training.build": {
-        "method.objectives", "method.features", "generators", "shapes", "config",
-        "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",
-    },
-    "shapes.cli": {"shapes.pretrain", "shapes"},
-    "shapes.pretrain": {"method.features", "shapes"},
-    "data.prompts.shapes": {"data", "shapes", "config"},
-    "shapes": {"drpo_rewards.api.shapes"},
+    "training.build": {"method.objectives", "method.features", "generators", "shapes", "config"},
+    "generators": {"config"},
     "method.objectives": {"method.drift"},
     "method.features": set(),
     "method.drift": set(),
     "method": set(),
-    "generators": set(),
+    "shapes.cli": {"shapes.pretrain", "shapes"},
+    "shapes.pretrain": {"method.features", "shapes", "drpo_rewards.api.shapes"},
+    "data.prompts.shapes": {"data", "shapes", "config"},
     "data": {"config"},
+    "shapes": {"drpo_rewards.api.shapes"},
     "presets": set(),
-    "config": {"site", "drpo_rewards.api.suggestions"},
-    "site": set(),
+    "config": {"drpo_rewards.api.suggestions"},
     "errors": set(),
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""Errors of `drpo`: one base class, and each error is also the built-in that a caller would expect.
+"""Errors of `drpo`: they share one base class, and each is also the built-in error that a caller would expect.
 
-All of them are plain exceptions with one message argument, so they can be pickled and cross process boundaries.
-A message says what was wrong, where, and what to do about it.
+Each takes one argument, its message, so it can be pickled and cross process boundaries. A message says what was wrong,
+where, and what to do.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ class DrpoError(Exception):
 
 
 class ConfigError(DrpoError, ValueError):
-    """A setting is unknown, out of range, or contradicts another one."""
+    """A setting is unknown, out of range, or contradicts another setting."""
 
 
 class ShapeError(DrpoError, ValueError):
-    """A tensor has the wrong rank, size or dtype for the function it was given to."""
+    """A tensor has the wrong rank, size or dtype for a function."""
 
 
 class ModelLoadError(DrpoError, OSError):
-    """A model folder or checkpoint is missing, incomplete, or in a layout that is not supported."""
+    """A model folder or checkpoint is missing, incomplete, or has an unsupported layout."""
 
 
 class UnsupportedModelError(DrpoError, NotImplementedError):
-    """A model was found and understood, but this project cannot run it (yet)."""
+    """A model was found and recognized, but this project cannot run it (yet)."""
 
 
 class CatalogueError(DrpoError, LookupError):
@@ -32,12 +32,12 @@ class CatalogueError(DrpoError, LookupError):
 
 
 class TrainingStoppedError(DrpoError, RuntimeError):
-    """A run ended before its last step for a reason that starting it again would not cure."""
+    """A run ended before its last step, for a reason that a restart would not cure."""
 
 
 class EvaluationError(DrpoError, ValueError):
-    """An evaluation has nothing to measure, or two of them cannot be compared."""
+    """An evaluation has nothing to measure, or two evaluations cannot be compared."""
 
 
 class ReportError(DrpoError, ValueError):
-    """A run's folder lacks what its report is made of."""
+    """A run's folder lacks files that its report needs."""

@@ -1,7 +1,7 @@
-"""The ranking contract: what goes in, what comes out, in plain pydantic.
+"""The ranking contract: what every operation shares, in plain pydantic.
 
-Every transport (HTTP, gRPC, a Ray Serve handle) speaks these models, and this file imports neither torch nor ray, so
-that a client anywhere can have it. A *group* is one prompt with its K candidate images; a *reward* scores each of
+Every transport (HTTP, gRPC, a Ray Serve handle) carries these models. This file imports neither torch nor ray, so a
+client anywhere can use it. A *group* is one prompt with its K candidate images; a *reward* scores each of
 them; a *mixture* is a weighted set of rewards; *pairs* are (winner, loser) index pairs drawn from the group's order.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from drpo_rewards.errors import InvalidRequestError
 
@@ -19,10 +19,12 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 MIN_IMAGES = 2
 MAX_IMAGES = 256
 
+DEFAULT_MIXTURE = "default"  # what a request gets that names nothing; a service always has it
+
 MAX_NAME = 128  # characters of a reward's or a mixture's name
 MAX_FIELD = 200  # characters of the name of a field in an error; unknown keys are part of such names
 MAX_METADATA_BYTES = 100_000
-MAX_METADATA_DEPTH = 16  # gRPC's messages end at a depth of their own; no transport may take what another cannot
+MAX_METADATA_DEPTH = 16  # gRPC limits the depth of messages; no transport may take what another cannot
 
 Normalize = Literal["zscore", "none", "rank"]
 PairStrategy = Literal["random", "extremes"]
@@ -53,56 +55,29 @@ AllPairs = Annotated[
     bool, Field(description="A pairwise reward compares every pair of images, not only O(K log K) of them.")
 ]
 Metadata = Annotated[
-    dict[str, Any], AfterValidator(_plain_json), Field(description="What rewards need beyond the prompt, as JSON.")
+    dict[str, Any],
+    AfterValidator(_plain_json),
+    Field(description="What rewards need beyond the prompt, as a JSON object."),
 ]
 
 
 class Model(BaseModel):
-    """Base of every contract model: an unknown key is refused, and numbers must be finite."""
+    """Base of every contract model: unknown keys are refused, and numbers must be finite."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
-class Clause(Model):
-    """One demand of a GenEval spec: at least (include) or fewer than (exclude) `count` objects of a class."""
-
-    class_: str = Field(alias="class", min_length=1, description="Class name as the detector knows it.")
-    count: int = Field(default=1, ge=1, le=100)
-    color: str | None = Field(default=None, description="Colour that at least `count` of the found objects must have.")
-    position: tuple[str, int] | None = Field(
-        default=None,
-        description='Relation and index of an earlier clause: ["left of", 0] wants this left of clause 0\'s objects.',
-    )
-
-
-class GenevalSpec(Model):
-    """What a GenEval prompt asks for, in the JSON of the GenEval benchmark."""
-
-    tag: str = Field(default="", description="Task: single_object, two_object, counting, colors, position, color_attr.")
-    prompt: str = ""
-    include: list[Clause] = Field(min_length=1)
-    exclude: list[Clause] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _positions_point_back(self) -> GenevalSpec:
-        for index, clause in enumerate(self.include):
-            if clause.position is not None and not 0 <= clause.position[1] < index:
-                raise ValueError(
-                    f"include[{index}].position names clause {clause.position[1]}, but only an earlier clause can be "
-                    f"the reference of a position"
-                )
-        for index, clause in enumerate(self.exclude):
-            if clause.color is not None or clause.position is not None:
-                raise ValueError(f"exclude[{index}]: an exclude clause has a class and a count only")
-        return self
-
-    def to_metadata(self) -> dict[str, Any]:
-        """The plain JSON dict that travels as `metadata` of a request."""
-        return self.model_dump(by_alias=True, exclude_none=True)
-
-
 class PairOptions(Model):
-    """How many (winner, loser) pairs to draw, how, and from which seed. The same seed draws the same pairs."""
+    """How many (winner, loser) pairs to draw, how, and from which seed. The same seed draws the same pairs.
+
+    Attributes:
+        count: M, 1 to 65536; the paper draws 12 from 24 images.
+        strategy: `random`, as in the paper, or `extremes`: the best with the worst, and so on.
+        seed: give each group of a training run its own.
+
+    Example:
+        PairOptions(count=12, seed=7)
+    """
 
     count: int = Field(ge=1, le=65_536)
     strategy: PairStrategy = "random"
@@ -110,7 +85,7 @@ class PairOptions(Model):
 
 
 class Options(Model):
-    """Everything of a request but its images, which travel beside it as one flat list."""
+    """Everything in a request but its images, which travel with it as one flat list."""
 
     image_list: ClassVar[str] = "images"
     fewest: ClassVar[int] = MIN_IMAGES
@@ -119,18 +94,26 @@ class Options(Model):
     request_id: RequestId | None = None
 
     def image_field(self, index: int) -> str:
-        """How an error names image `index`, e.g. `images[3]`."""
+        """Name image `index` as errors do, e.g. `images[3]`."""
         return f"{self.image_list}[{index}]"
 
     def check_count(self, count: int) -> None:
-        """Raise InvalidRequestError unless `count` images fit this request."""
+        """Check the number of images.
+
+        Raises:
+            InvalidRequestError: the request may not have `count` images.
+        """
         if not self.fewest <= count <= self.most:
             asked = f"{self.fewest} to {self.most}" if self.fewest != self.most else f"exactly {self.most}"
             raise InvalidRequestError(f"{asked} images are needed; this request has {count}", field=self.image_list)
 
 
 class TournamentSummary(Model):
-    """How a pairwise reward came to its scores: strengths (log-odds) that Bradley-Terry fits to its comparisons."""
+    """How a pairwise reward came to its scores: strengths (log-odds) that Bradley-Terry fits to its comparisons.
+
+    Example:
+        TournamentSummary(comparisons=12, ties=1, flip_rate=0.08, standard_errors=[0.9, 0.8, 0.9, 1.1])
+    """
 
     comparisons: int = Field(description="Pairs that were judged.")
     ties: int = Field(description="Those in which neither image won.")
@@ -169,13 +152,13 @@ class RewardScores(Model):
 
 
 class RewardResult(RewardScores):
-    """A reward's scores and what they counted for."""
+    """A reward's scores and the weight that they had."""
 
     weight: float = Field(description="Its share of the mixture, after normalising the weights to sum 1.")
 
 
 class ModelInfo(Model):
-    """What `GET /v1/models` says of one reward or mixture."""
+    """One reward or mixture of the service, as `GET /v1/models` lists it."""
 
     name: str
     kind: Literal["reward", "mixture"] = "reward"
@@ -203,7 +186,7 @@ class ModelList(Model):
 
 
 class RewardReadiness(Model):
-    """Whether a reward could really score an image just now."""
+    """Whether a reward can really score an image now, and if not why."""
 
     ready: bool
     message: str = ""
@@ -218,7 +201,7 @@ class Readiness(Model):
 
 
 class Problem(BaseModel):
-    """An error over HTTP (RFC 9457, `application/problem+json`) with this service's own members after `instance`."""
+    """An error over HTTP (RFC 9457, `application/problem+json`). The fields after `instance` are our own."""
 
     type: str = "about:blank"
     title: str
@@ -233,7 +216,11 @@ class Problem(BaseModel):
 
 
 def check_weights(weights: dict[str, float]) -> None:
-    """Raise ValueError unless `weights` names a reward and holds finite weights of which not all are 0."""
+    """Check the weights of rewards.
+
+    Raises:
+        ValueError: there are none, one is not finite, or all are 0.
+    """
     if not weights:
         raise ValueError("name at least one reward")
     for name, weight in weights.items():
@@ -244,7 +231,11 @@ def check_weights(weights: dict[str, float]) -> None:
 
 
 def parse(model: type[ModelT], data: Any) -> ModelT:
-    """Validate a dict (or JSON bytes) as `model`; what is wrong becomes an InvalidRequestError naming the field."""
+    """Validate a dict, or JSON as bytes or text.
+
+    Raises:
+        InvalidRequestError: something is wrong; names the first field at fault.
+    """
     try:
         return model.model_validate_json(data) if isinstance(data, bytes | str) else model.model_validate(data)
     except ValidationError as error:
@@ -252,7 +243,7 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
         field = _path(first["loc"]) or None
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         where = f"`{field}`: " if field else ""
-        message = first["msg"].removeprefix("Value error, ")  # pydantic's word for what a validator of ours raised
+        message = first["msg"].removeprefix("Value error, ")  # pydantic adds this to messages of our validators
         raise InvalidRequestError(f"{where}{message}{more}", field=field) from None
 
 

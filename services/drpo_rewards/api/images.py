@@ -1,8 +1,8 @@
-"""Images in and out: everything becomes (H, W, 3) uint8 RGB once, and wrong input is refused with a reason.
+"""Read images: each becomes (H, W, 3) uint8 RGB once, and wrong input is refused with a reason.
 
-Conversions that leave no choice are done (grey and palette to RGB, EXIF rotation applied, an alpha channel that is
-opaque dropped). Those that would silently decide what a reward sees are refused: transparency, 16 bits, CMYK, several
-frames. Nothing here fetches anything.
+Conversions without a choice are done: grey and palette to RGB, EXIF rotation, dropping an opaque alpha channel. Those
+that would silently decide what a reward sees are refused: transparency, 16 bits, CMYK, several frames. No URL is
+fetched.
 """
 
 from __future__ import annotations
@@ -31,13 +31,18 @@ Images = np.ndarray | Sequence[ImageLike]
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What one image and one group may hold; checked before anything is decoded."""
+    """How large one image and one group may be, in pixels; checked before anything is decoded."""
 
     min_side: int = 8
     max_pixels: int = 4096 * 4096
     max_group_pixels: int = 8 * 4096 * 4096
 
     def check(self, width: int, height: int, field: str) -> None:
+        """Check the size of one image.
+
+        Raises:
+            InvalidImageError: it is too small or too large; names `field`.
+        """
         if min(width, height) < self.min_side:
             raise InvalidImageError(f"{field} is {width}x{height}; sides need {self.min_side} pixels", field=field)
         if width * height > self.max_pixels:
@@ -45,20 +50,24 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS = ImageLimits()
-# For clients: how large an image may be is what the service's own configuration says.
+# For clients: the service's own configuration says how large an image may be.
 ANY_SIZE = ImageLimits(min_side=1, max_pixels=sys.maxsize, max_group_pixels=sys.maxsize)
 
 
 class SizeCheck(Protocol):
-    """Says whether an image of this size is taken, before it is decoded: ImageLimits, or a request's allowance."""
+    """Decides whether an image is taken, before it is decoded: ImageLimits, or a request's Allowance."""
 
     def check(self, width: int, height: int, field: str) -> None:
-        """Raise a RewardsError where it is not."""
+        """Raise a RewardsError where an image of this size is not taken."""
         ...
 
 
 def decode(data: bytes, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
-    """The (H, W, 3) uint8 RGB picture in a PNG, JPEG or WebP file. Raises InvalidImageError, which names `field`."""
+    """Decode a PNG, JPEG or WebP file to (H, W, 3) uint8 RGB.
+
+    Raises:
+        InvalidImageError: it cannot be used; names `field`.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             limits.check(image.width, image.height, field)
@@ -71,12 +80,16 @@ def decode(data: bytes, *, field: str = "image", limits: SizeCheck = DEFAULT_LIM
         raise InvalidImageError(f"{field} is not a PNG, JPEG or WebP image", field=field) from None
     except Image.DecompressionBombError:
         raise InvalidImageError(f"{field} has more pixels than any image may have", field=field) from None
-    except Exception as error:  # decoders of damaged files raise nearly everything, and none of it is our fault
+    except Exception as error:  # decoders raise nearly every kind of exception for damaged files
         raise InvalidImageError(f"{field} is truncated or damaged: {error}", field=field) from None
 
 
 def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:
-    """(H, W, 3) uint8 of a PIL image, upright; raises InvalidImageError where that would be a guess."""
+    """Convert a PIL image to (H, W, 3) uint8, upright.
+
+    Raises:
+        InvalidImageError: the conversion would be a guess; names `field`.
+    """
     image = ImageOps.exif_transpose(image)
     if image.mode in ("1", "L", "LA", "P", "RGB"):  # exact in RGB; a transparent colour becomes an alpha channel first
         has_alpha = image.mode == "LA" or "transparency" in image.info
@@ -93,7 +106,11 @@ def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:
 def from_rgb8(
     data: bytes, width: int, height: int, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS
 ) -> np.ndarray:
-    """A (height, width, 3) uint8 view of plain RGB8 bytes; copies nothing."""
+    """View plain RGB8 bytes as (height, width, 3) uint8, without copying.
+
+    Raises:
+        InvalidImageError: the number of bytes does not fit the size; names `field`.
+    """
     limits.check(width, height, field)
     if len(data) != 3 * width * height:
         raise InvalidImageError(
@@ -103,7 +120,11 @@ def from_rgb8(
 
 
 def from_base64(text: str, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
-    """The picture in base64 text or in a `data:` URI. Any other URI is refused: the service fetches nothing."""
+    """Decode an image in base64 text or in a `data:` URI. Any other URI is refused.
+
+    Raises:
+        InvalidImageError: it cannot be used; names `field`.
+    """
     if text[:5].lower() == "data:":
         head, _, text = text.partition(",")
         if not head.endswith(";base64"):
@@ -118,7 +139,11 @@ def from_base64(text: str, *, field: str = "image", limits: SizeCheck = DEFAULT_
 
 
 def check_array(array: Any, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
-    """`array` itself if it is an (H, W, 3) uint8 picture within the limits, else InvalidImageError."""
+    """Return `array` if it is an (H, W, 3) uint8 picture within the limits.
+
+    Raises:
+        InvalidImageError: it is not; names `field`.
+    """
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise InvalidImageError(f"{field} must be a (height, width, 3) uint8 array; this is {what}", field=field)
@@ -127,7 +152,11 @@ def check_array(array: Any, *, field: str = "image", limits: SizeCheck = DEFAULT
 
 
 def check_images(images: Sequence[np.ndarray], options: Options, limits: ImageLimits = DEFAULT_LIMITS) -> None:
-    """Raise unless `images` are as many pictures as the request may have, within the limits, together as well."""
+    """Check the number of images, the size of each, and the size of all together.
+
+    Raises:
+        InvalidRequestError: they do not fit the request or the limits.
+    """
     options.check_count(len(images))
     pixels = 0
     for index, image in enumerate(images):
@@ -139,7 +168,11 @@ def check_images(images: Sequence[np.ndarray], options: Options, limits: ImageLi
 
 
 def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
-    """A client's image, ready to send: an (H, W, 3) uint8 array, or a file's bytes as they are."""
+    """Prepare a client's image to be sent: an (H, W, 3) uint8 array, or a file's bytes unchanged.
+
+    Raises:
+        InvalidImageError: it is none of the kinds that clients may send; names `field`.
+    """
     if isinstance(image, np.ndarray):
         return check_array(image, field=field, limits=ANY_SIZE)
     if isinstance(image, Image.Image):
@@ -157,7 +190,7 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """A small PNG file of an (H, W, 3) uint8 picture: for people and tests, too slow for the hot path."""
+    """Encode an (H, W, 3) uint8 picture as PNG. This is too slow for the hot path."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()

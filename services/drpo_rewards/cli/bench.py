@@ -1,4 +1,4 @@
-"""`bench`: a load against a running service, or one reward's throughput in this process."""
+"""`bench`: puts a load on a running service, or measures one reward's throughput in this process."""
 
 from __future__ import annotations
 
@@ -12,61 +12,74 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from drpo_rewards.api.images import ImageLike, load
 from drpo_rewards.cli.bench_reward import bench_reward
-from drpo_rewards.cli.common import (
+from drpo_rewards.cli.options import (
     DEFAULT_URL,
-    ApiKey,
-    AsJson,
-    Metadata,
-    Url,
-    add_row,
-    console,
-    errors,
+    ApiKeyOption,
+    JsonOption,
+    MetadataOption,
+    ModelOption,
+    RewardOptions,
+    UrlOption,
     read_metadata,
-    table,
-    told_errors,
+    read_options,
 )
-from drpo_rewards.cli.score import Model, Option, read_options
+from drpo_rewards.cli.output import add_row, console, errors, exit_on_error, table
 from drpo_rewards.client import AsyncRankingClient
 from drpo_rewards.client.load import Encoding, LoadResult, made_up_groups, run_load
 from drpo_rewards.errors import InvalidRequestError
 
-GROUPS = 8  # different groups that are sent in turn
+GROUPS = 8  # different groups, which are sent in turn
 
 
 def bench(
-    url: Url = DEFAULT_URL,
-    clients: Annotated[list[int] | None, typer.Option(min=1, help="At a time; several times for a row each.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each load.")] = 10.0,
-    requests: Annotated[int | None, typer.Option(min=1, help="End after so many groups, if that is sooner.")] = None,
-    group_size: Annotated[int, typer.Option(min=2, max=256, help="Images of one group.")] = 16,
-    side: Annotated[int, typer.Option(min=8, help="Width and height of the made-up images, in pixels.")] = 256,
-    encoding: Annotated[Encoding, typer.Option(help="How the made-up images travel; rgb8 is plain pixels.")] = "rgb8",
-    image: Annotated[list[Path] | None, typer.Option(help="Send these files instead; give two or more.")] = None,
+    url: UrlOption = DEFAULT_URL,
+    clients: Annotated[
+        list[int] | None, typer.Option(min=1, help="Clients at a time; given several times, a row for each.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Length of each load, or of each batch size with --reward.")
+    ] = 10.0,
+    requests: Annotated[int | None, typer.Option(min=1, help="Stop after this many groups, if that is sooner.")] = None,
+    group_size: Annotated[int, typer.Option(min=2, max=256, help="Images in one group.")] = 16,
+    side: Annotated[int, typer.Option(min=8, help="Width and height of the generated images, in pixels.")] = 256,
+    encoding: Annotated[
+        Encoding, typer.Option(help="How the generated images are sent; rgb8 is plain pixels.")
+    ] = "rgb8",
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Send this file instead of generated images; give two or more.")
+    ] = None,
     prompt: Annotated[str, typer.Option(help="The prompt of every group.")] = "a red circle",
-    metadata: Metadata = None,
-    mixture: Annotated[str | None, typer.Option(help="A configured mixture, or one reward by its name.")] = None,
-    retries: Annotated[int, typer.Option(min=0, help="Of a call that may be tried again; 0 counts it an error.")] = 0,
+    metadata: MetadataOption = None,
+    mixture: Annotated[
+        str | None, typer.Option(help="A mixture of the service's config, or the name of one reward.")
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Retries of a call that failed for a temporary reason; 0 counts it as an error.")
+    ] = 0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call may take.")] = 60.0,
-    api_key: ApiKey = None,
-    reward: Annotated[str | None, typer.Option(help="Bench this reward in this process, without a service.")] = None,
-    model: Model = None,
-    option: Option = None,
+    api_key: ApiKeyOption = None,
+    reward: Annotated[str | None, typer.Option(help="Measure this reward in this process, without a service.")] = None,
+    model: ModelOption = None,
+    option: RewardOptions = None,
     device: Annotated[str | None, typer.Option(help="With --reward: auto, cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="With --reward: auto, float32, float16 or bfloat16.")] = None,
-    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="With --reward; several times.")] = None,
-    as_json: AsJson = False,
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="With --reward: images in a batch; given several times, a row for each."),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Put a load on a running service: images/s, latencies and errors. With --reward: one reward in this process.
+    """Put a load on a running service: images/s, latencies and errors. With --reward, measure one reward instead.
 
-    Clients send one group after the other, each over a connection of its own. Overload answers (429) count as errors
-    unless --retries lets the client wait them out, as programs should.
+    Each client has its own connection and sends one group after the other. Overload answers (429) count as errors,
+    unless --retries lets the client wait and try again, as programs should.
 
-    --reward NAME scores made-up images (or --image) in batches of each --batch-size for about --seconds, and tells the
-    time to decode files, to prepare pictures and prompts, and to run the model apart.
+    --reward NAME scores generated images (or --image) in this process, in batches of each --batch-size, for about
+    --seconds. It prints separate times for decoding, for preparing images and prompts, and for the model.
     """
     if reward is not None:
-        placed = {name: value for name, value in (("model", model), ("device", device), ("dtype", dtype)) if value}
-        reward_options = read_options(option) | placed
+        given = {name: value for name, value in (("model", model), ("device", device), ("dtype", dtype)) if value}
+        reward_options = read_options(option) | given
         bench_reward(
             reward, reward_options, batch_size, seconds, side, encoding, image, prompt, read_metadata(metadata), as_json
         )
@@ -76,7 +89,7 @@ def bench(
     def connect() -> AsyncRankingClient:
         return AsyncRankingClient(url, api_key=api_key, retries=retries, timeout_s=timeout, max_in_flight=1)
 
-    with told_errors():
+    with exit_on_error():
         groups: list[list[ImageLike]]
         groups = [[load(path) for path in image]] if image else made_up_groups(GROUPS, group_size, side, encoding)
         options |= asyncio.run(_first_call(connect, prompt, groups[0], mixture, options))
@@ -95,19 +108,19 @@ def bench(
 async def _first_call(
     connect: Any, prompt: str, group: list[ImageLike], mixture: str | None, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Warms up and fails early; answers which option asks for `mixture`."""
-    chosen: dict[str, Any] = {}
+    """Warms up and fails early. Returns the option that selects `mixture`."""
+    selection: dict[str, Any] = {}
     async with connect() as client:
         if mixture is not None:
             is_reward = any(info.name == mixture and info.kind == "reward" for info in await client.models())
-            chosen = {"rewards": {mixture: 1.0}} if is_reward else {"mixture": mixture}
+            selection = {"rewards": {mixture: 1.0}} if is_reward else {"mixture": mixture}
         try:
-            await client.rank(prompt, group, **options, **chosen)
+            await client.rank(prompt, group, **options, **selection)
         except InvalidRequestError as error:
             if error.field == "metadata" and options["metadata"] is None:
                 error.message += """; try --metadata '{"include": [{"class": "circle", "color": "red"}]}'"""
             raise
-    return chosen
+    return selection
 
 
 def _load_with_bar(
@@ -138,14 +151,14 @@ def _load_with_bar(
 
 def _print(results: list[LoadResult]) -> None:
     columns = ["clients", "images/s", "groups/s", "p50 ms", "p95 ms", "p99 ms", "groups", "errors"]
-    made = table(*columns, numbers=columns)
+    rows = table(*columns, numbers=columns)
     for result in results:
         latencies = [f"{value:.1f}" for value in result.percentiles_ms().values()] or ["-"] * 3
         per_s = result.images_per_s
         failed = ", ".join(f"{count} {code}" for code, count in result.errors.items()) or "0"
         rates = f"{per_s:.1f}", f"{per_s / result.group_size:.1f}"
-        add_row(made, result.clients, *rates, *latencies, len(result.latencies_s), failed)
-    console.print(made)
+        add_row(rows, result.clients, *rates, *latencies, len(result.latencies_s), failed)
+    console.print(rows)
     console.print(f"groups of {results[0].group_size} images")
-    for said in dict.fromkeys(result.first_error for result in results if result.first_error):
-        errors.print(f"[yellow]an error was[/yellow] {escape(said)}", highlight=False, soft_wrap=True)
+    for message in dict.fromkeys(result.first_error for result in results if result.first_error):
+        errors.print(f"[yellow]one of the errors:[/yellow] {escape(message)}", highlight=False, soft_wrap=True)

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from drpo_rewards.api.images import load
-from drpo_rewards.cli.common import add_row, busy, console, fail, import_from, table, told_errors
+from drpo_rewards.cli.local_reward import import_from
+from drpo_rewards.cli.output import add_row, busy, console, exit_on_error, fail, table
 from drpo_rewards.client.load import Encoding, made_up_groups
+from drpo_rewards.rewards import create
+from drpo_rewards.rewards.base import Reward
+from drpo_rewards.rewards.checks import probe
+from drpo_rewards.rewards.throughput import Throughput, measure
 
 BATCH_SIZES = (1, 4, 16, 64)
-FILES = 64  # different images that are scored in turn
+FILES = 64  # different images, which are scored in turn
 
 
 def bench_reward(
@@ -28,20 +33,12 @@ def bench_reward(
 ) -> None:
     """Print a row for each batch size."""
     import_from(Path.cwd())
-    with told_errors():
-        from drpo_rewards.rewards import create
-        from drpo_rewards.rewards.base import Reward, probe
-        from drpo_rewards.rewards.throughput import measure
-
-        files = [bytes(load(path, field=str(path))) for path in paths or ()]
-        if not files:
-            # plain pixels need no decoding, so the made-up images are files unless another kind is asked for
-            made_up = made_up_groups(1, FILES, side, "png" if encoding == "rgb8" else encoding)[0]
-            files = [image for image in made_up if isinstance(image, bytes)]
+    with exit_on_error():
+        files = [bytes(load(path, field=str(path))) for path in paths or ()] or _generate_files(side, encoding)
         with busy(f"loading {name}"):
             reward = create(name, options)
         if not isinstance(reward, Reward):
-            fail("invalid_request", f"reward {name!r} compares two images; bench it through a service")
+            fail("invalid_request", f"reward {name!r} compares two images; measure it through a service")
         if metadata is None:
             metadata = probe(reward).metadata
         results = []
@@ -49,16 +46,24 @@ def bench_reward(
             with busy(f"batches of {size}"):
                 results.append(measure(name, reward, files, prompt, metadata, size, seconds))
     if as_json:
-        rows = [vars(one) for one in results]
+        rows = [vars(result) for result in results]
         console.print_json(data={"reward": name, "version": reward.version, "rows": rows})
-        return
+    else:
+        _print(reward.version, results)
+
+
+def _generate_files(side: int, encoding: Encoding) -> list[bytes]:
+    """Encoded images: PNG unless another encoding is given, because plain pixels need no decoding."""
+    images = made_up_groups(1, FILES, side, "png" if encoding == "rgb8" else encoding)[0]
+    return [image for image in images if isinstance(image, bytes)]
+
+
+def _print(version: str, results: Sequence[Throughput]) -> None:
     columns = ["batch", "images/s", "decode ms", "prepare ms", "model ms", "GPU GB"]
-    made = table(*columns, numbers=columns)
-    for one in results:
-        times = (f"{value:.2f}" for value in (one.decode_ms, one.prepare_ms, one.model_ms))
-        held = "-" if one.gpu_gb is None else f"{one.gpu_gb:.2f}"
-        add_row(made, one.batch_size, f"{one.images_per_s:.1f}", *times, held)
-    console.print(made)
-    console.print(
-        f"{reward.version}; ms are of one image; images/s with the next batch prepared meanwhile, as it is served"
-    )
+    rows = table(*columns, numbers=columns)
+    for result in results:
+        times = (f"{value:.2f}" for value in (result.decode_ms, result.prepare_ms, result.model_ms))
+        gpu_gb = "-" if result.gpu_gb is None else f"{result.gpu_gb:.2f}"
+        add_row(rows, result.batch_size, f"{result.images_per_s:.1f}", *times, gpu_gb)
+    console.print(rows)
+    console.print(f"{version}; times are per image; images/s with the next batch prepared meanwhile, as in a service")

@@ -1,4 +1,4 @@
-"""`doctor`: what would keep a service from starting here, as a table of what is wrong and how to mend it."""
+"""`doctor`: a table of what would keep a service from starting here, and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,39 +8,41 @@ from typing import Annotated
 
 import typer
 
-from drpo_rewards.cli.common import AsJson, add_row, busy, console, import_from, table, told_errors
+from drpo_rewards.cli.local_reward import import_from
+from drpo_rewards.cli.options import JsonOption
+from drpo_rewards.cli.output import add_row, busy, console, exit_on_error, table
 
 
 def doctor(
     config: Annotated[str, typer.Argument(help="A service config: a YAML file, or the name of a shipped one.")],
     resource: Annotated[
         list[str] | None,
-        typer.Option(help="A custom resource that this machine will have; may be given several times."),
+        typer.Option(help="A custom Ray resource that this machine will have; may be given several times."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check this machine for a service config before anything starts: packages, files, GPUs, memory and ports.
 
-    Downloads nothing, and of model files reads only the headers. Exit status 1 where something is wrong.
+    Downloads nothing, and reads only the headers of model files. The exit status is 1 if something is wrong.
     """
     import_from(Path(config).resolve().parent)
     import_from(Path.cwd())
-    with told_errors():
+    with exit_on_error():
         from drpo_rewards.serving.operate.doctor import examine
 
-        with busy("looking"):
+        with busy("checking"):
             findings = examine(config, resource or ())
+    wrong = sum(finding.state == "wrong" for finding in findings)
     if as_json:
         console.print_json(data=[dataclasses.asdict(finding) for finding in findings])
     else:
-        made = table("check", "about", "state", "found", "how to mend it")
-        for column in made.columns:
+        checks = table("check", "about", "state", "found", "how to fix it")
+        for column in checks.columns:
             column.overflow = "fold"
         for one in findings:
-            add_row(made, one.check, one.about, one.state, one.found, one.mend)
-            made.rows[-1].style = "red" if one.state == "wrong" else "dim" if one.state == "skipped" else None
-        console.print(made)
-        wrong = sum(one.state == "wrong" for one in findings)
+            add_row(checks, one.check, one.about, one.state, one.found, one.fix)
+            checks.rows[-1].style = "red" if one.state == "wrong" else "dim" if one.state == "skipped" else None
+        console.print(checks)
         console.print(f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing is wrong")
-    if any(one.state == "wrong" for one in findings):
+    if wrong:
         raise typer.Exit(1)

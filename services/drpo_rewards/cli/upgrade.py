@@ -1,4 +1,4 @@
-"""`upgrade`: one reward of a running service deployed anew."""
+"""`upgrade`: one reward of a running service is deployed again."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from typing import Annotated
 
 import typer
 
-from drpo_rewards.cli.common import busy, console, errors, told_errors
+from drpo_rewards.cli.output import busy, console, errors, exit_on_error
 
 
 def upgrade(
-    config: Annotated[str, typer.Argument(help="The service's config as it shall be now.")],
-    reward: Annotated[str, typer.Argument(help="A reward in it with `own_app: true`.")],
-    address: Annotated[str, typer.Option(help="Where Ray is; `serve` prints it. `auto` finds one on this machine.")],
+    config: Annotated[str, typer.Argument(help="The service's config, with the new settings of the reward.")],
+    reward: Annotated[str, typer.Argument(help="A reward in it that has `own_app: true`.")],
+    address: Annotated[
+        str, typer.Option(help="The address of Ray, which `serve` prints; `auto` finds a Ray on this machine.")
+    ],
 ) -> None:
-    """Replace one reward of a running service; the gateway and all other rewards go on."""
+    """Replace one reward of a running service. The gateway and all other rewards keep running."""
     from drpo_rewards.cluster.local_ray import join_ray, stop_ray
 
-    with told_errors():
+    with exit_on_error():
         join_ray(address)
         from drpo_rewards.serving import upgrade as replace
 
         try:
-            with busy(f"starting {reward} anew"):
+            with busy(f"restarting {reward}"):
                 replace(config, reward, on_up=lambda name: errors.print(f"{name} is up", highlight=False))
         finally:
-            stop_ray()  # this process leaves; what it joined goes on
+            stop_ray()  # only disconnects this process; the Ray that it joined keeps running
     console.print(f"upgraded  {reward}")

@@ -1,14 +1,12 @@
-"""Clients of a ranking service: one call interface over HTTP, gRPC and Ray Serve handles, async and sync.
+"""The client of a ranking service, for asyncio.
 
-    client = RankingClient("http://127.0.0.1:8000")
-    ranking = client.rank("a red circle", ["a.png", "b.png"])
+    async with AsyncRankingClient("http://127.0.0.1:8000") as client:
+        ranking = await client.rank("a red circle", ["a.png", "b.png"])
     best = ranking.order[0]
 
-`score`, `compare` and `rerank` are the service's other calls.
-
-Ranking is idempotent, so what failed for a passing reason (overload, a replica that died) is tried again, with
-jitter and not before `Retry-After`; what the request itself got wrong is raised at once. Errors are typed
-(`drpo_rewards.errors`) and the same over every transport.
+Ranking is idempotent, so a call that failed for a passing reason (overload, a replica that died) is tried again, with
+jitter and not before `Retry-After`. A wrong request raises at once. Errors are typed (`drpo_rewards.errors`) and the
+same over every transport.
 """
 
 from __future__ import annotations
@@ -37,7 +35,16 @@ AnswerT = TypeVar("AnswerT")
 
 
 class Group(NamedTuple):
-    """One group of a `score` call."""
+    """One group of a `score` call.
+
+    Attributes:
+        prompt: what the images were made from.
+        images: one or more, in any of the forms that `AsyncRankingClient.rank` takes.
+        metadata: what a reward needs beyond the prompt, e.g. a GenEval specification.
+
+    Example:
+        Group("a red circle", ["a.png", "b.png"], {"include": [{"class": "circle", "color": "red"}]})
+    """
 
     prompt: str
     images: Images
@@ -45,12 +52,14 @@ class Group(NamedTuple):
 
 
 class AsyncRankingClient:
-    """For asyncio. Belongs to the event loop of its first call; close it with `close` or `async with`.
+    """Calls a ranking service. It belongs to the event loop of its first call; close it with `close` or `async with`.
 
-    address: "http://host:port", "grpc://host:port", or "serve://app" inside the service's Ray cluster.
-    timeout_s: the deadline of a whole call, all its attempts and waits together.
-    max_in_flight: calls on their way at a time; further ones wait their turn (their deadline starts then).
-    retries: how often a call that may be tried again is tried again.
+    Args:
+        address: "http://host:port", "grpc://host:port", or "serve://app" inside the service's Ray cluster.
+        api_key: for a service that asks for one.
+        timeout_s: seconds for a whole call, all its attempts and waits together.
+        max_in_flight: calls on their way at the same time; a further one waits, and its deadline starts afterwards.
+        retries: how often a call that failed for a passing reason is tried again.
     """
 
     def __init__(
@@ -84,10 +93,20 @@ class AsyncRankingClient:
     ) -> RankResponse:
         """Rank K candidate images of one prompt.
 
-        `images` is a (K, H, W, 3) uint8 array, or K arrays, PIL images, files' bytes or paths in any mixture. Name
-        `rewards` with weights of your own or a configured `mixture`; neither means the mixture `default`.
-        `normalize` None is the mixture's own; `all_pairs` has a judge compare every pair. Raises a RewardsError: the
-        request was wrong, a reward failed, or the service could not be had.
+        Args:
+            prompt: what the images were made from.
+            images: a (K, H, W, 3) uint8 array, or K arrays (H, W, 3), PIL images, files' bytes or paths, also mixed.
+            rewards: weights by reward, e.g. {"pickscore": 1.0, "aesthetic": 0.5}, instead of a mixture.
+            mixture: a configured mixture; None means `default`.
+            normalize: how each reward's scores are normalised before they are added; None: as the mixture says.
+            metadata: what a reward needs beyond the prompt, e.g. a GenEval specification.
+            pairs: how many (winner, loser) pairs to draw, and how.
+            details: also return what each reward says about each image.
+            all_pairs: a judge compares every pair of images, not only O(K log K) of them.
+            request_id: names the call in the service's logs; a new one by default.
+
+        Raises:
+            RewardsError: the request is wrong, a reward failed, or the service cannot be reached.
         """
         fields = {
             "prompt": prompt,
@@ -111,9 +130,15 @@ class AsyncRankingClient:
         all_pairs: bool = False,
         request_id: str | None = None,
     ) -> ScoreResponse:
-        """Raw scores of groups, each a prompt, its images (one is enough) and, where a reward needs it, metadata.
+        """Score groups; nothing is combined or put in order.
 
-        `rewards` None means those of the mixture `default`; a judge's group needs two images. Raises as `rank` does.
+        Args:
+            groups: each a `Group`, or a tuple of its fields. One image is enough, but a judge needs two.
+            rewards: names of rewards; None: those of the mixture `default`.
+            details, all_pairs, request_id: as for `rank`.
+
+        Raises:
+            RewardsError: as `rank` does.
         """
         listed = [Group(*group) for group in groups]
         fields = {
@@ -139,9 +164,16 @@ class AsyncRankingClient:
         details: bool = False,
         request_id: str | None = None,
     ) -> CompareResponse:
-        """The better one of two images: `winner` is first, second or tie.
+        """Say which of two images is better; `winner` of the response is "first", "second" or "tie".
 
-        `model` names a reward, pairwise or pointwise, or a mixture; None is the mixture `default`. Raises as `rank`.
+        Args:
+            prompt: what both images were made from.
+            first, second: an image each, in any of the forms that `rank` takes.
+            model: a reward, pairwise or pointwise, or a mixture; None: the mixture `default`.
+            metadata, details, request_id: as for `rank`.
+
+        Raises:
+            RewardsError: as `rank` does.
         """
         fields = {
             "prompt": prompt,
@@ -162,26 +194,38 @@ class AsyncRankingClient:
         metadata: dict[str, Any] | None = None,
         request_id: str | None = None,
     ) -> RerankResponse:
-        """Images sorted for a query, best first; `model` as for `compare`."""
+        """Sort images for a query, best first.
+
+        Args:
+            query: what the images are sorted for.
+            documents: the images, in any of the forms that `rank` takes.
+            model: as for `compare`.
+            top_n: return only so many, the best ones; None: all.
+            metadata, request_id: as for `rank`.
+
+        Raises:
+            RewardsError: as `rank` does.
+        """
         fields = {"query": query, "model": model, "top_n": top_n, "metadata": metadata, "request_id": request_id}
         return await self.call(RERANK, fields, documents)
 
     async def models(self) -> list[ModelInfo]:
-        """The service's rewards and mixtures."""
+        """List the service's rewards and mixtures."""
         return await self._attempt_until_deadline(self._transport.models)
 
     async def readiness(self) -> Readiness:
-        """Whether each reward can score just now, and if not why; really scores an image with each."""
+        """Find out whether each reward can score now, and if not why. Each one really scores an image."""
         return await self._attempt_until_deadline(self._transport.ready)
 
     async def ready(self) -> bool:
-        """Whether the service answers and every reward can score. Never raises for a service that does not."""
+        """Whether the service answers and every reward can score now. Never raises, also where no service answers."""
         try:
             return (await asyncio.wait_for(self._transport.ready(self.timeout_s), self.timeout_s)).ready
         except (RewardsError, TimeoutError):
             return False
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._transport.close()
 
     async def __aenter__(self) -> AsyncRankingClient:
@@ -209,7 +253,7 @@ class AsyncRankingClient:
         )
 
     async def _attempt_until_deadline(self, attempt: Callable[[float], Awaitable[AnswerT]]) -> AnswerT:
-        """Attempts until one succeeds, fails for good, or the deadline passes.
+        """Try until an attempt succeeds or fails for good, or the deadline passes.
 
         Where the wait before the next attempt would outlast the deadline, the last failure is raised at once.
         """
@@ -229,13 +273,13 @@ class AsyncRankingClient:
                 async with asyncio.timeout_at(deadline):
                     return await attempts(within_deadline)
             except TimeoutError as error:
-                if isinstance(error, RewardsError):  # a reward's own deadline, say: it knows better what happened
+                if isinstance(error, RewardsError):  # for example a reward's own deadline, which says more
                     raise
                 raise RankingTimeoutError(f"{self.address} gave no answer within {self.timeout_s:g} s") from None
 
 
 async def _load_all(images: Images, name: Callable[[int], str]) -> Sequence[np.ndarray | bytes]:
-    """Payloads in order; files are read and PIL images converted off the event loop."""
+    """Prepare all images to be sent, in order; files are read and PIL images converted off the event loop."""
     if isinstance(images, np.ndarray):
         for index, image in enumerate(images):
             check_array(image, field=name(index))

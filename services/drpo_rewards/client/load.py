@@ -1,4 +1,4 @@
-"""A load against a ranking service: clients that send one group after the other, and what became of the calls."""
+"""Put a load on a ranking service: clients that send one group after the other, and what became of their calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATED_PERCENTILES = (50, 95, 99)
 
 @dataclass
 class LoadResult:
-    """What a load came to. Latencies are those of calls that were answered, in seconds."""
+    """The outcome of a load. Latencies are those of answered calls, in seconds."""
 
     clients: int
     group_size: int
@@ -43,14 +43,14 @@ class LoadResult:
         return len(self.latencies_s) * self.group_size / self.seconds if self.seconds else 0.0
 
     def percentiles_ms(self) -> dict[str, float]:
-        """p50, p95 and p99; empty where nothing was answered."""
+        """p50, p95 and p99 in milliseconds; empty where no call was answered."""
         if not self.latencies_s:
             return {}
         values = np.percentile(self.latencies_s, STATED_PERCENTILES) * 1e3
         return {f"p{rank}": round(float(value), 2) for rank, value in zip(STATED_PERCENTILES, values, strict=True)}
 
     def summary(self) -> dict[str, Any]:
-        """All of it as plain JSON."""
+        """The whole outcome as plain JSON."""
         return {
             "clients": self.clients,
             "group_size": self.group_size,
@@ -73,11 +73,20 @@ async def run_load(
     on_answer: Callable[[LoadResult], None] = lambda result: None,
     **options: Any,
 ) -> LoadResult:
-    """Keep `clients` calls on their way until `seconds` have passed or `requests` were sent, whichever is first.
+    """Keep `clients` calls on their way until `seconds` have passed or `requests` were sent, whichever comes first.
 
-    Each client has a connection of its own and sends the next group as soon as the last one is answered; `groups`
-    (all of one size) are sent in turn. `options` are those of `AsyncRankingClient.rank`. A call that fails is counted
-    and its client goes on after a moment, so that a service that refuses at once is not stormed.
+    Each client has its own connection and sends the next group as soon as the last one is answered. A failed call is
+    counted, and its client pauses, so that a service that refuses at once is not flooded.
+
+    Args:
+        connect: makes one client.
+        prompt: of every group.
+        groups: sent in turn; all of one size.
+        clients: how many send at the same time.
+        seconds: length of the load.
+        requests: calls in all.
+        on_answer: called after each call with the outcome so far.
+        options: those of `AsyncRankingClient.rank`.
     """
     result = LoadResult(clients, len(groups[0]))
     turns = itertools.cycle(groups)
@@ -113,7 +122,7 @@ async def run_load(
 def made_up_groups(
     groups: int, group_size: int, side: int, encoding: Encoding = "rgb8", seed: int = 0
 ) -> list[list[ImageLike]]:
-    """Groups of different square pictures of a few coloured discs: as arrays (sent as RGB8), or as files' bytes."""
+    """Draw groups of square pictures with a few coloured discs, as arrays (sent as RGB8) or as files' bytes."""
     rng = np.random.default_rng(seed)
     return [[_encode(_discs(side, rng), encoding) for _ in range(group_size)] for _ in range(groups)]
 

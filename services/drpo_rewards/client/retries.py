@@ -1,4 +1,4 @@
-"""When a call that failed is made again: who may, and how long it waits first."""
+"""Which failed calls are tried again, and how long to wait first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from drpo_rewards.errors import RewardsError
 
 
 def may_retry(error: BaseException) -> bool:
+    """Whether the same call may succeed later."""
     return isinstance(error, RewardsError) and error.retryable
 
 
@@ -18,14 +19,16 @@ _backoff = wait_random_exponential(multiplier=0.25, max=8.0)
 
 
 def wait(state: RetryCallState) -> float:
-    """Random and growing, so that clients who failed together do not come back together; never before Retry-After."""
+    """Seconds before the next attempt: random, so that clients who failed together do not come back together; growing;
+    and never before Retry-After.
+    """
     error = state.outcome.exception() if state.outcome else None
     earliest = getattr(error, "retry_after_s", None) or 0.0
     return earliest + _backoff(state)
 
 
 def retry_after_s(header: str) -> float | None:
-    """Seconds from now of a `Retry-After`, which is a number of them or a date."""
+    """Read a `Retry-After` header, a number of seconds or a date, as seconds from now; None where it is neither."""
     if header.isascii() and header.isdecimal():
         return float(header)
     try:

@@ -1,4 +1,9 @@
-"""The client for code without asyncio."""
+"""The client of a ranking service, for code without asyncio.
+
+with RankingClient("http://127.0.0.1:8000") as client:
+    ranking = client.rank("a red circle", ["a.png", "b.png"])
+best = ranking.order[0]
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,12 @@ from drpo_rewards.operations.score import ScoreResponse
 
 
 class RankingClient:
-    """The same for code without asyncio: an AsyncRankingClient on an event loop in a thread of its own."""
+    """An AsyncRankingClient whose event loop runs on a background thread.
+
+    Args:
+        address: of the service, see AsyncRankingClient.
+        options: those of AsyncRankingClient.
+    """
 
     def __init__(self, address: str, **options: Any) -> None:
         self._client = AsyncRankingClient(address, **options)
@@ -44,12 +54,15 @@ class RankingClient:
         return self._loop.run(self._client.call(operation, fields, images))
 
     def models(self) -> list[ModelInfo]:
+        """See AsyncRankingClient.models."""
         return self._loop.run(self._client.models())
 
     def readiness(self) -> Readiness:
+        """See AsyncRankingClient.readiness."""
         return self._loop.run(self._client.readiness())
 
     def ready(self) -> bool:
+        """See AsyncRankingClient.ready."""
         return self._loop.run(self._client.ready())
 
     def close(self) -> None:

@@ -24,8 +24,6 @@ from drpo_rewards.v1 import ranking_pb2 as pb
 if TYPE_CHECKING:
     from drpo_rewards.v1.ranking_pb2_grpc import RankingStub
 
-DEFAULT_MIXTURE = "default"
-
 Base64 = Annotated[
     str, Field(description="A PNG, JPEG or WebP file in base64, or a data: URI.", json_schema_extra={"format": "byte"})
 ]

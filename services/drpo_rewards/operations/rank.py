@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from drpo_rewards.api.contract import (
+    DEFAULT_MIXTURE,
     MAX_IMAGES,
     MIN_IMAGES,
     AllPairs,
@@ -24,7 +25,6 @@ from drpo_rewards.api.contract import (
     parse,
 )
 from drpo_rewards.operations.base import (
-    DEFAULT_MIXTURE,
     Answers,
     Base64,
     Mixture,

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from drpo_rewards.api.contract import (
+    DEFAULT_MIXTURE,
     MAX_IMAGES,
     AllPairs,
     Metadata,
@@ -21,7 +22,7 @@ from drpo_rewards.api.contract import (
     parse,
 )
 from drpo_rewards.errors import InvalidRequestError
-from drpo_rewards.operations.base import DEFAULT_MIXTURE, Answers, Base64, Operation, ServedRewards, reward_scores
+from drpo_rewards.operations.base import Answers, Base64, Operation, ServedRewards, reward_scores
 from drpo_rewards.operations.question import GroupToScore, Question
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto

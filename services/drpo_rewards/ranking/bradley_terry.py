@@ -1,8 +1,8 @@
 """Strengths behind pairwise judgements (Bradley and Terry, 1952): i beats j with probability 1 / (1 + exp(s_j - s_i)).
 
 A tie counts as half a win for either side. Every strength has the prior N(0, PRIOR_DEVIATION^2), so that a candidate
-that always won, or met nobody, has a finite one. Found by Newton's method: the log posterior is strictly concave.
-(`choix`, the library for this, has no half wins together with an uncertainty; the fit is these few lines.)
+that always won, or met nobody, has a finite one. Newton's method finds them: the log posterior is strictly concave.
+(`choix`, the library for this, does not offer half wins together with an uncertainty.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 PRIOR_DEVIATION = 2.0
 _TOLERANCE = 1e-10
-_DIGITS = 9  # of what is answered: equal records must give equal strengths, whatever the solver's last bits say
+_DIGITS = 9  # to which results are rounded: equal records must give equal strengths, whatever the solver's last bits
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,11 @@ class Strengths:
 
 
 def fit(wins_KK: np.ndarray) -> Strengths:
-    """`wins_KK[i, j]` is how often i beat j, ties as halves on both sides; the diagonal is 0."""
+    """Fit strengths to a record of games.
+
+    Args:
+        wins_KK: entry (i, j) is how often i beat j, a tie counting 0.5 on both sides; the diagonal is 0.
+    """
     games_KK = wins_KK + wins_KK.T
     scores_K = np.zeros(len(wins_KK))
     while True:

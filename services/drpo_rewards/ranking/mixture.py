@@ -12,13 +12,21 @@ from drpo_rewards.api.contract import Normalize, check_weights
 
 @dataclass(frozen=True)
 class Ranking:
-    """K combined scores (higher is better) and the order they give; indices are positions in the group."""
+    """A group of K images in order. Indices are positions in the group.
+
+    Attributes:
+        combined: K scores, higher is better.
+        order: K indices, best first; ties keep the group's order.
+        ranks: K ranks, 0 for the best; equal scores share the smaller rank.
+        all_tied: every combined score is the same.
+        weights: each reward's share; the sizes of the shares sum to 1.
+    """
 
     combined: list[float]
-    order: list[int]  # best first; ties keep the group's order
-    ranks: list[int]  # 0 is the best; equal scores share the smaller rank
+    order: list[int]
+    ranks: list[int]
     all_tied: bool
-    weights: dict[str, float]  # shares: their sizes sum to 1
+    weights: dict[str, float]
 
 
 def combine(
@@ -26,11 +34,16 @@ def combine(
 ) -> Ranking:
     """Rank a group of K images by the weighted sum of their normalised scores.
 
-    `scores` holds K raw scores for every reward in `weights`. Weights are divided by the sum of their sizes, so a
-    negative one (a penalty) stays negative. Raises ValueError for weights or scores that cannot be combined.
+    Args:
+        scores: K raw scores for every reward in `weights`.
+        weights: by reward; divided by the sum of their sizes, so a negative weight (a penalty) stays negative.
+        normalize: what is done to each reward's scores before they are added.
+
+    Raises:
+        ValueError: the weights or the scores cannot be combined.
     """
     check_weights(dict(weights))
-    largest = max(abs(weight) for weight in weights.values())  # divided by first: enormous weights have no finite sum
+    largest = max(abs(weight) for weight in weights.values())  # divide by it first: enormous weights have no finite sum
     total = sum(abs(weight) / largest for weight in weights.values())
     shares = {name: weight / largest / total for name, weight in weights.items()}
     scores_RK = np.array([scores[name] for name in shares], dtype=np.float64)
@@ -53,17 +66,17 @@ def combine(
 
 
 def zscores(scores_K: np.ndarray) -> np.ndarray:
-    """(x - mean) / standard deviation of this group (the population's); all zero where all scores are equal."""
+    """(x - mean) / population standard deviation of the group; all zero where all scores are equal."""
     if scores_K.min() == scores_K.max():
-        return np.zeros_like(scores_K)  # nothing to tell apart: no opinion, rather than 0/0
-    # Scaling by the largest size first keeps enormous scores from overflowing; the z-score does not see it.
+        return np.zeros_like(scores_K)  # the reward has no preference; avoids 0/0
+    # Scaling by the largest size first keeps enormous scores from overflowing, and does not change the z-score.
     centred_K = scores_K / np.abs(scores_K).max()
     centred_K = centred_K - centred_K.mean()
     return centred_K / np.sqrt(np.mean(centred_K**2))
 
 
 def rank_scores(scores_K: np.ndarray) -> np.ndarray:
-    """0 for the worst to 1 for the best, evenly; tied images share their mean rank."""
+    """Ranks from 0 for the worst to 1 for the best, evenly spaced; tied images share their mean rank."""
     if len(scores_K) == 1:
         return np.zeros_like(scores_K)
     below_K = (scores_K[None, :] < scores_K[:, None]).sum(axis=1)
@@ -72,6 +85,7 @@ def rank_scores(scores_K: np.ndarray) -> np.ndarray:
 
 
 def raw(scores_K: np.ndarray) -> np.ndarray:
+    """The scores themselves."""
     return scores_K
 
 

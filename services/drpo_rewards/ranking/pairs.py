@@ -1,4 +1,4 @@
-"""Draw (winner, loser) pairs from a group's scores. A tie is no preference, so a pair is never tied."""
+"""Draw (winner, loser) pairs from a group's scores. A tie is not a preference, so a pair is never tied."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from drpo_rewards.errors import InvalidRequestError
 def draw_pairs(
     scores: Sequence[float], count: int, strategy: PairStrategy = "random", seed: int = 0
 ) -> list[tuple[int, int]]:
-    """(winner, loser) index pairs; the same scores and seed give the same pairs.
+    """Draw (winner, loser) index pairs; the same scores and seed give the same pairs.
 
-    `random` is the paper's: each pair is two different images drawn uniformly and put in order, redrawn while tied.
-    Pairs are drawn independently, so one may come twice. It gives `count` pairs, or none where all images are tied.
-    `extremes` sets the best against the worst, the second best against the second worst, and so on; pairs that turn
-    out tied are left out. It raises InvalidRequestError unless 2 * count <= K.
+    `random` is the paper's strategy: each pair is two different images drawn uniformly and put in order, redrawn while
+    tied. Pairs are drawn independently, so one may come twice. It gives `count` pairs, or none where all images are
+    tied. `extremes` pairs the best with the worst, the second best with the second worst, and so on, and leaves out
+    tied pairs.
+
+    Args:
+        scores: K combined scores.
+        count: M, how many pairs.
+        strategy: `random` or `extremes`.
+        seed: of `random`.
+
+    Raises:
+        InvalidRequestError: `extremes` with 2 * count > K.
     """
     if strategy == "extremes":
         return _extremes(scores, count)
     scores_K = np.asarray(scores, dtype=np.float64)
-    # All ordered pairs with a strict preference. Drawing uniformly from them is what redrawing ties comes to.
+    # All ordered pairs with a strict preference. Drawing uniformly from them equals redrawing ties.
     winners, losers = np.nonzero(scores_K[:, None] > scores_K[None, :])
     if len(winners) == 0:
         return []
@@ -34,10 +43,10 @@ def draw_pairs(
 def _extremes(scores: Sequence[float], count: int) -> list[tuple[int, int]]:
     if 2 * count > len(scores):
         raise InvalidRequestError(
-            f"`extremes` takes the top {count} against the bottom {count}, which needs {2 * count} images; this group "
+            f"`extremes` pairs the best {count} with the worst {count}, which needs {2 * count} images; this group "
             f"has {len(scores)}. Ask for at most {len(scores) // 2} pairs.",
             field="pairs.count",
         )
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
-    candidates = [(order[place], order[-1 - place]) for place in range(count)]
+    candidates = [(order[rank], order[-1 - rank]) for rank in range(count)]
     return [(winner, loser) for winner, loser in candidates if scores[winner] > scores[loser]]

@@ -1,9 +1,9 @@
-"""Rank K candidates by a judge of two: rounds of comparisons, O(K log K) of them, and strengths fitted to the outcome.
+"""Rank K candidates by comparing two at a time: O(K log K) comparisons in rounds, and strengths fitted to the outcome.
 
-A round sets neighbours in the standings against each other (a Swiss tournament), so that comparisons go where the order
-is still open. The comparisons of one round do not depend on each other: ask them all at once. There are 2 ceil(log2 K)
-rounds of at most K / 2, twice what sorting takes, because a judge errs; where that is as many as there are pairs, one
-round compares all pairs.
+A round pairs neighbours in the standings (a Swiss tournament), so comparisons go where the order is still open. The
+comparisons of one round do not depend on each other: ask them all at once. There are 2 ceil(log2 K) rounds of at most
+K / 2 comparisons, twice what sorting takes, because a judge makes mistakes. Where these would be as many as there are
+pairs, one round compares all pairs.
 
     tournament = Tournament(seeding(prompt, images))
     while pairs := tournament.next_round():
@@ -30,10 +30,10 @@ POINTS = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 
 def seeding(prompt: str, images: Sequence[np.ndarray]) -> list[int]:
-    """The candidates in an order that follows from the prompt and the images alone, and says nothing of their quality.
+    """Order the candidates by a hash of the prompt and the images, which says nothing about their quality.
 
-    It draws the first round and breaks ties in the standings. So a group gets the same comparisons whenever and in
-    whatever order its images are sent.
+    This order decides the first round and breaks ties in the standings. So a group gets the same comparisons whenever
+    and in whatever order its images are sent.
     """
     text = hashlib.blake2b(prompt.encode(), digest_size=32).digest()
     digests = []
@@ -45,13 +45,13 @@ def seeding(prompt: str, images: Sequence[np.ndarray]) -> list[int]:
 
 
 def rounds(count: int) -> int:
-    """Rounds for `count` candidates: the number of comparisons is at most count * ceil(log2 count)."""
+    """Number of rounds for `count` candidates; the comparisons are at most count * ceil(log2 count)."""
     return 2 * math.ceil(math.log2(count))
 
 
 @dataclass(frozen=True)
 class TournamentResult:
-    """One score a candidate, in the group's order, and how they came about."""
+    """One score a candidate, in the group's order, and a summary of the comparisons behind them."""
 
     scores: list[Score]
     summary: TournamentSummary
@@ -59,7 +59,12 @@ class TournamentResult:
 
 @dataclass
 class Tournament:
-    """One group's. `seeds` are its candidates in the order of `seeding`; inside, a candidate is its place there."""
+    """The tournament of one group.
+
+    Args:
+        seeds: the group's candidates in the order of `seeding`. Inside, a candidate is its position in this order.
+        all_pairs: compare every pair in one round.
+    """
 
     seeds: Sequence[int]
     all_pairs: bool = False
@@ -80,37 +85,41 @@ class Tournament:
 
     @property
     def most_comparisons(self) -> int:
-        """No more than so many will be asked for."""
+        """An upper bound on the number of comparisons."""
         count = len(self.seeds)
         return count * (count - 1) // 2 if self.all_pairs else rounds(count) * (count // 2)
 
     def next_round(self) -> list[tuple[int, int]]:
-        """Pairs of indices into the group to compare next; none where the tournament is over."""
+        """The pairs of indices into the group to compare next; none where the tournament is over."""
         if self._rounds_left == 0:
             return []
         self._rounds_left = 0 if self.all_pairs else self._rounds_left - 1
-        places = combinations(range(len(self.seeds)), 2) if self.all_pairs else self._neighbours()
-        return [(self.seeds[first], self.seeds[second]) for first, second in places]
+        positions = combinations(range(len(self.seeds)), 2) if self.all_pairs else self._neighbours()
+        return [(self.seeds[first], self.seeds[second]) for first, second in positions]
 
     def record(self, pairs: Sequence[tuple[int, int]], comparisons: Sequence[Comparison]) -> None:
-        """What the judge said of the pairs of the last round."""
-        places = {index: place for place, index in enumerate(self.seeds)}
+        """Add the judgements of the last round's pairs."""
+        positions = {index: position for position, index in enumerate(self.seeds)}
         for (first, second), comparison in zip(pairs, comparisons, strict=True):
             points = POINTS[comparison.winner]
-            self._wins_KK[places[first], places[second]] += points
-            self._wins_KK[places[second], places[first]] += 1 - points
+            self._wins_KK[positions[first], positions[second]] += points
+            self._wins_KK[positions[second], positions[first]] += 1 - points
             self._played.append(((first, second), comparison))
         self._strengths = fit(self._wins_KK)
 
     def result(self) -> TournamentResult:
-        """The scores; raises RewardError where the judge never once said anything that could be read."""
+        """The scores.
+
+        Raises:
+            RewardError: none of the judge's answers could be read.
+        """
         played = [comparison for _, comparison in self._played]
         unparsed = sum(comparison.unparsed for comparison in played)
         asked = sum(comparison.asked for comparison in played)
         if unparsed == asked:
             raise RewardError(f"none of the judge's {asked} answers about this group could be read as a verdict")
         flips = [comparison.flipped for comparison in played if comparison.flipped is not None]
-        order = np.argsort(self.seeds)  # from places back to the group's order
+        order = np.argsort(self.seeds)  # from positions back to the group's order
         scores_K, errors_K = self._strengths.scores_K[order].tolist(), self._strengths.errors_K[order].tolist()
         records = [{"wins": 0, "ties": 0, "losses": 0} for _ in self.seeds]
         for (first, second), comparison in self._played:
@@ -128,18 +137,18 @@ class Tournament:
         )
 
     def _neighbours(self) -> list[tuple[int, int]]:
-        """Each candidate, best first, with the nearest one below it that it has not met; who is left over sits out.
+        """Pair each candidate, best first, with the nearest one below that it has not met; the others sit out.
 
-        With an odd number somebody sits out in any case: first whoever has played most.
+        Of an odd number one sits out in any case: whoever has played most.
         """
         games_KK = self._wins_KK + self._wins_KK.T
-        standing = sorted(range(len(self.seeds)), key=lambda place: (-self._strengths.scores_K[place], place))
+        standing = sorted(range(len(self.seeds)), key=lambda position: (-self._strengths.scores_K[position], position))
         if len(standing) % 2:
-            standing.remove(max(reversed(standing), key=lambda place: games_KK[place].sum()))
+            standing.remove(max(reversed(standing), key=lambda position: games_KK[position].sum()))
         pairs = []
         while standing:
             first = standing.pop(0)
-            second = next((place for place in standing if not games_KK[first, place]), None)
+            second = next((position for position in standing if not games_KK[first, position]), None)
             if second is not None:
                 standing.remove(second)
                 pairs.append((min(first, second), max(first, second)))

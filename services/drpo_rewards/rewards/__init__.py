@@ -1,8 +1,9 @@
-"""The catalogue of rewards. A new reward is a new file and one line here; nothing is imported until it is used."""
+"""The catalogue of rewards. A new reward is a new file and one line here. Each is imported when it is first used."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from drpo_rewards.errors import ConfigError
 from drpo_rewards.rewards.base import AnyReward, PairwiseReward, Reward
 from drpo_rewards.rewards.files import hub
 from drpo_rewards.rewards.files.hub import MissingFilesError
-from drpo_rewards.rewards.files.parts import Part
+from drpo_rewards.rewards.files.model_files import ModelFiles
 
 CATALOGUE: dict[str, str] = {
     "aesthetic": "drpo_rewards.rewards.aesthetic:Aesthetic",
@@ -25,7 +26,14 @@ CATALOGUE: dict[str, str] = {
 
 
 def load_class(kind: str) -> type:
-    """The class behind a catalogue name, or behind `package.module:Class` for a reward of one's own."""
+    """The class of a reward.
+
+    Args:
+        kind: a name in the catalogue, or `package.module:Class` for your own reward.
+
+    Raises:
+        ConfigError: there is no such reward, or its module cannot be imported.
+    """
     path = CATALOGUE.get(kind, kind)
     module_name, colon, class_name = path.partition(":")
     if not colon:
@@ -37,50 +45,83 @@ def load_class(kind: str) -> type:
         raise ConfigError(f"cannot load reward {kind!r}: {error}") from error
 
 
-def create(kind: str, options: dict[str, Any]) -> AnyReward:
-    """Build a reward with its options; raises ConfigError where they do not fit it."""
+def create(kind: str, options: dict[str, Any], headers_only: bool = False) -> AnyReward:
+    """Build a reward.
+
+    Args:
+        kind: a name in the catalogue, or `package.module:Class` for your own reward.
+        options: the arguments of the reward's class.
+        headers_only: check every key and shape of the reward's files without loading them. The result cannot score.
+            The class must accept this argument (see `accepts_headers_only`).
+
+    Raises:
+        ConfigError: the options do not fit the reward, or its class does not accept `headers_only`.
+        WeightsError: its files are missing or do not fit.
+    """
     cls = load_class(kind)
+    if headers_only and not accepts_headers_only(kind):
+        raise ConfigError(f"reward {kind!r} has no argument `headers_only`, so its files cannot be checked unloaded")
     try:
-        reward = cls(**options)
+        reward = cls(**options, headers_only=True) if headers_only else cls(**options)
     except MissingFilesError as error:
         raise MissingFilesError(f"{error}. `{download_command(kind, options)}` fetches it") from error
     except TypeError as error:
         raise ConfigError(f"reward {kind!r} cannot be built from options {options}: {error}") from error
     if not isinstance(reward, Reward | PairwiseReward):
         raise ConfigError(f"reward {kind!r} needs a `version` and a method `score(items)` (or `compare(items)`)")
-    wanted = needs(kind, options)
-    if wanted and not hasattr(reward, "revision"):
-        reward.revision = hub.commit(wanted[0][1])  # type: ignore[union-attr]
+    read = needed_files(kind, options)
+    if read and not hasattr(reward, "revision"):
+        _, source = read[0]
+        reward.revision = hub.cached_commit(source)  # type: ignore[union-attr]
     return reward
 
 
-def needs(kind: str, options: Mapping[str, Any]) -> list[tuple[Part, str]]:
-    """What a reward built with these options reads: each part, and the folder or repository that it comes from.
+def accepts_headers_only(kind: str) -> bool:
+    """Whether the reward's class has an argument `headers_only`, so that its files can be checked without loading."""
+    return "headers_only" in inspect.signature(load_class(kind)).parameters
 
-    Empty for a reward that declares nothing. Raises ConfigError where there is no such reward.
+
+def needed_files(kind: str, options: Mapping[str, Any]) -> list[tuple[ModelFiles, str]]:
+    """What a reward with these options reads: each ModelFiles, and the folder or hub id that it reads them from.
+
+    Empty for a reward that declares nothing.
+
+    Raises:
+        ConfigError: there is no such reward.
     """
-    parts: Any = getattr(load_class(kind), "parts", None)
-    return [(part, part.place(options)) for part in parts(**options)] if callable(parts) else []
+    declared: Any = getattr(load_class(kind), "files", None)
+    return [(files, files.source(options)) for files in declared(**options)] if callable(declared) else []
 
 
 def download_command(kind: str, options: Mapping[str, Any]) -> str:
-    """What fetches the files that `needs` says; options that change nothing about them are left out."""
-    wanted = needs(kind, options)
-    given = [
+    """The command that fetches the files of `needed_files`. Options that do not change the files are left out."""
+    needed = needed_files(kind, options)
+    arguments = [
         f"--option {key}={value}"
         for key, value in options.items()
-        if wanted != needs(kind, {other: options[other] for other in options if other != key})
+        if needed != needed_files(kind, {other: options[other] for other in options if other != key})
     ]
-    return " ".join(["drpo-rewards download", kind, *given])
+    return " ".join(["drpo-rewards download", kind, *arguments])
 
 
 def load(
     name: str, model: str | None = None, device: str | None = None, dtype: str | None = None, **options: Any
 ) -> AnyReward:
-    """A reward by name, ready to score. What is None is the reward's own default.
+    """A reward by name, ready to score. An argument that is None takes the reward's own default.
 
-    `model` is a folder or an id of the hub, `device` one of torch's names or "auto", `dtype` float32, float16, bfloat16
-    or "auto". Raises ConfigError for options that do not fit the reward, WeightsError for files that do not.
+    Args:
+        name: a name in the catalogue, or `package.module:Class` for your own reward.
+        model: a folder or a hub id.
+        device: the name of a torch device, or "auto".
+        dtype: "float32", "float16", "bfloat16" or "auto".
+        options: the reward's other arguments.
+
+    Raises:
+        ConfigError: the options do not fit the reward.
+        WeightsError: its files are missing or do not fit.
+
+    Example:
+        rewards.load("pickscore", device="cuda").score([ScoreItem(image_HW3, "a red circle")])
     """
     given = {"model": model, "device": device, "dtype": dtype}
     return create(name, {**{key: value for key, value in given.items() if value is not None}, **options})

@@ -1,4 +1,4 @@
-"""AES: how pleasing a picture is by itself (LAION's improved aesthetic predictor, Schuhmann 2022)."""
+"""AES: how pleasing a picture is, whatever its prompt (LAION's improved aesthetic predictor, Schuhmann 2022)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards import clip as clip_reward
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.hub import find
-from drpo_rewards.rewards.files.parts import Part
+from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.rewards.files.weights import (
-    label,
     load_strictly,
     pick_device,
     pick_dtype,
     public_name,
     read_tensors,
+    version_label,
 )
 from drpo_rewards.rewards.shared.clip_model import ClipEmbedder
 from drpo_rewards.rewards.shared.linear_head import LinearHead
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
-MODEL = Part("model", "camenduru/improved-aesthetic-predictor", (((HEAD,),),), "Apache-2.0", 0.004)
+MODEL = ModelFiles("model", "camenduru/improved-aesthetic-predictor", (((HEAD,),),), "Apache-2.0", 0.004)
 CLIP = replace(clip_reward.MODEL, option="clip")
 
 _RELU_HEAD = "layers.11.weight"
@@ -36,8 +36,13 @@ _RELU_HEAD = "layers.11.weight"
 class Aesthetic(StagedReward):
     """How pleasing a picture is, whatever its prompt: a linear head on CLIP ViT-L/14.
 
-    About 1 to 10, mostly 4 to 7. `model` is the head's file, or the folder or hub repository that holds it; `clip` the
-    CLIP below it, by default the one in the same folder, else OpenAI's.
+    About 1 to 10, mostly 4 to 7.
+
+    Args:
+        model: the head's file, or the folder or hub id that has it.
+        clip: the folder or hub id of the CLIP under the head; by default the one in `model`, otherwise OpenAI's.
+        device, dtype: see `files/weights.py`.
+        headers_only: see `files/weights.py`.
     """
 
     license = MODEL.license
@@ -48,21 +53,24 @@ class Aesthetic(StagedReward):
         clip: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        *,
+        headers_only: bool = False,
     ) -> None:
-        place = pick_device(device)
-        clip = CLIP.place({"model": model, "clip": clip})
+        torch_device = pick_device(device, headers_only)
+        torch_dtype = pick_dtype(dtype, torch_device, on_gpu="float16")
+        clip = CLIP.source({"model": model, "clip": clip})
         path = Path(model) if Path(model).is_file() else find(MODEL, model) / HEAD
-        self.head = read_head(path).to(place)
+        self.head = read_head(path, headers_only).to(torch_device)
         # The original preprocesses with OpenAI's package, whose crop rounds.
-        self.clip = ClipEmbedder.load(find(CLIP, clip), "round", place, pick_dtype(dtype, place, on_gpu="float16"))
+        self.clip = ClipEmbedder.load(find(CLIP, clip), "round", torch_device, torch_dtype, headers_only)
         width = self.clip.model.config.projection_dim
         if self.head.width != width:
-            raise WeightsError(f"{path} wants vectors of {self.head.width} numbers, but {clip} gives {width}")
+            raise WeightsError(f"{path} needs vectors of {self.head.width} numbers, but those of {clip} have {width}")
         self.checkpoint = public_name(model)
-        self.version = label("aesthetic-1", model, self.clip.model.dtype)
+        self.version = version_label("aesthetic-1", model, torch_dtype)
 
     @staticmethod
-    def parts(**options: Any) -> tuple[Part, ...]:
+    def files(**options: Any) -> tuple[ModelFiles, ...]:
         return (CLIP,) if Path(options.get("model") or "").is_file() else (MODEL, CLIP)
 
     def prepare(self, items: Sequence[ScoreItem]) -> Tensor:
@@ -74,12 +82,12 @@ class Aesthetic(StagedReward):
         return [Score(value) for value in scores_N.tolist()]
 
 
-def read_head(path: Path) -> LinearHead:
-    """The head in a file of public layout, as wide as its first layer. Raises WeightsError."""
-    tensors = read_tensors(path)
+def read_head(path: Path, headers_only: bool = False) -> LinearHead:
+    """The head in a file of the public layout; its first layer gives its width. Raises WeightsError."""
+    tensors = read_tensors(path, headers_only=headers_only)
     if _RELU_HEAD in tensors:
         raise WeightsError(f"{path} is the head with activations (ava+logos-l14-reluMSE); this reward needs {HEAD}")
     first = tensors.get("layers.0.weight")
     head = LinearHead(first.shape[1] if first is not None and first.ndim == 2 else 768)
-    load_strictly(head, tensors, path)
+    load_strictly(head, tensors, path, headers_only)
     return head.eval()

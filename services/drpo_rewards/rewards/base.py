@@ -1,30 +1,52 @@
-"""What a reward is: an object that scores images, or compares two. Anything with `version` and `score` will do."""
+"""What a reward is: an object that scores images, or compares two. Any class with `version` and `score` is one.
+
+Example:
+    class Brightness:
+        version = "brightness-1"
+
+        def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+            return [Score(float(item.image.mean())) for item in items]
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from drpo_rewards.api.contract import ModelInfo
-from drpo_rewards.errors import RewardError
-
 
 @dataclass(frozen=True)
 class ScoreItem:
-    """One image to score. The array is read-only: it may lie in memory that other processes share."""
+    """One image to score.
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB
+    Attributes:
+        image: (H, W, 3) uint8, RGB, 0 to 255. Read-only: it may be in memory that other processes share.
+        prompt: the text that the image was made from.
+        metadata: what the request has beyond the prompt, e.g. a GenEval spec; plain JSON types.
+
+    Example:
+        ScoreItem(np.zeros((512, 512, 3), np.uint8), "a red circle", {"include": [{"class": "circle", "color": "red"}]})
+    """
+
+    image: np.ndarray
     prompt: str
     metadata: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Score:
-    """One image's score, and what else the reward has to say about it (JSON types only)."""
+    """One image's score.
+
+    Attributes:
+        value: the raw score, a finite number in the reward's own unit and range. Only the order of the values within a
+            group matters for ranking.
+        details: what else the reward reports about the image; plain JSON types.
+
+    Example:
+        Score(0.5, {"strict": 0, "graded": 0.5, "reasons": ["expected 1 red circle, found blue"]})
+    """
 
     value: float
     details: dict[str, Any] | None = None
@@ -32,27 +54,51 @@ class Score:
 
 @dataclass(frozen=True)
 class PairItem:
-    """Two images of one prompt to compare. The arrays are read-only."""
+    """Two images of one prompt to compare.
 
-    first: np.ndarray  # (H, W, 3) uint8 RGB; the two may differ in size
+    Attributes:
+        first: (H, W, 3) uint8, RGB, 0 to 255. Read-only.
+        second: the same. It may differ from `first` in size.
+        prompt: the text that both images were made from.
+        metadata: what the request has beyond the prompt; plain JSON types.
+
+    Example:
+        PairItem(np.zeros((512, 512, 3), np.uint8), np.zeros((256, 256, 3), np.uint8), "a red circle")
+    """
+
+    first: np.ndarray
     second: np.ndarray
     prompt: str
     metadata: dict[str, Any] | None = None
 
     def swap(self) -> PairItem:
-        """The same pair the other way round: what a judge that minds the order is asked as well."""
+        """The same pair in the other order."""
         return PairItem(self.second, self.first, self.prompt, self.metadata)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Which image of a pair is the better one. A judge that cannot tell says tie; one that fails raises."""
+    """Which image of a pair is the better one.
+
+    A reward that cannot decide answers "tie"; a reward that fails raises an exception.
+
+    Attributes:
+        winner: "first", "second" or "tie".
+        confidence: 0 to 1; None if the reward has none.
+        details: what else the reward reports about the pair; plain JSON types.
+        flipped: whether the answer changed with the order of the two images; None if only one order was asked.
+        unparsed: how many of the answers could not be read as a verdict.
+        asked: how many answers the reward asked for, at least 1.
+
+    Example:
+        Comparison("first", confidence=0.9, details={"reasons": ["B has no circle"]}, flipped=False, asked=2)
+    """
 
     winner: Literal["first", "second", "tie"]
-    confidence: float | None = None  # 0 to 1, where the reward has one
+    confidence: float | None = None
     details: dict[str, Any] | None = None
-    flipped: bool | None = None  # whether the order of the two mattered; None: only one order was asked
-    unparsed: int = 0  # of the `asked` answers, those that could not be read as a verdict
+    flipped: bool | None = None
+    unparsed: int = 0
     asked: int = 1
 
     def swap(self) -> Comparison:
@@ -63,122 +109,104 @@ class Comparison:
 
 @runtime_checkable
 class Reward(Protocol):
-    """A scorer of images. Built once in each replica with the options of the configuration; called from one thread.
+    """A scorer of images.
 
-    Items of one call may come from different requests and have different sizes. The score of an item must not depend
-    on the others. Raise `drpo_rewards.errors.InvalidRequestError` for an item that the caller got wrong; whatever
-    else is raised, and any score that is not finite, fails the request and names the reward.
+    Each replica builds one with the options of the configuration, and calls it from one thread.
 
-    Optional attributes: `description` (what it measures, in a line), `range` (lowest, highest), `higher_is_better`
-    (True unless set), `needs_metadata`, `checkpoint`, `revision` and `license` (of the weights behind it), and `probe`
-    (a ScoreItem for the readiness check; a small grey picture unless set).
+    Attributes:
+        version: names the code and the weights. Change it whenever the scores change.
+
+    Optional attributes:
+        description: what the reward measures, in one line; the first line of the class's docstring by default.
+        range: the lowest and the highest score; None by default, for unbounded.
+        higher_is_better: True by default.
+        metrics: the numbers among its scores' details that tables and curves show, as a sequence of
+            `drpo_rewards.api.contract.Metric`. Then every score has them: each name is a key of `Score.details`, and
+            each value a finite number. None by default.
+        needs_metadata: whether a request must have metadata; False by default.
+        checkpoint, revision, license: of the weights.
+        probe: the ScoreItem of the readiness check; a small grey image by default.
+
+    Optional methods and arguments:
+        files: a static method `files(**options)` that returns the ModelFiles which a reward with these options reads,
+            for `drpo-rewards download` and `doctor`.
+        headers_only: a keyword argument of the constructor. If it is True, the constructor reads only the headers of
+            its files (see `files/weights.py`), so that `download` and `doctor` can check every key and shape.
     """
 
     version: str
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """One Score per item, in the items' order."""
+        """Score images.
+
+        Args:
+            items: one or more images, up to the reward's batch size. They may come from different requests and differ
+                in size and prompt. The score of one must not depend on the others.
+
+        Returns:
+            One Score per item, in the items' order.
+
+        Raises:
+            InvalidRequestError: from `drpo_rewards.errors`, for an item that the caller got wrong. Any other exception,
+                and any score that is not finite, fails the request with an error that names the reward.
+
+        Example:
+            reward.score([ScoreItem(red, "a red circle"), ScoreItem(blue, "a red circle")])
+            # [Score(0.31), Score(0.24)]
+        """
         ...
 
 
 class StagedReward:
-    """A Reward whose work has two halves, so that a service prepares the next batch while the network scores this one.
+    """A Reward that works in two stages, so that a service prepares the next batch while the model scores this one.
 
-    Subclasses write `prepare`, which is called from one thread, and `score_prepared`, from another.
+    Subclasses implement `prepare`, which is called from one thread, and `score_prepared`, which is called from another.
     """
 
     def prepare(self, items: Sequence[ScoreItem]) -> Any:
-        """Everything that needs no network and no GPU: pictures scaled and cut, prompts as tokens, in pinned memory."""
+        """The work that needs no model and no GPU.
+
+        Usually it scales and crops the images, tokenizes the prompts, and puts both in pinned memory.
+        """
         raise NotImplementedError
 
     def score_prepared(self, prepared: Any) -> list[Score]:
-        """One Score per item of what `prepare` made."""
+        """One Score per item that `prepare` got, in the items' order."""
         raise NotImplementedError
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        """See `Reward.score`."""
         return self.score_prepared(self.prepare(items))
 
 
 @runtime_checkable
 class PairwiseReward(Protocol):
-    """A judge of two images: what a Reward is, but `compare` in the place of `score`.
+    """A judge that compares two images. It is like a Reward, but has `compare` instead of `score`.
 
-    It answers `POST /v1/compare`; where a group is to be scored or ranked, the service has it judge pairs of the images
-    and fits scores to the outcome (`drpo_rewards.ranking.tournament`). Everything else, the optional attributes as
-    well, is as for Reward; `probe` is a PairItem.
+    It answers `POST /v1/compare`. To score or rank a group, the service lets it compare pairs of the group's images and
+    fits scores to the results (`drpo_rewards.ranking.tournament`). The optional attributes are those of Reward, but
+    `probe` is a PairItem.
     """
 
     version: str
 
     def compare(self, items: Sequence[PairItem]) -> list[Comparison]:
-        """One Comparison per item, in the items' order."""
+        """Compare pairs of images.
+
+        Args:
+            items: one or more pairs. They may come from different requests and differ in size and prompt.
+
+        Returns:
+            One Comparison per item, in the items' order.
+
+        Raises:
+            InvalidRequestError: for an item that the caller got wrong.
+
+        Example:
+            judge.compare([PairItem(red, blue, "a red circle")])  # [Comparison("first", confidence=0.9)]
+        """
         ...
 
 
 AnyReward = Reward | PairwiseReward
 Item = ScoreItem | PairItem
-Result = Score | Comparison
-
-
-def is_pairwise(reward: AnyReward) -> bool:
-    return not isinstance(reward, Reward)
-
-
-def describe(name: str, reward: AnyReward) -> ModelInfo:
-    """What `GET /v1/models` says of a reward."""
-    return ModelInfo(
-        name=name,
-        description=getattr(reward, "description", (type(reward).__doc__ or "").strip().split("\n")[0]),
-        mode="pairwise" if is_pairwise(reward) else "pointwise",
-        version=reward.version,
-        checkpoint=getattr(reward, "checkpoint", None),
-        revision=getattr(reward, "revision", None),
-        license=getattr(reward, "license", None),
-        range=getattr(reward, "range", None),
-        higher_is_better=getattr(reward, "higher_is_better", True),
-        needs_metadata=getattr(reward, "needs_metadata", False),
-    )
-
-
-def probe(reward: AnyReward) -> Item:
-    """The item that a readiness check scores."""
-    grey, prompt = np.full((64, 64, 3), 127, dtype=np.uint8), "a picture"
-    default = PairItem(grey, grey, prompt) if is_pairwise(reward) else ScoreItem(grey, prompt)
-    return getattr(reward, "probe", default)
-
-
-def checked_scores(
-    name: str, reward: Reward, items: Sequence[ScoreItem], fields: Sequence[str] | None = None
-) -> list[Score]:
-    """`reward.score(items)`, or a RewardError where what came back is not one finite score per item.
-
-    `fields` says how an error names each item; its place in `items` unless given.
-    """
-    return check_scores(name, reward.score(items), items, fields)
-
-
-def check_scores(
-    name: str, scores: list[Score], items: Sequence[ScoreItem], fields: Sequence[str] | None = None
-) -> list[Score]:
-    """`scores`, or a RewardError as `checked_scores` raises it."""
-    if len(scores) != len(items):
-        raise RewardError(f"reward {name!r} gave {len(scores)} scores for {len(items)} images", reward=name)
-    for index, score in enumerate(scores):
-        if not isinstance(score.value, int | float | np.number) or not math.isfinite(score.value):
-            field = fields[index] if fields else f"images[{index}]"
-            raise RewardError(
-                f"reward {name!r} gave {score.value!r} for {field}, which is no score", reward=name, field=field
-            )
-    return scores
-
-
-def checked_comparisons(name: str, reward: PairwiseReward, items: Sequence[PairItem]) -> list[Comparison]:
-    """`reward.compare(items)`, or a RewardError where what came back is not one judgement per item."""
-    comparisons = reward.compare(items)
-    if len(comparisons) != len(items):
-        raise RewardError(f"reward {name!r} gave {len(comparisons)} judgements for {len(items)} pairs", reward=name)
-    for comparison in comparisons:
-        sure = comparison.confidence
-        if comparison.winner not in ("first", "second", "tie") or not (sure is None or 0 <= sure <= 1):
-            raise RewardError(f"reward {name!r} gave {comparison!r}, which is no judgement", reward=name)
-    return comparisons

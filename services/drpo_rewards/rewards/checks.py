@@ -1,4 +1,4 @@
-"""What a service asks of a reward before it trusts it: its description, its probe, and answers that fit the questions."""
+"""What a service needs of any reward: its description, an item to probe it with, and checks of what it returns."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ def check_scores(
         for metric in metrics:
             value = (score.details or {}).get(metric.name)
             if not _is_finite_number(value):
-                message = (
-                    f"reward {name!r} declares the metric {metric.name!r}, but its details of {field} have {value!r}"
-                )
+                message = f"reward {name!r} gave {value!r} as its metric {metric.name!r} of {field}"
                 raise RewardError(f"{message}, which is not a finite number", reward=name, field=field)
     return scores
 

@@ -1,6 +1,7 @@
 """HPSv2 and v2.1: what people preferred in the Human Preference Dataset v2 (Wu et al., 2023). A CLIP ViT-H/14.
 
-The public files are open_clip's and complete: no other weights are read. Their keys become those of transformers' CLIP.
+The public files have open_clip's layout and are complete, so no other weights are read. Their keys are renamed to those
+of transformers' CLIP.
 """
 
 from __future__ import annotations
@@ -18,23 +19,25 @@ from transformers import CLIPConfig, CLIPModel
 from drpo_rewards.errors import ConfigError, WeightsError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.hub import find
-from drpo_rewards.rewards.files.parts import BPE, TOKENIZER_SETTINGS, Part
+from drpo_rewards.rewards.files.model_files import BPE, TOKENIZER_SETTINGS, ModelFiles
 from drpo_rewards.rewards.files.weights import (
     build_pretrained,
-    label,
     pick_device,
     pick_dtype,
     public_name,
     read_tensors,
+    version_label,
 )
 from drpo_rewards.rewards.shared.clip_model import ClipEmbedder, PreparedClip, clip_tokenizer
 from drpo_rewards.rewards.shared.preprocess import normalize, pad_square, pinned
 
 FILES = {"2.0": "HPS_v2_compressed.pt", "2.1": "HPS_v2.1_compressed.pt"}
-MODELS = {version: Part("model", "xswu/HPSv2", (((file,),),), "Apache-2.0", 1.97) for version, file in FILES.items()}
-TOKENIZER = Part("tokenizer", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", (BPE,), "MIT", 0.004, TOKENIZER_SETTINGS)
+MODELS = {
+    version: ModelFiles("model", "xswu/HPSv2", (((file,),),), "Apache-2.0", 1.97) for version, file in FILES.items()
+}
+TOKENIZER = ModelFiles("tokenizer", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", (BPE,), "MIT", 0.004, TOKENIZER_SETTINGS)
 
-_VISION_HEAD, _TEXT_HEAD = 80, 64  # widths of an attention head, which the file does not tell
+_VISION_HEAD, _TEXT_HEAD = 80, 64  # widths of an attention head, which the file does not state
 
 _TOP = {
     "logit_scale": "logit_scale",
@@ -53,7 +56,7 @@ _BLOCKS = {
     "transformer.resblocks.": "text_model.encoder.layers.",
     "visual.transformer.resblocks.": "vision_model.encoder.layers.",
 }
-_PARTS = {
+_MODULES = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
     "attn.out_proj": "self_attn.out_proj",
@@ -63,10 +66,16 @@ _PARTS = {
 
 
 class HPSv2(StagedReward):
-    """Human preference among pictures of one prompt, learned from HPD v2; sees the whole picture, uncropped.
+    """Human preference among pictures of one prompt, learned from HPD v2; scores the whole picture, uncropped.
 
-    The cosine of prompt and picture, about 0.2 to 0.35; tables quote it times 100. `model` is a folder or hub
-    repository with the file of that `version`, `tokenizer` one with CLIP's vocabulary, by default the same folder.
+    The cosine of prompt and picture, -1 to 1, about 0.2 to 0.35. Published tables multiply it by 100.
+
+    Args:
+        model: a folder or hub id that has the file of this `version`.
+        version: "2.0" or "2.1".
+        tokenizer: a folder or hub id that has CLIP's vocabulary; by default `model` if it has one, otherwise LAION's.
+        device, dtype: see `files/weights.py`.
+        headers_only: see `files/weights.py`.
     """
 
     license = MODELS["2.1"].license
@@ -79,44 +88,45 @@ class HPSv2(StagedReward):
         tokenizer: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        *,
+        headers_only: bool = False,
     ) -> None:
         version = str(version)  # YAML reads 2.1 as a number
         if version not in FILES:
             raise ConfigError(f"hpsv2: version is {version!r}; write 2.0 or 2.1")
-        place = pick_device(device)
-        precision = pick_dtype(dtype, place, on_gpu="float16")
-        clip = read_open_clip(find(MODELS[version], model) / FILES[version], precision)
-        words = find(TOKENIZER, TOKENIZER.place({"model": model, "tokenizer": tokenizer}))
-        self.clip = ClipEmbedder(clip, clip_tokenizer(words), "floor", place)
+        torch_device = pick_device(device, headers_only)
+        torch_dtype = pick_dtype(dtype, torch_device, on_gpu="float16")
+        clip = read_open_clip(find(MODELS[version], model) / FILES[version], torch_dtype, headers_only)
+        tokenizer_folder = find(TOKENIZER, TOKENIZER.source({"model": model, "tokenizer": tokenizer}))
+        self.clip = ClipEmbedder(clip, clip_tokenizer(tokenizer_folder), "floor", torch_device)
         self.checkpoint = public_name(model)
-        self.version = label(f"hpsv{version}-1", model, precision)
+        self.version = version_label(f"hpsv{version}-1", model, torch_dtype)
 
     @staticmethod
-    def parts(version: str | float = "2.1", **options: Any) -> tuple[Part, ...]:
+    def files(version: str | float = "2.1", **options: Any) -> tuple[ModelFiles, ...]:
         return (MODELS[str(version)], TOKENIZER) if str(version) in MODELS else ()
 
     def prepare(self, items: Sequence[ScoreItem]) -> PreparedClip:
         pixels_N3SS = normalize(torch.stack([pad_square(item.image, self.clip.side) for item in items]))
-        # open_clip takes prompts for HTML, twice over
+        # open_clip unescapes HTML in prompts, twice
         prompts = [html.unescape(html.unescape(item.prompt)) for item in items]
-        return PreparedClip(pinned(pixels_N3SS, self.clip.model.device), *self.clip.read_prompts(prompts))
+        return PreparedClip(pinned(pixels_N3SS, self.clip.model.device), *self.clip.tokenize(prompts))
 
     @torch.inference_mode()
     def score_prepared(self, prepared: PreparedClip) -> list[Score]:
-        images_ND = self.clip.embed_pixels(prepared.pixels)
-        prompts_ND = self.clip.embed_tokens(prepared.ids_PT, prepared.rows_N)
-        return [Score(value) for value in (images_ND * prompts_ND).sum(dim=-1).clamp(-1, 1).tolist()]
+        cosines_N = self.clip.cosines(self.clip.embed_pixels(prepared.pixels), prepared)
+        return [Score(value) for value in cosines_N.clamp(-1, 1).tolist()]
 
 
-def read_open_clip(path: Path, dtype: torch.dtype) -> CLIPModel:
-    """The CLIP in an open_clip training checkpoint, whose sizes follow from its tensors. Raises WeightsError."""
-    tensors = read_tensors(path, inside="state_dict")
+def read_open_clip(path: Path, dtype: torch.dtype, headers_only: bool = False) -> CLIPModel:
+    """The CLIP in a training checkpoint of open_clip; its tensors give its sizes. Raises WeightsError."""
+    tensors = read_tensors(path, inside="state_dict", headers_only=headers_only)
     try:
         config = _config(tensors)
-        converted = dict(_converted(tensors))
+        converted = dict(_convert(tensors))
     except (KeyError, ValueError, IndexError) as error:
         raise WeightsError(f"{path} does not hold an open_clip model: {type(error).__name__} {error}") from error
-    return build_pretrained(CLIPModel, config, converted, path, dtype)
+    return build_pretrained(CLIPModel, config, converted, path, dtype, headers_only)
 
 
 def _config(tensors: Mapping[str, Tensor]) -> CLIPConfig:
@@ -148,8 +158,8 @@ def _tower(tensors: Mapping[str, Tensor], blocks: str, width: int, head: int) ->
     }
 
 
-def _converted(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Under transformers' names; a key that open_clip does not have keeps its own, and is surplus later."""
+def _convert(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors under transformers' names. An unknown key keeps its name, and strict loading refuses it."""
     for name, tensor in tensors.items():
         block = next((prefix for prefix in _BLOCKS if name.startswith(prefix)), None)
         norm = next((prefix for prefix in _NORMS if name.startswith(prefix)), None)
@@ -160,17 +170,17 @@ def _converted(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         elif norm is not None:
             yield _NORMS[norm] + name.removeprefix(norm), tensor
         elif block is not None:
-            layer, _, part = name.removeprefix(block).partition(".")
-            yield from _block(f"{_BLOCKS[block]}{layer}", part, tensor)
+            layer, _, rest = name.removeprefix(block).partition(".")
+            yield from _convert_block(f"{_BLOCKS[block]}{layer}", rest, tensor)
         else:
             yield _TOP.get(name, name), tensor
 
 
-def _block(layer: str, part: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    if part.startswith("attn.in_proj_"):  # queries, keys and values in one
-        kind = part.removeprefix("attn.in_proj_")
+def _convert_block(layer: str, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    if name.startswith("attn.in_proj_"):  # queries, keys and values in one tensor
+        kind = name.removeprefix("attn.in_proj_")
         for letter, third in zip("qkv", tensor.chunk(3), strict=True):
             yield f"{layer}.self_attn.{letter}_proj.{kind}", third
     else:
-        module, _, kind = part.rpartition(".")
-        yield f"{layer}.{_PARTS.get(module, module)}.{kind}", tensor
+        module, _, kind = name.rpartition(".")
+        yield f"{layer}.{_MODULES.get(module, module)}.{kind}", tensor

@@ -1,7 +1,7 @@
-"""HPSv3: what people preferred, from a wide range of qualities (Ma et al., 2025). A Qwen2-VL 7B with a small head.
+"""HPSv3: what people preferred, over a wide range of qualities (Ma et al., 2025). A Qwen2-VL 7B with a small head.
 
-`HPSv3.safetensors` holds the whole network under the names of transformers 4.45; configuration and tokenizer are
-those of `Qwen/Qwen2-VL-7B-Instruct`. The instruction beside this file is the authors' own, from their MIT package.
+`HPSv3.safetensors` has the whole network under the key names of transformers 4.45. Configuration and tokenizer are
+those of `Qwen/Qwen2-VL-7B-Instruct`. `hpsv3_instruction.txt` is the authors' own text, from their MIT package.
 """
 
 from __future__ import annotations
@@ -17,38 +17,44 @@ from transformers import AddedToken, Qwen2VLConfig, Qwen2VLImageProcessorPil, Qw
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.hub import find
-from drpo_rewards.rewards.files.parts import BPE, CONFIG, TOKENIZER_SETTINGS, Part
+from drpo_rewards.rewards.files.model_files import BPE, CONFIG, TOKENIZER_SETTINGS, ModelFiles
 from drpo_rewards.rewards.files.weights import (
     build_pretrained,
-    label,
     load_strictly,
     pick_device,
     pick_dtype,
     public_name,
     read_tensors,
+    version_label,
 )
-from drpo_rewards.rewards.shared.preprocess import pinned
-from drpo_rewards.rewards.shared.prompts import neutralize
+from drpo_rewards.rewards.shared.preprocess import break_special_tokens, pinned
 from drpo_rewards.rewards.shared.qwen_vl import IMAGE, encode_images, encode_texts, qwen_tokenizer
 
 FILE = "HPSv3.safetensors"
-MODEL = Part("model", "MizzenAI/HPSv3", (((FILE,),),), "MIT", 16.6)
-BASE = Part("base", "Qwen/Qwen2-VL-7B-Instruct", (CONFIG, BPE), "Apache-2.0", 0.012, TOKENIZER_SETTINGS)
-PIXELS = 256 * 28 * 28  # every picture is scaled to about so many: 256 tokens
+MODEL = ModelFiles("model", "MizzenAI/HPSv3", (((FILE,),),), "MIT", 16.6)
+BASE = ModelFiles("base", "Qwen/Qwen2-VL-7B-Instruct", (CONFIG, BPE), "Apache-2.0", 0.012, TOKENIZER_SETTINGS)
+PIXELS = 256 * 28 * 28  # every picture is scaled to about this many pixels: 256 tokens
 REWARD = "<|Reward|>"
 
 _INSTRUCTION = (Path(__file__).parent / "hpsv3_instruction.txt").read_text()
 _QUESTION = f"\nPlease provide the overall ratings of this image: {REWARD}\n\nEND\n"
 _SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-_UNUSED = "lm_head."  # it writes words, and none are asked for
+_HEAD = "rm_head."
+_UNUSED = "lm_head."  # predicts text, which this reward does not need
 
 
 class HPSv3(StagedReward):
     """Human preference among pictures of one prompt, learned by a vision-language model from HPDv3.
 
-    About -10 to 15; the mean of a normal distribution whose log sigma stands in the details. `model` is a folder or hub
-    repository with `HPSv3.safetensors`; `base` one with Qwen2-VL's configuration and tokenizer, by default the same
-    folder where it has them. Needs 20 to 24 GB of GPU memory in bfloat16.
+    About -10 to 15. It is the mean of a normal distribution, whose log sigma is in the details. Needs 20 to 24 GB of
+    GPU memory in bfloat16.
+
+    Args:
+        model: a folder or hub id that has `HPSv3.safetensors`.
+        base: a folder or hub id that has Qwen2-VL's configuration and tokenizer; by default `model` if it has any of
+            their files, otherwise Qwen's.
+        device, dtype: see `files/weights.py`.
+        headers_only: see `files/weights.py`.
     """
 
     license = f"{MODEL.license}; {BASE.license} (Qwen2-VL)"
@@ -59,33 +65,36 @@ class HPSv3(StagedReward):
         base: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        *,
+        headers_only: bool = False,
     ) -> None:
-        self.device = pick_device(device)
-        precision = pick_dtype(dtype, self.device, on_gpu="bfloat16")
+        self.device = pick_device(device, headers_only)
+        torch_dtype = pick_dtype(dtype, self.device, on_gpu="bfloat16")
         path = find(MODEL, model) / FILE
-        base = BASE.place({"model": model, "base": base})
+        base = BASE.source({"model": model, "base": base})
         base_folder = find(BASE, base)
         self.tokenizer = qwen_tokenizer(base_folder)
         self.tokenizer.add_tokens([AddedToken(REWARD, special=True, normalized=False)], special_tokens=True)
         self.reward_id: int = self.tokenizer.convert_tokens_to_ids(REWARD)
         self.processor = Qwen2VLImageProcessorPil(size={"shortest_edge": PIXELS, "longest_edge": PIXELS})
         config = Qwen2VLConfig.from_pretrained(base_folder)
-        network, head = read_network(path, config, precision)
-        words: Any = network.get_input_embeddings()
-        rows: int = words.num_embeddings
-        if self.reward_id != rows - 1:
+        network, head = read_network(path, config, torch_dtype, headers_only)
+        embeddings: Any = network.get_input_embeddings()
+        tokens: int = embeddings.num_embeddings
+        if self.reward_id != tokens - 1:
             raise WeightsError(
-                f"{FILE} of {model} has {rows} tokens, but with {base}'s tokenizer {REWARD} is number {self.reward_id}"
+                f"{FILE} of {model} has {tokens} tokens, but in the tokenizer of {base} the last one, {REWARD}, has "
+                f"the id {self.reward_id}"
             )
         self.network: nn.Module = network
         self.head = head
         for module in (self.network, self.head):
             module.to(self.device)
         self.checkpoint = public_name(model)
-        self.version = label("hpsv3-1", model, precision)
+        self.version = version_label("hpsv3-1", model, torch_dtype)
 
     @staticmethod
-    def parts(**options: Any) -> tuple[Part, ...]:
+    def files(**options: Any) -> tuple[ModelFiles, ...]:
         return (MODEL, BASE)
 
     def prepare(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
@@ -103,11 +112,10 @@ class HPSv3(StagedReward):
     @torch.inference_mode()
     def score_prepared(self, prepared: dict[str, Tensor]) -> list[Score]:
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in prepared.items()}
-        at_reward_N = (
-            (prepared["input_ids"] == self.reward_id).int().argmax(dim=1)
-        )  # once a row: prompts bring no other
+        # The position of the REWARD token. Each row has exactly one, because prompts cannot add another.
+        at_reward_N = (prepared["input_ids"] == self.reward_id).int().argmax(dim=1)
         count, length = inputs["input_ids"].shape
-        # The authors trained and score with plain positions. Left to itself, the model takes three-dimensional ones.
+        # The authors train and score with plain positions. By default the model would use three-dimensional ones.
         positions_3NT = torch.arange(length, device=self.device).expand(3, count, length)
         hidden_NTD = self.network(**inputs, position_ids=positions_3NT, use_cache=False).last_hidden_state
         rows_N = torch.arange(count, device=self.device)
@@ -115,38 +123,37 @@ class HPSv3(StagedReward):
         return [Score(mean, {"log_sigma": log_sigma}) for mean, log_sigma in outputs_N2.tolist()]
 
     def conversation(self, prompt: str) -> str:
-        """What the model reads: Qwen's chat with its default system prompt, one picture, and the question about it."""
-        instruction = _INSTRUCTION.replace("{text_prompt}", neutralize(prompt, self.tokenizer))
+        """The model's input text: Qwen's chat format with its default system prompt, one picture, and the question."""
+        instruction = _INSTRUCTION.replace("{text_prompt}", break_special_tokens(prompt, self.tokenizer))
         user = f"<|im_start|>user\n{IMAGE}{instruction}{_QUESTION}<|im_end|>\n"
         return f"{_SYSTEM}{user}<|im_start|>assistant\n"
 
 
-def read_network(path: Path, config: Qwen2VLConfig, dtype: torch.dtype) -> tuple[Qwen2VLModel, nn.Module]:
-    """The vision-language model, and in float32 the head, of the public file. Raises WeightsError."""
-    tensors = read_tensors(path)
-    network_tensors = {_renamed(name): tensor for name, tensor in tensors.items() if not _is_beside(name)}
-    words = tensors.get("model.embed_tokens.weight")
-    if words is None:
+def read_network(
+    path: Path, config: Qwen2VLConfig, dtype: torch.dtype, headers_only: bool = False
+) -> tuple[Qwen2VLModel, nn.Module]:
+    """The vision-language model of the public file, and its head in float32. Raises WeightsError."""
+    tensors = read_tensors(path, headers_only=headers_only)
+    network_tensors = {
+        _rename(name): tensor for name, tensor in tensors.items() if not name.startswith((_UNUSED, _HEAD))
+    }
+    embeddings_VD = tensors.get("model.embed_tokens.weight")
+    if embeddings_VD is None:
         raise WeightsError(f"{path} has no model.embed_tokens.weight, so it is not HPSv3's")
     text_config: Any = config.text_config
-    text_config.vocab_size = words.shape[0]  # the file's is smaller than the configuration's: it was cut
-    network = build_pretrained(Qwen2VLModel, config, network_tensors, path, dtype)
-    return network, _read_head(tensors, words.shape[1], path)
+    text_config.vocab_size = embeddings_VD.shape[0]  # smaller than the configuration's
+    network = build_pretrained(Qwen2VLModel, config, network_tensors, path, dtype, headers_only)
+    return network, _read_head(tensors, embeddings_VD.shape[1], path, headers_only)
 
 
-def _is_beside(name: str) -> bool:
-    return name.startswith((_UNUSED, "rm_head."))
-
-
-def _renamed(name: str) -> str:
+def _rename(name: str) -> str:
     return "language_" + name if name.startswith("model.") else name
 
 
-def _read_head(tensors: Mapping[str, Tensor], width: int, path: Path) -> nn.Module:
+def _read_head(tensors: Mapping[str, Tensor], width: int, path: Path, headers_only: bool) -> nn.Module:
     head = nn.Sequential(
         nn.Linear(width, 1024), nn.ReLU(), nn.Dropout(0.05), nn.Linear(1024, 16), nn.ReLU(), nn.Linear(16, 2)
     )
-    prefix = "rm_head."
-    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    load_strictly(head, own, path)
+    head_tensors = {name.removeprefix(_HEAD): tensor for name, tensor in tensors.items() if name.startswith(_HEAD)}
+    load_strictly(head, head_tensors, path, headers_only)
     return head.eval()

@@ -1,6 +1,6 @@
-"""ImageReward: what people ranked higher (Xu et al., 2023). A BLIP whose text tower looks at the picture.
+"""ImageReward: what people ranked higher (Xu et al., 2023). A BLIP whose text tower attends to the picture.
 
-The public file has timm's and BLIP's own names; they become those of transformers' BLIP, built from parts that fit.
+The public file has the key names of timm and of BLIP. They are renamed to those of transformers' BLIP modules.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.hub import find
-from drpo_rewards.rewards.files.parts import TOKENIZER_SETTINGS, WORDPIECE, Part
+from drpo_rewards.rewards.files.model_files import TOKENIZER_SETTINGS, WORDPIECE, ModelFiles
 from drpo_rewards.rewards.files.weights import (
     empty_modules,
-    label,
     load_strictly,
     load_tokenizer,
     pick_device,
     pick_dtype,
     public_name,
     read_tensors,
+    version_label,
 )
 from drpo_rewards.rewards.shared.linear_head import LinearHead
-from drpo_rewards.rewards.shared.preprocess import clip_pixels, crop_squares, pinned
-from drpo_rewards.rewards.shared.prompts import neutralize
+from drpo_rewards.rewards.shared.preprocess import break_special_tokens, clip_pixels, crop_squares, pinned
 
 FILE, CONFIG = "ImageReward.pt", "med_config.json"
-MODEL = Part("model", "THUDM/ImageReward", (((FILE,),), ((CONFIG,),)), "Apache-2.0", 1.79)
-TOKENIZER = Part("tokenizer", "google-bert/bert-base-uncased", (WORDPIECE,), "Apache-2.0", 0.001, TOKENIZER_SETTINGS)
+MODEL = ModelFiles("model", "THUDM/ImageReward", (((FILE,),), ((CONFIG,),)), "Apache-2.0", 1.79)
+TOKENIZER = ModelFiles(
+    "tokenizer", "google-bert/bert-base-uncased", (WORDPIECE,), "Apache-2.0", 0.001, TOKENIZER_SETTINGS
+)
 MAX_TOKENS = 35
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw scores on the authors' validation set
 
-_VISION_HEAD = 64  # width of an attention head, which the file does not tell
-_UNUSED = re.compile(r"blip\.(vision|text)_proj\.")  # left from BLIP's pretraining
+_VISION_HEAD = 64  # width of an attention head, which the file does not state
+_UNUSED = re.compile(r"blip\.(vision|text)_proj\.")  # for BLIP's pretraining only
 _RENAMED = (
     (r"^blip\.visual_encoder\.cls_token$", "vision.embeddings.class_embedding"),
     (r"^blip\.visual_encoder\.pos_embed$", "vision.embeddings.position_embedding"),
@@ -59,8 +60,13 @@ _RENAMED = (
 class ImageReward(StagedReward):
     """Human preference among pictures of one prompt, learned from expert rankings.
 
-    In standard deviations, about -2 to 2; tables quote it times 10 or 100. `model` is a folder or hub repository with
-    `ImageReward.pt` and `med_config.json`, `tokenizer` one with BERT's `vocab.txt`, by default the same folder.
+    In standard deviations, about -2 to 2. Published tables multiply it by 10 or 100.
+
+    Args:
+        model: a folder or hub id that has `ImageReward.pt` and `med_config.json`.
+        tokenizer: a folder or hub id that has BERT's `vocab.txt`; by default `model` if it has one, otherwise Google's.
+        device, dtype: see `files/weights.py`.
+        headers_only: see `files/weights.py`.
     """
 
     license = MODEL.license
@@ -71,32 +77,34 @@ class ImageReward(StagedReward):
         tokenizer: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        *,
+        headers_only: bool = False,
     ) -> None:
-        place = pick_device(device)
-        precision = pick_dtype(dtype, place, on_gpu="float32")
+        torch_device = pick_device(device, headers_only)
+        torch_dtype = pick_dtype(dtype, torch_device, on_gpu="float32")
         folder = find(MODEL, model)
-        words = find(TOKENIZER, TOKENIZER.place({"model": model, "tokenizer": tokenizer}))
-        self.tokenizer = load_tokenizer(BertTokenizer, words, "vocab.txt", "tokenizer.json")
-        self.network = read_network(folder / FILE, folder / CONFIG, precision).to(place)
+        tokenizer_folder = find(TOKENIZER, TOKENIZER.source({"model": model, "tokenizer": tokenizer}))
+        self.tokenizer = load_tokenizer(BertTokenizer, tokenizer_folder, "vocab.txt", "tokenizer.json")
+        self.network = read_network(folder / FILE, folder / CONFIG, torch_dtype, headers_only).to(torch_device)
         self.checkpoint = public_name(model)
-        self.version = label("image_reward-1", model, precision)
+        self.version = version_label("image_reward-1", model, torch_dtype)
 
     @staticmethod
-    def parts(**options: Any) -> tuple[Part, ...]:
+    def files(**options: Any) -> tuple[ModelFiles, ...]:
         return (MODEL, TOKENIZER)
 
     def prepare(self, items: Sequence[ScoreItem]) -> tuple[Tensor, ...]:
-        """Pictures (N, S, S, 3) uint8, tokens (N, T), their mask (N, T)."""
+        """Pictures (N, S, S, 3) uint8, token ids (N, T), and their mask (N, T)."""
         bytes_NSS3 = crop_squares([item.image for item in items], self.network.side, "round")
         tokens = self.tokenizer(
-            [neutralize(item.prompt, self.tokenizer) for item in items],
+            [break_special_tokens(item.prompt, self.tokenizer) for item in items],
             padding="max_length",
             truncation=True,
             max_length=MAX_TOKENS,
             return_tensors="pt",
         )
         device = self.network.vision.embeddings.class_embedding.device
-        return tuple(pinned(one, device) for one in (bytes_NSS3, tokens["input_ids"], tokens["attention_mask"]))
+        return tuple(pinned(tensor, device) for tensor in (bytes_NSS3, tokens["input_ids"], tokens["attention_mask"]))
 
     @torch.inference_mode()
     def score_prepared(self, prepared: tuple[Tensor, ...]) -> list[Score]:
@@ -107,7 +115,7 @@ class ImageReward(StagedReward):
 
 
 class Network(nn.Module):
-    """The picture's tokens, the prompt's tokens that look at them, and the head on the first of those."""
+    """A picture tower, a text tower that attends to the picture's tokens, and a head on the first text token."""
 
     def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig) -> None:
         super().__init__()
@@ -118,38 +126,38 @@ class Network(nn.Module):
 
     def forward(self, pixels_N3SS: Tensor, tokens_NT: Tensor, mask_NT: Tensor) -> Tensor:
         """(N,) float32 raw scores."""
-        seen_NPD = self.vision(pixels_N3SS).last_hidden_state
-        read_NTD = self.text(
+        picture_NPD = self.vision(pixels_N3SS).last_hidden_state
+        text_NTD = self.text(
             input_ids=tokens_NT,
             attention_mask=mask_NT,
-            encoder_hidden_states=seen_NPD,
-            is_decoder=False,  # built as a decoder, which has the cross-attention, but read in both directions
+            encoder_hidden_states=picture_NPD,
+            is_decoder=False,  # only a decoder is built with cross-attention; this makes it read in both directions
         ).last_hidden_state
-        return self.head(read_NTD[:, 0].float())
+        return self.head(text_NTD[:, 0].float())
 
 
-def read_network(path: Path, config_path: Path, dtype: torch.dtype) -> Network:
+def read_network(path: Path, config_path: Path, dtype: torch.dtype, headers_only: bool = False) -> Network:
     """The network in the two public files. Raises WeightsError."""
-    tensors = dict(_renamed(read_tensors(path)))
+    tensors = dict(_rename(read_tensors(path, headers_only=headers_only)))
     try:
         file = json.loads(config_path.read_text())
-        with empty_modules():
+        with empty_modules(headers_only):
             network = Network(_vision_config(tensors), _text_config(tensors, file))
     except (OSError, KeyError, ValueError, IndexError) as error:
         reason = f"{type(error).__name__} {error}"
         raise WeightsError(f"{path} and {config_path.name} are not ImageReward's: {reason}") from error
     network.to(dtype).head.float()
-    load_strictly(network, tensors, path)
+    load_strictly(network, tensors, path, headers_only)
     return network.eval()
 
 
-def _renamed(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _rename(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in tensors.items():
         if _UNUSED.match(name):
             continue
-        for pattern, ours in _RENAMED:
+        for pattern, replacement in _RENAMED:
             if re.match(pattern, name):
-                yield re.sub(pattern, ours, name), tensor
+                yield re.sub(pattern, replacement, name), tensor
                 break
         else:
             yield name, tensor
@@ -172,11 +180,11 @@ def _vision_config(tensors: Mapping[str, Tensor]) -> BlipVisionConfig:
 
 
 def _text_config(tensors: Mapping[str, Tensor], file: Mapping[str, Any]) -> BlipTextConfig:
-    vocabulary, width = tensors["text.embeddings.word_embeddings.weight"].shape  # two tokens more than BERT's
+    vocabulary, width = tensors["text.embeddings.word_embeddings.weight"].shape  # BERT's and two more tokens
     return BlipTextConfig(
         vocab_size=vocabulary,
         hidden_size=width,
-        encoder_hidden_size=tensors["vision.embeddings.patch_embedding.weight"].shape[0],  # the file's is overridden
+        encoder_hidden_size=tensors["vision.embeddings.patch_embedding.weight"].shape[0],  # not the file's
         intermediate_size=file["intermediate_size"],
         num_hidden_layers=file["num_hidden_layers"],
         num_attention_heads=file["num_attention_heads"],

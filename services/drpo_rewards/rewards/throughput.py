@@ -1,4 +1,4 @@
-"""How many images a reward scores in a second, and what the time goes to: files, preparation, the model."""
+"""How many images a reward scores in a second, and how long decoding, preparation and the model take."""
 
 from __future__ import annotations
 
@@ -12,22 +12,33 @@ from typing import Any
 import numpy as np
 
 from drpo_rewards.api.images import decode
-from drpo_rewards.rewards.base import Reward, ScoreItem, StagedReward, check_scores
+from drpo_rewards.rewards.base import Reward, ScoreItem, StagedReward
+from drpo_rewards.rewards.checks import check_scores, describe
 
-WARM_UP = 1  # batches that are not counted: the first ones allocate
+WARM_UP = 1  # first batches, which are not counted because they allocate memory
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """One batch size. Times are milliseconds an image; a reward without halves has all of its time in `model_ms`."""
+    """The measurement of one batch size.
+
+    Attributes:
+        batch_size: images in a batch.
+        batches: how many were scored.
+        images_per_s: without decoding, and with the next batch prepared while one is scored, as in a service.
+        decode_ms: milliseconds to decode one image.
+        prepare_ms: milliseconds to prepare one image; 0 for a reward that is not a StagedReward.
+        model_ms: milliseconds to score one image, after preparation.
+        gpu_gb: the most GPU memory that torch held at a time, in 10^9 bytes; None without a GPU.
+    """
 
     batch_size: int
     batches: int
-    images_per_s: float  # with the next batch prepared while one is scored, as in a service; decoding is elsewhere
+    images_per_s: float
     decode_ms: float
     prepare_ms: float
     model_ms: float
-    gpu_gb: float | None  # the most that torch held at a time
+    gpu_gb: float | None
 
 
 def measure(
@@ -39,30 +50,44 @@ def measure(
     batch_size: int,
     seconds: float,
 ) -> Throughput:
-    """Score batches of the files in turn until `seconds` have passed. Raises what the reward raises."""
-    pictures, decode_s = _timed(_decode_all, files)
+    """Score batches of images until `seconds` have passed.
+
+    Args:
+        name: the reward's name, for errors.
+        reward: the reward.
+        files: encoded images, which are scored in turn.
+        prompt: the prompt of every image.
+        metadata: the metadata of every image.
+        batch_size: images in a batch.
+        seconds: the least time to measure for.
+
+    Raises:
+        Exception: whatever the reward raises.
+    """
+    pictures, decode_s = _time(_decode_all, files)
     turns = itertools.cycle(ScoreItem(picture, prompt, metadata) for picture in pictures)
 
     def prepare() -> tuple[list[ScoreItem], Any, float]:
         items = [next(turns) for _ in range(batch_size)]
         if not isinstance(reward, StagedReward):
             return items, None, 0.0
-        return items, *_timed(reward.prepare, items)
+        return items, *_time(reward.prepare, items)
 
     def score(items: list[ScoreItem], prepared: Any) -> list[Any]:
         return reward.score_prepared(prepared) if isinstance(reward, StagedReward) else reward.score(items)
 
-    _forget_peak()
+    metrics = describe(name, reward).metrics
+    _reset_gpu_peak()
     batches, prepare_s, model_s, started = -WARM_UP, 0.0, 0.0, time.perf_counter()
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(prepare)
+    with ThreadPoolExecutor(1) as preparing:
+        next_batch = preparing.submit(prepare)
         while batches < 1 or time.perf_counter() - started < seconds:
-            items, prepared, preparing_s = coming.result()
-            coming = ahead.submit(prepare)
-            # scores are numbers of Python, so the GPU has finished when they are there
-            scores, scoring_s = _timed(score, items, prepared)
-            check_scores(name, scores, items)
-            batches, prepare_s, model_s = batches + 1, prepare_s + preparing_s, model_s + scoring_s
+            items, prepared, batch_prepare_s = next_batch.result()
+            next_batch = preparing.submit(prepare)
+            # Scores are Python numbers, so the GPU has finished when they are returned.
+            scores, batch_model_s = _time(score, items, prepared)
+            check_scores(name, scores, items, metrics=metrics)
+            batches, prepare_s, model_s = batches + 1, prepare_s + batch_prepare_s, model_s + batch_model_s
             if batches == 0:
                 prepare_s, model_s, started = 0.0, 0.0, time.perf_counter()
         elapsed_s = time.perf_counter() - started
@@ -74,7 +99,7 @@ def measure(
         decode_ms=decode_s * 1e3 / len(files),
         prepare_ms=prepare_s * 1e3 / images,
         model_ms=model_s * 1e3 / images,
-        gpu_gb=_peak_gb(),
+        gpu_gb=_gpu_peak_gb(),
     )
 
 
@@ -82,20 +107,21 @@ def _decode_all(files: Sequence[bytes]) -> list[np.ndarray]:
     return [decode(file) for file in files]
 
 
-def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+def _time(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """What `work` returns, and its seconds."""
     started = time.perf_counter()
     result = work(*arguments)
     return result, time.perf_counter() - started
 
 
-def _forget_peak() -> None:
+def _reset_gpu_peak() -> None:
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
-def _peak_gb() -> float | None:
+def _gpu_peak_gb() -> float | None:
     import torch
 
     return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None

@@ -1,7 +1,7 @@
-"""The ranking service as application builders, for clusters that deploy it themselves: `serve deploy`, KubeRay.
+"""Builders of the service's applications, for clusters that deploy them from a Serve config (`serve deploy`, KubeRay).
 
-Named in a Serve config by `import_path: drpo_rewards.serving.app:ranking`; its `args` are a ServiceConfig. Ports and
-addresses are the Serve config's business. A reward with `own_app` has an entry of its own, `...app:reward`.
+A Serve config names them by `import_path: drpo_rewards.serving.app:ranking`; its `args` are a ServiceConfig. The Serve
+config sets ports and addresses. A reward with `own_app` is a separate entry with `...app:reward`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ API_KEYS_FILE = "DRPO_API_KEYS_FILE"
 
 
 def ranking(args: dict[str, Any]) -> serve.Application:
-    """The application of these `args`.
+    """Build the application of the gateway and its rewards.
 
-    A cluster's listener is meant for other machines, so API keys are asked for unless `allow_no_auth` says otherwise:
-    those of `api_keys_file`, of the file that $DRPO_API_KEYS_FILE names, or of $DRPO_REWARDS_API_KEYS. Raises
-    ConfigError.
+    A cluster's listener serves other machines, so API keys are needed unless `allow_no_auth` is set: those in
+    `api_keys_file`, in the file that $DRPO_API_KEYS_FILE names, or in $DRPO_REWARDS_API_KEYS.
+
+    Raises:
+        ConfigError: the arguments are wrong, or there are no API keys.
     """
     given = {"host": "0.0.0.0", "api_keys_file": os.environ.get(API_KEYS_FILE) or None} | args
     try:
@@ -35,14 +37,20 @@ def ranking(args: dict[str, Any]) -> serve.Application:
 
 
 def reward(args: dict[str, Any]) -> serve.Application:
-    """One reward with `own_app`: its `name` and the fields of its RewardConfig. Raises ConfigError.
+    """Build the application of one reward with `own_app`.
 
-    Its application must be called `ranking-NAME`, which is where the gateway looks for it, and have no route.
+    The application must be called `ranking-NAME`, where the gateway looks for it, and have no route.
+
+    Args:
+        args: the reward's `name`, and the fields of its RewardConfig.
+
+    Raises:
+        ConfigError: the arguments are wrong.
     """
     settings = dict(args)
     name = settings.pop("name", None)
     if not isinstance(name, str) or not name:
-        raise ConfigError("args of a reward's Serve application: `name` is missing, the reward's name at the gateway")
+        raise ConfigError("args of a reward's Serve application: add `name`, the reward's name at the gateway")
     try:
         return build_reward(name, RewardConfig.model_validate({"own_app": True} | settings))
     except ValidationError as error:

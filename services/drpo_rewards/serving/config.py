@@ -12,61 +12,76 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
-from drpo_rewards.api.contract import MAX_NAME, Normalize, check_weights
+from drpo_rewards.api.contract import DEFAULT_MIXTURE, MAX_NAME, Normalize, check_weights
 from drpo_rewards.api.images import ImageLimits
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import ConfigError
 
 CONFIGS = Path(__file__).parent / "configs"
-DEFAULT_MIXTURE = "default"
 
 
 class Section(BaseModel):
+    """Base of every section: unknown keys are refused, and numbers must be finite."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class MemoryConfig(Section):
-    """What one replica needs, for `drpo-rewards doctor`; Ray limits nothing by it."""
+    """The memory that one replica needs, in 10^9 bytes. Only `drpo-rewards doctor` reads it; it limits nothing.
 
-    gpu_gb: float = Field(default=0.0, ge=0, description="Of its GPU: weights, one batch, and CUDA itself.")
-    host_gb: float = Field(default=0.0, ge=0, description="At its peak, which is mostly while it loads.")
+    Example:
+        memory: {gpu_gb: 5.5, host_gb: 4.0, source: estimated}
+    """
+
+    gpu_gb: float = Field(default=0.0, ge=0, description="On its GPU: weights, one batch, and CUDA itself.")
+    host_gb: float = Field(default=0.0, ge=0, description="At its peak, usually while it loads.")
     source: Literal["estimated", "measured"] = "estimated"
 
 
 class RewardConfig(Section):
-    """One reward deployment."""
+    """One reward: what it is, how many replicas it has, where they run, and how they batch.
+
+    Example:
+        pickscore: {type: pickscore, num_gpus: 0.25, batch_size: 16, batch_wait_s: 0.02, deadline_s: 30}
+    """
 
     type: str = Field(description="A name of the catalogue, or package.module:Class of your own reward.")
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the reward's class.")
     num_replicas: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=1.0, ge=0)
-    num_gpus: float = Field(default=0.0, ge=0, description="Ray's share for placing a replica; it limits nothing.")
+    num_gpus: float = Field(default=0.0, ge=0, description="A share that Ray places replicas by; it limits nothing.")
     resources: dict[str, PositiveFloat] = Field(
-        default_factory=dict, description="Custom resources that its machines have, e.g. {big_gpus: 0.01}."
+        default_factory=dict, description="Custom Ray resources that its machines must have, e.g. {big_gpus: 0.01}."
     )
     autoscaling: dict[str, Any] | None = Field(
-        default=None, description="Ray Serve's autoscaling_config, in the place of num_replicas."
+        default=None, description="Ray Serve's autoscaling_config, instead of num_replicas."
     )
-    own_app: bool = Field(default=False, description="In a Serve application of its own, to be upgraded alone.")
+    own_app: bool = Field(
+        default=False, description="Run in a separate Serve application, which can be upgraded alone."
+    )
     max_surge_percent: int = Field(
         default=0,
         ge=0,
         le=100,
-        description="Replicas that an upgrade may start beside the old ones. At 0 a single one is stopped first.",
+        description="Share of replicas that an upgrade may start before it stops old ones; at 0 it stops one first.",
     )
     memory: MemoryConfig | None = None
-    batch_size: int = Field(default=64, ge=1, description="Images that one call of the reward scores at most.")
+    batch_size: int = Field(default=64, ge=1, description="The most images that one call of the reward scores.")
     batch_wait_s: float = Field(default=0.0, ge=0, le=10, description="How long a batch waits for more images.")
-    max_ongoing: int = Field(default=32, ge=1, description="Groups that one replica holds at a time.")
-    max_queued: int = Field(default=64, ge=1, description="Groups that wait in a gateway; more are answered 429.")
-    deadline_s: float = Field(default=30.0, gt=0, description="A group not scored by then fails with reward_timeout.")
+    max_ongoing: int = Field(default=32, ge=1, description="Groups that one replica holds at the same time.")
+    max_queued: int = Field(
+        default=64, ge=1, description="Groups that may wait in a gateway; further ones are answered 429."
+    )
+    deadline_s: float = Field(
+        default=30.0, gt=0, description="Seconds after which a group that is not scored fails with reward_timeout."
+    )
 
     @field_validator("autoscaling")
     @classmethod
-    def _is_rays(cls, autoscaling: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _known_to_ray(cls, autoscaling: dict[str, Any] | None) -> dict[str, Any] | None:
         from ray.serve.config import AutoscalingConfig
 
-        for key in autoscaling or ():  # Ray itself ignores what it does not know
+        for key in autoscaling or ():  # Ray itself ignores unknown keys
             if key not in AutoscalingConfig.model_fields:
                 raise ValueError(f"Ray Serve has no key {key}{did_you_mean(key, AutoscalingConfig.model_fields)}")
         if autoscaling is not None:
@@ -81,38 +96,48 @@ class RewardConfig(Section):
 
     @property
     def first_replicas(self) -> int:
-        """How many replicas there are before any load."""
+        """Number of replicas before any load."""
         if self.autoscaling is None:
             return self.num_replicas
         return self.autoscaling.get("initial_replicas") or self.autoscaling.get("min_replicas", 1)
 
     @property
     def most_replicas(self) -> int:
-        """How many there may be under load."""
+        """Largest number of replicas under load."""
         return self.num_replicas if self.autoscaling is None else self.autoscaling.get("max_replicas", 1)
 
 
 class MixtureConfig(Section):
-    """Weighted rewards under a name."""
+    """Weighted rewards under a name.
+
+    Example:
+        both: {rewards: {pickscore: 1.0, aesthetic: 0.5}, normalize: zscore}
+    """
 
     rewards: dict[str, float]
     normalize: Normalize = "zscore"
 
     @field_validator("rewards")
     @classmethod
-    def _weights_mean_something(cls, rewards: dict[str, float]) -> dict[str, float]:
+    def _weights_are_usable(cls, rewards: dict[str, float]) -> dict[str, float]:
         check_weights(rewards)
         return rewards
 
 
 class LimitsConfig(Section):
-    """What one request may hold, and what the gateway takes at a time."""
+    """What one request may hold, and how much a gateway takes at the same time. MB are 10^6 bytes.
+
+    Example:
+        limits: {max_body_mb: 64, max_ongoing: 32, retry_after_s: 2}
+    """
 
     max_body_mb: float = Field(default=256.0, gt=0)
     max_body_mb_in_flight: float = Field(
-        default=2048.0, gt=0, description="Of all requests that one gateway works on, and of those that wait for it."
+        default=2048.0, gt=0, description="Of all requests that one gateway works on, and of those that wait."
     )
-    body_idle_s: float = Field(default=30.0, gt=0, description="How long a body may stop coming before it is given up.")
+    body_idle_s: float = Field(
+        default=30.0, gt=0, description="Seconds without data after which the gateway gives up a body."
+    )
     max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="Of one image.")
     max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="Of a whole request.")
     min_side: int = Field(default=ImageLimits.min_side, ge=1)
@@ -121,8 +146,10 @@ class LimitsConfig(Section):
         ge=1,
         description="Decoded, of all requests that one gateway works on.",
     )
-    max_ongoing: int = Field(default=64, ge=1, description="Requests that one gateway works on at a time.")
-    max_queued: int = Field(default=256, ge=1, description="Requests that wait for a gateway; more are answered 429.")
+    max_ongoing: int = Field(default=64, ge=1, description="Requests that one gateway works on at the same time.")
+    max_queued: int = Field(
+        default=256, ge=1, description="Requests that may wait for a gateway; further ones are answered 429."
+    )
     retry_after_s: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
@@ -134,20 +161,27 @@ class LimitsConfig(Section):
         return self
 
     def for_images(self) -> ImageLimits:
+        """The limits that concern images."""
         return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels)
 
 
 class ServiceConfig(Section):
-    """Everything a ranking service is started from."""
+    """A whole ranking service.
+
+    Example:
+        rewards: {geneval: {type: geneval}}
+        mixtures: {default: {rewards: {geneval: 1.0}}}
+        http_port: 8000
+    """
 
     rewards: dict[str, RewardConfig] = Field(min_length=1)
     mixtures: dict[str, MixtureConfig] = Field(default_factory=dict)
     host: str = "127.0.0.1"
-    http_port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one.")
-    grpc_port: int = Field(default=9000, ge=0, le=65535, description="0 takes a free one.")
+    http_port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port.")
+    grpc_port: int = Field(default=9000, ge=0, le=65535, description="0 takes a free port.")
     num_gateways: int = Field(default=1, ge=1)
     gateway_resources: dict[str, PositiveFloat] = Field(
-        default_factory=dict, description="Custom resources that the gateways' machines have."
+        default_factory=dict, description="Custom Ray resources that the gateways' machines must have."
     )
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     api_keys_file: Path | None = Field(default=None, description="One key a line; # starts a comment.")
@@ -160,20 +194,26 @@ class ServiceConfig(Section):
         for name in [*self.rewards, *self.mixtures]:
             marks = "._-+" if name in self.mixtures else "._-"  # the paper's mixtures are called clip+pickscore
             if len(name) > MAX_NAME or not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
-                raise ValueError(f"{name!r} is no name: letters, digits and {' '.join(marks)} only, at most {MAX_NAME}")
+                raise ValueError(
+                    f"{name!r} cannot be a name; use at most {MAX_NAME} letters, digits and {' '.join(marks)}"
+                )
         for name, mixture in self.mixtures.items():
             for reward in mixture.rewards:
                 if reward not in self.rewards:
                     raise ValueError(f"mixture {name!r} names {reward!r}; the rewards are {', '.join(self.rewards)}")
-        if DEFAULT_MIXTURE not in self.mixtures:  # all rewards alike, until the operator says otherwise
+        if DEFAULT_MIXTURE not in self.mixtures:  # all rewards with the same weight
             self.mixtures[DEFAULT_MIXTURE] = MixtureConfig(rewards=dict.fromkeys(self.rewards, 1.0))
         for name in self.rewards.keys() & self.mixtures.keys():  # a request names either of them as its `model`
-            raise ValueError(f"{name!r} is the name of a reward and of a mixture")
+            raise ValueError(f"{name!r} is both a reward and a mixture; rename one")
         return self
 
     @classmethod
     def load(cls, source: ServiceConfig | Path | str) -> ServiceConfig:
-        """A config as it is, or from a YAML file, or a shipped one by name (`shapes`). Raises ConfigError."""
+        """Load a config: one that is given as an object, a YAML file, or a shipped one by its name (`shapes`).
+
+        Raises:
+            ConfigError: there is no such config, or it is wrong.
+        """
         if isinstance(source, ServiceConfig):
             return source
         path = Path(source)
@@ -192,10 +232,11 @@ class ServiceConfig(Section):
             raise ConfigError(f"{path}: {explain(error)}") from None
 
     def api_key_digests(self) -> list[bytes]:
-        """SHA-256 of every accepted API key; empty: none is asked for.
+        """SHA-256 of every accepted API key; empty where no key is needed.
 
-        Raises ConfigError for a key file that cannot be used, and where a service that other machines can reach
-        would run without keys and `allow_no_auth` does not ask for that.
+        Raises:
+            ConfigError: the key file cannot be used, or other machines could reach the service without a key although
+                `allow_no_auth` is false.
         """
         keys = [key.strip() for key in os.environ.get(self.api_keys_env, "").split(",")]
         if self.api_keys_file is not None:
@@ -215,15 +256,16 @@ class ServiceConfig(Section):
 
 
 def digest(key: str) -> bytes:
+    """SHA-256 of an API key."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def key_is_known(key: str | None, digests: list[bytes]) -> bool:
-    """Whether `key` is one of the accepted ones, in a time that does not depend on how much of it is right."""
+    """Whether `key` is accepted. The time that this takes does not depend on how much of the key is right."""
     if not digests:
         return True
     offered = digest(key or "")
-    matches = [hmac.compare_digest(offered, accepted) for accepted in digests]  # all of them, always
+    matches = [hmac.compare_digest(offered, accepted) for accepted in digests]  # compares with all, always
     return key is not None and any(matches)
 
 
@@ -235,11 +277,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def explain(error: ValidationError) -> str:
-    """The first thing wrong, in words; for an unknown key also the nearest right one."""
+    """Describe the first mistake; for an unknown key, also the nearest right one."""
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{place}: {first['msg']}" if place else str(first["msg"])
+        return f"{key}: {first['msg']}" if key else str(first["msg"])
     sections: list[type[BaseModel]] = [ServiceConfig, RewardConfig, MemoryConfig, MixtureConfig, LimitsConfig]
     known = [name for section in sections for name in section.model_fields]
-    return f"unknown key {place}{did_you_mean(str(first['loc'][-1]), known)}"
+    return f"unknown key {key}{did_you_mean(str(first['loc'][-1]), known)}"

@@ -1,4 +1,4 @@
-"""Where a cluster's Ray Serve listens. There is one Serve in a cluster, so its ports are every application's."""
+"""Start Ray Serve with its listeners. A cluster has one Serve, so all of its applications share these ports."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from drpo_rewards.serving.gateway.grpc import SERVICER_FUNCTIONS
 
 @dataclass(frozen=True)
 class Addresses:
+    """HOST:PORT of each listener, None where there is none, and whether Ray Serve was started for them."""
+
     http: str | None
     grpc: str | None
     started_serve: bool
@@ -29,7 +31,7 @@ def start_serve(host: str, http_port: int | None, grpc_port: int | None) -> Addr
         _check_port("gRPC", grpc_port, running.grpc)
         return running
     listens = http_port is not None or grpc_port is not None
-    # Serve's HTTP listener cannot be left out beside gRPC's; it then takes a free port and is as protected.
+    # With gRPC, Serve always has an HTTP listener as well: it takes a free port and needs the same keys.
     http_port = http_port or free_port(host)
     grpc_port = free_port(host) if grpc_port == 0 else grpc_port
     serve.start(
@@ -49,7 +51,7 @@ def start_serve(host: str, http_port: int | None, grpc_port: int | None) -> Addr
 
 
 def _running_serve() -> Addresses | None:
-    """The addresses of the cluster's Ray Serve; None where there is none."""
+    """The addresses of the cluster's Ray Serve; None where no Serve runs."""
     try:
         controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     except ValueError:
@@ -71,11 +73,13 @@ def _check_port(kind: str, wanted: int | None, running: str | None) -> None:
     if running is None:
         raise ConfigError(f"this cluster's Ray Serve runs without {kind}; shut it down (serve.shutdown()) first")
     if wanted not in (0, int(running.rpartition(":")[2])):
-        raise ConfigError(f"this cluster's Ray Serve has {kind} on {running}; port {wanted} cannot be had beside it")
+        raise ConfigError(
+            f"this cluster's Ray Serve already has {kind} on {running}; it cannot listen on port {wanted} as well"
+        )
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that is free on `host` just now."""
+    """Find a TCP port that is free on `host` now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.bind((host, 0))

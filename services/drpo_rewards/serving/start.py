@@ -1,4 +1,4 @@
-"""Start a ranking service on a live Ray, and stop it again."""
+"""Start a ranking service on a running Ray, upgrade one of its rewards, and stop it."""
 
 from __future__ import annotations
 
@@ -25,23 +25,31 @@ DEFAULT_APP = "ranking"
 
 @dataclass
 class RunningService:
-    """A deployed service and where it can be reached. Also a context manager that stops it."""
+    """A deployed service. As a context manager it stops the service at the end.
+
+    Attributes:
+        app_name: of its Serve application.
+        http_url, grpc_address: where clients reach it; None where it has no such listener.
+        started_serve: whether Ray Serve was started for it.
+        reward_apps: applications of rewards with `own_app`.
+    """
 
     app_name: str
     http_url: str | None
     grpc_address: str | None
     started_serve: bool
-    reward_apps: list[str] = field(default_factory=list)  # applications of rewards with `own_app`
+    reward_apps: list[str] = field(default_factory=list)
 
     @property
     def handle_address(self) -> str:
-        """For clients inside the same Ray cluster; the fastest way in."""
+        """Its address for clients inside the same Ray cluster, where this is the fastest transport."""
         return f"serve://{self.app_name}"
 
     def stop(self, *, keep_serve: bool = False) -> None:
-        """Take the service down; Ray Serve too, where this started it and nothing else runs on it.
+        """Stop the service, and Ray Serve too if `start` started it and nothing else runs on it.
 
-        `keep_serve` leaves that to the end of Ray itself, for whoever is about to end it anyway.
+        Args:
+            keep_serve: leave Ray Serve running, because Ray itself ends next.
         """
         if not ray.is_initialized():
             return
@@ -65,13 +73,18 @@ def start(
     grpc_port: int | None = None,
     on_up: Callable[[str], None] = lambda deployment: None,
 ) -> RunningService:
-    """Deploy the service and wait until every replica is up. Needs a Ray that is initialised in this process.
+    """Deploy the service and wait until every replica is up. Ray must be initialised in this process.
 
-    `on_up` is called with the name of each deployment as it comes up: large models take minutes.
+    Args:
+        config: a ServiceConfig, a YAML file, or the name of a shipped config.
+        app_name: of the Serve application.
+        http_port, grpc_port: None for no such listener, 0 for any free port. Ports belong to the whole Ray Serve of a
+            cluster: where one runs already, its own are used.
+        on_up: called with the name of each deployment as it comes up; large models take minutes.
 
-    `http_port` and `grpc_port`: None for no such listener, 0 for any free port. Ports belong to the whole Ray Serve
-    of a cluster: where one runs already, its own are used. Raises ConfigError for a configuration that cannot work
-    and ServiceUnavailableError where it does not come up within `deploy_timeout_s`.
+    Raises:
+        ConfigError: the configuration cannot work.
+        ServiceUnavailableError: Ray is not initialised, or the service is not up within `deploy_timeout_s`.
     """
     settings = ServiceConfig.load(config)
     digests = settings.api_key_digests()
@@ -80,8 +93,8 @@ def start(
     if grpc_port is not None and not digests and not settings.allow_no_auth and not loopback.grpc_is_bound():
         raise ConfigError(
             "Ray Serve's gRPC listens on every interface of this machine, and there are no API keys: set "
-            f"api_keys_file or ${settings.api_keys_env}, leave gRPC out, or allow_no_auth: true to go without. In a "
-            "Ray that `drpo-rewards serve` starts, gRPC listens where HTTP does."
+            f"api_keys_file or ${settings.api_keys_env}, leave gRPC out, or set allow_no_auth: true to run without "
+            "keys. In a Ray that `drpo-rewards serve` starts, gRPC listens where HTTP does."
         )
     _check_resources(settings)
     addresses = start_serve(settings.host, http_port, grpc_port)
@@ -112,10 +125,13 @@ def upgrade(
     app_name: str = DEFAULT_APP,
     on_up: Callable[[str], None] = lambda deployment: None,
 ) -> None:
-    """Deploy one reward with `own_app` anew as `config` has it now, and wait until it is up. Nothing else is touched.
+    """Replace one reward with `own_app` by what `config` says now, and wait until it is up. Nothing else changes.
 
-    The gateway goes on. With `max_surge_percent` or several replicas no call waits; a single replica without is stopped
-    first, and calls wait for the new one as long as the reward's deadline allows. Raises as `start` does.
+    The gateway keeps running. With `max_surge_percent` or several replicas no call waits. A single replica without it
+    stops first, and calls wait for the new one as long as the reward's deadline allows.
+
+    Raises:
+        ConfigError, ServiceUnavailableError: as `start` does.
     """
     settings = ServiceConfig.load(config)
     name = reward_app_name(app_name, reward)
@@ -139,14 +155,14 @@ def _reward_targets(settings: ServiceConfig, app_name: str) -> list[serve.RunTar
 
 
 def reward_app_name(app_name: str, reward: str) -> str:
-    """The Serve application of a reward with `own_app`."""
+    """The name of the Serve application of a reward with `own_app`."""
     return f"{app_name}-{reward}"
 
 
 def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT_APP) -> serve.Application:
-    """The Serve application: one deployment per reward, and the gateway in front of them.
+    """Build the Serve application: the gateway, and a deployment for each reward.
 
-    Rewards with `own_app` are not in it (`build_reward` makes their applications); the gateway finds them by name.
+    Rewards with `own_app` are not in it: `build_reward` makes their applications, and the gateway finds them by name.
     """
     rewards = {
         name: reward_app_name(app_name, name) if reward.own_app else build_reward(name, reward)
@@ -157,7 +173,7 @@ def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT
         serve.ingress()(GatewayDeployment),
         name="gateway",
         num_replicas=settings.num_gateways,
-        # The gateway itself says who waits and who is refused (admission.py), and has room beyond for health checks.
+        # The gateway itself decides who waits and who is refused (admission.py); 32 more leave room for health checks.
         max_ongoing_requests=limits.max_ongoing + limits.max_queued + 32,
         max_queued_requests=limits.max_queued,
         backpressure_config={"status_code": 429, "retry_after_s": limits.retry_after_s},
@@ -169,7 +185,7 @@ def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT
 
 
 def build_reward(name: str, reward: RewardConfig) -> serve.Application:
-    """The deployment of one reward. By itself it is the whole application of a reward with `own_app`."""
+    """Build the deployment of one reward. For a reward with `own_app` it is the whole application."""
     deployment: serve.Deployment = serve.deployment(  # type: ignore[assignment]
         RewardReplica,
         name=f"reward-{name}",
@@ -188,7 +204,7 @@ def build_reward(name: str, reward: RewardConfig) -> serve.Application:
 
 
 def _check_resources(settings: ServiceConfig) -> None:
-    """Serve would wait for ever, and say nothing, for CPUs, GPUs or nodes that the cluster does not have."""
+    """Check that the cluster has the CPUs, GPUs and nodes; Serve would wait for them for ever, in silence."""
     have = ray.cluster_resources()
     wanted: Counter[str] = Counter()
     for reward in settings.rewards.values():
@@ -196,15 +212,15 @@ def _check_resources(settings: ServiceConfig) -> None:
         wanted.update({name: amount * reward.first_replicas for name, amount in each.items()})
     for name, amount in wanted.items():
         if amount > have.get(name, 0.0):
-            label, said = {"CPU": ("num_cpus", "CPUs"), "GPU": ("num_gpus", "GPUs")}.get(name, ("resources", name))
+            key, what = {"CPU": ("num_cpus", "CPUs"), "GPU": ("num_gpus", "GPUs")}.get(name, ("resources", name))
             raise ConfigError(
-                f"the rewards ask for {amount:g} {said} together and this Ray cluster has "
-                f"{have.get(name, 0.0):g}; lower `{label}` or the replicas, or give Ray more"
+                f"the rewards ask for {amount:g} {what} together and this Ray cluster has "
+                f"{have.get(name, 0.0):g}; lower `{key}` or the replicas, or give Ray more"
             )
 
 
 def _wait_until_running(app_name: str, timeout_s: float, on_up: Callable[[str], None]) -> None:
-    """Wait for every replica; a deployment that cannot start is an error with its own message."""
+    """Wait until every replica is up, and raise the message of a deployment that cannot start."""
     deadline = time.monotonic() + timeout_s
     up: set[str] = set()
     while True:
@@ -228,7 +244,7 @@ def _wait_until_running(app_name: str, timeout_s: float, on_up: Callable[[str], 
 
 
 def _explain(application: ApplicationStatusOverview | None) -> str:
-    """What Serve says about an application that is not running, deployment by deployment."""
+    """Collect Serve's messages about an application that is not running, by deployment."""
     if application is None:
         return "nothing was reported"
     messages = [f"{name}: {_cause(state.message)}" for name, state in application.deployments.items() if state.message]
@@ -236,9 +252,9 @@ def _explain(application: ApplicationStatusOverview | None) -> str:
 
 
 def _cause(message: str) -> str:
-    """The error that a replica ended with, where Serve reports its whole traceback (which is in Ray's log as well)."""
+    """Cut the error that ended a replica out of Serve's message, which holds a whole traceback (also in Ray's log)."""
     errors = list(re.finditer(r"^((?:\w+\.)*)\w*(?:Error|Exception): ", message, re.M))
     if not errors:
         return message
-    ours = errors[-1][1].startswith("drpo_rewards.")  # these say all by themselves
+    ours = errors[-1][1].startswith("drpo_rewards.")  # these need no class name in front
     return message[errors[-1].end() if ours else errors[-1].start() :].strip()

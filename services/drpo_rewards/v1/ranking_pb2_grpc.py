@@ -77,21 +77,21 @@ class RankingServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Raw scores of a batch of groups. Nothing is combined, so that one image is a group too.
+        """Raw scores of a batch of groups. Scores are not combined, so a group may have one image.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Compare(self, request, context):
-        """The better one of two images: by a pairwise reward's judgement, or by the scores of pointwise ones.
+        """The better one of two images, by a pairwise reward's judgement or by the scores of pointwise rewards.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Rerank(self, request, context):
-        """Images sorted for a query; what HTTP has as /v1/rerank for the clients of rerank services.
+        """Images sorted for a query; over HTTP, /v1/rerank in the format of rerank services.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +105,7 @@ class RankingServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Ready(self, request, context):
-        """Scores one small image with every reward, to see whether each really works. Costs a score; not for liveness.
+        """Scores one small image with every reward, to check that each works. It costs a score, so do not use it for liveness.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -31,10 +31,10 @@ print("RESULTS" + json.dumps([[one.exit_code, one.stdout, one.stderr] for one in
 """
 SCORE_ALL = """
 from drpo_rewards import rewards
-from drpo_rewards.rewards.base import is_pairwise, probe
+from drpo_rewards.rewards.checks import is_pairwise, probe
 for name in rewards.CATALOGUE:
     options = getattr(rewards.load_class(name), "download_options", {})
-    if not rewards.needs(name, options):
+    if not rewards.needed_files(name, options):
         continue
     reward = rewards.create(name, {**options, "device": "cpu"})
     assert len((reward.compare if is_pairwise(reward) else reward.score)([probe(reward)])) == 1
@@ -209,7 +209,7 @@ def test_no_network_a_service_config_and_what_cannot_be_meant(hub: LocalHub, tmp
         ["download", "clip", "hpsv2", "--revision", "main"],
     )
     assert unreachable[0] == 1
-    assert "the hub at http://127.0.0.1:9 cannot be asked for openai/clip-vit-large-patch14" in unreachable[1]
+    assert "cannot fetch openai/clip-vit-large-patch14 from the hub at http://127.0.0.1:9" in unreachable[1]
     assert "config.json, model.safetensors, tokenizer.json of openai/clip-vit-large-patch14 is not in" in score[2]
     assert nothing[0] == two[0] == 2
     [(code, out, said)] = run(

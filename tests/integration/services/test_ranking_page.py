@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, served: Served) -> Iterator[Page]:
-    """The page, just opened. Whatever the browser complains of fails the test, and so does a call of anybody else."""
+    """The page, just opened. An error in the browser fails the test, and so does a request to any other server."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(PATIENCE_MS)
     opened = context.new_page()
@@ -69,7 +69,7 @@ def names(page: Page) -> list[str]:
     return page.locator("#ranked h3").all_inner_texts()
 
 
-def test_a_stranger_tries_the_example(page: Page) -> None:
+def test_a_newcomer_tries_the_example(page: Page) -> None:
     page.get_by_role("button", name="Try it with example pictures").click()
     expect(page.locator("#ranked > li")).to_have_count(6)
     expect(page.get_by_role("status").filter(has_text="6 pictures by z-scores of geneval 100 %")).to_be_visible()
@@ -81,7 +81,7 @@ def test_a_stranger_tries_the_example(page: Page) -> None:
 
 
 def test_own_pictures_rewards_and_weights(page: Page, served: Served, files: list[Path]) -> None:
-    """What is shown is what the service answers to the same request."""
+    """The page shows what the service answers to the same request."""
     page.locator("#files").set_input_files(files)
     expect(page.get_by_role("list", name="Chosen pictures").get_by_role("img")).to_have_count(3)
     page.get_by_label("Prompt").fill("noise")
@@ -106,7 +106,7 @@ def test_own_pictures_rewards_and_weights(page: Page, served: Served, files: lis
     for scores in (*(result.scores for result in answer.rewards.values()), answer.combined):
         expect(first).to_contain_text(f"{scores[0]:.4g}")
     page.get_by_label("Weight of sharpness").fill("0.1")
-    expect(page.locator("#announcement")).to_contain_text("Something was changed")
+    expect(page.locator("#announcement")).to_contain_text("The form has changed")
     page.get_by_role("button", name="Rank 3 pictures").click()
     expect(page.locator("#ranked h3").first).to_have_text("picture-1.png")  # the darkest, now that darkness decides
 
@@ -169,7 +169,7 @@ def test_dropped_files(page: Page) -> None:
     expect(page.locator("#left-out")).to_contain_text("<b>notes</b>.txt")  # as text
 
 
-def test_what_is_wrong_is_said_where_it_is_wrong(page: Page, files: list[Path], tmp_path: Path) -> None:
+def test_errors_are_shown_at_the_field_that_is_wrong(page: Page, files: list[Path], tmp_path: Path) -> None:
     alert, rank = page.get_by_role("alert"), page.locator("#rank")
     rank.click()
     expect(alert).to_contain_text("at least two pictures")
@@ -178,12 +178,12 @@ def test_what_is_wrong_is_said_where_it_is_wrong(page: Page, files: list[Path], 
     page.locator("#files").set_input_files([*files, glass])
     expect(alert).to_be_hidden()
     rank.click()
-    expect(alert).to_contain_text("Say the prompt")
+    expect(alert).to_contain_text("Enter the prompt")
     expect(page.get_by_label("Prompt")).to_be_focused()
     page.get_by_label("Prompt").fill("noise")
     page.get_by_label("What to check").fill("{")
     rank.click()
-    expect(alert).to_contain_text("This is no JSON")
+    expect(alert).to_contain_text("This is not valid JSON")
     page.get_by_label("What to check").fill("")
     rank.click()
     expect(alert).to_contain_text("glass.png has transparent pixels")
@@ -216,7 +216,7 @@ CONTRASTS = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_readable_and_no_wider_than_the_screen(page: Page, scheme: str) -> None:
-    """Every text has the contrast that WCAG's AA asks for, in both colour schemes, on a desk and on a phone."""
+    """All text has the contrast of WCAG AA, in both colour schemes, on wide and on narrow screens."""
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page.get_by_role("button", name="Try it with example pictures").click()
     expect(page.locator("#ranked > li")).to_have_count(6)
@@ -247,10 +247,10 @@ def test_below_a_prefix_and_with_an_api_key(
         page.close()
 
 
-def test_its_files_forbid_anything_from_elsewhere(served: Served) -> None:
+def test_the_page_loads_nothing_from_other_servers(served: Served) -> None:
     page = httpx.get(served.http_url)
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert "http" not in page.text  # not one address of anybody
+    assert "http" not in page.text  # no absolute address at all
     script = httpx.get(f"{served.http_url}/page/page.js")
     assert "javascript" in script.headers["content-type"]
     assert httpx.get(script.url, headers={"if-none-match": script.headers["etag"]}).status_code == 304

@@ -112,7 +112,7 @@ def test_bench(served: Served) -> None:
         (["rank", "--prompt", "p", "a.png", "b.png"], 1, "geneval needs the prompt's GenEval spec"),
         (["rank", "--prompt", "p", "a.png", "missing.png"], 1, "cannot read missing.png"),
         (["rank", "--prompt", "p", "--reward", "sharpness=much", "a.png", "b.png"], 2, "NAME=WEIGHT"),
-        (["rank", "--prompt", "p", "--metadata", "{", "a.png", "b.png"], 2, "no JSON"),
+        (["rank", "--prompt", "p", "--metadata", "{", "a.png", "b.png"], 2, "not valid JSON"),
         (["bench", "--requests", "1"], 1, 'try --metadata \'{"include"'),
         (["bench", "--mixture", "beauty"], 1, "no mixture 'beauty'"),
     ],

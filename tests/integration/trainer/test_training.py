@@ -24,12 +24,13 @@ from support import ROOT
 from support.service import reachable_from_elsewhere
 from support.tiny.sd_turbo import write_tiny_pipeline
 
-from drpo.cluster.launch import create_run, train
+from drpo.cluster.launch import train
 from drpo.config import Config, parse_config
 from drpo.errors import TrainingStoppedError
 from drpo.training.check import check_config
 from drpo.training.checkpoint import checkpoints, read_checkpoint
 from drpo.training.metrics import read_metrics
+from drpo.training.run_folder import create_run
 from drpo_rewards.serving.listeners import free_port
 
 pytestmark = pytest.mark.integration
@@ -131,7 +132,7 @@ def test_what_a_run_leaves(uninterrupted: Path, home: Path) -> None:
     lines = computed(uninterrupted)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert all(line["groups"] == 2 and line["groups_dropped"] == 0 for line in lines)
-    assert lines[-1]["reward_mean"] > lines[0]["reward_mean"] + 2
+    assert lines[-1]["reward/redness"] > lines[0]["reward/redness"] + 2
     assert lines[0]["lr"] > lines[-1]["lr"] > 0
     assert list((uninterrupted / "tensorboard").glob("events*"))
     assert [path.name for path in checkpoints(uninterrupted / "checkpoints")] == ["step-000006", "step-000008"]

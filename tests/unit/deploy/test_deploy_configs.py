@@ -11,15 +11,8 @@ from support.images import picture
 from support.tiny.all_rewards import write_all
 
 from drpo_rewards import rewards
-from drpo_rewards.rewards.base import (
-    PairItem,
-    ScoreItem,
-    checked_comparisons,
-    checked_scores,
-    describe,
-    is_pairwise,
-    probe,
-)
+from drpo_rewards.rewards.base import PairItem, ScoreItem
+from drpo_rewards.rewards.checks import check_comparisons, check_scores, describe, is_pairwise, probe
 from drpo_rewards.serving.config import ServiceConfig
 
 pytestmark = pytest.mark.thorough
@@ -50,10 +43,11 @@ def test_every_reward_scores_on_tiny_weights(tmp_path: Path, monkeypatch: pytest
         spec = probe(reward).metadata
         items = [ScoreItem(picture(60, 40, seed=seed), "a red circle", spec) for seed in range(2)]
         if is_pairwise(reward):
-            pair = PairItem(items[0].image, items[1].image, "a red circle")
-            assert len(checked_comparisons(name, reward, [pair, probe(reward)])) == 2
+            pairs = [PairItem(items[0].image, items[1].image, "a red circle"), probe(reward)]
+            assert len(check_comparisons(name, reward.compare(pairs), pairs)) == 2
         else:
-            assert len(checked_scores(name, reward, [*items, probe(reward)])) == 3
+            items.append(probe(reward))
+            assert len(check_scores(name, reward.score(items), items, metrics=describe(name, reward).metrics)) == 3
         info = describe(name, reward)
         assert info.description
         assert name in info.version

@@ -38,4 +38,4 @@ def test_prometheus_does_not_answer(tmp_path: Path, other_server: str) -> None:
     for address in (f"http://127.0.0.1:{free_port()}", "nonsense", other_server):
         output = run_and_fail(tmp_path, address)
         assert output.startswith(f"Prometheus does not answer at {address}: ")
-        assert output.endswith("Start it, or name it with --prometheus.\n")
+        assert output.endswith("Start it, or set its address with --prometheus.\n")

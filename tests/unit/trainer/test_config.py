@@ -13,11 +13,10 @@ from support import ROOT
 
 from drpo.cli.common import parse_overrides
 from drpo.cli.progress import TrainingProgress
-from drpo.cluster.launch import create_run, read_config
-from drpo.config import Config, known_keys, load_config, override_config, parse_config, preset_names
+from drpo.config import Config, known_keys, load_config, override_config, parse_config, preset_names, runs_folder
 from drpo.errors import ConfigError
-from drpo.site import runs_folder
 from drpo.training.check import check_config
+from drpo.training.run_folder import create_run, read_config
 
 
 def test_the_config_needs_neither_torch_nor_ray():
@@ -180,9 +179,16 @@ def test_progress_in_a_log_is_a_line_now_and_then():
     with TrainingProgress(config, Console(file=log)) as progress:
         for step in range(1, 51):
             progress(
-                {"step": step, "time_s": step, "reward_mean": 0.5, "loss": 1.0, "images_per_s": 9, "groups_dropped": 0}
+                {
+                    "step": step,
+                    "time_s": step,
+                    "reward/redness": 0.5,
+                    "loss": 1.0,
+                    "images_per_s": 9,
+                    "groups_dropped": 0,
+                }
             )
     first, last = log.getvalue().splitlines()
     assert first.split()[:4] == ["training", "2%", "step", "1"]
-    assert "reward 0.500" in last
+    assert "redness 0.500" in last
     assert last.split()[1] == "100%"

@@ -1,6 +1,6 @@
 """The command line: `drpo demo | train | sample | eval | shapes | doctor`.
 
-Commands import what they need when they run, so that `drpo --help` answers at once.
+Commands import what they need when they run, so that `drpo --help` stays fast.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ app.command("doctor")(doctor.doctor)
 
 @app.command("shapes", context_settings={**OVERRIDES, "help_option_names": []})
 def shapes(context: typer.Context) -> None:
-    """The embedded model: `drpo shapes pretrain` makes it from nothing, `drpo shapes render` draws its world."""
+    """The embedded model: `drpo shapes pretrain` trains it from scratch, `drpo shapes render` draws its world."""
     from drpo.shapes.cli import app as shapes_app
 
     shapes_app(args=context.args, prog_name="drpo shapes")

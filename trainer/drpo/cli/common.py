@@ -1,4 +1,4 @@
-"""What the commands share: the console, overrides, errors for a person, and the embedded ranking service."""
+"""What the commands share: the console, overrides, readable errors, Ray and the ranking service."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -24,10 +24,10 @@ OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 class Application(typer.Typer):
-    """A typer app that answers an expected error with its message and exit code 2 (the request) or 1 (the run)."""
+    """A typer app that prints the message of an expected error, and exits with 2 (wrong settings) or 1 (other)."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        quiet()
+        silence_libraries()
         try:
             return super().__call__(*args, **kwargs)
         except (DrpoError, RewardsError) as error:
@@ -35,8 +35,8 @@ class Application(typer.Typer):
             sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
-def quiet() -> None:
-    """Keeps libraries from talking over the progress bar."""
+def silence_libraries() -> None:
+    """Keeps messages of libraries out of the progress bar."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -46,10 +46,16 @@ def quiet() -> None:
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[str]:
-    """["--training.steps", "5", "--optimizer.lr=1e-3"] as ["training.steps=5", "optimizer.lr=1e-3"].
+    """Reads dotted options of the command line.
+
+    Args:
+        arguments: for example ["--training.steps", "5", "--optimizer.lr=1e-3"].
+
+    Returns:
+        The overrides, here ["training.steps=5", "optimizer.lr=1e-3"].
 
     Raises:
-        ConfigError: something that is not a dotted option, or one without a value.
+        ConfigError: an argument is not a dotted option, or has no value.
     """
     overrides, rest = [], list(arguments)
     while rest:
@@ -65,13 +71,6 @@ def parse_overrides(arguments: Sequence[str]) -> list[str]:
     return overrides
 
 
-def quiet_serve() -> None:
-    """Errors alone of Ray Serve's log. Importing Serve sets the level that is changed here, so that comes first."""
-    with suppress(ImportError):  # not installed where rewards are only asked over HTTP or gRPC
-        import ray.serve  # noqa: F401
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-
-
 @contextmanager
 def ray_and_rewards(config: Config) -> Iterator[Config]:
     """Starts Ray, and the ranking service unless the config names a running one; ends both afterwards.
@@ -79,27 +78,26 @@ def ray_and_rewards(config: Config) -> Iterator[Config]:
     Yields:
         The config with `rewards.address` filled in.
     """
-    from drpo.cluster.environment import prepare, start_ray
+    from drpo.cluster.connect import connect_ray
+    from drpo_rewards.cluster.local_ray import silence_serve, stop_ray
 
-    prepare()
-    embedded = config.rewards.address is None
-    what = "Ray and the reward service (about 30 s)" if embedded else "Ray (about 10 s)"
+    start_service = config.rewards.address is None
+    what = "Ray and the reward service (about 30 s)" if start_service else "Ray (about 10 s)"
     service = None
     try:
         with console.status(f"starting {what}"):
             training = config.training
-            start_ray(config.run.ray_address, cpus=training.num_workers * training.threads_per_worker + 4)
-            quiet_serve()
-            if embedded:
+            connect_ray(config.run.ray_address, cpus=training.num_workers * training.threads_per_worker + 4)
+            silence_serve(logging.ERROR)
+            if start_service:
                 from drpo_rewards.serving import start
 
-                service = start(config.rewards.service or "shapes")
+                assert config.rewards.service is not None  # `RewardsConfig` wants one where there is no address
+                service = start(config.rewards.service)
                 rewards = config.rewards.model_copy(update={"address": service.handle_address})
                 config = config.model_copy(update={"rewards": rewards})
         yield config
     finally:
-        import ray
-
         if service is not None and config.run.ray_address is not None:
-            service.stop()  # a Ray of our own takes the service with it
-        ray.shutdown()
+            service.stop()  # a local Ray ends together with the service
+        stop_ray()

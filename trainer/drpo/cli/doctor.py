@@ -1,4 +1,4 @@
-"""`drpo doctor`."""
+"""`drpo doctor`: check this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ Check = Callable[[], tuple[bool, str]]
 
 
 def doctor(
-    address: Annotated[str | None, typer.Option(help="Also ask this ranking service: grpc://, http://.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Also check this ranking service: grpc://HOST:PORT or http://HOST:PORT.")
+    ] = None,
 ) -> None:
     """Check this machine: what is installed, what it can run, and what is missing."""
     checks: list[tuple[str, Check]] = [
@@ -39,11 +41,11 @@ def doctor(
         checks.append((f"service {address}", lambda: _service(address)))
     table = Table(show_header=False, box=None)
     healthy = True
-    with console.status("looking around"):
+    with console.status("checking"):
         for name, check in checks:
             try:
                 good, what = check()
-            except Exception as error:  # a check that fails is a finding, whatever it failed with
+            except Exception as error:  # whatever the error, the check has failed
                 good, what = False, f"{type(error).__name__}: {error}"
             healthy &= good
             table.add_row("[green]ok[/]" if good else "[red]missing[/]", name, what)
@@ -71,14 +73,14 @@ def _memory() -> tuple[bool, str]:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return True, "unknown"
     gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return gibibytes >= 4, f"{gibibytes:.1f} GiB (the demo wants about 4)"
+    return gibibytes >= 4, f"{gibibytes:.1f} GiB (the demo needs about 4)"
 
 
 def _gpu() -> tuple[bool, str]:
     import torch
 
     if not torch.cuda.is_available():
-        return True, "none; the demo needs none"
+        return True, "none; the demo needs no GPU"
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return True, ", ".join(names)
 
@@ -91,8 +93,8 @@ def _disk() -> tuple[bool, str]:
 def _assets() -> tuple[bool, str]:
     from drpo.shapes.assets import feature_map_path, generator_path
 
-    generator_path(), feature_map_path()  # each raises where something is missing
-    return True, "generator and feature map are there"
+    generator_path(), feature_map_path()  # each raises if something is missing
+    return True, "the generator and the feature map are installed"
 
 
 def _presets() -> tuple[bool, str]:

@@ -1,11 +1,11 @@
-"""`drpo eval`, and the end of a training run: base against adapter, with matched seeds."""
+"""`drpo eval`, and the end of a training run: base against adapter, from the same noise."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,22 +14,27 @@ from rich.table import Table
 from drpo.cli.common import console, parse_overrides, ray_and_rewards
 from drpo.config import Config, load_config, override_config
 
+if TYPE_CHECKING:
+    from drpo.evaluation import AdapterEvaluation
+
 Seconds = dict[str, float]
 
 
 def evaluate(
     context: typer.Context,
-    adapter: Annotated[Path, typer.Option(help="An adapter's folder, or a run's.")],
-    preset: Annotated[str, typer.Option(help="Settings for an adapter that lies in no run's folder.")] = "shapes",
-    generator: Annotated[str | None, typer.Option(help="Another generator than the settings' one.")] = None,
+    adapter: Annotated[Path, typer.Option(help="The folder of an adapter or of a run.")],
+    preset: Annotated[str, typer.Option(help="Settings to use if the adapter is not in a run's folder.")] = "shapes",
+    generator: Annotated[
+        str | None, typer.Option(help="A generator to use instead of the one in the settings.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the JSON here; without it, a run's summary is renewed.")
+        Path | None, typer.Option(help="The JSON file to write; by default, the run's summary is updated.")
     ] = None,
 ) -> None:
-    """Compare an adapter with the base on held-out prompts, with matched seeds: a table and JSON."""
+    """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""
     from drpo.cli.sample import find_adapter
-    from drpo.cluster.launch import find_run
     from drpo.training.check import check_config
+    from drpo.training.run_folder import find_run
 
     folder, config = find_adapter(adapter)
     overrides = parse_overrides(context.args) + ([f"model.generator={generator}"] if generator else [])
@@ -47,14 +52,14 @@ def evaluate(
         finish(config, run_dir, evaluated, {"evaluation": evaluated.seconds})
 
 
-def compare(config: Config, adapter: Path) -> Any:
-    """Evaluates base and adapter with a progress bar; a ranking service runs at `config.rewards.address`."""
+def compare(config: Config, adapter: Path) -> AdapterEvaluation:
+    """Evaluates base and adapter with a progress bar. The ranking service at `config.rewards.address` must run."""
     import torch
 
     from drpo.evaluation import evaluate_adapter
 
     use_gpu = config.model.device != "cpu" and torch.cuda.is_available()
-    if not use_gpu:  # one core is left to the rewards, which score while this process draws
+    if not use_gpu:  # leave one core to the rewards, which score while this process generates
         torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
@@ -67,8 +72,8 @@ def compare(config: Config, adapter: Path) -> Any:
         )
 
 
-def finish(config: Config, run_dir: Path, evaluated: Any | None, seconds: Seconds) -> None:
-    """Writes a run's summary.json, samples and report.html, and says where they are."""
+def finish(config: Config, run_dir: Path, evaluated: AdapterEvaluation | None, seconds: Seconds) -> None:
+    """Writes a run's summary.json, samples and report.html, and prints the path of the report."""
     from drpo.evaluation import write_summary
     from drpo.report import write_report
 
@@ -82,14 +87,16 @@ def finish(config: Config, run_dir: Path, evaluated: Any | None, seconds: Second
 def show(comparison: dict[str, Any]) -> None:
     """Prints the comparison as a table."""
     unit = " %" if comparison["percentage"] else ""
-    table = Table(title=f"{comparison['metric']} on held-out prompts{', percent' if unit else ''}")
+    notes = (", percent" if unit else "") + ("" if comparison["higher_is_better"] else ", lower is better")
+    table = Table(title=f"{comparison['metric']} on held-out prompts{notes}")
     for column in ("task", "base", "tuned", "difference", "95 % interval", "images"):
         table.add_column(column, justify="left" if column == "task" else "right")
     digits = 1 if unit else 3
     rows = list(comparison["tasks"].items())
     for task, row in [*rows, ("mean", comparison["mean"])] if len(rows) > 1 else rows:
         low, high = row["ci95"]
-        color = "green" if low > 0 else "red" if high < 0 else "default"
+        better, worse = (low > 0, high < 0) if comparison["higher_is_better"] else (high < 0, low > 0)
+        color = "green" if better else "red" if worse else "default"
         table.add_row(
             task or "all",
             f"{row['base']:.{digits}f}",

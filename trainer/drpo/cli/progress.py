@@ -1,4 +1,4 @@
-"""The progress of a run, fed by the metrics of each step: a bar on a terminal, now and then a line in a log."""
+"""The progress of a run: a bar on a terminal, or a line every few seconds in a log."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class TrainingProgress:
-    """One line:
+    """Shows how far a run is, its rewards, loss, images per second, and the time left.
 
-    how far, reward, loss, images per second, time left. Use in a `with` block; call it with each step's metrics.
+    Use it in a `with` block, and call it with the metrics of each step. The mean of each reward is smoothed, because a
+    single step has only a few prompts.
     """
 
     def __init__(self, config: Config, console: Console) -> None:
         self._steps = config.training.steps
         self._max_seconds = config.training.max_seconds
-        self._reward: float | None = None
+        self._rewards: dict[str, float] = {}
         self._console = console
         self._next_line = 0.0
         self._bar = Progress(
@@ -38,18 +39,19 @@ class TrainingProgress:
         self._task = self._bar.add_task("starting workers", total=1.0, numbers="", left="")
 
     def __call__(self, metrics: dict[str, Any]) -> None:
-        """Shows one step."""
+        """Shows the metrics of one step."""
         step, seconds = metrics["step"], metrics["time_s"]
         fraction, left = step / self._steps, seconds / step * (self._steps - step)
         if self._max_seconds is not None:
             fraction = max(fraction, min(1.0, seconds / self._max_seconds))
             left = min(left, max(0.0, self._max_seconds - seconds))
-        if metrics["reward_mean"] is not None:  # smoothed: one step's prompts are few
-            last = metrics["reward_mean"]
-            self._reward = last if self._reward is None else 0.9 * self._reward + 0.1 * last
+        for key, value in metrics.items():
+            if key.startswith("reward/"):
+                name = key.removeprefix("reward/")
+                self._rewards[name] = 0.9 * self._rewards.get(name, value) + 0.1 * value
         parts = [
             f"step {step}",
-            "" if self._reward is None else f"reward [bold]{self._reward:.3f}[/]",
+            *(f"{name} [bold]{mean:.3f}[/]" for name, mean in self._rewards.items()),
             "" if metrics["loss"] is None else f"loss {metrics['loss']:.3g}",
             f"{metrics['images_per_s']:.0f} images/s",
             f"[yellow]{metrics['groups_dropped']} groups dropped[/]" if metrics["groups_dropped"] else "",

@@ -1,9 +1,9 @@
-"""`drpo sample`."""
+"""`drpo sample`: draw images of prompts."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,27 +11,30 @@ from drpo.cli.common import console
 from drpo.config import Config, parse_config
 from drpo.errors import ConfigError
 
+if TYPE_CHECKING:
+    from drpo.generators import OneStepGenerator
+
 
 def sample(
-    prompt: Annotated[list[str], typer.Option(help="May be given several times: one row each.")],
+    prompt: Annotated[list[str], typer.Option(help="The prompt. Repeat the option for more prompts, one row each.")],
     adapter: Annotated[
-        Path | None, typer.Option(help="An adapter's folder, or a run's; without one, the base draws.")
+        Path | None, typer.Option(help="The folder of an adapter or of a run; without it, the base generator draws.")
     ] = None,
     generator: Annotated[
-        str | None, typer.Option(help="The generator, where the adapter lies in no run's folder.")
+        str | None, typer.Option(help="The generator to use if the adapter is not in a run's folder.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of the noise; the same one shows base and adapter side by side.")] = 0,
-    out: Annotated[Path, typer.Option(help="The PNG that is written.")] = Path("sample.png"),
+    seed: Annotated[int, typer.Option(help="Seed of the noise; use the same seed to compare base and adapter.")] = 0,
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Draw images of prompts, one grid."""
+    """Draw images of prompts into one grid."""
     import numpy as np
     import torch
     from PIL import Image
 
     with console.status("drawing"):
-        model = load_generator(adapter, generator, device)
+        model = load_with_adapter(adapter, generator, device)
         rows = []
         for text in prompt:
             noise_NChw = model.noise(count, torch.Generator().manual_seed(seed))
@@ -43,8 +46,8 @@ def sample(
     console.print(f"{len(prompt)} x {count} images in {out}", highlight=False)
 
 
-def load_generator(adapter: Path | None, generator: str | None, device: str) -> Any:
-    """A generator with an adapter; in a run's folder, that run's generator and settings."""
+def load_with_adapter(adapter: Path | None, generator: str | None, device: str) -> OneStepGenerator:
+    """A generator with an adapter. If the adapter is in a run's folder, the run's settings say which generator."""
     from drpo.training.build import build_generator
 
     folder, config = find_adapter(adapter) if adapter is not None else (None, None)
@@ -53,16 +56,18 @@ def load_generator(adapter: Path | None, generator: str | None, device: str) -> 
         config.model.generator = generator
     model = build_generator(config, device=device, lora=folder is not None)
     if folder is not None:
-        model.load_adapter(folder)
+        model.adapter.load(folder)
     return model
 
 
 def find_adapter(given: Path) -> tuple[Path, Config | None]:
-    """The folder of an adapter's weights, and the config of the run that it lies in, if it lies in one."""
-    from drpo.cluster.launch import find_run, read_config
+    """The folder of an adapter's weights, and the config of the run in which it is; None: it is in no run."""
+    from drpo.training.run_folder import find_run, read_config
 
     for folder in (given, given / "adapter"):
         if any(folder.glob("*.safetensors")):
             run_dir = find_run(folder)
             return folder.resolve(), read_config(run_dir) if run_dir else None
-    raise ConfigError(f"--adapter: there is no adapter in {given}; give a folder with a .safetensors file, or a run's")
+    raise ConfigError(
+        f"--adapter: there is no adapter in {given}; give a folder with a .safetensors file, or the folder of a run"
+    )

@@ -13,35 +13,31 @@ import typer
 
 from drpo.cli.common import console, parse_overrides, ray_and_rewards
 from drpo.cli.progress import TrainingProgress
-from drpo.config import Config, load_config, override_config
+from drpo.config import Config, load_config, override_config, runs_folder
 from drpo.errors import ConfigError
-from drpo.site import runs_folder
 
 Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 
 
 def demo(context: typer.Context, seed: Seed = None, name: Name = None) -> None:
-    """See it work:
-
-    trains the embedded generator, compares it with the base, and writes a report. About five minutes.
-    """
+    """Train the embedded generator, compare it with its base, and write a report. Takes about five minutes."""
     train(context, preset="shapes", seed=seed, name=name)
 
 
 def train(
     context: typer.Context,
-    preset: Annotated[str | None, typer.Option(help="A preset's name, or a YAML file.")] = None,
+    preset: Annotated[str | None, typer.Option(help="The name of a preset, or a YAML file.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run: its folder, or its name in the folder of runs.")
+        Path | None, typer.Option(help="Continue this run, given by its folder or by its name under runs/.")
     ] = None,
     generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id in the SD-Turbo layout.")] = None,
     seed: Seed = None,
     name: Name = None,
 ) -> None:
     """Train an adapter. Any setting of the preset can be changed: --training.steps 50 --optimizer.lr 3e-4."""
-    from drpo.cluster.launch import create_run, read_config, write_config
     from drpo.training.check import check_config
+    from drpo.training.run_folder import create_run, read_config, write_config
 
     started = time.perf_counter()
     overrides = parse_overrides(context.args)
@@ -52,13 +48,13 @@ def train(
         config = read_config(run_dir)
         if preset not in (None, config.preset) or name not in (None, run_dir.name):
             raise ConfigError(
-                f"--resume goes on with the settings of {run_dir.name} (preset {config.preset}): leave --preset and "
-                f"--name out, or give the same ones"
+                f"--resume uses the settings of {run_dir.name} (preset {config.preset}): leave out --preset and "
+                f"--name, or give the same ones"
             )
         config = check_config(override_config(config, overrides))
         write_config(config, run_dir)
     elif preset is None:
-        raise ConfigError("say what to train: --preset NAME (drpo doctor lists the presets) or --resume RUN")
+        raise ConfigError("give --preset NAME (drpo doctor lists the presets) or --resume RUN")
     else:
         config = check_config(load_config(preset, overrides))
         run_dir = create_run(config)
@@ -66,31 +62,34 @@ def train(
 
 
 def find_resumed(given: Path) -> Path:
-    """A run by its folder, or by its name in the folder of runs."""
+    """The folder of a run that is given by its folder, or by its name in the folder of runs."""
+    from drpo.training.run_folder import CONFIG_FILE
+
     for candidate in (given, runs_folder() / given):
-        if (candidate / "config.yaml").is_file():
+        if (candidate / CONFIG_FILE).is_file():
             return candidate.resolve()
-    raise ConfigError(f"there is no run {given}; give a run's folder, or the name of one under {runs_folder()}/")
+    raise ConfigError(f"there is no run {given}; give the folder of a run, or the name of a run under {runs_folder()}/")
 
 
 def run(config: Config, run_dir: Path, started: float) -> None:
-    """Ray and rewards up, training, evaluation, report."""
+    """Starts Ray and the rewards, trains, evaluates, and writes the report."""
     from drpo.cli.evaluate import compare, finish, show
     from drpo.cluster.launch import train as fit
     from drpo.training.metrics import read_metrics
+    from drpo.training.run_folder import ADAPTER, METRICS_FILE
 
     console.print(f"run [bold]{run_dir.name}[/] in {run_dir}", highlight=False, soft_wrap=True)
-    resumed_s = max((line["time_s"] for line in read_metrics(run_dir / "metrics.jsonl")), default=0.0)
+    resumed_s = max((line["time_s"] for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
     with ray_and_rewards(config) as served:
         with TrainingProgress(config, console) as progress, interrupted_by_sigterm():
             outcome = fit(served, run_dir, watch=progress)
         if outcome.status == "interrupted":
-            console.print(f"stopped at step {outcome.step}, with a checkpoint. Go on with", highlight=False)
+            console.print(f"stopped at step {outcome.step}, with a checkpoint. Continue with", highlight=False)
             console.print(f"  [bold]drpo train --resume {run_dir}[/]", highlight=False, soft_wrap=True)
             raise typer.Exit(130)
         trained_s = outcome.seconds - resumed_s
         seconds = {"startup": time.perf_counter() - started - trained_s, "training": outcome.seconds}
-        evaluated = compare(served, run_dir / "adapter") if config.evaluation.enabled else None
+        evaluated = compare(served, run_dir / ADAPTER) if config.evaluation.enabled else None
     if evaluated is not None:
         show(evaluated.comparison)
         seconds["evaluation"] = evaluated.seconds
@@ -106,9 +105,10 @@ def run(config: Config, run_dir: Path, started: float) -> None:
 
 @contextmanager
 def interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM is Ctrl-C inside: `ray job stop` and container runtimes send it, and a checkpoint is due all the same.
+    """Treats SIGTERM as Ctrl-C within this block, so that the run writes a checkpoint before it ends.
 
-    Entered once Ray runs, because Ray sets a handler of its own when it starts.
+    `ray job stop` and container runtimes send SIGTERM. Enter the block once Ray runs, because Ray sets its own handler
+    when it starts.
     """
 
     def interrupt(number: int, frame: object) -> None:

@@ -1,1 +1,1 @@
-"""Ray Train around the training loop: the driver's side, the workers, and Ray's environment."""
+"""Ray Train around the training loop: `connect` starts or joins Ray, `launch` is the driver, `worker` its workers."""

@@ -1,7 +1,7 @@
-"""What every Ray Train worker runs: load, continue from the last checkpoint, step, checkpoint, until done.
+"""What every Ray Train worker runs: load, continue from the last checkpoint, then steps and checkpoints until done.
 
-All workers come to the same decisions: they see the same metrics, and where one has something of its own to say (an
-error while loading, the clock, a request to stop) it is gathered first.
+All workers come to the same decisions: they see the same metrics, and whatever only one of them knows (an error while
+loading, the time, a request to stop) is first gathered from all.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from drpo.config import Config
 from drpo.errors import DrpoError, TrainingStoppedError
+from drpo.training.run_folder import ADAPTER, CHECKPOINTS
 
 if TYPE_CHECKING:
     from drpo.data.prompts import PromptOrder
-    from drpo.training.ranking import RankingLoop
+    from drpo.training.ranking import BackgroundRanker
     from drpo.training.trainer import DrPOTrainer
 
 STOP_FILE = "stop"
-"""The driver writes this file into the run's folder to ask for an early end."""
+"""The driver writes this file into the run's folder to ask the workers to stop early."""
 
 
 def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -30,29 +31,29 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `status` ("finished", "time", "interrupted" or "stopped"), `reason`, `step` and `seconds`; the same on every
-        worker. "stopped" is an error that a restart would not cure; Ray Train would restart after an exception.
+        worker. "stopped" is an error that a restart would not cure; after an exception Ray Train would restart.
     """
     from drpo.training import collective
-    from drpo.training.build import build_ranker
-    from drpo.training.ranking import RankingLoop
+    from drpo.training.ranking import BackgroundRanker
+    from drpo.training.ranking_client import run_ranker
 
     config = Config.model_validate(arguments["config"])
     run_dir = Path(arguments["run_dir"])
-    ranking = RankingLoop(lambda: build_ranker(config))
+    ranker = BackgroundRanker(lambda: run_ranker(config))
     try:
         error = ""
         try:
-            trainer, order = _build(config, run_dir.name, ranking)
+            trainer, order = _build(config, run_dir.name, ranker)
         except DrpoError as caught:
             error = str(caught)
         if any(errors := collective.gather(error)):
             return {"status": "stopped", "reason": next(filter(None, errors)), "step": 0, "seconds": 0.0}
         return _Loop(config, run_dir, trainer, order).run()
     finally:
-        ranking.close()
+        ranker.close()
 
 
-def _build(config: Config, name: str, ranking: RankingLoop) -> tuple[DrPOTrainer, PromptOrder]:
+def _build(config: Config, name: str, ranker: BackgroundRanker) -> tuple[DrPOTrainer, PromptOrder]:
     import ray.train.torch
     import torch
 
@@ -65,15 +66,15 @@ def _build(config: Config, name: str, ranking: RankingLoop) -> tuple[DrPOTrainer
     torch.set_num_threads(config.training.threads_per_worker)
     device = str(ray.train.torch.get_device()) if config.model.device == "auto" else config.model.device
     if device.startswith("cuda"):
-        torch.cuda.set_device(device)  # what torch.distributed sends Python objects through
-    seed_everything(config.run.seed)  # every worker starts with the same adapter
+        torch.cuda.set_device(device)  # torch.distributed sends Python objects through this device
+    seed_everything(config.run.seed)  # so every worker starts with the same adapter
     generator = build_generator(config, device=device)
     seed_everything(config.run.seed + 1 + collective.rank())
     trainer = DrPOTrainer(
         generator,
         build_feature_map(config, device=device),
         build_objective(config),
-        ranking,
+        ranker,
         config.training,
         config.optimizer,
         seed=config.run.seed,
@@ -84,7 +85,7 @@ def _build(config: Config, name: str, ranking: RankingLoop) -> tuple[DrPOTrainer
 
 
 class _Loop:
-    """The steps of one worker, from the newest checkpoint on."""
+    """The steps of one worker, starting from the newest checkpoint."""
 
     def __init__(self, config: Config, run_dir: Path, trainer: DrPOTrainer, order: PromptOrder) -> None:
         from drpo.cluster.gauges import RunGauges
@@ -106,11 +107,11 @@ class _Loop:
 
     @property
     def elapsed(self) -> float:
-        """Seconds trained, those before a restart included."""
+        """Seconds trained, including those before a restart."""
         return self.elapsed_before + time.perf_counter() - self.started
 
     def run(self) -> dict[str, Any]:
-        """Steps until the run is over; see `train_worker` for what it returns."""
+        """Runs steps until the run is over; returns what `train_worker` returns."""
         from drpo.training import collective
 
         trainer, settings = self.trainer, self.settings
@@ -136,18 +137,18 @@ class _Loop:
         return {"status": status, "reason": reason, "step": trainer.step, "seconds": self.elapsed}
 
     def _status(self) -> str:
-        """Whether to go on ("finished" once the steps are done) or why not; the first worker's answer counts."""
+        """Why the run stops now, or "finished" if nothing stops it. The status of the first worker counts."""
         if (self.run_dir / STOP_FILE).exists():
             return "interrupted"
         limit = self.settings.max_seconds
         return "time" if limit is not None and self.elapsed >= limit else "finished"
 
     def _continue(self) -> None:
-        """Goes on from the newest whole checkpoint on the disk, after a lost worker as after a lost driver."""
+        """Restores the newest complete checkpoint on the disk, after a lost worker or a lost driver."""
         from drpo.training import collective
         from drpo.training.checkpoint import checkpoints, read_checkpoint, set_random_state
 
-        newest = [str(path) for path in checkpoints(self.run_dir / "checkpoints")[-1:]]
+        newest = [str(path) for path in checkpoints(self.run_dir / CHECKPOINTS)[-1:]]
         for path in collective.gather(newest)[0]:
             state = read_checkpoint(Path(path))
             self.trainer.load_state_dict(state["trainer"])
@@ -156,7 +157,7 @@ class _Loop:
                 set_random_state(state["random"][collective.rank()])
 
     def _save(self) -> None:
-        """Writes a checkpoint on the first worker and tells Ray Train of it; every worker has to call this."""
+        """Writes a checkpoint on the first worker and reports it to Ray Train; every worker must call this."""
         import ray.train
         from ray.train import Checkpoint, CheckpointUploadMode
 
@@ -168,8 +169,8 @@ class _Loop:
         checkpoint = None
         if collective.rank() == 0:
             state = {"step": step, "trainer": self.trainer.state_dict(), "elapsed_s": self.elapsed, "random": states}
-            generator, keep = self.trainer.generator, self.settings.keep_checkpoints
-            path = write_checkpoint(self.run_dir / "checkpoints", state, generator, keep=keep)
-            publish_adapter(generator, self.run_dir / "adapter")
+            adapter, keep = self.trainer.generator.adapter, self.settings.keep_checkpoints
+            path = write_checkpoint(self.run_dir / CHECKPOINTS, state, adapter, keep=keep)
+            publish_adapter(adapter, self.run_dir / ADAPTER)
             checkpoint = Checkpoint.from_directory(str(path))
         ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)

@@ -1,1 +1,1 @@
-"""What a run reads: prompts, and the seeds that follow from a place in it."""
+"""What a run reads: prompts, and the random seeds of its steps and groups."""

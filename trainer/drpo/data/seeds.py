@@ -1,7 +1,6 @@
-"""Random seeds that depend on where in a run they are used and on nothing else.
+"""Random seeds that depend only on the position in a run where they are used.
 
-The noise and the pairs of group `g` of step `s` are the same whether the run is the first or a resumed one, and
-whether one worker or four of them share the step.
+The noise and the pairs of group `g` of step `s` are the same in a resumed run, and with any number of workers.
 """
 
 from __future__ import annotations
@@ -10,6 +9,6 @@ import hashlib
 
 
 def derive_seed(*path: int | str, bits: int = 63) -> int:
-    """A seed in [0, 2^bits) for a named place, e.g. `derive_seed(run_seed, step, group, "noise")`."""
+    """A seed in [0, 2^bits) for a named position, for example `derive_seed(run_seed, step, group, "noise")`."""
     digest = hashlib.sha256("/".join(str(part) for part in path).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> (64 - bits)

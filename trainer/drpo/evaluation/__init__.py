@@ -1,26 +1,38 @@
-"""Base against adapter on held-out prompts, with the same noise for both.
+"""The adapter against its base on held-out prompts, from the same noise.
 
-evaluated = evaluate_adapter(config, "runs/NAME/adapter")     # a ranking service runs at config.rewards.address
-evaluated.save(run_dir)                                       # evaluation.jsonl and samples/
-write_summary(run_dir, evaluated.comparison, ...)             # summary.json
+    evaluated = evaluate_adapter(config, "runs/NAME/adapter")     # a ranking service runs at config.rewards.address
+    evaluated.save(run_dir)                                       # evaluation.jsonl and samples/
+    write_summary(run_dir, config, evaluated.comparison, ...)     # summary.json
+
+Files:
+    plan       which images are generated: prompts and noise seeds
+    metric     which number of a reward is shown
+    evaluate   generate the images and have them scored
+    result     the scored images
+    compare    base against adapter, with intervals
+    adapter    all of it, from a run's settings
+    summary    summary.json
 """
 
 from drpo.evaluation.adapter import AdapterEvaluation, evaluate_adapter
 from drpo.evaluation.compare import bootstrap_interval, compare
-from drpo.evaluation.evaluate import evaluate, plan
-from drpo.evaluation.result import EvaluationResult, ScoredImage, Shot
+from drpo.evaluation.evaluate import evaluate
+from drpo.evaluation.metric import ShownMetric
+from drpo.evaluation.plan import PlannedImage, plan_images
+from drpo.evaluation.result import EvaluationResult, ScoredImage
 from drpo.evaluation.summary import read_summary, write_summary
 
 __all__ = [
     "AdapterEvaluation",
     "EvaluationResult",
+    "PlannedImage",
     "ScoredImage",
-    "Shot",
+    "ShownMetric",
     "bootstrap_interval",
     "compare",
     "evaluate",
     "evaluate_adapter",
-    "plan",
+    "plan_images",
     "read_summary",
     "write_summary",
 ]

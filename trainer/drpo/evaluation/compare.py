@@ -1,4 +1,4 @@
-"""Base against tuned on the same shots: differences, and how sure one may be of them."""
+"""Base against adapter on the same planned images: differences and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -17,38 +17,49 @@ RESAMPLES = 10_000
 def compare(
     base: EvaluationResult, tuned: EvaluationResult, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-    """Per task and on the mean over tasks: base, tuned, difference, and its paired bootstrap 95 % interval.
+    """Compares base and adapter on each task, and on the mean over tasks.
 
-    Pairs are images of the same prompt and the same noise. The bootstrap resamples prompts, not images, because images
-    of one prompt are not independent; a prompt's difference is the mean over its images.
+    Pairs are images of the same prompt and the same noise. The paired bootstrap resamples prompts, not images, because
+    images of one prompt are not independent; a prompt's difference is the mean over its images.
 
     Returns:
-        {"metric", "percentage", "tasks": {task: row}, "mean": row}, where a row has "base", "tuned", "difference",
-        "ci95": [low, high], "images" (of each side) and "prompts".
+        "metric" (its name), "description", "percentage", "higher_is_better" (see `ShownMetric`), "binary" (a
+        percentage of which each image has 0 or 100), "tasks": {task: row}, and "mean": row, where a row is for example
+        {"base": 41.0, "tuned": 63.5, "difference": 22.5, "ci95": [18.0, 27.1], "images": 120, "prompts": 60}, with the
+        images of each side.
 
     Raises:
-        EvaluationError: the two did not evaluate the same shots by the same metric.
+        EvaluationError: the two did not evaluate the same images by the same metric.
     """
     if base.metric != tuned.metric:
         raise EvaluationError(
-            f"the base was evaluated by {base.metric}, the adapter by {tuned.metric}: use the same reward"
+            f"the base was evaluated by {base.metric.name}, the adapter by {tuned.metric.name}: use the same metric"
         )
-    if [image.shot.key for image in base.images] != [image.shot.key for image in tuned.images]:
+    if [image.planned.key for image in base.images] != [image.planned.key for image in tuned.images]:
         raise EvaluationError(
             "base and adapter were evaluated on different prompts or seeds: use the same plan for both"
         )
     pairs: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for ours, theirs in zip(base.images, tuned.images, strict=True):
-        record = ours.shot.record
+        record = ours.planned.record
         pairs.setdefault(record.task, {}).setdefault(record.prompt, []).append((ours.score, theirs.score))
 
-    tasks, means_T = {}, []
+    tasks, means_T_P2 = {}, []
     for task, prompts in pairs.items():
         means_P2 = np.array([np.mean(scores, axis=0) for scores in prompts.values()])
-        means_T.append(means_P2)
+        means_T_P2.append(means_P2)
         tasks[task] = _row([means_P2], sum(map(len, prompts.values())), resamples, seed)
-    mean = _row(means_T, len(base.images), resamples, seed)
-    return {"metric": base.metric, "percentage": base.percentage, "tasks": tasks, "mean": mean}
+    mean = _row(means_T_P2, len(base.images), resamples, seed)
+    metric, scores = base.metric, {image.score for side in (base, tuned) for image in side.images}
+    return {
+        "metric": metric.name,
+        "description": metric.description,
+        "percentage": metric.percentage,
+        "higher_is_better": metric.higher_is_better,
+        "binary": metric.percentage and scores <= {0.0, 100.0},
+        "tasks": tasks,
+        "mean": mean,
+    }
 
 
 def _row(means_T_P2: Sequence[NDArray[np.float64]], images: int, resamples: int, seed: int) -> dict[str, Any]:
@@ -72,24 +83,27 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile bootstrap of the mean over strata of each stratum's mean.
+    """The percentile bootstrap of the mean over strata (tasks) of each stratum's mean.
 
     Args:
-        differences: for each stratum (task) one number a prompt. Prompts are drawn with replacement within their task.
-        resamples: bootstrap samples.
+        differences: for each stratum one number per prompt. Prompts are drawn with replacement within their stratum.
+        resamples: number of bootstrap samples.
         seed: the same seed gives the same interval.
-        level: share of the resampled means between the two ends.
+        level: the share of the resampled means between the two ends.
 
     Returns:
-        (low, high). Of a single prompt a task nothing can be resampled: both ends are the mean itself.
+        (low, high). With a single prompt in every stratum both ends are the mean itself.
+
+    Raises:
+        EvaluationError: a stratum has no numbers.
     """
     random = np.random.default_rng(seed)
     means_R = np.zeros(resamples)
     for stratum in differences:
         values_P = np.asarray(stratum, dtype=np.float64)
         if values_P.ndim != 1 or not len(values_P):
-            raise EvaluationError(f"a bootstrap needs at least one number a task, was given {values_P.shape}")
-        # A mean needs only how often each prompt was drawn, and these counts are multinomial.
+            raise EvaluationError(f"a bootstrap needs at least one number per task, not {values_P.shape}")
+        # The mean depends only on how often each prompt was drawn, and these counts are multinomial.
         counts_RP = random.multinomial(len(values_P), np.full(len(values_P), 1 / len(values_P)), size=resamples)
         means_R += counts_RP @ values_P / len(values_P)
     tail = (1 - level) / 2

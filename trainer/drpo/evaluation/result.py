@@ -1,4 +1,4 @@
-"""What an evaluation measured: one score an image, and pictures of the first prompts of each task."""
+"""The result of an evaluation: one score for each image, and the pictures of the first prompts of each task."""
 
 from __future__ import annotations
 
@@ -8,32 +8,23 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drpo.data.prompts.record import PromptRecord
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One image to make: a prompt and the seed of its noise, which depends on the prompt and on nothing else.
-
-    `number` counts the images of one prompt from 0. `example` says whether the picture itself is kept.
-    """
-
-    record: PromptRecord
-    number: int
-    seed: int
-    example: bool = False
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """What makes it the same shot in another evaluation."""
-        return self.record.task, self.record.prompt, self.seed
+from drpo.evaluation.metric import ShownMetric
+from drpo.evaluation.plan import PlannedImage
 
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """A shot's score under the shown metric, every reward's raw score, and why it missed, where the reward says so."""
+    """An image with its scores.
 
-    shot: Shot
+    Attributes:
+        planned: its prompt and noise seed.
+        score: its value under the shown metric, 0 to 100 for a percentage.
+        rewards: every reward's raw score and metrics, such as {"geneval": 0.5, "geneval/strict": 0.0}.
+        reasons: why the shown reward marked it down, if the reward says so.
+        picture_HWC: the picture itself, uint8, if it is kept.
+    """
+
+    planned: PlannedImage
     score: float
     rewards: dict[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
@@ -44,22 +35,23 @@ class ScoredImage:
 class EvaluationResult:
     """All scored images of one generator.
 
-    `metric` names what `score` is. A percentage metric is strict: each image is right (100) or wrong (0); any other is
-    the reward's own number.
+    Attributes:
+        metric: says what `score` of an image is.
+        images: in the order of the plan.
+        seconds: that generating and scoring took.
     """
 
-    metric: str
-    percentage: bool
+    metric: ShownMetric
     images: Sequence[ScoredImage]
     seconds: float = 0.0
 
     def task_means(self) -> dict[str, float]:
-        """Mean score of each task, in the order in which the tasks came."""
+        """The mean score of each task, in the order of the plan."""
         scores: dict[str, list[float]] = {}
         for image in self.images:
-            scores.setdefault(image.shot.record.task, []).append(image.score)
+            scores.setdefault(image.planned.record.task, []).append(image.score)
         return {task: float(np.mean(values)) for task, values in scores.items()}
 
     def mean(self) -> float:
-        """Mean over tasks, each task counting the same."""
+        """The mean over tasks; each task counts the same."""
         return float(np.mean(list(self.task_means().values())))

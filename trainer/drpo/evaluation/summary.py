@@ -1,4 +1,4 @@
-"""summary.json: what a run came to, for machines and for the report."""
+"""summary.json: the results of a run, for programs and for the report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from drpo.config import Config
 from drpo.errors import EvaluationError
 from drpo.training.metrics import read_metrics
+from drpo.training.run_folder import METRICS_FILE
 
 SUMMARY_FILE = "summary.json"
 
@@ -25,24 +26,26 @@ def write_summary(
     """Writes summary.json from the run's metrics and the comparison, and returns it.
 
     Args:
-        comparison: of `drpo.evaluation.compare`; None where nothing was evaluated.
-        seconds: of "startup", "training", "evaluation" and "total", as far as known. "by_stage" (sums over the steps,
-            on the average worker) is added here. What an earlier summary of the run knew, and is not given anew, stays.
+        run_dir: the run's folder.
+        config: the run's config.
+        comparison: from `drpo.evaluation.compare`; None if nothing was evaluated.
+        seconds: of "startup", "training", "evaluation" and "total", as far as known. Those that are missing are kept
+            from an earlier summary of the run. "by_stage" (sums over the steps, mean over the workers) is added here.
     """
     path = run_dir / SUMMARY_FILE
     known = read_summary(run_dir)["seconds"] if path.is_file() else {}
-    metrics = read_metrics(run_dir / "metrics.jsonl")
+    metrics = read_metrics(run_dir / METRICS_FILE)
     stages: Counter[str] = Counter()
     for line in metrics:
         stages.update({stage: value for stage, value in line.get("seconds", {}).items() if stage != "total"})
-    compared = {"metric": None, "percentage": False, "tasks": {}, "mean": None, **(comparison or {})}
+    nothing: dict[str, Any] = {"metric": None, "percentage": False, "tasks": {}, "mean": None}
     summary = {
         "run": run_dir.name,
         "preset": config.preset,
         "seed": config.run.seed,
         "steps": len(metrics),
         "images": int(sum(line.get("images", 0) for line in metrics)),
-        **compared,
+        **(comparison or nothing),
         "seconds": {**known, **seconds, "by_stage": dict(stages)},
         "versions": versions(),
     }
@@ -56,18 +59,19 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     """The summary of a run.
 
     Raises:
-        EvaluationError: it has none.
+        EvaluationError: the run has none.
     """
     path = run_dir / SUMMARY_FILE
     if not path.is_file():
         raise EvaluationError(
-            f"{run_dir} has no {SUMMARY_FILE}: it was not evaluated. `drpo eval --adapter {run_dir}` does it"
+            f"{run_dir} has no {SUMMARY_FILE}: the run was not evaluated. "
+            f"Evaluate it with `drpo eval --adapter {run_dir}`"
         )
     return json.loads(path.read_text())
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that a number may depend on."""
+    """The versions of Python and of the packages that the results may depend on."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -1,6 +1,6 @@
 """Algorithm A2: the drift field of a set of queries between positive and negative supports.
 
-Pure tensor code, to be read against Appendix A of "Drifting Preference Optimization for One-Step Generative Models"
+Pure tensor code that can be read beside Appendix A of "Drifting Preference Optimization for One-Step Generative Models"
 (arXiv 2606.02521): each step names its equation. Everything is computed in float32 and without gradients; the field is
 a constant of the loss (Eq. 16).
 
@@ -42,12 +42,13 @@ SELF_MASK = 100.0
 
 @dataclass(frozen=True)
 class DriftField:
-    """What one call of Algorithm A2 yields; no tensor of it carries a gradient.
+    """The result of one call of Algorithm A2. None of its tensors has a gradient.
 
-    field_QD: (..., Q, D), V of Eq. 26, a displacement in normalized coordinates z / scale.
-    scale: (..., 1, 1), s_z of Eq. 20.
-    distance_scale: (..., 1, 1), s of Eq. 19, the mean distance of the supports.
-    magnitudes: per radius the RMS of V before Eq. 25 divides by it, (..., 1, 1).
+    Attributes:
+        field_QD: (..., Q, D), V of Eq. 26, a displacement in normalized coordinates z / scale.
+        scale: (..., 1, 1), s_z of Eq. 20.
+        distance_scale: (..., 1, 1), s of Eq. 19, the mean distance of the supports.
+        magnitudes: for each radius the RMS of V before Eq. 25 divides by it, (..., 1, 1).
     """
 
     field_QD: Tensor
@@ -72,16 +73,22 @@ def drift_field(
 ) -> DriftField:
     """The field that moves each query towards the positives and away from the negatives (Algorithm A2).
 
-    Tensors are (..., Q, D), (..., P, D) and (..., N, D) with equal leading axes. Weights are one number, or (P,) and
-    (N,), or batched like the supports; a support that occurs twice counts twice. Each batch entry is its own call,
-    unless `share_scales` is true: then the scales of Eq. 19 and 25 are taken over the whole batch, as the drifting
-    models do for the locations of one feature map.
+    Args:
+        queries_QD, positives_PD, negatives_ND: (..., Q, D), (..., P, D) and (..., N, D) with equal leading axes. A
+            support that occurs twice counts twice.
+        radii: the radii of Eq. 21, in mean distances between the supports, such as (0.02, 0.05, 0.2).
+        kernel, variant: see Eq. 21 and the module's docstring.
+        positive_weights_P, negative_weights_N: one number, or (P,) and (N,), or batched like the supports.
+        mask_negative_diagonal: negative i is query i, and does not repel itself (released only).
+        share_scales: take the scales of Eq. 19 and 25 over the whole batch, as the drifting models do for the
+            locations of one feature map; otherwise each batch entry has its own scales.
 
-    `mask_negative_diagonal` says that negative i is query i, and keeps it from repelling itself (released only).
-    Raises ShapeError for tensors and ConfigError for settings that do not fit.
+    Raises:
+        ShapeError: the tensors do not fit each other.
+        ConfigError: the settings do not fit each other.
     """
     _check(queries_QD, positives_PD, negatives_ND, radii, kernel, variant, mask_negative_diagonal)
-    # Models may run in half precision, under autocast even; a field of small differences may not.
+    # Models may run in half precision, even under autocast. The field may not: it consists of small differences.
     with torch.autocast(queries_QD.device.type, enabled=False):
         queries_QD, positives_PD, negatives_ND = queries_QD.float(), positives_PD.float(), negatives_ND.float()
         weights_S = torch.cat(
@@ -117,7 +124,7 @@ def _field(
     share_scales: bool,
 ) -> DriftField:
     """Eq. 18-26 over the joint support batch B = [B-; B+] whose first `num_negatives` rows are B-."""
-    # Eq. 18. The direct form, not the one by inner products, whose rounding would part duplicates.
+    # Eq. 18, in the direct form: with inner products, rounding would give duplicates a distance.
     distances_QS = torch.cdist(queries_QD, supports_SD, compute_mode="donot_use_mm_for_euclid_dist")
     if variant == "released":
         distances_QS = distances_QS.clamp_min(math.sqrt(SQUARED_DISTANCE_FLOOR))
@@ -128,8 +135,8 @@ def _field(
     distance_scale = mean_distance.clamp_min(SCALE_FLOOR)
     scale = (distance_scale / math.sqrt(queries_QD.shape[-1])).clamp_min(SCALE_FLOOR)
 
-    # Eq. 24 sums over normalized supports. Its coefficients cancel over each row, so any common origin gives the same
-    # field; the mean query keeps the numbers small where features have a large offset.
+    # Eq. 24 sums over normalized supports. The coefficients of a row add up to 0, so any common origin gives the same
+    # field; with the mean query as origin, numbers stay small if the features have a large offset.
     origin_1D = queries_QD.mean(dim=-2, keepdim=True)
     supports_normalized_SD = (supports_SD - origin_1D) / scale
 
@@ -167,14 +174,14 @@ def _logits(queries_QD: Tensor, supports_SD: Tensor, distances_QS: Tensor, radiu
     if kernel == "laplacian":
         return -distances_QS / radius
     if kernel == "exponential":
-        # The paper names this kernel without a formula; this is the usual one, the RBF without the square. (In the
+        # The paper names this kernel but gives no formula; this is the usual one, the RBF without the square. (In the
         # authors' trainer the name is an alias of the Laplacian.)
         return -distances_QS / (2 * radius**2)
     return F.normalize(queries_QD, dim=-1) @ F.normalize(supports_SD, dim=-1).transpose(-1, -2) / radius
 
 
 def _mean(values: Tensor, over_batch: bool) -> Tensor:
-    """The mean over the last two axes, or over all of them, with as many axes as before."""
+    """The mean over the last two axes, or over all of them; the number of axes stays the same."""
     axes = tuple(range(values.ndim)) if over_batch else (-2, -1)
     return values.mean(dim=axes, keepdim=True)
 
@@ -192,7 +199,7 @@ def _weights(supports_SD: Tensor, weights_S: Tensor | float) -> Tensor:
 
 
 def _self_mask(queries_QD: Tensor, num_supports: int, variant: Variant, negatives_too: bool) -> Tensor | None:
-    """(Q, S) with 1 where a support is the query itself; the released supports begin with the queries."""
+    """A mask (Q, S) that is 1 where a support is the query itself; the released supports begin with the queries."""
     if variant == "paper":
         return None
     num_queries = queries_QD.shape[-2]
@@ -219,16 +226,16 @@ def _check(
             f"batch axes and D, not {shapes[0]}, {shapes[1]}, {shapes[2]}"
         )
     if 0 in (size for shape in shapes for size in shape):
-        raise ShapeError(f"drift field: an empty set of queries or supports: {shapes[0]}, {shapes[1]}, {shapes[2]}")
+        raise ShapeError(f"drift field: queries and supports must not be empty: {shapes[0]}, {shapes[1]}, {shapes[2]}")
     if not radii or min(radii) <= 0:
         raise ConfigError(f"drift field: radii must be one or more positive numbers, not {list(radii)}")
     if kernel not in get_args(Kernel):
-        raise ConfigError(f"drift field: no kernel {kernel!r}; there are {', '.join(get_args(Kernel))}")
+        raise ConfigError(f"drift field: there is no kernel {kernel!r}; there are {', '.join(get_args(Kernel))}")
     if variant not in get_args(Variant):
-        raise ConfigError(f"drift field: no variant {variant!r}; there are {', '.join(get_args(Variant))}")
+        raise ConfigError(f"drift field: there is no variant {variant!r}; there are {', '.join(get_args(Variant))}")
     if mask_negative_diagonal and variant != "released":
         raise ConfigError("drift field: only the released variant masks the negatives' diagonal")
     if mask_negative_diagonal and shapes[0] != shapes[2]:
         raise ShapeError(
-            f"drift field: a masked diagonal wants a negative per query, but there are {shapes[2]} for {shapes[0]}"
+            f"drift field: a masked diagonal needs one negative per query, but they are {shapes[2]} and {shapes[0]}"
         )

@@ -1,4 +1,4 @@
-"""report.html: one file that shows what a run came to. It asks nothing of the network and runs no script."""
+"""report.html: one file that shows the results of a run. It loads nothing from the network and runs no script."""
 
 from drpo.report.write import REPORT_FILE, write_report
 

@@ -1,11 +1,10 @@
-"""Everything that the report shows, read from a run's folder and put into words."""
+"""Everything that the report shows, read from a run's folder."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,13 @@ import yaml
 from PIL import Image
 
 from drpo.evaluation.summary import read_summary
+from drpo.report.scale import Scale
+from drpo.shapes.embedded import is_embedded
 from drpo.training.metrics import read_metrics
+from drpo.training.run_folder import CONFIG_FILE, METRICS_FILE
 
 LARGEST_PICTURE = 384
-"""Pixels on the longer side; larger pictures are scaled down, so that the file can still be mailed."""
+"""Pixels on the longer side. Larger pictures are scaled down, to keep the file small enough for an e-mail."""
 
 _TASKS = {
     "single_object": ("One object", "the object is there"),
@@ -40,35 +42,8 @@ _STAGES = {
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How a score is written, and where it lies on the axis of the table."""
-
-    percentage: bool
-    low: float
-    high: float
-    decimals: int = 1
-
-    def text(self, value: float) -> str:
-        """As a percentage, or as a plain number with as many decimals as the axis is fine."""
-        number = f"{value:.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
-        return f"{number}\N{NO-BREAK SPACE}%" if self.percentage else number
-
-    def difference(self, value: float) -> str:
-        """With its sign; percentages differ by points."""
-        return f"{value:+.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
-
-    def interval(self, low: float, high: float) -> str:
-        """Both ends with their signs."""
-        return f"{self.difference(low)} to {self.difference(high)}"
-
-    def place(self, value: float) -> float:
-        """Percent of the axis, from its left end."""
-        return round(100 * (value - self.low) / (self.high - self.low), 2)
-
-
-@dataclass(frozen=True)
 class Side:
-    """One picture of a pair: its data URI, its mark, and what the reward said against it."""
+    """One picture of a pair: its data URI, its score, its mark ("hit" or "miss"), and why the reward marked it down."""
 
     source: str
     score: float
@@ -87,7 +62,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Task:
-    """A task's title, what counts as right, its scores (None for pictures without an evaluation) and its pictures."""
+    """A task's title, what counts as right, its scores (None if it was not evaluated) and its pictures."""
 
     title: str
     rule: str
@@ -96,8 +71,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of the time bars."""
+class TimeShare:
+    """A segment of a time bar: its seconds, and their share of the bar in percent."""
 
     name: str
     seconds: float
@@ -106,7 +81,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Content:
-    """What the template is filled with."""
+    """The values of the report's template."""
 
     name: str
     summary: dict[str, Any]
@@ -114,8 +89,8 @@ class Content:
     scale: Scale
     tasks: Sequence[Task]
     metrics: Sequence[dict[str, Any]]
-    phases: Sequence[Part]
-    stages: Sequence[Part]
+    phases: Sequence[TimeShare]
+    stages: Sequence[TimeShare]
     ranking_s: float
     config: str
     generator: str
@@ -126,13 +101,17 @@ class Content:
 
 
 def gather(run_dir: Path) -> Content:
-    """Reads a run's folder. Only summary.json must be there; what else is missing is left out of the report."""
+    """Reads a run's folder. Only summary.json must exist; the report leaves out what is missing.
+
+    Raises:
+        EvaluationError: the folder has no summary.json.
+    """
     summary = read_summary(run_dir)
-    metrics = read_metrics(run_dir / "metrics.jsonl")
-    config_file = run_dir / "config.yaml"
+    metrics = read_metrics(run_dir / METRICS_FILE)
+    config_file = run_dir / CONFIG_FILE
     text = config_file.read_text() if config_file.exists() else ""
     config = yaml.safe_load(text) or {}
-    scale = _scale(summary)
+    scale = Scale.of(summary)
     generator = config.get("model", {}).get("generator", "")
     seconds = summary.get("seconds", {})
     tasks = _tasks(run_dir, summary, scale)
@@ -146,13 +125,13 @@ def gather(run_dir: Path) -> Content:
         scale=scale,
         tasks=tasks,
         metrics=metrics,
-        phases=_parts({name: value for name, value in phases.items() if value}),
-        stages=_parts({title: by_stage[name] for name, title in _STAGES.items() if by_stage.get(name)}),
+        phases=_time_shares({name: value for name, value in phases.items() if value}),
+        stages=_time_shares({title: by_stage[name] for name, title in _STAGES.items() if by_stage.get(name)}),
         ranking_s=by_stage.get("rank", 0.0),
         config=text,
         generator=generator,
         seen=summary.get("seen_in_training"),
-        embedded=generator == "shapes",
+        embedded=is_embedded(generator),
         example_prompt=prompts[0] if prompts else "a photo of a red circle",
         facts=_facts(summary, config, metrics),
     )
@@ -169,20 +148,12 @@ def duration(seconds: float) -> str:
 
 
 def _metric_title(summary: Mapping[str, Any]) -> str:
-    name = summary.get("metric") or ""
-    if not name.endswith("/strict"):
-        return f"Reward {name}"
-    name = name.removesuffix("/strict")
-    return f"Strict {'GenEval' if name == 'geneval' else name} score"
-
-
-def _scale(summary: Mapping[str, Any]) -> Scale:
-    if summary.get("percentage"):
-        return Scale(True, 0.0, 100.0)
-    values = [row[side] for row in summary.get("tasks", {}).values() for side in ("base", "tuned")] or [0.0, 1.0]
-    room = 0.15 * (max(values) - min(values)) or 1.0
-    decimals = max(0, 1 - math.floor(math.log10(max(values) - min(values) + room)))
-    return Scale(False, min(values) - room, max(values) + room, decimals)
+    """For example "Metric strict of the reward geneval (GenEval's own score)"."""
+    reward, _, metric = (summary.get("metric") or "").partition("/")
+    if not metric:
+        return f"Reward {reward}"
+    description = summary.get("description")
+    return f"Metric {metric} of the reward {reward}" + (f" ({description.rstrip('.')})" if description else "")
 
 
 def _tasks(run_dir: Path, summary: Mapping[str, Any], scale: Scale) -> list[Task]:
@@ -192,25 +163,26 @@ def _tasks(run_dir: Path, summary: Mapping[str, Any], scale: Scale) -> list[Task
     pairs: dict[str, list[Pair]] = {}
     for entry in index:
         sides = {side: entry[side]["score"] for side in ("base", "tuned")}
-        best = max(sides.values()) if sides["base"] != sides["tuned"] else None
+        choose = max if scale.higher_is_better else min
+        best = choose(sides.values()) if sides["base"] != sides["tuned"] else None
         base, tuned = (_side(index_file.parent, entry[side], scale, best) for side in ("base", "tuned"))
         pairs.setdefault(entry["task"], []).append(Pair(entry["prompt"], base, tuned))
     tasks = []
     for name in dict.fromkeys([*rows, *pairs]):
         title, rule = _TASKS.get(name, (name.replace("_", " ").capitalize() or "All prompts", ""))
-        tasks.append(Task(title, rule if scale.percentage else "", rows.get(name), pairs.get(name, [])))
+        tasks.append(Task(title, rule if scale.binary else "", rows.get(name), pairs.get(name, [])))
     return tasks
 
 
 def _side(folder: Path, entry: Mapping[str, Any], scale: Scale, best: float | None) -> Side:
-    """A hit or a miss where the metric knows both; else the better of two is the hit."""
-    right = entry["score"] > 0 if scale.percentage else entry["score"] == best
+    """A hit is right, for a metric that knows only right and wrong; else it is the better one of the two."""
+    right = entry["score"] > 0 if scale.binary else entry["score"] == best
     why = "; ".join(entry.get("reasons", ()))
     return Side(_data_uri(folder / entry["file"]), entry["score"], "hit" if right else "miss", why)
 
 
 def _data_uri(file: Path) -> str:
-    """The file itself where the picture is small; otherwise a smaller one."""
+    """The picture as a data URI: the file itself if it is small, else a smaller copy."""
     with Image.open(file) as picture:
         if max(picture.size) <= LARGEST_PICTURE and file.suffix in (".png", ".webp"):
             data, kind = file.read_bytes(), file.suffix[1:]
@@ -223,9 +195,9 @@ def _data_uri(file: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _parts(seconds: Mapping[str, float]) -> list[Part]:
+def _time_shares(seconds: Mapping[str, float]) -> list[TimeShare]:
     total = sum(seconds.values()) or 1.0
-    return [Part(name, value, round(100 * value / total, 2)) for name, value in seconds.items()]
+    return [TimeShare(name, value, round(100 * value / total, 2)) for name, value in seconds.items()]
 
 
 def _facts(
@@ -237,9 +209,9 @@ def _facts(
     if seconds.get("training"):
         facts.append((duration(seconds["training"]), "training time"))
     if seconds.get("total"):
-        facts.append((duration(seconds["total"]), "in all, start and evaluation included"))
+        facts.append((duration(seconds["total"]), "in total, with start and evaluation"))
     elif metrics and metrics[-1].get("images_per_s"):
-        facts.append((f"{metrics[-1]['images_per_s']:.0f}", "images a second"))
+        facts.append((f"{metrics[-1]['images_per_s']:.0f}", "images per second"))
     if config.get("lora", {}).get("rank"):
         facts.append((str(config["lora"]["rank"]), "rank of the adapter"))
     return facts

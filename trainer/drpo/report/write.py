@@ -1,4 +1,4 @@
-"""From a run's folder to report.html."""
+"""Write report.html from a run's folder."""
 
 from __future__ import annotations
 

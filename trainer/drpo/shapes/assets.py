@@ -1,4 +1,4 @@
-"""Where the embedded model lies: made by `drpo shapes pretrain`, shipped in the package."""
+"""Paths of the embedded model, which `drpo shapes pretrain` made and the package contains."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ _FOLDER = Path(__file__).resolve().parent.parent / "assets" / "shapes"
 
 
 def generator_path() -> Path:
-    """The one-step generator: a diffusers folder in the SD-Turbo layout."""
-    return _present("generator", "model_index.json")
+    """Path of the one-step generator: a diffusers folder in the SD-Turbo layout."""
+    return _find_folder("generator", "model_index.json")
 
 
 def feature_map_path() -> Path:
-    """The latent-MAE feature map: `config.json` and `model.safetensors`."""
-    return _present("latent_mae", "config.json")
+    """Path of the latent-MAE feature map: a folder with `config.json` and `model.safetensors`."""
+    return _find_folder("latent_mae", "config.json")
 
 
-def _present(name: str, file: str) -> Path:
+def _find_folder(name: str, file: str) -> Path:
     folder = _FOLDER / name
     if not (folder / file).is_file():
         raise ModelLoadError(
-            f"the embedded model is not complete: {name}/{file} is missing from the installed package. Install drpo "
-            "again, or make the model with `drpo shapes pretrain --out FOLDER` and name that folder as model.generator."
+            f"the embedded model is not complete: {name}/{file} is missing from the installed package. Reinstall drpo, "
+            "or make the model with `drpo shapes pretrain --out FOLDER` and set model.generator to FOLDER/generator "
+            "and features.path to FOLDER/latent_mae."
         )
     return folder

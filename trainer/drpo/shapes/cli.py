@@ -1,4 +1,4 @@
-"""`drpo shapes`: the embedded world and how its model is made."""
+"""`drpo shapes`: draws the embedded world, and makes its model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help
 
 @app.command()
 def pretrain(
-    out: Annotated[Path, typer.Option(help="folder for generator/, latent_mae/ and the resumable work/")],
-    processes: Annotated[int, typer.Option(min=1, help="one per core; gradients are averaged")] = 2,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    tiny: Annotated[bool, typer.Option(help="a few steps of every stage, to see that it runs")] = False,
+    out: Annotated[
+        Path, typer.Option(help="Folder for generator/, latent_mae/, and work/, from which an interrupted run resumes.")
+    ],
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that average their gradients; use one per core.")
+    ] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every stage.")] = 0,
+    tiny: Annotated[bool, typer.Option(help="Run a few steps of every stage, to see that it works.")] = False,
 ) -> None:
-    """Makes the embedded model from nothing: autoencoder, text encoder, one-step generator, feature map."""
+    """Makes the embedded model from scratch: autoencoder, text encoder, one-step generator, feature map."""
     from dataclasses import replace
 
     from drpo.shapes.pretrain.recipe import Recipe
@@ -29,11 +33,11 @@ def pretrain(
 
 @app.command()
 def render(
-    out: Annotated[Path, typer.Option(help="PNG to write")] = Path("shapes.png"),
-    columns: Annotated[int, typer.Option(min=1, max=64, help="pictures of each task")] = 10,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("shapes.png"),
+    columns: Annotated[int, typer.Option(min=1, max=64, help="Pictures per task.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of prompts and scenes.")] = 0,
 ) -> None:
-    """Draws a sheet of the world's pictures, one row a task, and prints their prompts."""
+    """Draws a sheet of example pictures, one row per task, and prints their prompts."""
     import numpy as np
     from PIL import Image
 

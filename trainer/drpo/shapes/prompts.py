@@ -1,7 +1,6 @@
-"""The prompts of `shapes`: the six GenEval tasks over its shapes and colours, in three splits that share no prompt.
+"""The prompts of `shapes`: GenEval's six tasks over its shapes and colours, in three splits that share no prompt.
 
-Each task's prompts are dealt to test, validation and train from a seed of the task's own, so that a set never changes
-when another one does.
+Each task splits its prompts with its own seed, so a change to one task leaves the splits of the others as they are.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from drpo.shapes.world import COLORS, RELATIONS, SHAPES
+from drpo_rewards.api.shapes import PALETTE, RELATIONS, SHAPES
 
 Split = Literal["train", "validation", "test"]
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 HELD_OUT = 60
-"""Prompts of each task in the test split, and as many in the validation split."""
+"""Prompts per task in the test split, and as many in the validation split."""
 
-_MOST_PER_TASK = 2000  # of train prompts, where a task could form many more
+_MAX_TRAIN_PROMPTS = 2000  # per task; some tasks could form many more
 
 _LEADS = (
     "a photo of {}", "a picture of {}", "a drawing of {}", "an image of {}", "a painting of {}", "a sketch of {}",
@@ -40,7 +39,14 @@ _RELATION_WORDS = {
 
 @dataclass(frozen=True)
 class ShapesPrompt:
-    """A prompt, its GenEval specification, and its task."""
+    """A prompt, its GenEval specification, and its task.
+
+    Attributes:
+        prompt: for example "a photo of two stars".
+        metadata: {"tag": "counting", "prompt": "a photo of two stars", "include": [{"class": "star", "count": 2}],
+            "exclude": [{"class": "star", "count": 3}]}.
+        task: one of `TASKS`, here "counting".
+    """
 
     prompt: str
     metadata: dict
@@ -48,10 +54,10 @@ class ShapesPrompt:
 
 
 def prompts(split: Split, task: str | None = None) -> list[ShapesPrompt]:
-    """The prompts of a split, of one task or of all six in the order of `TASKS`.
+    """Returns the prompts of a split, for one task or for all six in the order of `TASKS`.
 
     Raises:
-        ValueError: for a split or a task that does not exist.
+        ValueError: if the split or the task does not exist.
     """
     if split not in get_args(Split):
         raise ValueError(f"there is no split {split!r}: choose one of {', '.join(get_args(Split))}")
@@ -64,11 +70,11 @@ def prompts(split: Split, task: str | None = None) -> list[ShapesPrompt]:
 def _splits(task: str) -> dict[Split, list[ShapesPrompt]]:
     records = sorted(_all_prompts(task), key=lambda record: record.prompt)
     order = np.random.default_rng([TASKS.index(task), 2026]).permutation(len(records))
-    dealt = [records[i] for i in order]
+    shuffled = [records[i] for i in order]
     return {
-        "test": dealt[:HELD_OUT],
-        "validation": dealt[HELD_OUT : 2 * HELD_OUT],
-        "train": dealt[2 * HELD_OUT :][:_MOST_PER_TASK],
+        "test": shuffled[:HELD_OUT],
+        "validation": shuffled[HELD_OUT : 2 * HELD_OUT],
+        "train": shuffled[2 * HELD_OUT :][:_MAX_TRAIN_PROMPTS],
     }
 
 
@@ -84,65 +90,67 @@ def _all_prompts(task: str) -> list[ShapesPrompt]:
     return list(records.values())
 
 
-Add = Callable[..., None]
+AddPrompt = Callable[..., None]
 
 
-def _article(word: str) -> str:
+def _with_article(word: str) -> str:
     return ("an " if word[0] in "aeiou" else "a ") + word
 
 
-def _single_object(add: Add) -> None:
+def _single_object(add: AddPrompt) -> None:
     for lead in _LEADS:
         for shape in SHAPES:
-            for article in (_article(shape), f"one {shape}", f"a single {shape}"):
-                add(lead, article, [{"class": shape, "count": 1}])
+            for words in (_with_article(shape), f"one {shape}", f"a single {shape}"):
+                add(lead, words, [{"class": shape, "count": 1}])
 
 
-def _two_object(add: Add) -> None:
+def _two_object(add: AddPrompt) -> None:
     for lead in _LEADS:
         for a, b in _ordered_pairs(SHAPES):
-            add(lead, f"{_article(a)} and {_article(b)}", [{"class": a, "count": 1}, {"class": b, "count": 1}])
+            add(
+                lead, f"{_with_article(a)} and {_with_article(b)}", [{"class": a, "count": 1}, {"class": b, "count": 1}]
+            )
 
 
-def _counting(add: Add) -> None:
+def _counting(add: AddPrompt) -> None:
     for lead in _COUNT_LEADS:
         for shape in SHAPES:
             for count, number in _NUMBERS.items():
-                # GenEval's own form: n are there, and n + 1 are not
+                # as GenEval writes it: there are n, and not n + 1
                 exclude = [{"class": shape, "count": count + 1}]
                 add(lead, f"{number} {shape}s", [{"class": shape, "count": count}], exclude)
 
 
-def _colors(add: Add) -> None:
+def _colors(add: AddPrompt) -> None:
     for lead in _LEADS:
         for shape in SHAPES:
-            for color in COLORS:
-                for words in (_article(f"{color} {shape}"), f"one {color} {shape}"):
+            for color in PALETTE:
+                for words in (_with_article(f"{color} {shape}"), f"one {color} {shape}"):
                     add(lead, words, [{"class": shape, "count": 1, "color": color}])
 
 
-def _position(add: Add) -> None:
+def _position(add: AddPrompt) -> None:
     for lead in _LEADS:
         for a, b in _ordered_pairs(SHAPES):
             for relation in RELATIONS:
                 for words in _RELATION_WORDS[relation]:
                     include = [{"class": b, "count": 1}, {"class": a, "count": 1, "position": [relation, 0]}]
-                    add(lead, f"{_article(a)} {words} {_article(b)}", include)
+                    add(lead, f"{_with_article(a)} {words} {_with_article(b)}", include)
 
 
-def _color_attr(add: Add) -> None:
+def _color_attr(add: AddPrompt) -> None:
     for lead in _LEADS:
         for a, b in _ordered_pairs(SHAPES):
-            for color_a, color_b in _ordered_pairs(tuple(COLORS)):
+            for color_a, color_b in _ordered_pairs(tuple(PALETTE)):
                 include = [{"class": a, "count": 1, "color": color_a}, {"class": b, "count": 1, "color": color_b}]
-                add(lead, f"{_article(f'{color_a} {a}')} and {_article(f'{color_b} {b}')}", include)
+                add(lead, f"{_with_article(f'{color_a} {a}')} and {_with_article(f'{color_b} {b}')}", include)
 
 
 def _ordered_pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(a, b) for a in names for b in names if a != b]
 
 
-_FORMS: dict[str, Callable[[Add], None]] = {
+_FORMS: dict[str, Callable[[AddPrompt], None]] = {
     "single_object": _single_object,
     "two_object": _two_object,
     "counting": _counting,

@@ -1,8 +1,8 @@
-"""The world of `shapes`: which pictures exist, and how one is drawn.
+"""The world of `shapes`: what its scenes contain, and how they are drawn.
 
-A scene is one to five coloured shapes on a light background, drawn with anti-aliasing at 64 x 64 pixels. Scenes are
-drawn at random from a GenEval specification (`{"tag", "include": [{"class", "count", "color"?, "position"?}]}`), and
-whatever the specification leaves open (places, sizes, unnamed colours, background) is random.
+A scene is one to five coloured shapes on a light background, drawn with anti-aliasing at 64 x 64 pixels. Scenes
+are sampled from a GenEval specification (`{"tag", "include": [{"class", "count", "color"?, "position"?}]}`). What the
+specification leaves open (positions, sizes, unnamed colours, background) is random.
 """
 
 from __future__ import annotations
@@ -15,34 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from drpo_rewards.api.shapes import PALETTE, RELATIONS, SHAPES
+
 SIZE = 64
 """Side of a picture in pixels."""
-
-SHAPES = ("circle", "square", "triangle", "star", "ring", "moon", "heart", "bar")
-
-COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 38, 40),
-    "orange": (245, 134, 24),
-    "yellow": (246, 214, 36),
-    "green": (40, 156, 62),
-    "blue": (36, 88, 206),
-    "purple": (128, 52, 168),
-    "pink": (246, 138, 186),
-    "black": (28, 28, 32),
-}
-
-RELATIONS = ("left of", "right of", "above", "below")
 
 MAX_COUNT = 5
 
 _SUPERSAMPLING = 4
-_JITTER = 10  # of an object's colour, per channel, in 0..255
-DIAMETERS = {1: (24, 32), 2: (21, 26), 3: (16, 19), 4: (16, 18), 5: (15, 18)}  # pixels, by objects in the scene
+_JITTER = 10  # largest change of an object's colour, per channel, in 0..255
+DIAMETERS = {1: (24, 32), 2: (21, 26), 3: (16, 19), 4: (16, 18), 5: (15, 18)}
+"""Range of diameters in pixels, by the number of objects in the scene."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One object: its name, its colour's name, its centre and its diameter in pixels."""
+    """One object of a scene, e.g. `Shape("star", "red", 20.5, 31.0, 24.0)`: centre (x, y) and diameter in pixels."""
 
     name: str
     color: str
@@ -52,7 +40,7 @@ class Shape:
 
 
 def sample_scene(metadata: dict, rng: np.random.Generator) -> list[Shape]:
-    """Draws a scene that fulfils a GenEval specification.
+    """Samples a scene that fulfils a GenEval specification.
 
     Raises:
         ValueError: if the specification asks for more objects than `MAX_COUNT`, or for a shape that does not exist.
@@ -61,7 +49,7 @@ def sample_scene(metadata: dict, rng: np.random.Generator) -> list[Shape]:
     for clause in metadata["include"]:
         if clause["class"] not in SHAPES:
             raise ValueError(f"there is no shape {clause['class']!r}: the world has {', '.join(SHAPES)}")
-        color = clause.get("color") or rng.choice(list(COLORS))
+        color = clause.get("color") or rng.choice(list(PALETTE))
         names += [(clause["class"], str(color))] * clause.get("count", 1)
     if len(names) > MAX_COUNT:
         raise ValueError(f"{len(names)} objects were asked for: a scene holds at most {MAX_COUNT}")
@@ -75,7 +63,7 @@ def sample_scene(metadata: dict, rng: np.random.Generator) -> list[Shape]:
 
 
 def _centres(count: int, relation: str | None, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Places `count` objects so that none touch. `relation` is that of the second object to the first."""
+    """Samples centres of `count` objects that do not touch. `relation` is that of the second object to the first."""
     middle = SIZE / 2
     if count == 1:
         return [(middle + rng.uniform(-12, 12), middle + rng.uniform(-12, 12))]
@@ -93,9 +81,9 @@ def _centres(count: int, relation: str | None, rng: np.random.Generator) -> list
 
 
 def centres_of_two(relation: str, half: float, across_1: float, across_2: float) -> list[tuple[float, float]]:
-    """Centres of two objects, the second one in `relation` to the first.
+    """Returns the centres of two objects, the second one in `relation` to the first.
 
-    Each is `half` pixels from the middle along the relation's axis, and `across_1` or `across_2` beside it.
+    Each is `half` pixels from the middle along the relation's axis, and `across_1` or `across_2` pixels across it.
     """
     middle = SIZE / 2
     first, second = (half, -half) if relation in ("left of", "above") else (-half, half)
@@ -105,7 +93,7 @@ def centres_of_two(relation: str, half: float, across_1: float, across_2: float)
 
 
 def render(scene: list[Shape], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draws a scene on a light tint with colours that vary a little: `(64, 64, 3)` uint8, RGB."""
+    """Draws a scene on a light, slightly tinted background, with slightly varied colours: `(64, 64, 3)` uint8, RGB."""
     jitter = {shape: rng.integers(-_JITTER, _JITTER + 1, size=3) for shape in scene}
     tint = rng.uniform(232, 248) + rng.uniform(-5, 5, size=3)
     return draw_scene(scene, tint, rng.uniform(-6, 6), jitter)
@@ -121,13 +109,13 @@ def draw_scene(
 
     Args:
         tint: the background's colour or brightness, in 0..255.
-        slope: how much brighter its bottom is than its middle.
-        jitter: what is added to the colour of a shape, per channel.
+        slope: how much brighter the bottom row is than the middle.
+        jitter: added to the colour of each shape, per channel.
     """
     image = Image.fromarray(_background(tint, slope)).resize((SIZE * _SUPERSAMPLING,) * 2, Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(image)
     for shape in scene:
-        color = np.clip(np.array(COLORS[shape.color]) + (jitter or {}).get(shape, 0), 0, 255)
+        color = np.clip(np.array(PALETTE[shape.color]) + (jitter or {}).get(shape, 0), 0, 255)
         _draw(draw, shape, (int(color[0]), int(color[1]), int(color[2])))
     return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX))
 
@@ -138,7 +126,7 @@ def _background(tint: NDArray[np.float64] | float, slope: float) -> NDArray[np.u
 
 
 def mask(name: str, side: int = 48) -> NDArray[np.bool_]:
-    """The outline of one shape, filled, cut to its bounding box and stretched to `(side, side)`."""
+    """Returns the filled outline of one shape, cropped to its bounding box and stretched to `(side, side)`."""
     canvas = Image.new("L", (256, 256), 0)
     _draw_at(ImageDraw.Draw(canvas), name, 128.0, 128.0, 100.0, 255)
     box = canvas.getbbox()
@@ -158,14 +146,14 @@ def _draw_at(
 
 
 def _arc(cx: float, cy: float, r: float, start: float, stop: float, n: int = 40) -> list[tuple[float, float]]:
-    """Points on an arc; angles in degrees, clockwise from the right as y grows downward."""
+    """Returns points on an arc. Angles are in degrees, clockwise from the right, since y grows downward."""
     return [
         (cx + r * math.cos(a), cy + r * math.sin(a)) for a in np.linspace(math.radians(start), math.radians(stop), n)
     ]
 
 
 def _outline(name: str) -> list[tuple[float, float]]:
-    """The polygon of a shape in the unit square [-1, 1]^2, y downward."""
+    """Returns the polygon of a shape in the square [-1, 1]^2; y grows downward."""
     if name == "circle":
         return _arc(0, 0, 1, 0, 360)
     if name == "square":
@@ -179,12 +167,12 @@ def _outline(name: str) -> list[tuple[float, float]]:
             angle = math.radians(-90 + 36 * k)
             points.append((radius * math.cos(angle), radius * math.sin(angle)))
         return points
-    if name == "ring":  # one polygon: round the outside, across the seam, and back round the hole
+    if name == "ring":  # one polygon: around the outside, across a seam, and back around the hole
         return _arc(0, 0, 1, 0, 360) + _arc(0, 0, 0.52, 360, 0)
     if name == "moon":  # a crescent, open to the right
         return _arc(0, 0, 1, 55, 305) + _arc(0.5, 0, 0.82, 273, 87)
     if name == "heart":
         return [*_arc(0.48, -0.38, 0.52, 205, 380, 24), (0, 0.98), *_arc(-0.48, -0.38, 0.52, 160, 335, 24)]
-    if name == "bar":  # a lying rectangle
+    if name == "bar":  # a horizontal rectangle
         return [(-1, -0.36), (1, -0.36), (1, 0.36), (-1, 0.36)]
     raise ValueError(f"there is no shape {name!r}: the world has {', '.join(SHAPES)}")

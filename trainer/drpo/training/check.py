@@ -1,7 +1,6 @@
-"""Everything that can be wrong with a run and can be known before it starts.
+"""Check a config before its run starts: names, files, devices, the API key.
 
-Ray Train restarts its workers after any error, a mistake in the config included, so mistakes are looked for here, in
-the driver.
+Ray Train restarts its workers after any error, even a mistake in the config. So the driver looks for mistakes first.
 """
 
 from __future__ import annotations
@@ -12,40 +11,42 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from drpo.config import Config, nearest
+from drpo.config import Config
 from drpo.errors import ConfigError, DrpoError
+from drpo.shapes.embedded import is_embedded
+from drpo_rewards.api.suggestions import did_you_mean
 
 
 def check_config(config: Config) -> Config:
-    """The config with absolute paths (workers run in folders of their own), once its names and files were found.
+    """Checks a config, and returns it with absolute paths, because each worker runs in another folder.
 
     Raises:
-        ConfigError: something is missing or contradicts something else; each problem is a line.
+        ConfigError: something is missing or contradicts something else; each problem is on its own line.
     """
     config = config.model_copy(deep=True)
-    _absolute(config)
+    _make_paths_absolute(config)
     problems = [*_check_objective(config), *_check_features(config), *_check_prompts(config), *_check_devices(config)]
-    problems += _check_key(config)
+    problems += _check_api_key(config)
     if problems:
         raise ConfigError("\n".join(problems))
     return config
 
 
-def _absolute(config: Config) -> None:
+def _make_paths_absolute(config: Config) -> None:
     config.run.folder = config.run.folder.expanduser().resolve()
-    config.model.generator = _existing(config.model.generator)
+    config.model.generator = _absolute_path(config.model.generator)
     if config.features.path:
-        config.features.path = _existing(config.features.path)
+        config.features.path = _absolute_path(config.features.path)
     if config.rewards.service:
-        config.rewards.service = _existing(config.rewards.service)
+        config.rewards.service = _absolute_path(config.rewards.service)
     for section in (config.prompts, config.evaluation):
         if section.path:
             section.path = str(Path(section.path).expanduser().resolve())
 
 
-def _existing(path: str) -> str:
-    """A path that exists, made absolute; anything else is a name or a hub id and stays as it is."""
-    if path == "shapes":  # the embedded one, also where a folder of that name lies about
+def _absolute_path(path: str) -> str:
+    """An existing path made absolute; anything else is a name or a hub id and stays as it is."""
+    if is_embedded(path):  # even if there is a folder of that name
         return path
     found = Path(path).expanduser()
     return str(found.resolve()) if found.exists() else path
@@ -64,7 +65,7 @@ def _check_objective(config: Config) -> list[str]:
         for one in error.errors():
             key = ".".join(str(part) for part in one["loc"])
             if one["type"] == "extra_forbidden":
-                problems.append(f"there is no setting objective.{key}{nearest(key, known)}")
+                problems.append(f"there is no setting objective.{key}{did_you_mean(key, known)}")
             else:
                 problems.append(f"objective.{key} = {one['input']!r}: {one['msg']}")
         return problems
@@ -76,16 +77,11 @@ def _check_objective(config: Config) -> list[str]:
 def _check_features(config: Config) -> list[str]:
     from drpo.method.features import FEATURE_MAPS
 
-    settings = config.features
-    if settings.name not in FEATURE_MAPS:
-        return [f"features.name: there is no feature map {settings.name!r}{nearest(settings.name, list(FEATURE_MAPS))}"]
-    if (
-        settings.path
-        and settings.path != "shapes"
-        and settings.name != "raw_latent"
-        and not Path(settings.path).exists()
-    ):
-        return [f"features.path: there is no folder {settings.path}"]
+    name, path = config.features.name, config.features.path
+    if name not in FEATURE_MAPS:
+        return [f"features.name: there is no feature map {name!r}{did_you_mean(name, FEATURE_MAPS)}"]
+    if path and not is_embedded(path) and name != "raw_latent" and not Path(path).exists():
+        return [f"features.path: there is no folder {path}"]
     return []
 
 
@@ -108,6 +104,6 @@ def _check_devices(config: Config) -> list[str]:
     return []
 
 
-def _check_key(config: Config) -> list[str]:
+def _check_api_key(config: Config) -> list[str]:
     name = config.rewards.api_key_env
     return [f"rewards.api_key_env names ${name}, which is not set"] if name and not os.environ.get(name) else []

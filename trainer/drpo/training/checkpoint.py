@@ -1,7 +1,7 @@
-"""Checkpoints: everything that the next step depends on, written so that a kill at any moment leaves a whole one.
+"""Checkpoints: everything that the next step depends on. A kill at any moment leaves a complete one on the disk.
 
 checkpoints/step-000050/state.pt    adapter, optimizer, step, random state of every worker, seconds trained
-checkpoints/step-000050/adapter/    the adapter alone, as stock diffusers loads it
+checkpoints/step-000050/adapter/    only the adapter, as stock diffusers loads it
 """
 
 from __future__ import annotations
@@ -16,25 +16,29 @@ import numpy as np
 import torch
 
 from drpo.errors import ModelLoadError
+from drpo.generators.base import Adapter
 
 _NAME = "step-{:06d}"
 
 
-def write_checkpoint(folder: Path, state: dict[str, Any], generator: Any, *, keep: int) -> Path:
-    """Writes the checkpoint of `state["step"]` under `folder` and removes all but the newest `keep`.
+def write_checkpoint(folder: Path, state: dict[str, Any], adapter: Adapter, *, keep: int) -> Path:
+    """Writes the checkpoint of `state["step"]` under `folder`, and removes all but the newest `keep`.
 
-    The folder of a checkpoint appears under its name in one rename, when all of it is on the disk.
+    The folder of a checkpoint gets its name by one rename, when all of it is on the disk.
+
+    Returns:
+        The folder of the checkpoint.
     """
     target = folder / _NAME.format(state["step"])
     partial = folder / f".partial-{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    generator.save_adapter(partial / "adapter")
+    adapter.save(partial / "adapter")
     with (partial / "state.pt").open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    if target.exists():  # a step that ran again after a worker was lost; it says the same
+    if target.exists():  # the step ran again after a worker was lost, and came to the same state
         shutil.rmtree(target)
     partial.rename(target)
     for old in checkpoints(folder)[:-keep]:
@@ -43,7 +47,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any], generator: Any, *, kee
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints under a folder, oldest step first."""
+    """The complete checkpoints under a folder, oldest step first."""
     return sorted(path for path in folder.glob("step-*") if (path / "state.pt").is_file())
 
 
@@ -59,19 +63,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ModelLoadError(f"cannot read the checkpoint {path}: {error}") from error
 
 
-def publish_adapter(generator: Any, folder: Path) -> None:
-    """Replaces the run's `adapter/` with the generator's present one, whole or not at all."""
+def publish_adapter(adapter: Adapter, folder: Path) -> None:
+    """Replaces the run's `adapter/` with the present one, completely or not at all."""
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    generator.save_adapter(partial)
+    adapter.save(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
 
 def random_state() -> dict[str, Any]:
-    """The state of this process's global generators.
+    """The state of this process's global random generators.
 
-    The loop draws from generators of its own; layers may use these.
+    The training loop does not draw from them, but layers may.
     """
     name, keys, *rest = np.random.get_state()
     return {
@@ -83,7 +87,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Continues from a `random_state`."""
+    """Restores a `random_state`."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -94,7 +98,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds this process's global generators."""
+    """Seeds this process's global random generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -1,6 +1,7 @@
-"""The two things that workers tell each other in an optimizer step: the sum of their gradients, and their tallies.
+"""What the workers of a run exchange in an optimizer step: the sum of their gradients, and their tallies.
 
-With one worker both are the identity, and nothing of torch.distributed is touched.
+This module uses only torch.distributed and does not need Ray. With a single worker every function is the identity, and
+torch.distributed is not used.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of workers that train together."""
+    """The number of workers that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This worker's number."""
+    """The number of this worker, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def gather(value: Any) -> list[Any]:
-    """Every worker's (small, picklable) value, by rank, on every worker."""
+    """The values of all workers, by rank, on every worker. They must be small and picklable."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -35,7 +36,7 @@ def gather(value: Any) -> list[Any]:
 def sum_gradients(parameters: Sequence[Tensor], scale: float) -> None:
     """Replaces each `.grad` by `scale` times its sum over workers: one all-reduce of the flattened float32 gradient.
 
-    A parameter that no group of this worker reached counts as 0.
+    A parameter without a gradient on this worker counts as 0.
     """
     flat = torch.cat(
         [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
@@ -48,7 +49,7 @@ def sum_gradients(parameters: Sequence[Tensor], scale: float) -> None:
 
 
 def broadcast_parameters(parameters: Sequence[Tensor]) -> None:
-    """Gives every worker the first worker's values."""
+    """Copies the first worker's values to every worker."""
     if world_size() == 1:
         return
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard: one line, or one point, for each optimizer step, also across restarts."""
+"""metrics.jsonl and TensorBoard: one line, or one point, for each optimizer step, even across restarts."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from drpo.training.run_folder import METRICS_FILE
+
 
 class MetricsLog:
-    """Appends the metrics of each step. Opening it at step `after` forgets every later step: it will run again.
+    """Appends the metrics of each step. Later steps than `after` are deleted when it opens: they will run again.
 
     Args:
         run_dir: holds metrics.jsonl and tensorboard/.
-        after: the last step that counts; 0 for a new run.
+        after: the last step to keep; 0 for a new run.
     """
 
     def __init__(self, run_dir: Path, *, after: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path = run_dir / "metrics.jsonl"
+        path = run_dir / METRICS_FILE
         kept = [line for line in read_metrics(path) if line["step"] <= after]
         partial = path.with_name(f".partial-{path.name}")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -43,7 +45,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl, in order; a last line that a kill cut short is left out."""
+    """The lines of a metrics.jsonl in order, without a last line that a kill cut short."""
     if not path.exists():
         return []
     lines = []

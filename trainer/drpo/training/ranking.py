@@ -1,14 +1,11 @@
-"""Ranking beside the training thread: groups are submitted, and their answers awaited later.
+"""Ranking in the background: the training step submits groups and collects their rankings later.
 
-The training step is plain synchronous tensor code. The ranking client is asynchronous. `RankingLoop` is the bridge:
-an event loop on a thread of its own, on which up to a few groups are being ranked while the training thread generates
-the next one.
+The training step is plain synchronous tensor code, and the ranking client is asynchronous. `BackgroundRanker` connects
+the two: several groups can be ranked on its thread while the training thread generates the next one.
 """
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -19,6 +16,7 @@ import numpy as np
 
 from drpo_rewards import RankResponse
 from drpo_rewards.api.contract import PairOptions
+from drpo_rewards.client.background import BackgroundLoop
 
 
 class Ranker(Protocol):
@@ -36,36 +34,37 @@ class Ranker(Protocol):
         """Ranks the K images (K, H, W, 3) uint8 of one group."""
         ...
 
+    async def close(self) -> None:
+        """Closes the connections."""
+        ...
+
 
 @dataclass(frozen=True)
-class Ranking:
-    """An answer, and the seconds from submission to answer."""
+class TimedRanking:
+    """The response to a ranking request, and the seconds from its submission to the response."""
 
     response: RankResponse
     seconds: float
 
 
-class RankingLoop:
-    """Submits groups to a ranker on a thread of its own. Close it, or use it in a `with` block.
+class BackgroundRanker:
+    """Ranks groups on a thread of its own. Close it, or use it in a `with` block.
 
     Args:
-        make_ranker: builds the ranker; called on the loop's thread, because asynchronous clients belong to the loop
-            they are made in.
+        make_ranker: builds the ranker. It is called on that thread, because an asynchronous client belongs to the
+            event loop in which it is made.
     """
 
     def __init__(self, make_ranker: Callable[[], Ranker]) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ranking", daemon=True)
-        self._thread.start()
-        self._ranker = self.call(make_ranker)
+        async def make() -> Ranker:
+            return make_ranker()
 
-    def call(self, function: Callable[[], Any]) -> Any:
-        """Runs a plain function on the loop's thread and returns what it returns."""
-
-        async def run() -> Any:
-            return function()
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        self._loop = BackgroundLoop("ranking")
+        try:
+            self._ranker = self._loop.run(make())
+        except BaseException:
+            self._loop.close()
+            raise
 
     def submit(
         self,
@@ -75,10 +74,10 @@ class RankingLoop:
         metadata: Mapping[str, Any] | None,
         pairs: PairOptions,
         request_id: str,
-    ) -> Future[Ranking]:
+    ) -> Future[TimedRanking]:
         """Starts the ranking of one group and returns at once. The future raises what the ranker raised."""
 
-        async def rank() -> Ranking:
+        async def rank() -> TimedRanking:
             started = time.perf_counter()
             response = await self._ranker.rank(
                 prompt,
@@ -87,21 +86,20 @@ class RankingLoop:
                 pairs=pairs,
                 request_id=request_id,
             )
-            return Ranking(response, time.perf_counter() - started)
+            return TimedRanking(response, time.perf_counter() - started)
 
-        return asyncio.run_coroutine_threadsafe(rank(), self._loop)
+        return self._loop.submit(rank())
 
     def close(self) -> None:
-        """Closes the ranker, if it can be closed, and ends the thread."""
-        if self._loop.is_closed():
+        """Closes the ranker and ends the thread. A second call does nothing."""
+        if self._loop.closed:
             return
-        if hasattr(self._ranker, "close"):
-            asyncio.run_coroutine_threadsafe(self._ranker.close(), self._loop).result(timeout=10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
-        self._loop.close()
+        try:
+            self._loop.submit(self._ranker.close()).result(timeout=10)
+        finally:
+            self._loop.close()
 
-    def __enter__(self) -> RankingLoop:
+    def __enter__(self) -> BackgroundRanker:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -1,4 +1,18 @@
-"""What the groups of one optimizer step add up to, on one worker and over all of them."""
+"""Counts and metrics of the groups of one optimizer step, on one worker and over all of them.
+
+Scores are logged under these names, each a mean over the groups of the step:
+
+    reward/NAME          mean of the raw scores of reward NAME, in the reward's own unit
+    reward_std/NAME      their standard deviation within a group
+    metric/NAME/METRIC   mean of a metric that reward NAME declares
+    combined_mean        mean of the response's combined score within a group
+    combined_std         its standard deviation within a group
+
+What the combined score means depends on the mixture's normalisation. With `zscore` its mean is 0 by construction, and
+its spread says how much the rewards agree: 1 if all of them order and space the candidates alike (always so for a
+single reward), near 0 if they cancel out. With `rank` both are on a scale of 0 to 1, and with `none` they are weighted
+sums of the raw scores.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +31,7 @@ STAGES = ("generate", "rank_wait", "rank", "features", "backward", "optimizer", 
 
 @dataclass
 class Tally:
-    """Sums over groups; `merge` adds another worker's."""
+    """Sums over groups; `merge` adds those of another worker."""
 
     groups: int = 0
     dropped: int = 0
@@ -35,25 +49,20 @@ class Tally:
         self.counts[name] += 1
 
     def add_ranking(self, response: RankResponse) -> None:
-        """Adds a group's raw scores:
-
-        mean and spread within the group, each reward's mean, and GenEval's strict score.
-        """
-        total = sum(abs(result.weight) for result in response.rewards.values()) or 1.0
-        blend_K = np.zeros(len(response.combined))
+        """Adds the scores of one ranked group, under the names in the module's docstring."""
         for name, result in response.rewards.items():
             scores_K = np.asarray(result.scores)
-            blend_K += result.weight / total * scores_K
             self.add(f"reward/{name}", scores_K.mean())
-            strict = [one["strict"] for one in result.details or [] if one and "strict" in one]
-            if strict:
-                self.add("strict_mean", np.mean(strict))
-        self.add("reward_mean", blend_K.mean())
-        self.add("reward_std", blend_K.std())
+            self.add(f"reward_std/{name}", scores_K.std())
+            for metric, values in (result.metrics or {}).items():
+                self.add(f"metric/{name}/{metric}", float(np.mean(values)))
+        combined_K = np.asarray(response.combined)
+        self.add("combined_mean", combined_K.mean())
+        self.add("combined_std", combined_K.std())
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the seconds of the block to a stage."""
+        """Adds the seconds that the block takes to a stage."""
         started = time.perf_counter()
         try:
             yield
@@ -71,5 +80,5 @@ class Tally:
                 mine[key] += value
 
     def means(self) -> dict[str, float]:
-        """The mean of every metric that was observed at all."""
+        """The mean of every metric that was observed."""
         return {name: self.sums[name] / self.counts[name] for name in sorted(self.counts)}

@@ -1,7 +1,7 @@
-"""The training loop's state, and one optimizer step of it. Knows nothing of Ray: it also runs in a notebook.
+"""The state of a training run, and one optimizer step of it. It does not need Ray, and also runs in a notebook.
 
-with RankingLoop(lambda: client) as ranking:
-    trainer = DrPOTrainer(generator, feature_map, objective, ranking, TrainingConfig(), OptimizerConfig())
+with BackgroundRanker(lambda: AsyncRankingClient("grpc://127.0.0.1:9000")) as ranker:
+    trainer = DrPOTrainer(generator, feature_map, objective, ranker, TrainingConfig(), OptimizerConfig())
     for step in range(100):
         metrics = trainer.run_step(order.take(step, 4))
 """
@@ -18,35 +18,38 @@ import torch
 from drpo.config import OptimizerConfig, TrainingConfig
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import TrainingStoppedError
+from drpo.generators.base import OneStepGenerator
+from drpo.method.features.base import FeatureMap
+from drpo.method.objectives.base import Objective
 from drpo.training import collective
-from drpo.training.ranking import RankingLoop
+from drpo.training.ranking import BackgroundRanker
 from drpo.training.step import StepRunner
 from drpo.training.tally import STAGES, Tally
 
 
 class DrPOTrainer:
-    """The adapter, its optimizer, and the step that moves it.
+    """The adapter, its optimizer, and the step that updates it.
 
     Args:
-        generator, feature_map, objective, ranking, settings, seed, name: see `StepRunner`.
-        optimizer: see `OptimizerConfig`.
+        generator, feature_map, objective, ranker, settings, seed, name: see `StepRunner`.
+        optimizer: settings of AdamW.
     """
 
     def __init__(
         self,
-        generator: Any,
-        feature_map: Any,
-        objective: Any,
-        ranking: RankingLoop,
+        generator: OneStepGenerator,
+        feature_map: FeatureMap,
+        objective: Objective,
+        ranker: BackgroundRanker,
         settings: TrainingConfig,
         optimizer: OptimizerConfig,
         *,
         seed: int = 0,
         name: str = "run",
     ) -> None:
-        self.runner = StepRunner(generator, feature_map, objective, ranking, settings, seed=seed, name=name)
+        self.runner = StepRunner(generator, feature_map, objective, ranker, settings, seed=seed, name=name)
         self.generator = generator
-        self.parameters = list(generator.trainable_parameters())
+        self.parameters = generator.adapter.parameters()
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=optimizer.lr,
@@ -64,14 +67,14 @@ class DrPOTrainer:
         self.last_error = ""
 
     def run_step(self, records: Sequence[PromptRecord]) -> dict[str, Any]:
-        """One optimizer step over the groups of these prompts, which are shared out over the workers.
+        """Runs one optimizer step over the groups of these prompts, which are divided among the workers.
 
         Args:
-            records: the prompts of the step, the same ones on every worker.
+            records: the prompts of the step, the same on every worker.
 
         Returns:
-            One line of metrics.jsonl, but for `time_s`; the same on every worker. Failed groups are counted in it; ask
-            `check_failures` whether to go on.
+            One line of metrics.jsonl without `time_s`, the same on every worker. It counts failed groups; call
+            `check_failures` to stop if they are too many.
 
         Raises:
             TrainingStoppedError: the gradient is not finite. The adapter is as it was before the step.
@@ -82,8 +85,7 @@ class DrPOTrainer:
         tally = self.runner.accumulate(self.step, mine)
 
         with tally.timed("optimizer"):
-            # Every worker takes part in this sum, also one whose groups all failed; then all of them divide by the
-            # same number.
+            # Every worker takes part in this sum, even if all its groups failed; then all divide by the same number.
             everyone = Tally()
             for other in collective.gather(tally):
                 everyone.merge(other)
@@ -99,9 +101,10 @@ class DrPOTrainer:
         return self._line(everyone, lr, grad_norm, seconds)
 
     def _update(self, trained: int, lr: float) -> float:
-        """Averages the gradient over the groups that took part and moves the adapter.
+        """Averages the gradient over the groups that took part, and updates the adapter if there are any.
 
-        Without any group nothing moves.
+        Returns:
+            The norm of the gradient before it was clipped; 0 without any group.
         """
         grad_norm = 0.0
         if trained:
@@ -118,9 +121,12 @@ class DrPOTrainer:
         return grad_norm
 
     def check_failures(self) -> None:
-        """Raises TrainingStoppedError once too many groups have failed.
+        """Stops the run if too many groups have failed.
 
-        A limit below 1 is a share of the groups so far, but never less than one step's groups.
+        A limit below 1 is a share of the groups so far, but at least the groups of one step.
+
+        Raises:
+            TrainingStoppedError: more groups failed than `training.max_failed_groups` allows.
         """
         limit = self.max_failed_groups
         if limit < 1:
@@ -129,7 +135,7 @@ class DrPOTrainer:
             raise TrainingStoppedError(
                 f"{self.groups_failed} of {self.groups_seen} groups could not be ranked, more than "
                 f"training.max_failed_groups ({self.max_failed_groups:g}) allows. The last failure: {self.last_error}. "
-                f"Look at the ranking service, then resume the run."
+                f"Check the ranking service, then resume the run."
             )
 
     def _line(self, tally: Tally, lr: float, grad_norm: float, seconds: float) -> dict[str, Any]:
@@ -139,8 +145,8 @@ class DrPOTrainer:
         return {
             "step": self.step,
             "loss": means.pop("loss", None),
-            "reward_mean": means.pop("reward_mean", None),
-            "reward_std": means.pop("reward_std", None),
+            "combined_mean": means.pop("combined_mean", None),
+            "combined_std": means.pop("combined_std", None),
             "grad_norm": grad_norm,
             "lr": lr,
             "images": tally.images,
@@ -153,12 +159,12 @@ class DrPOTrainer:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on but the process's random state (`drpo.training.checkpoint`).
+        """Everything that the next step depends on, except the process's random state (`drpo.training.checkpoint`).
 
         The learning rate, the prompts, the noise and the pairs all follow from the step.
         """
         return {
-            "adapter": self.generator.adapter_state(),
+            "adapter": self.generator.adapter.state(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "groups_seen": self.groups_seen,
@@ -166,8 +172,8 @@ class DrPOTrainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a `state_dict`."""
-        self.generator.load_adapter_state(state["adapter"])
+        """Restores a `state_dict`."""
+        self.generator.adapter.load_state(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.groups_seen = state["groups_seen"]

@@ -14,7 +14,7 @@ Payload = np.ndarray | bytes  # an (H, W, 3) uint8 picture, or an image file as 
 
 
 class Transport(Protocol):
-    """One attempt at a call. Every failure is a RewardsError; retries and deadlines are the client's business."""
+    """Makes one attempt at a call. Every failure is a RewardsError; the client retries and keeps the deadline."""
 
     async def perform(
         self, operation: Operation[OptionsT, ResponseT], options: OptionsT, images: Sequence[Payload], timeout_s: float

@@ -1,4 +1,4 @@
-"""gRPC: arrays as RGB8 messages. The cheapest way in from outside a Ray cluster."""
+"""gRPC: arrays travel as RGB8 messages. The cheapest transport from outside a Ray cluster."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _BY_STATUS: dict[grpc.StatusCode, type[RewardsError]] = {
     grpc.StatusCode.NOT_FOUND: ServiceUnavailableError,  # Serve's proxy: no such application, or not yet
     grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,
     grpc.StatusCode.CANCELLED: ServiceUnavailableError,
-    # The gateway's own INTERNAL carries typed metadata; one without is Serve's, whose replica died under the call.
+    # The gateway's own INTERNAL carries typed metadata; one without comes from Serve, whose replica died.
     grpc.StatusCode.INTERNAL: ServiceUnavailableError,
 }
 
 
 class GrpcTransport:
-    """Talks to drpo.rewards.v1.Ranking."""
+    """Calls the methods of drpo.rewards.v1.Ranking."""
 
     def __init__(self, target: str, application: str, api_key: str | None) -> None:
         self.target = target

@@ -1,4 +1,4 @@
-"""HTTP: multipart, arrays as plain RGB8 parts (lossless, and cheaper than any file format)."""
+"""HTTP: multipart bodies, in which arrays are plain RGB8 parts (lossless, and cheaper than any file format)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 
 
 class HttpTransport:
-    """Talks to `POST /v1/NAME` of every operation."""
+    """Calls `POST /v1/NAME` for each operation."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self.url = url
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        # The proxies of the environment are meant for the web, and a ranking service is next door.
+        # The environment's proxies lead to the web; a ranking service runs nearby.
         self._client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=False)
 
     async def perform(
@@ -60,7 +60,7 @@ class HttpTransport:
 
     async def _send(self, method: str, path: str, timeout_s: float, **content: Any) -> httpx.Response:
         request = self._client.build_request(method, path, timeout=timeout_s, **content)
-        request.read()  # one piece to send in the place of several for each image: half the work, for small groups
+        request.read()  # joins the parts: sending one piece takes half the time of sending several for each image
         try:
             return await self._client.send(request)
         except httpx.TimeoutException:
@@ -81,11 +81,11 @@ def _read(model: Any, response: httpx.Response) -> Any:
     try:
         return model.model_validate_json(response.content)
     except ValidationError as error:
-        raise InternalError(f"{response.url} answered what is no {model.__name__}: {error}") from None
+        raise InternalError(f"{response.url} sent no valid {model.__name__}: {error}") from None
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
-    """The response if it is a success, else its problem document as an error."""
+    """Return a successful response; raise the problem document of any other as an error."""
     if response.is_success:
         return response
     if response.headers.get("content-type", "").startswith("application/problem+json"):
@@ -116,5 +116,5 @@ def _by_status(status: int) -> type[RewardsError]:
         return RankingTimeoutError
     if status in (401, 403):
         return AuthenticationError
-    # 404 is also what Serve's proxy says while an application is being replaced, but a wrong address says it too.
+    # Serve's proxy also answers 404 while an application is being replaced, but so does a wrong address.
     return ServiceUnavailableError if status >= 500 else InvalidRequestError

@@ -1,4 +1,4 @@
-"""A Ray Serve handle: the fastest way in for whoever lives in the same cluster. The only transport that needs Ray."""
+"""A Ray Serve handle: the fastest transport inside the service's Ray cluster, and the only one that needs Ray."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 
 
 class ServeTransport:
-    """Calls the gateway's methods directly; arrays go through Ray's shared memory."""
+    """Calls the gateway's methods directly; arrays travel through Ray's shared memory."""
 
     def __init__(self, application: str) -> None:
         self.application = application

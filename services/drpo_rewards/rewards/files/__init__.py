@@ -1,1 +1,1 @@
-"""Where a reward's files come from: what it declares, the model hub, and strict loading."""
+"""Where a reward's files come from: what the reward declares, the model hub, and strict loading."""

@@ -1,7 +1,7 @@
-"""A part's files on this machine: in a folder, in the model hub's cache, or fetched into it.
+"""Finds a model's files on this machine: in a folder, or in the model hub's cache, where they may be downloaded first.
 
-What the cache has is read as it is and the hub is not asked, so a service that was downloaded starts without a network,
-and starts again with the same files. `fetch` is what brings newer ones.
+Files in the cache are read without asking the hub. So a service whose files were downloaded starts without a network,
+and always with the same files. Only `fetch` brings newer ones.
 """
 
 from __future__ import annotations
@@ -15,139 +15,167 @@ from pathlib import Path
 from typing import Any
 
 from drpo_rewards.errors import WeightsError
-from drpo_rewards.rewards.files.parts import Part, choose, missing
+from drpo_rewards.rewards.files.model_files import ModelFiles, OneOf, choose, missing
 
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 class MissingFilesError(WeightsError):
-    """Files of a model are not on this machine and cannot be fetched now; says which."""
+    """Files of a model are not on this machine and cannot be downloaded now. The message names them."""
 
 
 class HubError(WeightsError, ConnectionError):
-    """The model hub cannot be asked, or broke off."""
+    """The model hub could not be reached, or the connection broke."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What `fetch` brought, or found already there."""
+    """The files that `fetch` downloaded or found in the cache.
+
+    Attributes:
+        folder: the folder of the cache that holds them.
+        revision: the repository's commit, 40 hexadecimal digits.
+        files: their names inside `folder`.
+    """
 
     folder: Path
-    revision: str  # the commit
+    revision: str
     files: list[str]
 
     @property
     def bytes(self) -> int:
+        """The size of all files together."""
         return sum((self.folder / name).stat().st_size for name in self.files)
 
 
-def find(part: Part, place: str) -> Path:
-    """The folder where all files of the part lie; what is missing of a repository is downloaded.
+def find(files: ModelFiles, source: str) -> Path:
+    """The folder that holds all of the files. Missing files of a repository are downloaded.
 
-    Raises WeightsError that names the files that are missing where, MissingFilesError where a download would help.
+    Args:
+        files: what is needed.
+        source: a folder or a hub id, as `files.source(options)` returns it.
+
+    Raises:
+        MissingFilesError: files are missing, and a download would bring them.
+        WeightsError: a folder or repository does not have the files. The message names them.
     """
-    folder = here(part, place)
+    folder = find_offline(files, source)
     if folder is not None:
         return folder
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        raise _not_here(part, place, "HF_HUB_OFFLINE is set")
+        raise MissingFilesError(f"{explain_missing(files, source)}, and HF_HUB_OFFLINE is set")
     try:
-        return fetch(part, place).folder
+        return fetch(files, source).folder
     except HubError as error:
-        raise _not_here(part, place, str(error)) from error
+        raise MissingFilesError(f"{explain_missing(files, source)}, and {error}") from error
 
 
-def is_local(place: str) -> bool:
-    return Path(place).expanduser().is_dir()
+def find_offline(files: ModelFiles, source: str) -> Path | None:
+    """`find` without a download: None if a repository's files are not in the cache.
 
-
-def commit(place: str) -> str | None:
-    """The commit of a repository whose files are in the cache; None for a folder."""
-    cached = None if Path(place).expanduser().exists() else _cached(*split(place))
-    return cached.name if cached is not None else None
-
-
-def here(part: Part, place: str) -> Path | None:
-    """`find` without a download: None where a repository's files are not in the cache."""
-    folder = Path(place).expanduser()
+    Raises:
+        WeightsError: a folder does not have the files.
+    """
+    folder = Path(source).expanduser()
     if folder.is_dir():
-        lacking = missing(part, folder)
+        lacking = missing(files, folder)
         if lacking:
             raise WeightsError(f"there is no {' and no '.join(lacking)} in the folder {folder}")
         return folder
-    cached = _cached(*split(place))
-    return cached if cached is not None and not missing(part, cached) else None
+    cached = _cached_folder(*split_id(source))
+    return cached if cached is not None and not missing(files, cached) else None
 
 
-def explain(part: Part, place: str) -> str:
+def is_folder(source: str) -> bool:
+    return Path(source).expanduser().is_dir()
+
+
+def cached_commit(source: str) -> str | None:
+    """The commit of a repository whose files are in the cache; None for a folder."""
+    cached = None if Path(source).expanduser().exists() else _cached_folder(*split_id(source))
+    return cached.name if cached is not None else None
+
+
+def explain_missing(files: ModelFiles, source: str) -> str:
     """Which files of a repository the cache lacks, in words."""
     from huggingface_hub import constants
 
-    repo, revision = split(place)
-    cached = _cached(repo, revision)
-    wanted = missing(part, cached) if cached is not None else [_first(wanted) for wanted in part.files]
+    repo, revision = split_id(source)
+    cached = _cached_folder(repo, revision)
+    lacking = missing(files, cached) if cached is not None else [_preferred(one_of) for one_of in files.required]
     at = f" at {revision}" if revision else ""
-    return f"{', '.join(wanted)} of {repo}{at} is not in the hub's cache on this machine ({constants.HF_HUB_CACHE})"
+    return f"{', '.join(lacking)} of {repo}{at} is not in the hub's cache on this machine ({constants.HF_HUB_CACHE})"
 
 
-def fetch(part: Part, place: str, step: Callable[[str], None] = lambda doing: None) -> Fetched:
-    """Download the part's files of a repository, as far as they are not in the cache, and check them.
+def fetch(files: ModelFiles, source: str, report: Callable[[str], None] = lambda step: None) -> Fetched:
+    """Download the files of a repository that are not in the cache yet, and check all of them.
 
-    Sizes and hashes are compared with the hub's; `step` is told what goes on. Raises WeightsError where the repository
-    does not have the files, and HubError where the hub cannot be asked; a download that broke off goes on where it
-    stopped.
+    Their sizes and hashes are compared with the hub's. An interrupted download continues where it stopped.
+
+    Args:
+        files: what is needed.
+        source: the hub id.
+        report: called with a line of text as each step begins.
+
+    Raises:
+        WeightsError: the repository does not have the files, or they are damaged.
+        HubError: the hub could not be reached.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.hf_api import RepoFile
 
-    repo, revision = split(place)
+    repo, revision = split_id(source)
     api = HfApi()
-    with _told(repo, revision):
+    with _translate_errors(repo, revision):
         resolved: Any = api.resolve_revision(repo, revision=revision)
         tree = api.list_repo_tree(repo, recursive=True, revision=resolved.resolved)
-        there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-    names = [choose(wanted, there) for wanted in part.files]
-    lacking = [" or ".join(" and ".join(one) for one in wanted) for wanted in part.files if not choose(wanted, there)]
+        present = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+    chosen = [choose(one_of, present) for one_of in files.required]
+    lacking = [_all_alternatives(one_of) for one_of, names in zip(files.required, chosen, strict=True) if not names]
     if lacking:
         raise WeightsError(f"the repository {repo} has no {' and no '.join(lacking)}")
-    files = [name for chosen in names for name in chosen] + [name for name in part.extra if name in there]
-    with _told(repo, revision):
-        for entry in (there[name] for name in files):
+    wanted = [name for names in chosen for name in names] + [name for name in files.optional if name in present]
+    with _translate_errors(repo, revision):
+        for entry in (present[name] for name in wanted):
             if entry.lfs is not None:
                 _fetch_large(repo, resolved.resolved, entry.path, entry.lfs.sha256, entry.lfs.size)
-        folder = Path(snapshot_download(repo, revision=resolved, allow_patterns=files))
-        step(f"comparing hashes of {repo}")
-        _verify(api, repo, resolved, files)
-    return Fetched(folder, resolved.resolved, files)
+        folder = Path(snapshot_download(repo, revision=resolved, allow_patterns=wanted))
+        report(f"comparing hashes of {repo}")
+        _verify(api, repo, resolved, wanted)
+    return Fetched(folder, resolved.resolved, wanted)
 
 
-def split(place: str) -> tuple[str, str | None]:
-    """owner/name@revision into its two halves. Raises WeightsError for what is no id of the hub."""
-    matched = _HUB_ID.fullmatch(place)
+def split_id(source: str) -> tuple[str, str | None]:
+    """Splits owner/name@revision in two; the revision is None if there is none.
+
+    Raises:
+        WeightsError: it is not a hub id.
+    """
+    matched = _HUB_ID.fullmatch(source)
     if matched is None:
         raise WeightsError(
-            f"{place!r} is neither a folder here nor an id of the hub (owner/name or owner/name@revision)"
+            f"{source!r} is neither a folder here nor an id of the hub (owner/name or owner/name@revision)"
         )
     return matched["repo"], matched["revision"]
 
 
-def _cached(repo: str, revision: str | None) -> Path | None:
+def _cached_folder(repo: str, revision: str | None) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:  # no pattern, so that only the folder is looked for; which files must be there is ours to say
+    try:  # without a pattern the library looks for the folder only; `missing` checks the files
         return Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=[]))
     except LocalEntryNotFoundError:
         return None
 
 
 def _fetch_large(repo: str, commit: str, name: str, sha256: str, size: int) -> None:
-    """Download a large file to where the hub's library looks for it, and go on where an earlier run stopped.
+    """Download a large file to where the hub's library looks for it, and continue where an earlier run stopped.
 
-    The library itself goes on only within a run: it throws away what it has when it is interrupted, and these files
-    have up to 17 GB.
+    The library itself continues only within one run. It deletes the partial file when it is interrupted, and these
+    files have up to 17 GB.
     """
     from filelock import FileLock
     from huggingface_hub import constants, hf_hub_url
@@ -155,9 +183,9 @@ def _fetch_large(repo: str, commit: str, name: str, sha256: str, size: int) -> N
     from huggingface_hub.utils import build_hf_headers
 
     cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repo, repo_type="model")
-    blob, lock = cache / folder / "blobs" / sha256, cache / ".locks" / folder / f"{sha256}.lock"  # the library's own
-    for place in (blob, lock):
-        place.parent.mkdir(parents=True, exist_ok=True)
+    blob, lock = cache / folder / "blobs" / sha256, cache / ".locks" / folder / f"{sha256}.lock"  # the library's paths
+    for path in (blob, lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
         if blob.exists():
             return
@@ -172,7 +200,7 @@ def _fetch_large(repo: str, commit: str, name: str, sha256: str, size: int) -> N
 
 
 def _verify(api: Any, repo: str, revision: Any, files: list[str]) -> None:
-    """Compare hashes with the hub's; a damaged file is fetched once more. Raises WeightsError."""
+    """Compare hashes with the hub's, and download a damaged file once more. Raises WeightsError if it stays damaged."""
     from huggingface_hub import hf_hub_download
 
     def damaged() -> list[str]:
@@ -183,12 +211,14 @@ def _verify(api: Any, repo: str, revision: Any, files: list[str]) -> None:
         hf_hub_download(repo, name, revision=revision, force_download=True)
     still = damaged()
     if still:
-        raise WeightsError(f"{', '.join(still)} of {repo} does not have the hash that the hub states, fetched twice")
+        raise WeightsError(
+            f"{', '.join(still)} of {repo} does not have the hash that the hub states, after two downloads"
+        )
 
 
 @contextmanager
-def _told(repo: str, revision: str | None) -> Iterator[None]:
-    """Turns what the hub's library raises into a WeightsError, a HubError where asking again may help."""
+def _translate_errors(repo: str, revision: str | None) -> Iterator[None]:
+    """Turns the exceptions of the hub's library into a WeightsError, or a HubError if another attempt may help."""
     from huggingface_hub import constants, errors
 
     try:
@@ -196,10 +226,10 @@ def _told(repo: str, revision: str | None) -> Iterator[None]:
     except WeightsError:
         raise
     except errors.GatedRepoError as error:
-        raise WeightsError(f"{repo} wants its terms accepted: do so on its page, then `hf auth login`") from error
+        raise WeightsError(f"{repo} requires you to accept its terms on its page; then run `hf auth login`") from error
     except errors.RepositoryNotFoundError as error:
         raise WeightsError(
-            f"the hub has no repository {repo}, and here is no such folder; if it is private, `hf auth login` first"
+            f"the hub has no repository {repo}, and there is no such folder; for a private one, run `hf auth login`"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise WeightsError(f"the repository {repo} has no revision {revision!r}") from error
@@ -207,17 +237,17 @@ def _told(repo: str, revision: str | None) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.ENOSPC, errno.EROFS):
             raise WeightsError(f"cannot write the files of {repo}: {error}") from error
         cause: BaseException = error
-        while cause.__cause__ is not None:  # the library's own text is a paragraph; what it met says enough
+        while cause.__cause__ is not None:  # the library's text is a paragraph long; its cause says enough
             cause = cause.__cause__
         reason = (str(cause).splitlines() or [""])[0]
         raise HubError(
-            f"the hub at {constants.ENDPOINT} cannot be asked for {repo} ({type(cause).__name__}: {reason})"
+            f"cannot fetch {repo} from the hub at {constants.ENDPOINT} ({type(cause).__name__}: {reason})"
         ) from error
 
 
-def _not_here(part: Part, place: str, why: str) -> MissingFilesError:
-    return MissingFilesError(f"{explain(part, place)}, and {why}")
+def _preferred(one_of: OneOf) -> str:
+    return " and ".join(one_of[0])
 
 
-def _first(wanted: tuple[tuple[str, ...], ...]) -> str:
-    return " and ".join(wanted[0])
+def _all_alternatives(one_of: OneOf) -> str:
+    return " or ".join(" and ".join(alternative) for alternative in one_of)

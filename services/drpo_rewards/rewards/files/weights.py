@@ -1,16 +1,19 @@
-"""Model files: read without running anything in them, and loaded strictly.
+"""Loads model files: strictly, and without running any code in them.
 
-A key that is missing, surplus or of another shape is a WeightsError that names the file and the first such keys. Loaded
-any other way, a wrong file gives a model that is partly random, and scores that look fine.
+A key that is missing, unexpected or of another shape is a WeightsError that names the file and the first such keys.
+Without this check a wrong file gives a model that is partly random, and scores that look fine.
+
+With `headers_only=True` the loaders read only the headers of the files. They check every key and shape but read no
+tensor. The resulting model is on torch's `meta` device and cannot score. That takes a second and no memory, for a model
+of any size.
 """
 
 from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +21,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from drpo_rewards.errors import ConfigError, WeightsError
 from drpo_rewards.rewards.files import hub
-from drpo_rewards.rewards.files.parts import Part
+from drpo_rewards.rewards.files.model_files import ModelFiles
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -33,38 +37,23 @@ PRETRAINED = (
 )
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-# Constants that some releases of the libraries save beside the weights. They follow from the configuration.
+# Constants that some releases of the libraries save with the weights. They follow from the configuration.
 _CONSTANTS = re.compile(r"(^|\.)(position_ids|relative_position_index|criterion\.empty_weight)$")
 _FIRST = 3
 
-_HEADERS_ONLY: ContextVar[bool] = ContextVar("headers_only", default=False)
+
+def empty_modules(headers_only: bool) -> AbstractContextManager[Any]:
+    """A context in which new modules take no memory if only headers are read."""
+    return torch.device("meta") if headers_only else nullcontext()
 
 
-@contextmanager
-def headers_only() -> Iterator[None]:
-    """Within it a reward is built from the headers of its files: every key and shape is checked, no number is read.
+def pick_device(device: str, headers_only: bool = False) -> torch.device:
+    """The torch device of this name; "auto" is the first GPU if there is one, otherwise the CPU.
 
-    What is built lies on torch's `meta` device and cannot score. Takes a second and no memory, whatever the size.
+    Raises:
+        ConfigError: this machine has no such device.
     """
-    from transformers.utils.logging import disable_progress_bar, enable_progress_bar
-
-    token = _HEADERS_ONLY.set(True)
-    disable_progress_bar()  # of weights that are not loaded
-    try:
-        yield
-    finally:
-        enable_progress_bar()
-        _HEADERS_ONLY.reset(token)
-
-
-def empty_modules() -> AbstractContextManager[Any]:
-    """Modules made within it take no memory while only headers are read."""
-    return torch.device("meta") if _HEADERS_ONLY.get() else nullcontext()
-
-
-def pick_device(device: str) -> torch.device:
-    """`auto` is the first GPU where there is one. Raises ConfigError for a device that this machine lacks."""
-    if _HEADERS_ONLY.get():
+    if headers_only:
         return torch.device("meta")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,7 +65,11 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device, on_gpu: str) -> torch.dtype:
-    """`auto` is `on_gpu` on a GPU, what the model's authors score with, and float32 on a CPU."""
+    """The torch dtype of this name; "auto" is float32 on a CPU, and `on_gpu`, which the model's authors use, on a GPU.
+
+    Raises:
+        ConfigError: there is no such dtype.
+    """
     if dtype == "auto":
         dtype = "float32" if device.type == "cpu" else on_gpu
     if dtype not in DTYPES:
@@ -85,74 +78,95 @@ def pick_dtype(dtype: str, device: torch.device, on_gpu: str) -> torch.dtype:
 
 
 def locate(model: str | Path, *names: str) -> Path:
-    """The first of `names` that there is in `model`: a folder, or a repository of the hub (then cached or downloaded).
+    """The path of the first of `names` that exists in `model`: a folder or a repository, downloaded if needed.
 
-    Raises WeightsError that says which file is missing where.
+    Raises:
+        WeightsError: none of the files exists.
     """
-    one_of = Part("model", str(model), (tuple((name,) for name in names),), license="", gigabytes=0)
-    folder = hub.find(one_of, one_of.repo)
+    files = ModelFiles("model", str(model), (tuple((name,) for name in names),), license="", gigabytes=0)
+    folder = hub.find(files, files.repo)
     return next(folder / name for name in names if (folder / name).is_file())
 
 
-def read_tensors(path: Path, inside: str | None = None) -> dict[str, Tensor]:
-    """The named tensors in a safetensors or torch file, on the CPU. `inside` is the key of a torch file's dict of them.
+def read_tensors(path: Path, inside: str | None = None, headers_only: bool = False) -> dict[str, Tensor]:
+    """The named tensors of a safetensors or torch file, on the CPU.
 
-    Torch files are read with `weights_only=True`, so that nothing in them can run. Raises WeightsError.
+    Torch files are read with `weights_only=True`, so no code in them can run.
+
+    Args:
+        path: the file.
+        inside: the key under which a torch file has its dict of tensors; None if the file is that dict itself.
+        headers_only: read names and shapes only; the tensors are on the `meta` device.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds something else.
     """
     try:
         if path.suffix == ".safetensors":
-            return _headers(path) if _HEADERS_ONLY.get() else load_file(path)
-        content = _read_torch(path)
+            return _read_headers(path) if headers_only else load_file(path)
+        content = _read_torch(path, headers_only)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot read {path}: {error}") from error
-    except Exception as error:  # torch.load raises errors of many kinds for what is no file of its own
+    except Exception as error:  # torch.load raises many kinds of errors for files that it did not write
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} is no file of tensors that can be read safely: {reason}") from error
+        raise WeightsError(f"{path} is not a file of tensors that can be read safely: {reason}") from error
     if inside is not None:
         if not isinstance(content, dict) or not isinstance(content.get(inside), dict):
-            raise WeightsError(f"{path} has no dict {inside!r} of tensors; this is another file")
+            raise WeightsError(f"{path} has no dict {inside!r} of tensors; it is another file")
         content = content[inside]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path} holds no plain dict of tensors; this is another file")
+        raise WeightsError(f"{path} does not hold a plain dict of tensors; it is another file")
     return dict(content)
 
 
-def _read_torch(path: Path) -> Any:
-    if not _HEADERS_ONLY.get():
+def _read_torch(path: Path, headers_only: bool) -> Any:
+    if not headers_only:
         return torch.load(path, map_location="cpu", weights_only=True)
-    # Files of torch's first years are no zip archives and cannot be read in part.
+    # Files of early torch versions are not zip archives and cannot be read in part.
     return torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
-def _headers(path: Path) -> dict[str, Tensor]:
+def _read_headers(path: Path) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
         return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
 
 
-def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Fill every parameter of `module` from `tensors`, in the module's dtype; raises WeightsError naming `path`."""
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, headers_only: bool = False) -> None:
+    """Fill every parameter of `module` from `tensors`, which came from `path`, in the module's dtype.
+
+    With `headers_only` the keys and shapes are checked and nothing is filled.
+
+    Raises:
+        WeightsError: the keys or shapes do not fit.
+    """
     expected = module.state_dict()
     check_keys(
         path,
         missing=expected.keys() - tensors.keys(),
-        surplus=tensors.keys() - expected.keys(),
+        unexpected=tensors.keys() - expected.keys(),
         misshaped={
             name: (tuple(tensors[name].shape), tuple(expected[name].shape))
             for name in expected.keys() & tensors.keys()
             if tensors[name].shape != expected[name].shape
         },
     )
-    if not _HEADERS_ONLY.get():
+    if not headers_only:
         module.load_state_dict({name: tensors[name] for name in expected if name in tensors}, strict=False)
 
 
-def load_pretrained(cls: type[ModuleT], model: str | Path, dtype: torch.dtype, **options: Any) -> ModuleT:
+def load_pretrained(
+    cls: type[ModuleT], model: str | Path, dtype: torch.dtype, headers_only: bool = False, **options: Any
+) -> ModuleT:
     """`cls.from_pretrained(model)` of transformers, as strict as `load_strictly`; in evaluation mode, on the CPU."""
-    return _from_pretrained(cls, locate(model, *PRETRAINED), model, dtype, options)
+    return _from_pretrained(cls, locate(model, *PRETRAINED), model, dtype, headers_only, options)
 
 
 def load_tokenizer(cls: Any, model: str | Path, *names: str) -> Any:
-    """`cls.from_pretrained(model)`, where `model` (folder or repository) has one of `names`. Raises WeightsError."""
+    """`cls.from_pretrained(model)`, if the folder or repository `model` has one of the files `names`.
+
+    Raises:
+        WeightsError: no such file exists, or it cannot be read.
+    """
     path = locate(model, *names)
     try:
         return cls.from_pretrained(model)
@@ -161,19 +175,31 @@ def load_tokenizer(cls: Any, model: str | Path, *names: str) -> Any:
 
 
 def build_pretrained(
-    cls: type[ModuleT], config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype
+    cls: type[ModuleT],
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    dtype: torch.dtype,
+    headers_only: bool = False,
 ) -> ModuleT:
     """A model of transformers filled strictly with `tensors`, which came from `path`.
 
-    Nothing is drawn at random first, which alone takes minutes for 8 billion parameters.
+    Its parameters are not initialised at random first, which alone takes minutes for 8 billion of them.
     """
-    return _from_pretrained(cls, path, None, dtype, {"config": config, "state_dict": dict(tensors)})
+    options = {"config": config, "state_dict": dict(tensors)}
+    return _from_pretrained(cls, path, None, dtype, headers_only, options)
 
 
 def _from_pretrained(
-    cls: type[ModuleT], path: Path, model: str | Path | None, dtype: torch.dtype, options: Mapping[str, Any]
+    cls: type[ModuleT],
+    path: Path,
+    model: str | Path | None,
+    dtype: torch.dtype,
+    headers_only: bool,
+    options: Mapping[str, Any],
 ) -> ModuleT:
-    if _HEADERS_ONLY.get():
+    if headers_only:
+        disable_progress_bar()  # which would show weights that are not loaded
         options = {**options, "device_map": "meta"}
     try:
         module, info = cls.from_pretrained(  # type: ignore[attr-defined]
@@ -181,6 +207,9 @@ def _from_pretrained(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"cannot load {path} as {cls.__name__}: {error}") from error
+    finally:
+        if headers_only:
+            enable_progress_bar()
     misshaped = {name: (tuple(found), tuple(needed)) for name, found, needed in info["mismatched_keys"]}
     check_keys(path, info["missing_keys"], info["unexpected_keys"], misshaped)
     return module.eval()
@@ -189,33 +218,47 @@ def _from_pretrained(
 def check_keys(
     path: Path,
     missing: set[str],
-    surplus: set[str],
+    unexpected: set[str],
     misshaped: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
 ) -> None:
-    """Raise WeightsError unless all are empty, constants that only some files carry left aside."""
-    missing, surplus = ({name for name in names if not _CONSTANTS.search(name)} for names in (missing, surplus))
-    wrong = []
+    """Checks that the keys of a file fit a model. Constants that only some files have are ignored.
+
+    Args:
+        path: the file.
+        missing: keys that the model has and the file lacks.
+        unexpected: keys that only the file has.
+        misshaped: keys with the file's shape and the model's shape, where the two differ.
+
+    Raises:
+        WeightsError: any of the three is not empty.
+    """
+    missing, unexpected = ({name for name in names if not _CONSTANTS.search(name)} for names in (missing, unexpected))
+    problems = []
     if missing:
-        wrong.append(f"{len(missing)} missing ({_listed(missing)})")
-    if surplus:
-        wrong.append(f"{len(surplus)} surplus ({_listed(surplus)})")
+        problems.append(f"{len(missing)} missing ({_first_names(missing)})")
+    if unexpected:
+        problems.append(f"{len(unexpected)} unexpected ({_first_names(unexpected)})")
     if misshaped:
         shapes = {f"{name} {list(found)}, not {list(needed)}" for name, (found, needed) in misshaped.items()}
-        wrong.append(f"{len(misshaped)} of another shape ({_listed(shapes)})")
-    if wrong:
-        raise WeightsError(f"{path} does not fit the model; keys: {'; '.join(wrong)}")
+        problems.append(f"{len(misshaped)} of another shape ({_first_names(shapes)})")
+    if problems:
+        raise WeightsError(f"{path} does not fit the model; keys: {'; '.join(problems)}")
 
 
-def _listed(names: set[str]) -> str:
+def _first_names(names: set[str]) -> str:
     return ", ".join(sorted(names)[:_FIRST]) + (", ..." if len(names) > _FIRST else "")
 
 
 def public_name(model: str) -> str:
-    """What an answer may call a checkpoint: an id of the hub as it is, a folder or file without where it lies."""
+    """What an answer may call a checkpoint: a hub id as it is, a folder or file by its last name only."""
     path = Path(model).expanduser()
     return path.name if path.exists() else model
 
 
-def label(reward: str, model: str, dtype: torch.dtype) -> str:
-    """A reward's version: its own, the model's name without the folder that it lies in, and the precision."""
+def version_label(reward: str, model: str, dtype: torch.dtype) -> str:
+    """The `version` of a reward that has a model.
+
+    It joins the reward's own version, the model's name without its folder, and the precision, e.g.
+    "clip-1/clip-vit-large-patch14/float16".
+    """
     return f"{reward}/{Path(model).name}/{str(dtype).removeprefix('torch.')}"

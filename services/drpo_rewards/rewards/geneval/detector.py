@@ -1,4 +1,4 @@
-"""What GenEval's rules need of a detector and of a colour classifier; any object with these methods will do."""
+"""What GenEval's rules need of a detector and a colour classifier: any object with these methods."""
 
 from __future__ import annotations
 
@@ -11,39 +11,49 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Detection:
-    """One found object. Boxes are in pixels, y grows downward, and x2, y2 lie one past the last pixel."""
+    """One detected object.
+
+    Attributes:
+        label: the name of its class.
+        score: the detector's confidence, 0 to 1.
+        box: x1, y1, x2, y2 in pixels. y grows downward; x2 and y2 are one past the last pixel.
+        mask: (H, W) bool, of the whole image.
+
+    Example:
+        Detection("circle", 0.97, (10.0, 12.0, 34.0, 36.0), mask)
+    """
 
     label: str
     score: float
-    box: tuple[float, float, float, float]  # x1, y1, x2, y2
-    mask: np.ndarray  # (H, W) bool
+    box: tuple[float, float, float, float]
+    mask: np.ndarray
 
 
 class Detector(Protocol):
-    """Finds objects. `classes` are the labels that it can give, which a spec is checked against."""
+    """Finds objects. `classes` are all labels that it knows; a spec with any other class is refused."""
 
     classes: tuple[str, ...]
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        """Detections of each image, (H, W, 3) uint8 RGB, in any order; thresholds are the rules' business."""
+        """Detections of each image, (H, W, 3) uint8 RGB, in any order. The rules apply the thresholds."""
         ...
 
 
 @runtime_checkable
 class StagedDetector(Detector, Protocol):
-    """A detector whose pictures can be prepared on the CPU while its network looks at others."""
+    """A detector that prepares pictures on the CPU while its network works on others."""
 
     def prepare(self, images: Sequence[np.ndarray]) -> Any:
-        """What needs no network; called from another thread than the rest."""
+        """The work that needs no network. It is called from another thread than `detect_prepared`."""
         ...
 
     def detect_prepared(self, prepared: Any) -> list[list[Detection]]:
-        """`detect` of the pictures that `prepare` got."""
+        """What `detect` returns, for the pictures that `prepare` got."""
         ...
 
 
 class ColorClassifier(Protocol):
-    """Names the colour of each detected object, always one of `colors`."""
+    """Names the colour of each detected object. The name is always one of `colors`."""
 
     colors: tuple[str, ...]
 

@@ -1,50 +1,63 @@
-"""The GenEval reward: a detector and a colour classifier, and the rules over what they see."""
+"""The GenEval reward: a detector and a colour classifier, and the rules that check what they find."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from drpo_rewards.api.contract import GenevalSpec, parse
+from drpo_rewards.api.contract import Metric, parse
+from drpo_rewards.api.geneval import GenevalSpec
+from drpo_rewards.api.shapes import RELATIONS
 from drpo_rewards.errors import ConfigError, InvalidRequestError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
-from drpo_rewards.rewards.files.parts import Part
+from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.rewards.geneval.detector import ColorClassifier, Detection, Detector, StagedDetector
-from drpo_rewards.rewards.geneval.rules import RELATIONS, judge
+from drpo_rewards.rewards.geneval.rules import judge
 
 Prepared = tuple[Sequence[ScoreItem], list[GenevalSpec], Any]  # the last: pictures as the detector takes them
 
-# Name of a detector to (its class, the class of the colour classifier that goes with it). Nothing is imported early.
-DETECTORS: dict[str, tuple[str, str]] = {
-    "shapes": (
-        "drpo_rewards.rewards.geneval.shapes_detector:ShapesDetector",
-        "drpo_rewards.rewards.geneval.shapes_detector:ShapesColorClassifier",
-    ),
-    "mask2former": (
-        "drpo_rewards.rewards.geneval.mask2former:Mask2FormerDetector",
-        "drpo_rewards.rewards.geneval.mask2former:ClipColorClassifier",
-    ),
-}
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The options of GenevalReward that are about its models."""
+
+    model: str | None
+    clip: str | None
+    device: str
+    dtype: str
+    headers_only: bool
 
 
 class GenevalReward(StagedReward):
     """Does the picture show the objects, counts, colours and positions that the prompt asks for?
 
-    Needs a GenEval spec as the request's metadata. `score` says which number ranks: "graded", the share of the
-    sub-checks that are met, or "strict", the benchmark's 0 or 1; both always stand in the details, with reasons.
+    0 to 1. Each request needs a GenEval spec as its metadata. The details of every score have both numbers, "strict"
+    and "graded", and "reasons", a list with one sentence for each demand that is not met.
 
-    `detector` is "shapes", which finds the eight shapes of the embedded world and needs no model, or "mask2former",
-    COCO's eighty classes in real pictures; naming a `model` chooses the latter. `model` is Mask2Former's folder or hub
-    id, `clip` that of the CLIP which names colours: by default the subfolder `clip` of `model`, else OpenAI's ViT-L/14.
+    Args:
+        detector: "shapes" finds the eight shapes of the embedded world and has no model. "mask2former" finds COCO's
+            eighty classes in real pictures. By default "mask2former" if `model` is given, otherwise "shapes".
+        score: the number that ranks. "graded" is the mean of all checks, each 0 to 1; "strict" is the benchmark's own
+            score, 0 or 1.
+        model: Mask2Former's folder or hub id.
+        clip: the folder or hub id of the CLIP that names colours; by default the subfolder `clip` of `model` if that
+            exists, otherwise OpenAI's ViT-L/14.
+        device, dtype: of both models, see `files/weights.py`.
+        headers_only: see `files/weights.py`.
     """
 
     license = "MIT (rules, Mask2Former, CLIP)"
     range = (0.0, 1.0)
     needs_metadata = True
-    download_options: ClassVar = {"detector": "mask2former"}  # of `drpo-rewards download geneval`: shapes has no files
+    metrics = (
+        Metric(name="strict", description="GenEval's own score: every demand is met", unit="share"),
+        Metric(name="graded", description="mean of the checks, each the share of a demand that is met", unit="share"),
+    )
+    # What `drpo-rewards download geneval` fetches without options, because the default detector has no files.
+    download_options: ClassVar = {"detector": "mask2former"}
 
     def __init__(
         self,
@@ -54,21 +67,16 @@ class GenevalReward(StagedReward):
         clip: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        *,
+        headers_only: bool = False,
     ) -> None:
         detector = _detector_name(detector, model)
         if score not in ("graded", "strict"):
             raise ConfigError(f"geneval: score is {score!r}; write graded or strict")
         if detector not in DETECTORS:
             raise ConfigError(f"geneval: no detector {detector!r}; known are {', '.join(DETECTORS)}")
-        detector_path, colors_path = DETECTORS[detector]
-        eyes: dict[str, Any] = {}
-        colors: dict[str, Any] = {}
-        if detector == "mask2former":
-            eyes, colors = _model_options(model, clip, device, dtype)
-        elif model is not None or clip is not None:
-            raise ConfigError(f"geneval: the {detector} detector has no model; leave `model` and `clip` out")
-        self.detector: Detector = _load(detector_path)(**eyes)
-        self.color_classifier: ColorClassifier = _load(colors_path)(**colors)
+        build = DETECTORS[detector]
+        self.detector, self.color_classifier = build(ModelOptions(model, clip, device, dtype, headers_only))
         self.kind = score
         self.checkpoint: str | None = getattr(self.detector, "checkpoint", None)  # the detector may have no model
         self.version = f"geneval-1/{detector}/{score}"
@@ -80,7 +88,7 @@ class GenevalReward(StagedReward):
         )
 
     @staticmethod
-    def parts(detector: str | None = None, model: str | None = None, **options: Any) -> tuple[Part, ...]:
+    def files(detector: str | None = None, model: str | None = None, **options: Any) -> tuple[ModelFiles, ...]:
         if _detector_name(detector, model) != "mask2former":
             return ()
         from drpo_rewards.rewards.geneval.mask2former import CLIP, DETECTOR
@@ -97,29 +105,29 @@ class GenevalReward(StagedReward):
             found = self.detector.detect_prepared(pictures)
         else:
             found = self.detector.detect(pictures)
-        return [self._score_one(*one) for one in zip(items, specs, found, strict=True)]
+        return [self._score_one(*arguments) for arguments in zip(items, specs, found, strict=True)]
 
     def _score_one(self, item: ScoreItem, spec: GenevalSpec, detections: Sequence[Detection]) -> Score:
-        verdict = judge(spec, detections, lambda some: self.color_classifier.classify(item.image, some))
+        verdict = judge(spec, detections, lambda found: self.color_classifier.classify(item.image, found))
         value = float(verdict.strict) if self.kind == "strict" else verdict.graded
         return Score(value, {"strict": verdict.strict, "graded": verdict.graded, "reasons": verdict.reasons})
 
     def _specs(self, items: Sequence[ScoreItem]) -> list[GenevalSpec]:
-        """Each item's spec; the images of a group share their metadata, so each is read and checked once."""
+        """Each item's spec. The images of a group share their metadata object, so each object is checked once."""
         known: dict[int, GenevalSpec] = {}
         for item in items:
             if id(item.metadata) not in known:
-                known[id(item.metadata)] = self._check(item.metadata)
+                known[id(item.metadata)] = self._parse_spec(item.metadata)
         return [known[id(item.metadata)] for item in items]
 
-    def _check(self, metadata: dict[str, Any] | None) -> GenevalSpec:
-        """The spec in `metadata`; raises InvalidRequestError where it asks for what the detector cannot see."""
+    def _parse_spec(self, metadata: dict[str, Any] | None) -> GenevalSpec:
+        """The spec in `metadata`. Raises InvalidRequestError if the detector cannot check it."""
         if metadata is None:
             raise InvalidRequestError("geneval needs the prompt's GenEval spec as `metadata`", field="metadata")
         try:
             spec = parse(GenevalSpec, metadata)
         except InvalidRequestError as error:
-            raise InvalidRequestError(f"metadata is no GenEval spec: {error}", field="metadata") from None
+            raise InvalidRequestError(f"metadata is not a GenEval spec: {error}", field="metadata") from None
         for clause in [*spec.include, *spec.exclude]:
             _check_known("class", clause.class_, self.detector.classes)
             if clause.color is not None:
@@ -129,19 +137,34 @@ class GenevalReward(StagedReward):
         return spec
 
 
+def _build_shapes(options: ModelOptions) -> tuple[Detector, ColorClassifier]:
+    from drpo_rewards.rewards.geneval.shapes_detector import ShapesColorClassifier, ShapesDetector
+
+    if options.model is not None or options.clip is not None:
+        raise ConfigError("geneval: the shapes detector has no model; leave `model` and `clip` out")
+    return ShapesDetector(), ShapesColorClassifier()
+
+
+def _build_mask2former(options: ModelOptions) -> tuple[Detector, ColorClassifier]:
+    from drpo_rewards.rewards.geneval.mask2former import CLIP, DETECTOR, ClipColorClassifier, Mask2FormerDetector
+
+    sources = {"model": options.model, "clip": options.clip}
+    device, dtype, headers_only = options.device, options.dtype, options.headers_only
+    return (
+        Mask2FormerDetector(DETECTOR.source(sources), device, dtype, headers_only=headers_only),
+        ClipColorClassifier(CLIP.source(sources), device, dtype, headers_only=headers_only),
+    )
+
+
+# Each builds a detector and the colour classifier that goes with it. Their modules are imported when they are used.
+DETECTORS: dict[str, Callable[[ModelOptions], tuple[Detector, ColorClassifier]]] = {
+    "shapes": _build_shapes,
+    "mask2former": _build_mask2former,
+}
+
+
 def _detector_name(detector: str | None, model: str | None) -> str:
     return detector or ("shapes" if model is None else "mask2former")
-
-
-def _model_options(
-    model: str | None, clip: str | None, device: str, dtype: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of the detector and of the colour classifier."""
-    from drpo_rewards.rewards.geneval.mask2former import CLIP, DETECTOR
-
-    options = {"model": model, "clip": clip}
-    place = {"device": device, "dtype": dtype}
-    return {**place, "model": DETECTOR.place(options)}, {**place, "model": CLIP.place(options)}
 
 
 def _check_known(what: str, value: str, known: Sequence[str]) -> None:
@@ -149,8 +172,3 @@ def _check_known(what: str, value: str, known: Sequence[str]) -> None:
         raise InvalidRequestError(
             f"metadata asks for {what} {value!r}; the detector knows {', '.join(known)}", field="metadata"
         )
-
-
-def _load(path: str) -> Callable[..., Any]:
-    module_name, _, name = path.partition(":")
-    return getattr(importlib.import_module(module_name), name)

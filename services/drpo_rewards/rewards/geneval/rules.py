@@ -1,8 +1,8 @@
-"""GenEval's rules: what was detected in an image, held against what the prompt asked for. Pure functions.
+"""GenEval's rules: they check the detections in an image against what the prompt asks for. Pure functions.
 
 Source: the GenEval benchmark (Ghosh et al., 2023), whose evaluator these rules follow check by check. `strict` is its
-score, 0 or 1. `graded` is ours, for ranking: the mean of the sub-checks, each a share between 0 and 1, so that it is 1
-exactly where `strict` is, and images that are all wrong still differ by how wrong they are.
+score, 0 or 1. `graded` is our own, for ranking: the mean of the checks, each the share of a demand that is met, 0 to 1.
+So it is 1 exactly where `strict` is 1, and images that fail still differ by how much they fail.
 """
 
 from __future__ import annotations
@@ -12,37 +12,50 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drpo_rewards.api.contract import Clause, GenevalSpec
+from drpo_rewards.api.geneval import Clause, GenevalSpec
 from drpo_rewards.rewards.geneval.detector import Detection
 
 THRESHOLD = 0.3  # a detection counts above this confidence,
-COUNTING_THRESHOLD = 0.9  # and above this one where the task is to count
+COUNTING_THRESHOLD = 0.9  # and above this one if the task is counting
 MAX_PER_CLASS = 16
-POSITION_MARGIN = 0.1  # share of the summed sizes that two centres must differ by beyond
-RELATIONS = ("left of", "right of", "above", "below")
+POSITION_MARGIN = 0.1  # two centres must differ by more than this share of the summed sizes
 
 NameColors = Callable[[Sequence[Detection]], list[str]]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the rules say about one image; `reasons` has one sentence for every demand that is not met."""
+    """The result of the rules for one image.
 
-    strict: int  # 0 or 1
-    graded: float  # 0 to 1
+    Attributes:
+        strict: GenEval's own score, 0 or 1.
+        graded: the mean of all checks, 0 to 1.
+        reasons: one sentence for each demand that is not met.
+
+    Example:
+        Verdict(0, 0.5, ["expected 1 red circle, found blue"])
+    """
+
+    strict: int
+    graded: float
     reasons: list[str]
 
 
 def judge(spec: GenevalSpec, detections: Sequence[Detection], name_colors: NameColors) -> Verdict:
-    """Hold one image's detections against a spec. `name_colors` names the colour of each detection given to it.
+    """Check one image's detections against a spec.
 
-    Include clauses are all demanded. The first `count` objects of a clause's class, the most confident ones, are the
-    found ones, and its colour and position are asked of them.
+    Every include clause must be met. The `count` most confident objects of a clause's class are its found objects, and
+    the colour and position are checked on them.
+
+    Args:
+        spec: what the prompt asks for.
+        detections: the objects that were detected in the image, in any order.
+        name_colors: returns the colour name of each detection that it is given.
     """
     objects = keep(detections, COUNTING_THRESHOLD if spec.tag == "counting" else THRESHOLD)
     shares: list[float] = []
     reasons: list[str] = []
-    matched: list[bool] = []  # per include clause: every demand met
+    matched: list[bool] = []  # per include clause: whether every demand is met
     groups: list[list[Detection]] = []  # per include clause: the found objects
     for clause in spec.include:
         found = objects.get(clause.class_, [])[: clause.count]
@@ -63,7 +76,7 @@ def judge(spec: GenevalSpec, detections: Sequence[Detection], name_colors: NameC
             shares.append(share)
             if met and not matched[target]:
                 met = False
-                reasons.append(f"no {spec.include[target].class_} as asked for, which {clause.class_} be {relation}")
+                reasons.append(f"no correct {spec.include[target].class_} for {clause.class_} to be {relation}")
             elif met and share < 1:
                 met = False
                 reasons.append(f"expected {clause.class_} {relation} {spec.include[target].class_}")
@@ -82,7 +95,7 @@ def judge(spec: GenevalSpec, detections: Sequence[Detection], name_colors: NameC
 
 
 def keep(detections: Sequence[Detection], threshold: float) -> dict[str, list[Detection]]:
-    """The detections above the threshold by class, the most confident first, at most MAX_PER_CLASS of each."""
+    """The detections above the threshold by class: the most confident first, at most MAX_PER_CLASS of each class."""
     objects: dict[str, list[Detection]] = {}
     for detection in sorted(detections, key=lambda detection: -detection.score):
         if detection.score > threshold:
@@ -91,22 +104,22 @@ def keep(detections: Sequence[Detection], threshold: float) -> dict[str, list[De
 
 
 def relations(a: Detection, b: Detection) -> set[str]:
-    """Where `a` lies as seen from `b`; several may hold, or none where they overlap too much."""
+    """The relations of `a` to `b`. Several may hold, or none if the two overlap too much."""
     corners_a, corners_b = (np.array(box.box).reshape(2, 2) for box in (a, b))  # ((x1, y1), (x2, y2))
     offset = corners_a.mean(axis=0) - corners_b.mean(axis=0)
     sizes = np.abs(corners_a[1] - corners_a[0]) + np.abs(corners_b[1] - corners_b[0])
     beyond = np.maximum(np.abs(offset) - POSITION_MARGIN * sizes, 0) * np.sign(offset)
     if (np.abs(beyond) < 1e-3).all():
         return set()
-    dx, dy = beyond / np.linalg.norm(offset)  # of the raw offset, as the original has it; y grows downward
+    dx, dy = beyond / np.linalg.norm(offset)  # divided by the raw offset, as in the original; y grows downward
     holds = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}
-    return {name for name, true in holds.items() if true}
+    return {name for name, does_hold in holds.items() if does_hold}
 
 
 def _position_share(
     relation: str, found: Sequence[Detection], count: int, targets: Sequence[Detection], target_count: int
 ) -> float:
-    """The share of all asked-for (object, target) pairs in which the relation holds; what is missing does not."""
+    """The share of all requested (object, target) pairs in which the relation holds. It fails for missing objects."""
     holding = sum(relation in relations(one, target) for one in found for target in targets)
     return holding / (count * target_count)
 

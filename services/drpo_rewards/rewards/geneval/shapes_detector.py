@@ -1,8 +1,8 @@
 """Classical computer vision for the embedded `shapes` world: a detector and a colour classifier without weights.
 
-An object is a patch of one colour that stands out from the background. It is named by the outline that it matches best
-once stretched to a square; how well it matches, and how pure its colour is, make its score, so that a blurred,
-misshapen or two-coloured blob stays below the rules' thresholds.
+An object is a connected patch of one colour that differs from the background. The patch is stretched to a square, and
+the outline that it matches best is its class. Its score follows from how well it matches and how pure its colour is, so
+that a blurred, misshapen or two-coloured blob stays below the rules' thresholds.
 """
 
 from __future__ import annotations
@@ -15,33 +15,23 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from drpo_rewards.api.shapes import PALETTE, SHAPES
 from drpo_rewards.rewards.geneval.detector import Detection
-
-PALETTE: dict[str, tuple[int, int, int]] = {
-    "red": (214, 38, 40),
-    "orange": (245, 134, 24),
-    "yellow": (246, 214, 36),
-    "green": (40, 156, 62),
-    "blue": (36, 88, 206),
-    "purple": (128, 52, 168),
-    "pink": (246, 138, 186),
-    "black": (28, 28, 32),
-}
 
 _SIDE = 24  # outlines are compared at this many pixels
 _FOREGROUND = 48.0  # RGB distance from the background above which a pixel may belong to an object
 _SMALLEST_AREA = 30  # pixels; the smallest object of the world has about 80
-_SMALLEST_SIDE = 4  # pixels, the thinner side of the smallest bar is 5
-_SPLIT_SHARE = 0.2  # a patch of which another colour has this share is two patches
-_OVERLAP_RANGE = (0.56, 0.72)  # overlap with the outline that scores 0, and that scores 1
-_PURITY_RANGE = (0.55, 0.85)  # share of the inside in the object's own colour that scores 0, and that scores 1
-_LYING = 1.7  # width over height from which a filled rectangle is a bar, not a square
+_SMALLEST_SIDE = 4  # pixels; the thinner side of the smallest bar is 5
+_SPLIT_SHARE = 0.2  # a patch is split in two if a second colour has this share of it
+_OVERLAP_RANGE = (0.56, 0.72)  # overlaps with the outline that score 0 and 1
+_PURITY_RANGE = (0.55, 0.85)  # shares of the inside in the object's own colour that score 0 and 1
+_BAR_ASPECT = 1.7  # width over height from which a filled rectangle is a bar, not a square
 
 
 class ShapesDetector:
     """Finds the eight shapes of the embedded world in pictures of about 64 x 64 pixels."""
 
-    classes = ("circle", "square", "triangle", "star", "ring", "moon", "heart", "bar")
+    classes = SHAPES
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
         """Detections of each `(H, W, 3)` uint8 RGB image, best first."""
@@ -49,17 +39,18 @@ class ShapesDetector:
 
     def _detect(self, image: np.ndarray) -> list[Detection]:
         pixels = image.astype(np.float32)
-        named = _nearest_color(pixels)
-        found = [_describe(patch, window, pixels, named) for patch, window in _patches(pixels, named)]
+        color_HW = _nearest_color(pixels)
+        found = [_classify_patch(patch, window, pixels, color_HW) for patch, window in _patches(pixels, color_HW)]
         return sorted((d for d in found if d is not None), key=lambda detection: -detection.score)
 
 
 class ShapesColorClassifier:
-    """Names an object's colour by the palette's nearest to its mean colour, edges left out."""
+    """Names an object by the colour of the palette that is nearest to the mean colour of its inside."""
 
     colors = tuple(PALETTE)
 
     def classify(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
+        """One colour name per detection of `image`, (H, W, 3) uint8 RGB, in the detections' order."""
         names = []
         for detection in detections:
             x1, y1, x2, y2 = (int(edge) for edge in detection.box)
@@ -69,18 +60,18 @@ class ShapesColorClassifier:
 
 
 Window = tuple[slice, slice]
-"""Rows and columns of a part of the image; a patch is a mask of its window alone, which keeps small work small."""
+"""Rows and columns of a part of the image. A patch is a mask of the size of its window, which saves work."""
 
 
-def _patches(pixels: NDArray[np.float32], named: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.bool_], Window]]:
-    """Connected patches that stand out from the background, each of one colour."""
+def _patches(pixels: NDArray[np.float32], color_HW: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.bool_], Window]]:
+    """Connected patches that differ from the background, each of one colour."""
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     contrast = _distance(pixels, np.median(border, axis=0))
     for region, window in _connected(contrast > _FOREGROUND):
-        # An anti-aliased edge lies where the contrast is half of the object's own.
+        # An anti-aliased edge is where the contrast is half of the object's own.
         region &= contrast[window] > 0.5 * np.quantile(contrast[window][region], 0.75)
         for patch, inner in _connected(region):
-            yield from _by_color(patch, _within(window, inner), named)
+            yield from _split_colors(patch, _within(window, inner), color_HW)
 
 
 def _connected(mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], Window]]:
@@ -96,23 +87,23 @@ def _within(outer: Window, inner: Window) -> Window:
     return rows, columns
 
 
-def _by_color(
-    patch: NDArray[np.bool_], window: Window, named: NDArray[np.intp]
+def _split_colors(
+    patch: NDArray[np.bool_], window: Window, color_HW: NDArray[np.intp]
 ) -> Iterator[tuple[NDArray[np.bool_], Window]]:
-    """The patch itself, or its parts where two objects of different colours touch."""
-    sizes = np.bincount(named[window][_inside(patch)], minlength=len(PALETTE))
+    """The patch itself, or its parts if two objects of different colours touch."""
+    sizes = np.bincount(color_HW[window][_inside(patch)], minlength=len(PALETTE))
     if np.sort(sizes)[-2] < _SPLIT_SHARE * sizes.sum():
         yield patch, window
         return
     for name in np.flatnonzero(sizes):
-        for part, inner in _connected(patch & (named[window] == name)):
+        for part, inner in _connected(patch & (color_HW[window] == name)):
             yield part, _within(window, inner)
 
 
-def _describe(
-    patch: NDArray[np.bool_], window: Window, pixels: NDArray[np.float32], named: NDArray[np.intp]
+def _classify_patch(
+    patch: NDArray[np.bool_], window: Window, pixels: NDArray[np.float32], color_HW: NDArray[np.intp]
 ) -> Detection | None:
-    """Names a patch and scores it; None where it is too thin to be anything."""
+    """The detection of a patch; None if the patch is too thin to be a shape."""
     height, width = patch.shape
     if min(width, height) < _SMALLEST_SIDE:
         return None
@@ -122,13 +113,13 @@ def _describe(
         ((name, _overlap(stretched, outline)) for name, outline in _outlines().items()), key=lambda pair: pair[1]
     )
     aspect = width / height
-    if label == "square" and aspect > _LYING:
+    if label == "square" and aspect > _BAR_ASPECT:
         label = "bar"
-    elif not 0.6 < aspect < _LYING:  # all the others are about as wide as high
+    elif not 0.6 < aspect < _BAR_ASPECT:  # all other shapes are about as wide as high
         overlap *= 0.5
     inside = _inside(patch)
     own = _nearest_color(pixels[window][inside].mean(axis=0))
-    purity = float((named[window][inside] == own).mean())
+    purity = float((color_HW[window][inside] == own).mean())
     mask = np.zeros(pixels.shape[:2], dtype=bool)
     mask[window] = patch
     box = (float(window[1].start), float(window[0].start), float(window[1].stop), float(window[0].stop))
@@ -145,7 +136,7 @@ def _ramp(value: float, bounds: tuple[float, float]) -> float:
 
 
 def _inside(patch: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The patch without its edge, where the background shines through."""
+    """The patch without its edge, whose colour is mixed with the background."""
     eroded = patch.copy()
     eroded[1:] &= patch[:-1]
     eroded[:-1] &= patch[1:]
@@ -157,7 +148,7 @@ def _inside(patch: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _nearest_color(pixels: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Index into the palette for each `(..., 3)` pixel."""
+    """The index of the nearest colour in PALETTE for each `(..., 3)` pixel."""
     return np.stack([_distance(pixels, np.array(color)) for color in PALETTE.values()]).argmin(axis=0)
 
 
@@ -169,7 +160,7 @@ def _distance(pixels: NDArray[np.float32], color: NDArray) -> NDArray[np.float32
 
 @cache
 def _outlines() -> dict[str, NDArray[np.float32]]:
-    """Each shape filled, its bounding box stretched to a square: (24, 24) in [0, 1]. A stretched bar is a square."""
+    """Each shape filled and its bounding box stretched to a square: (24, 24) in 0..1. A stretched bar is a square."""
     side = 16 * _SIDE
     v, u = (np.mgrid[0:side, 0:side] + 0.5) / side * 2 - 1  # -1..1, v downward
     radius = np.hypot(u, v)
@@ -188,19 +179,19 @@ def _outlines() -> dict[str, NDArray[np.float32]]:
 
 
 def _heart(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Two lobes over a point."""
+    """A heart: two lobes over a point."""
     lobes = np.hypot((np.abs(u) - 0.48) / 0.52, (v + 0.42) / 0.55) < 1
     return lobes | ((v > -0.35) & (np.abs(u) < 0.98 * (1 - v) / 1.3))
 
 
 def _moon(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """A crescent open to the right: a disc less a smaller one. It reaches from -1 to 0.574 across before stretching."""
+    """A crescent open to the right: a disc minus a smaller one. Before stretching it reaches from -1 to 0.574 in x."""
     x = (u + 1) / 2 * 1.574 - 1
     return (np.hypot(x, v) < 1) & (np.hypot(x - 0.5, v) > 0.82)
 
 
 def _star(side: int) -> NDArray[np.bool_]:
-    """Five points, one up, the notches at 0.417 of their radius."""
+    """A star with five points, one of them up. The notches are at 0.417 of the points' radius."""
     angles = np.pi / 5 * np.arange(10)
     radii = np.where(np.arange(10) % 2 == 0, 1.0, 0.417)
     xs, ys = radii * np.sin(angles), -radii * np.cos(angles)

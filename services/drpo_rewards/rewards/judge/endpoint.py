@@ -1,7 +1,7 @@
-"""The judge behind an OpenAI-compatible endpoint: vLLM, ray.serve.llm, `transformers serve`, or somebody's service.
+"""The judge behind an OpenAI-compatible endpoint: vLLM, ray.serve.llm, `transformers serve`, or a hosted service.
 
-Pictures go as PNG in `data:` URIs; answers are asked for under a JSON schema (`response_format`) and without sampling.
-An answer that is no verdict is asked for once more, with a word about what was wrong.
+Pictures are sent as PNG in `data:` URIs. Answers are requested with a JSON schema (`response_format`) and without
+sampling. If an answer has no verdict, the judge is asked once more and told what was wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from drpo_rewards.errors import (
     RewardUnavailableError,
 )
 from drpo_rewards.rewards.base import PairItem
-from drpo_rewards.rewards.judge.question import LABELS, SCHEMA, Opinion, question, read
+from drpo_rewards.rewards.judge.question import LABELS, SCHEMA, Opinion, parse_answer, write_question
 
 BASE_URL, MODEL, API_KEY = "DRPO_JUDGE_BASE_URL", "DRPO_JUDGE_MODEL", "DRPO_JUDGE_API_KEY"
 
@@ -38,15 +38,22 @@ AGAIN = "That was not one JSON object of the output schema. Answer again, with n
 
 logger = logging.getLogger(__name__)
 
-_MARKUP = re.compile(r"<(?=[|/a-z_])", re.IGNORECASE)  # begins special tokens of any model: <|im_end|>, </s>, <image>
+_MARKUP = re.compile(r"<(?=[|/a-z_])", re.IGNORECASE)  # the start of special tokens: <|im_end|>, </s>, <image>
 
 
 class EndpointBackend:
-    """`base_url` ends before `/chat/completions`, e.g. http://127.0.0.1:8000/v1.
+    """A vision-language model behind an HTTP endpoint. Its API key is taken from $DRPO_JUDGE_API_KEY only.
 
-    What is None comes from the environment: $DRPO_JUDGE_BASE_URL, $DRPO_JUDGE_MODEL. A key only ever comes from there:
-    $DRPO_JUDGE_API_KEY. `timeout_s` is for one verdict with all its attempts, `concurrency` how many are asked for at a
-    time, `retries` how often a call that failed for a passing reason is made again.
+    Args:
+        model: the model's name at the endpoint; $DRPO_JUDGE_MODEL by default.
+        base_url: the endpoint's address up to `/chat/completions`, e.g. http://127.0.0.1:8000/v1;
+            $DRPO_JUDGE_BASE_URL by default.
+        timeout_s: seconds for one verdict, all attempts together.
+        concurrency: how many verdicts are requested at the same time.
+        retries: how often a call that failed for a temporary reason is repeated.
+
+    Raises:
+        ConfigError: `model` or `base_url` is missing or not valid.
     """
 
     license: str | None = None
@@ -72,29 +79,29 @@ class EndpointBackend:
         self.version = f"endpoint/{self.model}"
 
     def ask(self, pairs: list[PairItem]) -> list[Opinion]:
-        coming = [self._threads.submit(self._ask_one, pair) for pair in pairs]
+        opinions = [self._threads.submit(self._ask_one, pair) for pair in pairs]
         try:
-            return [opinion.result() for opinion in coming]
+            return [opinion.result() for opinion in opinions]
         finally:
-            for opinion in coming:  # after a failure: what has not begun never will
+            for opinion in opinions:  # after a failure, calls that have not started are dropped
                 opinion.cancel()
 
     def _ask_one(self, pair: PairItem) -> Opinion:
         deadline = time.monotonic() + self.timeout_s
         messages = [{"role": "user", "content": _content(pair)}]
         answer = self._complete(messages, deadline)
-        opinion = read(answer)
+        opinion = parse_answer(answer)
         if opinion is None:
-            again = [{"role": "assistant", "content": answer}, {"role": "user", "content": AGAIN}]
-            answer = self._complete([*messages, *again], deadline)
-            opinion = read(answer)
+            retry = [{"role": "assistant", "content": answer}, {"role": "user", "content": AGAIN}]
+            answer = self._complete([*messages, *retry], deadline)
+            opinion = parse_answer(answer)
         if opinion is None:
             logger.warning("the judge %s gave no verdict, which counts as a tie: %.200r", self.model, answer)
             return Opinion("tie", parsed=False)
         return opinion
 
     def _complete(self, messages: list[dict[str, Any]], deadline: float) -> str:
-        """The model's words; asked for again where that may help and the wait fits the deadline."""
+        """The model's answer. A failed call is repeated if that may help and fits the deadline."""
         attempts = Retrying(
             retry=retry_if_exception(may_retry),
             stop=stop_after_attempt(1 + self.retries) | stop_before_delay(deadline - time.monotonic()),
@@ -109,10 +116,10 @@ class EndpointBackend:
             format = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": SCHEMA, "strict": True}}
             response = self._post(body | {"response_format": format}, deadline)
             if response.status_code not in (400, 422) or "response_format" not in response.text:
-                return self._answer(response)
-            logger.warning("%s takes no JSON schema; the judge goes on without one", self.base_url)
+                return self._read_response(response)
+            logger.warning("%s does not accept a JSON schema; the judge continues without one", self.base_url)
             self._takes_schema = False
-        return self._answer(self._post(body, deadline))
+        return self._read_response(self._post(body, deadline))
 
     def _post(self, body: dict[str, Any], deadline: float) -> httpx.Response:
         left_s = deadline - time.monotonic()
@@ -126,12 +133,12 @@ class EndpointBackend:
             logger.warning("the judge's endpoint %s cannot be reached: %s", self.base_url, error)
             raise RewardUnavailableError(f"the judge's endpoint cannot be reached ({type(error).__name__})") from None
 
-    def _answer(self, response: httpx.Response) -> str:
-        """The model's words. What a server says of a failure goes to the log: it may name hosts and keys."""
+    def _read_response(self, response: httpx.Response) -> str:
+        """The model's answer. A server's error text goes to the log only, because it may name hosts and keys."""
         status = response.status_code
         if not response.is_success:
             logger.warning("the judge's endpoint %s answered %d: %.500s", self.base_url, status, response.text)
-            message = f"the judge's endpoint answered {status}{_hint(status)}; the log has what it said"
+            message = f"the judge's endpoint answered {status}{_hint(status)}; its error text is in the log"
             wait_s = retry_after_s(response.headers.get("retry-after", ""))
             if status == 429:
                 raise OverloadedError(message, retry_after_s=wait_s)
@@ -141,13 +148,13 @@ class EndpointBackend:
         try:
             return response.json()["choices"][0]["message"].get("content") or ""
         except (ValueError, LookupError, TypeError, AttributeError):
-            logger.warning("the judge's endpoint %s answered no chat completion: %.500s", self.base_url, response.text)
-            raise RewardError("the judge's endpoint answered what is no chat completion; the log has it") from None
+            logger.warning("the judge's endpoint %s sent no chat completion: %.500s", self.base_url, response.text)
+            raise RewardError("the judge's endpoint sent no chat completion; its answer is in the log") from None
 
 
 def _hint(status: int) -> str:
     if status in (401, 403):
-        return f" (the key is taken from ${API_KEY})"
+        return f" (is the key in ${API_KEY} right?)"
     return " (is the model's name right, and does base_url end in /v1?)" if status == 404 else ""
 
 
@@ -158,15 +165,15 @@ def _required(variable: str, option: str) -> str:
 
 
 def _content(pair: PairItem) -> list[dict[str, Any]]:
-    """The two pictures, each under its name, and the question: one message, as OpenAI's chat has it."""
+    """One message of OpenAI's chat format: the two pictures, each under its label, and the question."""
     before, between, after = LABELS
-    prompt = _MARKUP.sub("< ", pair.prompt)  # whichever model reads it, none of its special tokens comes from there
+    prompt = _MARKUP.sub("< ", pair.prompt)  # breaks special tokens, of whichever model reads it
     return [
         {"type": "text", "text": before},
         {"type": "image_url", "image_url": {"url": _data_uri(pair.first)}},
         {"type": "text", "text": between},
         {"type": "image_url", "image_url": {"url": _data_uri(pair.second)}},
-        {"type": "text", "text": after + question(prompt)},
+        {"type": "text", "text": after + write_question(prompt)},
     ]
 
 

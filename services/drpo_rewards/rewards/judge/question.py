@@ -1,7 +1,7 @@
-"""What a judge is asked, what it may answer, and how its answer is read.
+"""The question to a judge, the answers it may give, and how they are read.
 
-The question is the paper's (Appendix B.4). The two images go before it, each under its name; the paper does not say
-where it has them.
+The question is the paper's (Appendix B.4). The two images come before it, each under its label; the paper does not say
+where they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from drpo_rewards.rewards.base import PairItem
 
 Winner = Literal["first", "second", "tie"]
-WINNERS: dict[str, Winner] = {"A": "first", "B": "second", "tie": "tie"}  # as the judge is to write them
+WINNERS: dict[str, Winner] = {"A": "first", "B": "second", "tie": "tie"}  # the keys are what a judge writes
 
 LABELS = ("Image A:\n", "\nImage B:\n", "\n")  # before the first image, between the two, and before the question
 
@@ -35,53 +35,63 @@ _QUESTION = (Path(__file__).parent / "prompt.txt").read_text().strip()
 
 @dataclass(frozen=True)
 class Opinion:
-    """One answer of a judge about a pair as it was shown. What could not be read is a tie that says so."""
+    """One answer of a judge about a pair in one order.
+
+    Attributes:
+        winner: "first" for Image A, "second" for Image B, or "tie".
+        confidence: 0 to 1; None if the judge gave none.
+        reason: the judge's own words, at most 200 characters.
+        parsed: False if the answer could not be read; then `winner` is "tie".
+    """
 
     winner: Winner
-    confidence: float | None = None  # 0 to 1
+    confidence: float | None = None
     reason: str = ""
     parsed: bool = True
 
 
 class Backend(Protocol):
-    """Where a judge's answers come from. Raises a RewardsError where it cannot be asked."""
+    """What a judge's answers come from: a model in this process or an endpoint."""
 
     version: str
     checkpoint: str | None
     license: str | None
 
     def ask(self, pairs: list[PairItem]) -> list[Opinion]:
-        """One opinion per pair, in order. `first` is shown as Image A."""
+        """One opinion per pair, in order. `first` is shown as Image A. Raises a RewardsError if there is no answer."""
         ...
 
 
-def question(prompt: str) -> str:
-    """The text after the two images. A prompt cannot end the quotation that it stands in."""
+def write_question(prompt: str) -> str:
+    """The text after the two images. The prompt is quoted, and cannot end the quotation."""
     return _QUESTION.replace("{prompt}", prompt.replace('"""', "'''"))
 
 
-def read(answer: str) -> Opinion | None:
-    """A verdict in a model's words: JSON, or the first JSON object in them that is one. None where there is none."""
+def parse_answer(answer: str) -> Opinion | None:
+    """The verdict in a model's answer: the whole answer as JSON, or the first JSON object in it that is a verdict.
+
+    None if there is no verdict.
+    """
     for text in (answer, *_objects(answer)):
         try:
-            data = json.loads(text, strict=False)  # models write line breaks inside of strings
+            data = json.loads(text, strict=False)  # models write line breaks inside strings
         except ValueError:
             continue
         if isinstance(data, dict) and (winner := _winner(data.get("winner"))) is not None:
-            sure = data.get("confidence")
-            if isinstance(sure, bool) or not isinstance(sure, int | float) or not 0 <= sure <= 1:
-                sure = None
-            return Opinion(winner, sure, str(data.get("reason") or "")[:200])
+            confidence = data.get("confidence")
+            if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
+                confidence = None
+            return Opinion(winner, confidence, str(data.get("reason") or "")[:200])
     return None
 
 
-def _winner(said: Any) -> Winner | None:
+def _winner(value: Any) -> Winner | None:
     names = {name.lower(): winner for name, winner in WINNERS.items()}
-    return names.get(said.strip().lower()) if isinstance(said, str) else None
+    return names.get(value.strip().lower()) if isinstance(value, str) else None
 
 
 def _objects(text: str) -> Iterator[str]:
-    """Every balanced `{...}` in a text, outermost ones only, in order; braces inside of strings do not count."""
+    """Every outermost balanced `{...}` in a text, in order. Braces inside strings do not count."""
     start = text.find("{")
     while start >= 0:
         end = _end_of_object(text, start)
@@ -92,8 +102,8 @@ def _objects(text: str) -> Iterator[str]:
 
 def _end_of_object(text: str, start: int) -> int | None:
     depth, quoted, escaped = 0, False, False
-    for place in range(start, len(text)):
-        letter = text[place]
+    for index in range(start, len(text)):
+        letter = text[index]
         if quoted:
             quoted = escaped or letter != '"'
             escaped = letter == "\\" and not escaped
@@ -102,5 +112,5 @@ def _end_of_object(text: str, start: int) -> int | None:
         elif letter in "{}":
             depth += 1 if letter == "{" else -1
             if depth == 0:
-                return place + 1
+                return index + 1
     return None

@@ -1,1 +1,1 @@
-"""What several rewards compute with: CLIP, Qwen-VL, scaled and cut pictures."""
+"""What several rewards compute with: CLIP, Qwen-VL, and preparation of pictures and prompts."""

@@ -1,4 +1,4 @@
-"""A CLIP in the layout of transformers, as several rewards use it: pictures and prompts become unit vectors."""
+"""A CLIP in the layout of transformers, as several rewards use it. It turns pictures and prompts into unit vectors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from drpo_rewards.rewards.files.parts import BPE, CONFIG, WEIGHTS
+from drpo_rewards.rewards.files.model_files import BPE, CONFIG, WEIGHTS
 from drpo_rewards.rewards.files.weights import load_pretrained, load_tokenizer
-from drpo_rewards.rewards.shared.preprocess import Crop, clip_pixels, crop_squares, pinned
-from drpo_rewards.rewards.shared.prompts import neutralize
+from drpo_rewards.rewards.shared.preprocess import Crop, break_special_tokens, clip_pixels, crop_squares, pinned
 
 FILES = (CONFIG, WEIGHTS, BPE)
 MAX_TOKENS = 77
@@ -23,20 +22,26 @@ MAX_TOKENS = 77
 
 @dataclass(frozen=True)
 class PreparedClip:
-    """A batch for a CLIP. `pixels` are cut bytes, (N, S, S, 3), or normalised numbers, (N, 3, S, S)."""
+    """A batch of N pictures and their prompts, for a CLIP.
+
+    Attributes:
+        pixels: cropped pictures, (N, S, S, 3) uint8, or normalised ones, (N, 3, S, S) float32.
+        ids_PT: token ids of the P distinct prompts.
+        rows_N: for each picture the row of its prompt in `ids_PT`.
+    """
 
     pixels: Tensor
-    ids_PT: Tensor  # of the distinct prompts
-    rows_N: Tensor  # each picture's prompt in it
+    ids_PT: Tensor
+    rows_N: Tensor
 
 
 class ClipEmbedder:
-    """Embeds pictures and prompts with one CLIP. Vectors are normalised in float32, whatever the model computes in."""
+    """Embeds pictures and prompts with one CLIP. Vectors are normalised in float32, whatever dtype the model uses."""
 
     def __init__(self, model: CLIPModel, tokenizer: Any, crop: Crop, device: torch.device) -> None:
         self.model = model.eval().to(device)
         self.tokenizer = tokenizer
-        # Public configurations say 2 here, which is no end of text but asks transformers for an older way to find it.
+        # Public configurations have 2 here. That is not the end of text; it selects an older way to find it.
         self.model.text_model.eos_token_id = tokenizer.eos_token_id
         self.crop = crop
         config: Any = model.config
@@ -44,28 +49,34 @@ class ClipEmbedder:
         self.max_tokens: int = min(MAX_TOKENS, config.text_config.max_position_embeddings)
 
     @classmethod
-    def load(cls, model: str | Path, crop: Crop, device: torch.device, dtype: torch.dtype) -> ClipEmbedder:
-        """From a folder that holds FILES. Raises WeightsError."""
-        return cls(load_pretrained(CLIPModel, model, dtype), clip_tokenizer(model), crop, device)
+    def load(
+        cls, folder: str | Path, crop: Crop, device: torch.device, dtype: torch.dtype, headers_only: bool = False
+    ) -> ClipEmbedder:
+        """Load a CLIP from a folder that has FILES.
+
+        Raises:
+            WeightsError: the files do not fit.
+        """
+        return cls(load_pretrained(CLIPModel, folder, dtype, headers_only), clip_tokenizer(folder), crop, device)
 
     @property
     def scale(self) -> float:
-        """What CLIP multiplies a cosine with."""
+        """The number that CLIP multiplies a cosine by."""
         return float(self.model.logit_scale.detach().float().exp())
 
     def prepare(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> PreparedClip:
-        """Pictures cut and prompts read, on the CPU."""
-        return PreparedClip(self.crop_images(images), *self.read_prompts(prompts))
+        """A batch of cropped pictures and tokenized prompts, on the CPU."""
+        return PreparedClip(self.crop_images(images), *self.tokenize(prompts))
 
     def crop_images(self, images: Sequence[np.ndarray]) -> Tensor:
-        """(N, S, S, 3) uint8 of (H, W, 3) uint8 pictures of any sizes."""
+        """Crops (H, W, 3) uint8 pictures of any sizes: (N, S, S, 3) uint8."""
         return pinned(crop_squares(images, self.side, self.crop), self.model.device)
 
-    def read_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids of the distinct prompts, (P, T); and for each prompt its row there, (N,)."""
+    def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids of the distinct prompts, (P, T), and for each prompt its row in them, (N,)."""
         distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         tokens = self.tokenizer(
-            [neutralize(prompt, self.tokenizer) for prompt in distinct],
+            [break_special_tokens(prompt, self.tokenizer) for prompt in distinct],
             padding=True,
             truncation=True,
             max_length=self.max_tokens,
@@ -76,37 +87,39 @@ class ClipEmbedder:
 
     @torch.inference_mode()
     def embed_pixels(self, pixels_N3SS: Tensor) -> Tensor:
-        """(N, D) float32 unit vectors of pictures whose colours are normalised already."""
+        """(N, D) float32 unit vectors of pictures with normalised colours."""
         pixels_N3SS = pixels_N3SS.to(self.model.device, self.model.dtype, non_blocking=True)
         return unit(self.model.get_image_features(pixel_values=pixels_N3SS).pooler_output)
 
     def embed_crops(self, bytes_NSS3: Tensor) -> Tensor:
-        """(N, D) float32 unit vectors of what `crop_images` made."""
+        """(N, D) float32 unit vectors of pictures from `crop_images`."""
         return self.embed_pixels(clip_pixels(bytes_NSS3, self.model.device, self.model.dtype))
 
     @torch.inference_mode()
     def embed_tokens(self, ids_PT: Tensor, rows_N: Tensor) -> Tensor:
-        """(N, D) float32 unit vectors of what `read_prompts` made."""
+        """(N, D) float32 unit vectors of prompts from `tokenize`."""
         ids_PT, rows_N = (tensor.to(self.model.device, non_blocking=True) for tensor in (ids_PT, rows_N))
-        # `input_ids` alone: under the causal mask nothing before a text's end sees the padding behind it.
+        # No attention mask: under the causal mask, no token up to the end of a text sees the padding after it.
         return unit(self.model.get_text_features(input_ids=ids_PT).pooler_output)[rows_N]
 
     def embed_images(self, images: Sequence[np.ndarray]) -> Tensor:
+        """(N, D) float32 unit vectors of (H, W, 3) uint8 pictures."""
         return self.embed_crops(self.crop_images(images))
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        return self.embed_tokens(*self.read_prompts(prompts))
+        """(N, D) float32 unit vectors of prompts."""
+        return self.embed_tokens(*self.tokenize(prompts))
 
-    def cosines(self, prepared: PreparedClip) -> Tensor:
-        """(N,) float32: how well each picture and its own prompt agree."""
-        return (self.embed_crops(prepared.pixels) * self.embed_tokens(prepared.ids_PT, prepared.rows_N)).sum(dim=-1)
+    def cosines(self, images_ND: Tensor, prepared: PreparedClip) -> Tensor:
+        """(N,) float32 cosines of pictures' unit vectors with the vectors of their prompts."""
+        return (images_ND * self.embed_tokens(prepared.ids_PT, prepared.rows_N)).sum(dim=-1)
 
 
 def clip_tokenizer(model: str | Path) -> Any:
-    """CLIP's tokenizer from a folder. Raises WeightsError."""
+    """CLIP's tokenizer from a folder. Raises WeightsError if it cannot be read."""
     return load_tokenizer(CLIPTokenizer, model, "tokenizer.json", "vocab.json")
 
 
 def unit(vectors_ND: Tensor) -> Tensor:
-    """Divided by their L2 norms, in float32."""
+    """The vectors divided by their L2 norms, in float32."""
     return torch.nn.functional.normalize(vectors_ND.float(), dim=-1)

@@ -1,4 +1,4 @@
-"""The small network that ends AES and ImageReward alike."""
+"""The small network that AES and ImageReward end with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _WIDTHS = (1024, 128, 64, 16, 1)
 
 
 class LinearHead(nn.Module):
-    """Five linear layers with no activations between them, as it was trained; the dropouts leave gaps in the names."""
+    """Five linear layers without activations, as in the public files. Dropouts leave gaps in the layers' names."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

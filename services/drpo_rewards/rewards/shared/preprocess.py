@@ -1,9 +1,12 @@
-"""Pictures as the models of the CLIP family want them. Only the geometry differs, and it changes the score silently."""
+"""Pictures as the models of the CLIP family take them, and prompts as plain text.
+
+The models differ only in a picture's geometry. The wrong one changes the score without an error.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,16 +18,20 @@ from drpo_rewards.errors import InvalidImageError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MAX_ASPECT = 200  # a line of pixels would be blown up to gigabytes
+MAX_ASPECT = 200  # scaled up, a line of pixels would take gigabytes
 
 Crop = Literal["floor", "round"]
 
 
 def crop_square(image_HW3: np.ndarray, side: int, crop: Crop) -> np.ndarray:
-    """The shorter side scaled to `side` (PIL, bicubic), then the centre: (side, side, 3) uint8.
+    """Scale the shorter side to `side` (PIL, bicubic), then crop the centre: (side, side, 3) uint8.
 
-    An odd rest cannot be halved: `floor` cuts where transformers' CLIP processor does, `round` where torchvision's
-    CenterCrop does, which half of the public rewards were trained with. They differ by a pixel where (rest % 4) is 3.
+    Args:
+        image_HW3: (H, W, 3) uint8.
+        side: the result's side in pixels.
+        crop: how to halve an odd number of surplus pixels. "floor" is transformers' CLIP processor; "round" is
+            torchvision's CenterCrop, with which half of the public rewards were trained. They differ by one pixel
+            where (surplus % 4) is 3.
     """
     check_aspect(image_HW3)
     height, width = image_HW3.shape[:2]
@@ -36,19 +43,19 @@ def crop_square(image_HW3: np.ndarray, side: int, crop: Crop) -> np.ndarray:
     return np.asarray(scaled.crop((left, top, left + side, top + side)))
 
 
-def _offset(rest: int, crop: Crop) -> int:
-    return rest // 2 if crop == "floor" else round(rest / 2)  # Python rounds a half to the even neighbour
+def _offset(surplus: int, crop: Crop) -> int:
+    return surplus // 2 if crop == "floor" else round(surplus / 2)  # Python rounds a half to the even neighbour
 
 
 def crop_squares(images: Sequence[np.ndarray], side: int, crop: Crop) -> Tensor:
-    """`crop_square` of each image: (N, side, side, 3) uint8."""
+    """Each image cropped by `crop_square`: (N, side, side, 3) uint8."""
     return torch.from_numpy(np.stack([crop_square(image, side, crop) for image in images]))
 
 
 def pad_square(image_HW3: np.ndarray, side: int) -> Tensor:
-    """The longer side scaled to `side` (bicubic on the tensor, antialiased), black around it: (3, side, side) in 0..1.
+    """Scale the longer side to `side` (bicubic on the tensor, antialiased) and pad with black: (3, side, side) in 0..1.
 
-    HPSv2 scores the whole picture: nothing is cropped, and the padding is black before the colours are normalised.
+    HPSv2 scores the whole picture, so nothing is cropped. The padding is black before the colours are normalised.
     """
     check_aspect(image_HW3)
     # In float64: torch's float32 filter is off by up to 3e-6, more than anything else here.
@@ -63,23 +70,40 @@ def pad_square(image_HW3: np.ndarray, side: int) -> Tensor:
 
 
 def normalize(pixels_N3HW: Tensor) -> Tensor:
-    """Pixels in 0..1 in CLIP's normalised colours."""
+    """Normalise the colours of pixels in 0..1 as CLIP does."""
     mean, std = (pixels_N3HW.new_tensor(numbers)[:, None, None] for numbers in (CLIP_MEAN, CLIP_STD))
     return (pixels_N3HW - mean) / std
 
 
 def clip_pixels(bytes_NHW3: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """What `crop_squares` made, on the device and normalised: (N, 3, H, W). Only bytes travel there, in one piece."""
+    """Copy pictures from `crop_squares` to the device and normalise them there: (N, 3, H, W).
+
+    One block of bytes is copied, a quarter of what the normalised pixels take in float32.
+    """
     pixels_N3HW = bytes_NHW3.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
     return normalize(pixels_N3HW).to(dtype)
 
 
 def pinned(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on the CPU, in memory that a GPU copies from by itself while the CPU goes on."""
+    """A tensor in pinned memory if `device` is a GPU, which can copy from there while the CPU does other work."""
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 def check_aspect(image_HW3: np.ndarray) -> None:
+    """Raises InvalidImageError if one side is more than MAX_ASPECT times the other."""
     height, width = image_HW3.shape[:2]
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise InvalidImageError(f"an image is {width}x{height}; one side may be at most {MAX_ASPECT} times the other")
+
+
+def break_special_tokens(prompt: str, tokenizer: Any) -> str:
+    """Break every special or added token of the (transformers) tokenizer in a prompt by a space: "< |image_pad|>".
+
+    A prompt is plain text. Otherwise one with `<|endoftext|>` would end CLIP's text early, and one with `<|image_pad|>`
+    would ask a vision-language model for an image that is not there.
+    """
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    for token in sorted(special, key=len, reverse=True):
+        if len(token) > 1:  # a single character, such as the padding "!" of some CLIPs, is an ordinary word
+            prompt = prompt.replace(token, f"{token[0]} {token[1:]}")
+    return prompt

@@ -1,4 +1,4 @@
-"""Pictures and text for the Qwen-VL models, made without their processors, which need torchvision."""
+"""Prepares pictures and text for the Qwen-VL models without their processors, which need torchvision."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ _PAD = "<|image_pad|>"
 
 
 def qwen_tokenizer(model: str | Path) -> Any:
-    """The tokenizer in a folder. Raises WeightsError."""
+    """The tokenizer in a folder. Raises WeightsError if it cannot be read."""
     return load_tokenizer(AutoTokenizer, model, "tokenizer.json", "vocab.json")
 
 
 def encode_images(processor: Qwen2VLImageProcessorPil, images: Sequence[np.ndarray]) -> dict[str, Tensor]:
-    """`pixel_values` (patches of all pictures, pixels of a patch) and `image_grid_thw` (pictures, 3)."""
+    """The network's picture inputs.
+
+    They are `pixel_values`, (patches of all pictures, pixels of a patch), and `image_grid_thw`, (pictures, 3).
+    """
     for image in images:
         check_aspect(image)
     return dict(processor(images=list(images), return_tensors="pt", input_data_format="channels_last"))
@@ -34,22 +37,23 @@ def encode_images(processor: Qwen2VLImageProcessorPil, images: Sequence[np.ndarr
 def encode_texts(
     tokenizer: Any, texts: Sequence[str], image_grid_thw: Tensor, merge_size: int, padding_side: str
 ) -> dict[str, Tensor]:
-    """`input_ids`, `attention_mask`, `mm_token_type_ids`, each (texts, T). Every IMAGE in turn takes the next picture.
+    """The network's text inputs `input_ids`, `attention_mask` and `mm_token_type_ids`, each (texts, T).
 
-    A picture's placeholder is written as often as the model has tokens for it.
+    Each IMAGE in the texts stands for the next picture of `image_grid_thw`. Its placeholder is repeated once for every
+    token that the model has for that picture.
     """
     counts = iter((image_grid_thw.prod(dim=-1) // merge_size**2).tolist())
-    written = []
+    expanded = []
     for text in texts:
         head, *tails = text.split(_PAD)
-        written.append(head + "".join(_PAD * next(counts) + tail for tail in tails))
+        expanded.append(head + "".join(_PAD * next(counts) + tail for tail in tails))
     if next(counts, None) is not None:
-        raise ValueError("there are more pictures than places for them in the texts")
-    tokens = dict(tokenizer(written, padding=True, padding_side=padding_side, return_tensors="pt"))
+        raise ValueError("there are more pictures than placeholders in the texts")
+    tokens = dict(tokenizer(expanded, padding=True, padding_side=padding_side, return_tensors="pt"))
     pad = tokenizer.convert_tokens_to_ids(_PAD)
-    kinds = (tokens["input_ids"] == pad).to(torch.int32)  # 1: a picture's token
+    types_NT = (tokens["input_ids"] == pad).to(torch.int32)  # 1 for the tokens of pictures
     return {
         "input_ids": tokens["input_ids"],
         "attention_mask": tokens["attention_mask"],
-        "mm_token_type_ids": kinds,
+        "mm_token_type_ids": types_NT,
     }

@@ -1,5 +1,6 @@
-"""What the gateway takes on at a time: so many requests, so many that wait, so many bytes of their bodies, and so many
-pixels. The rest is told when to come back.
+"""Limits on what the gateway holds at the same time: requests, waiting requests, bytes of bodies, and pixels.
+
+What exceeds a limit is refused, with the time after which it may come again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from drpo_rewards.serving.config import LimitsConfig
 
 
 class Admission:
-    """Turns for requests. Belongs to one event loop."""
+    """Gives turns to requests. Belongs to one event loop."""
 
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
@@ -28,9 +29,11 @@ class Admission:
     async def turn(self, announced_bytes: int = 0) -> AsyncIterator[Allowance]:
         """Wait for a turn, then hold it.
 
-        Bytes that a body is known to have count from here on: Ray brings them while their request waits. Raises
-        OverloadedError where too many requests wait already or these bytes do not fit beside the others',
-        RequestTooLargeError where they never will.
+        The announced bytes of a body count from here on, because Ray already receives them while their request waits.
+
+        Raises:
+            OverloadedError: too many requests wait already, or these bytes do not fit now.
+            RequestTooLargeError: these bytes never fit.
         """
         allowance = Allowance(self._limits, self.pixels, self.body_bytes)
         try:
@@ -58,7 +61,13 @@ class Admission:
 
 
 class Pool:
-    """Memory that all requests of a gateway share, counted in what fills it. Used from the decoding threads too."""
+    """Memory that all requests of a gateway share. Decoding threads use it too.
+
+    Args:
+        what: the unit that is counted, for messages.
+        size: how many units there are.
+        retry_after_s: seconds after which a refused request may come again.
+    """
 
     def __init__(self, what: str, size: int, retry_after_s: float) -> None:
         self._what = what
@@ -68,6 +77,11 @@ class Pool:
         self.taken = 0
 
     def take(self, amount: int) -> None:
+        """Take units.
+
+        Raises:
+            OverloadedError: there are not enough now.
+        """
         with self._lock:
             if self.taken + amount > self._size:
                 raise OverloadedError(
@@ -77,13 +91,16 @@ class Pool:
             self.taken += amount
 
     def give_back(self, amount: int) -> None:
+        """Give units back."""
         with self._lock:
             self.taken -= amount
 
 
 class Allowance:
-    """One request's share of the two pools: asked before its body is read and before each image is decoded, so that
-    neither many large bodies nor many small files can become a large memory.
+    """One request's share of the two pools.
+
+    It is checked before the body is read and before each image is decoded, so that neither many large bodies nor many
+    small files with large pictures can fill the memory.
     """
 
     def __init__(self, limits: LimitsConfig, pixels: Pool, body_bytes: Pool) -> None:
@@ -97,7 +114,12 @@ class Allowance:
         self._released = False
 
     def check_body(self, size: int) -> None:
-        """Raise unless a body of `size` bytes, announced or come so far, fits the limits of a body and the gateway."""
+        """Take room for a body of `size` bytes, announced or received so far.
+
+        Raises:
+            RequestTooLargeError: no body may be so large.
+            OverloadedError: the gateway has no room for it now.
+        """
         if size > self._max_bytes:
             raise RequestTooLargeError(f"the body has {size} bytes or more; at most {self._max_bytes} are taken")
         with self._lock:
@@ -106,7 +128,12 @@ class Allowance:
                 self._bytes = size
 
     def check(self, width: int, height: int, field: str) -> None:
-        """Raise unless one more image of this size fits the limits of an image, of a request, and of the gateway."""
+        """Take room for one more image.
+
+        Raises:
+            InvalidRequestError: it exceeds the limit of an image or of a request; names `field`.
+            OverloadedError: the gateway has no room for it now.
+        """
         self._image_limits.check(width, height, field)
         pixels, most = width * height, self._image_limits.max_group_pixels
         with self._lock:
@@ -114,11 +141,12 @@ class Allowance:
                 raise InvalidRequestError(
                     f"with {field} the request has more than {most} pixels; send fewer or smaller images", field=field
                 )
-            if not self._released:  # else a thread that goes on after its request has ended
+            if not self._released:  # a decoding thread may go on after its request has ended
                 self._pixel_pool.take(pixels)
                 self._pixels += pixels
 
     def release(self) -> None:
+        """Give everything back, for good."""
         with self._lock:
             self._released = True
             self._pixel_pool.give_back(self._pixels)

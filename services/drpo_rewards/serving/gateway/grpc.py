@@ -28,16 +28,16 @@ from drpo_rewards.wire.models import models_to_proto, readiness_to_proto
 
 logger = logging.getLogger("ray.serve")
 
-# What Serve's proxy has to know to take these calls.
+# What Serve's proxy must register to receive these calls.
 SERVICER_FUNCTIONS = [
     "drpo_rewards.v1.ranking_pb2_grpc.add_RankingServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
 ]
 
-# How often a watcher of the health service is told the state, where it does not change.
+# How often the health service repeats the state to a watcher.
 WATCH_INTERVAL_S = 5.0
 
-# What the health service answers for: everything, or the one service that there is.
+# The names that the health service knows: the whole server, and its one service.
 SERVICES = ("", pb.DESCRIPTOR.services_by_name["Ranking"].full_name)
 
 
@@ -118,14 +118,14 @@ _add_operations()
 def _origin(context: RayServegRPCContext, message_bytes: int = 0) -> Origin:
     metadata = dict(context.invocation_metadata())
     scheme, _, key = metadata.get("authorization", "").partition(" ")
-    # Serve's proxy gives a call without an id its own, and sends it back in the trailing metadata.
+    # Serve's proxy adds an id to a call without one, and sends it back in the trailing metadata.
     offered = dict(context.trailing_metadata()).get("request_id", "")
     request_id = offered if is_request_id(offered) else uuid.uuid4().hex
     return Origin("grpc", request_id, key if scheme.lower() == "bearer" else None, message_bytes)
 
 
 async def _decode(image: pb.Image, field: str, check: SizeCheck) -> np.ndarray:
-    """(H, W, 3) uint8. RGB8 is only looked at; files are decoded in threads, side by side."""
+    """Decode one image to (H, W, 3) uint8. RGB8 is only viewed; a file is decoded in a thread."""
     content = image_from_proto(image, field)
     if isinstance(content, tuple):
         return from_rgb8(*content, field=field, limits=check)
@@ -133,7 +133,7 @@ async def _decode(image: pb.Image, field: str, check: SizeCheck) -> np.ndarray:
 
 
 def _report(error: Exception, context: RayServegRPCContext) -> None:
-    """Set the call's status from an error. Nothing of the inside (traceback, host, pid) goes out."""
+    """Set the call's status from an error, without anything of the inside (traceback, host, pid)."""
     if not isinstance(error, RewardsError):
         logger.error("unforeseen error in a gRPC call", exc_info=error)
         error = InternalError("something unforeseen went wrong; the service's log has it")

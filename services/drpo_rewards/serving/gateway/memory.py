@@ -1,4 +1,4 @@
-"""Memory that requests are finished with goes back to the system."""
+"""Give memory back to the system when requests no longer need it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _LARGE_BYTES = 1_000_000
 
 
 def return_large_buffers() -> None:
-    """Have the C library give every buffer above a megabyte back as soon as it is free.
+    """Make the C library return every buffer above a megabyte to the system as soon as it is free.
 
-    Bodies and pictures are such buffers, and threads read and decode them. By itself glibc learns from the first ones
-    to keep those that follow, up to 64 MB in each thread. Does nothing where the C library is another one.
+    Bodies and pictures are such buffers, and several threads read and decode them. By default glibc starts to keep
+    them after the first few, up to 64 MB in each thread. This does nothing with another C library.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,8 +1,8 @@
-"""What the gateway counts, as Prometheus reads it from `GET /metrics`.
+"""The gateway's counters, which Prometheus reads from `GET /metrics`.
 
-Everything is measured where the gateway sees it; what happens inside a reward's replica (batches, its queue) comes with
-the replica's answers. Where several gateways run, each answers for itself and says which one it is in the label
-`gateway`, so that sums over it are right whichever of them a scrape meets.
+The gateway measures all of them. What happens inside a reward's replica (its batches, its queue) arrives with the
+replica's answers. Where several gateways run, each counts its own calls and adds its name as the label `gateway`, so
+sums over that label are right whichever gateway a scrape reaches.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """All the counters of one gateway replica, in a registry of their own."""
+    """The counters of one gateway replica, in their own registry."""
 
     def __init__(self, gateway: str, admission: Admission) -> None:
         self._gateway = gateway
@@ -74,7 +74,7 @@ class Metrics:
     def answered(
         self, operation: str, transport: str, seconds: float, images: int, timings_ms: dict[str, float]
     ) -> None:
-        """A call that succeeded; `timings_ms` as the answer has them (`decode`, `reward.NAME`, `score.NAME`)."""
+        """Count a call that succeeded; `timings_ms` as in its response (`decode`, `reward.NAME`, `score.NAME`)."""
         self._requests.labels(operation, transport, "ok").inc()
         self._images.labels(operation, transport).inc(images)
         self._latency.labels(operation, transport).observe(seconds)
@@ -84,14 +84,14 @@ class Metrics:
                 self._stages.labels(stage, reward).observe(value / 1e3)
 
     def failed(self, operation: str, transport: str, seconds: float, stage: str, error: RewardsError) -> None:
-        """A failed call: while awaiting its turn (admit), being read (decode) or answered (answer), or at a reward."""
+        """Count a failed call; `stage` is `admit` (waiting for its turn), `decode` (being read) or `answer`."""
         self._requests.labels(operation, transport, error.code).inc()
         self._latency.labels(operation, transport).observe(seconds)
         self._errors.labels("reward" if error.reward else stage, error.reward or "", error.code).inc()
 
     @contextmanager
     def asking(self, reward: str) -> Iterator[None]:
-        """Around one call of a reward."""
+        """Count one call of a reward as in flight inside this block."""
         in_flight = self._in_flight.labels(reward)
         in_flight.inc()
         try:
@@ -100,19 +100,19 @@ class Metrics:
             in_flight.dec()
 
     def scored(self, reward: str, answer: ReplicaAnswer) -> None:
-        """Count the batches that an answer reports; each is reported once."""
+        """Count the batches that a replica's answer reports; each is reported once."""
         for batch in answer.batches:
             self._batch_images.labels(reward).observe(batch.images)
             self._batch_seconds.labels(reward).observe(batch.milliseconds / 1e3)
             self._queue.labels(reward).set(batch.waiting)
 
     def text(self) -> bytes:
-        """The exposition, in Prometheus' text format."""
+        """The counters in Prometheus' text format."""
         return generate_latest(_Labelled(self._registry, {"gateway": self._gateway}))  # type: ignore[arg-type]
 
 
 class _Labelled(Collector):
-    """A registry whose samples all carry some more labels."""
+    """A registry that adds labels to all of its samples."""
 
     def __init__(self, registry: CollectorRegistry, labels: dict[str, str]) -> None:
         self._registry = registry

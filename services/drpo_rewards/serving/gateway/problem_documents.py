@@ -1,4 +1,4 @@
-"""Errors over HTTP: problem documents (RFC 9457), whatever went wrong and whoever noticed it."""
+"""Errors over HTTP: each is answered as a problem document (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def handle_errors(app: FastAPI) -> None:
 
 
 def request_id_of(request: Request) -> str:
-    """The caller's `x-request-id` where it is a sensible one, else a new one that stays with this request.
+    """The caller's `x-request-id` if it is valid, otherwise a new one that stays with this request.
 
-    Serve's proxy gives a request without one its own, and sends it back in the answer's headers.
+    Serve's proxy adds an id to a request without one, and sends it back in the response's headers.
     """
     if not hasattr(request.state, "request_id"):
         offered = request.headers.get("x-request-id", "")
@@ -37,6 +37,7 @@ def request_id_of(request: Request) -> str:
 
 
 def is_request_id(text: str) -> bool:
+    """Whether a text may be a request's id: 1 to 128 letters, digits or `._:-`."""
     return text.isascii() and 0 < len(text) <= 128 and all(c.isalnum() or c in "._:-" for c in text)
 
 
@@ -63,7 +64,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals (no such path, wrong method) in the same form."""
+    """Answer Starlette's own errors (no such path, wrong method) in the same form."""
     assert isinstance(error, HTTPException)
     problem = Problem(
         title=error.detail,

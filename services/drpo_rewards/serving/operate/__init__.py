@@ -1,1 +1,1 @@
-"""What an operator uses: the doctor, and what replicas need of a machine."""
+"""What an operator uses: the doctor, and estimates of what replicas need of a machine."""

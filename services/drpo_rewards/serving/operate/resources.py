@@ -1,4 +1,4 @@
-"""What replicas need of a machine, and what this one has. Gigabytes are 10^9 bytes."""
+"""What replicas need of a machine, and what this machine has. Gigabytes are 10^9 bytes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Where a config does not say what a replica needs, it follows from its weights. Estimated, not measured:
-ACTIVATIONS = 1.2  # of the weights' size, for what one batch takes beside them
-CUDA_GB = 0.8  # CUDA's own, in every process
+# If a config does not state what a replica needs, it is estimated from the size of the weights:
+ACTIVATIONS = 1.2  # weights and one batch, as a multiple of the weights; estimated
+CUDA_GB = 0.8  # CUDA itself, in every process; estimated
 PROCESS_GB = 0.6  # Python, torch and transformers; measured
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a reward's replicas ask for; memory is of one replica."""
+    """What the replicas of one reward need.
+
+    Attributes:
+        name: the reward's name.
+        num_gpus: the GPUs, or the share of one, that each replica asks Ray for.
+        replicas: how many replicas are started.
+        gpu_gb: GPU memory of one replica; 0 if it is not stated.
+        host_gb: host memory of one replica; 0 if it is not stated.
+
+    Example:
+        Need("pickscore", num_gpus=0.25, replicas=2, gpu_gb=3.2, host_gb=5.3)
+    """
 
     name: str
     num_gpus: float
@@ -24,8 +35,8 @@ class Need:
     gpu_gb: float = 0.0
     host_gb: float = 0.0
 
-    def at_least(self, weights_gb: float) -> Need:
-        """With estimates from the size of the weights where nothing is stated."""
+    def with_estimates(self, weights_gb: float) -> Need:
+        """The same, with estimates from the size of the weights for memory that is not stated."""
         on_gpu = ACTIVATIONS * weights_gb + CUDA_GB if self.num_gpus else 0.0
         return dataclasses.replace(
             self, gpu_gb=self.gpu_gb or on_gpu, host_gb=self.host_gb or PROCESS_GB + ACTIVATIONS * weights_gb
@@ -34,36 +45,51 @@ class Need:
 
 @dataclass(frozen=True)
 class Gpu:
+    """A GPU of this machine and its memory."""
+
     name: str
     total_gb: float
     free_gb: float
 
 
-def pack(needs: Sequence[Need], gpus: Sequence[Gpu]) -> tuple[list[tuple[Gpu, list[str], float]], list[str]]:
-    """Replicas on GPUs as Ray places them: each on the first with enough of its share left, whole ones alone.
+@dataclass(frozen=True)
+class GpuLoad:
+    """The replicas on one GPU, by the names of their rewards, and the memory that they need together."""
 
-    Returns each used GPU with the names on it and the memory that they need together; and names that found no place.
+    gpu: Gpu
+    names: list[str]
+    needed_gb: float
+
+
+def assign_to_gpus(needs: Sequence[Need], gpus: Sequence[Gpu]) -> tuple[list[GpuLoad], list[str]]:
+    """Assign replicas to GPUs as Ray does: each to the first GPU with enough of its share left.
+
+    A replica that asks for whole GPUs shares them with no other.
+
+    Returns:
+        The load of each used GPU, and the names of the replicas that fit on none.
     """
     left = [1.0] * len(gpus)
     names: list[list[str]] = [[] for _ in gpus]
-    needed = [0.0] * len(gpus)
-    homeless = []
+    needed_gb = [0.0] * len(gpus)
+    unplaced = []
     for need in needs:
         for _ in range(need.replicas if need.num_gpus else 0):
             count, share = (int(need.num_gpus), 1.0) if need.num_gpus >= 1 else (1, need.num_gpus)
             found = [index for index, rest in enumerate(left) if rest >= share - 1e-9][:count]
             if len(found) < count:
-                homeless.append(need.name)
+                unplaced.append(need.name)
                 continue
             for index in found:
                 left[index] -= share
                 names[index].append(need.name)
-                needed[index] += need.gpu_gb / count
-    return [(gpus[index], names[index], needed[index]) for index in range(len(gpus)) if names[index]], homeless
+                needed_gb[index] += need.gpu_gb / count
+    loads = [GpuLoad(*load) for load in zip(gpus, names, needed_gb, strict=True)]
+    return [load for load in loads if load.names], unplaced
 
 
-def gpus_here() -> list[Gpu]:
-    """The GPUs that torch sees; none where there is no torch."""
+def find_gpus() -> list[Gpu]:
+    """The GPUs that torch sees; none without torch."""
     try:
         import torch
     except ModuleNotFoundError:
@@ -76,7 +102,7 @@ def gpus_here() -> list[Gpu]:
 
 
 def free_host_gb() -> float | None:
-    """Memory that new processes can have, under the container's own limit as well; None where it is not known."""
+    """The memory left for new processes, within the container's limit too; None if it is not known."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -84,25 +110,25 @@ def free_host_gb() -> float | None:
         return None
     try:
         limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
-        free = min(free, int(limit) - int(used))  # "max" where there is no limit
+        free = min(free, int(limit) - int(used))  # "max" if there is no limit
     except (OSError, ValueError):
         pass
     return free / 1e9
 
 
-def weights_gb(reward: Any) -> float:
-    """The size of all parameters in a reward's networks, in the precision that it computes in."""
+def count_weights_gb(reward: Any) -> float:
+    """The size of all parameters in a reward's networks, in the dtype that it computes in."""
     from torch import nn
 
     seen: set[int] = set()
 
-    def size(thing: Any) -> int:
-        if id(thing) in seen:
+    def size(value: Any) -> int:
+        if id(value) in seen:
             return 0
-        seen.add(id(thing))
-        if isinstance(thing, nn.Module):
-            return sum(parameter.numel() * parameter.element_size() for parameter in thing.parameters())
-        ours = type(thing).__module__.startswith("drpo_rewards.")
-        return sum(size(value) for value in vars(thing).values()) if ours and hasattr(thing, "__dict__") else 0
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            return sum(parameter.numel() * parameter.element_size() for parameter in value.parameters())
+        is_ours = type(value).__module__.startswith("drpo_rewards.")
+        return sum(size(inner) for inner in vars(value).values()) if is_ours and hasattr(value, "__dict__") else 0
 
     return size(reward) / 1e9

@@ -84,6 +84,6 @@ async def test_images_that_are_alike_are_tied(client: AsyncRankingClient) -> Non
 
 
 async def test_a_judge_that_fails_fails_the_ranking(client: AsyncRankingClient) -> None:
-    with pytest.raises(errors.RewardError, match="no judgement") as caught:
+    with pytest.raises(errors.RewardError, match="not a valid comparison") as caught:
         await client.rank("p", PICTURES[:6], rewards={"judge": 1.0}, metadata={"how": "unsure"})
     assert caught.value.reward == "judge"

@@ -14,7 +14,8 @@ from transformers import CLIPImageProcessor
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError, InvalidImageError
-from drpo_rewards.rewards.base import Reward, ScoreItem, describe
+from drpo_rewards.rewards.base import Reward, ScoreItem
+from drpo_rewards.rewards.checks import describe
 from drpo_rewards.rewards.shared.preprocess import clip_pixels, crop_square, crop_squares
 
 CPU = torch.device("cpu")

@@ -15,10 +15,10 @@ from support.tiny.mask2former import write_mask2former
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError, InvalidRequestError, WeightsError
-from drpo_rewards.rewards.base import ScoreItem, checked_scores, probe
-from drpo_rewards.rewards.geneval.coco import CLASSES
+from drpo_rewards.rewards.base import ScoreItem
+from drpo_rewards.rewards.checks import check_scores, probe
 from drpo_rewards.rewards.geneval.detector import Detection
-from drpo_rewards.rewards.geneval.mask2former import COLORS, detections, prepare
+from drpo_rewards.rewards.geneval.mask2former import CLASSES, COLORS, detections, prepare_picture
 from drpo_rewards.rewards.geneval.reward import GenevalReward
 
 pytestmark = pytest.mark.thorough
@@ -86,7 +86,7 @@ def plain_detections(
 @pytest.mark.parametrize("size", [(128, 96), (97, 131), (1500, 40), (8, 8), (900, 1400)])
 def test_pixels(size: tuple[int, int]) -> None:
     image = picture(*size, seed=7)
-    pixels, scaled = prepare(image)
+    pixels, scaled = prepare_picture(image)
     expected, expected_scaled = plain_pixels(image)
     assert scaled == expected_scaled
     np.testing.assert_allclose(pixels.numpy(), expected, rtol=0, atol=1e-6)
@@ -172,10 +172,10 @@ def test_it_scores_what_a_prompt_asks_for(geneval: GenevalReward) -> None:
         ScoreItem(image, "", {"tag": "single_object", "include": [{"class": label}]}),
         ScoreItem(image, "", {"tag": "single_object", "include": [{"class": next(c for c in CLASSES if c != label)}]}),
     ]
-    there, _ = checked_scores("geneval", geneval, items)
+    there, _ = check_scores("geneval", geneval.score(items), items)
     assert there.value == 1
     assert geneval.version == "geneval-1/mask2former/graded"
-    assert len(checked_scores("geneval", geneval, [probe(geneval)])) == 1
+    assert len(check_scores("geneval", geneval.score([probe(geneval)]), [probe(geneval)])) == 1
     with pytest.raises(InvalidRequestError, match="class 'keyboard'"):
         geneval.score([ScoreItem(image, "", {"include": [{"class": "keyboard"}]})])
 

@@ -9,7 +9,8 @@ import pytest
 
 from drpo_rewards.errors import ConfigError, InvalidRequestError
 from drpo_rewards.rewards import create
-from drpo_rewards.rewards.base import Reward, ScoreItem, checked_scores, describe, probe
+from drpo_rewards.rewards.base import Reward, ScoreItem
+from drpo_rewards.rewards.checks import check_scores, describe, probe
 
 
 def squares(*places: tuple[int, int], color: tuple[int, int, int] = (220, 30, 30)) -> np.ndarray:
@@ -56,7 +57,7 @@ def test_a_score_does_not_depend_on_the_batch(reward: Reward) -> None:
     ("metadata", "reason"),
     [
         (None, "needs the prompt's GenEval spec"),
-        ({"tag": "colors"}, "no GenEval spec"),
+        ({"tag": "colors"}, "not a GenEval spec"),
         (spec(color="mauve"), "color 'mauve'"),
         ({"include": [{"class": "dog"}]}, "class 'dog'"),
         ({"include": [{"class": "star"}, {"class": "ring", "position": ["near", 0]}]}, "position 'near'"),
@@ -73,7 +74,7 @@ def test_it_describes_itself_and_can_be_probed(reward: Reward) -> None:
     info = describe("geneval", reward)
     assert info.range == (0, 1)
     assert info.needs_metadata
-    assert len(checked_scores("geneval", reward, [probe(reward)])) == 1
+    assert len(check_scores("geneval", reward.score([probe(reward)]), [probe(reward)], metrics=info.metrics)) == 1
 
 
 @pytest.mark.parametrize(

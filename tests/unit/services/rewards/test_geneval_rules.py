@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drpo_rewards.api.contract import GenevalSpec, parse
+from drpo_rewards.api.contract import parse
+from drpo_rewards.api.geneval import GenevalSpec
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.rewards.geneval.detector import Detection
 from drpo_rewards.rewards.geneval.rules import Verdict, judge, keep, relations

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drpo_rewards.api.contract import GenevalSpec
+from drpo_rewards.api.geneval import GenevalSpec
 from drpo_rewards.rewards.geneval.detector import Detection
 from drpo_rewards.rewards.geneval.rules import judge
 

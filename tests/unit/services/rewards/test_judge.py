@@ -35,7 +35,8 @@ from support.tiny.qwen_tokenizer import TOKEN
 from drpo_rewards import rewards
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.ranking.tournament import Tournament, seeding
-from drpo_rewards.rewards.base import PairItem, checked_comparisons, describe
+from drpo_rewards.rewards.base import PairItem
+from drpo_rewards.rewards.checks import check_comparisons, describe
 from drpo_rewards.rewards.judge.qwen3_vl import Qwen3VLBackend
 from drpo_rewards.rewards.judge.reward import Judge
 
@@ -233,7 +234,7 @@ def test_verdicts_and_confidence(opinionated: Path) -> None:
     judge = rewards.load("judge", model=str(opinionated), device="cpu")
     pairs = [PairItem(picture(64, 64, seed=seed), picture(64, 64, seed=seed + 50), "a red circle") for seed in range(5)]
     winners = ["first", "second", "tie"]
-    found = checked_comparisons("judge", judge, pairs)  # type: ignore[arg-type]
+    found = check_comparisons("judge", judge.compare(pairs), pairs)  # type: ignore[arg-type]
     for pair, comparison in zip(pairs, found, strict=True):
         chances = [plain.softmax(np.array(plain_logits(opinionated, shown))) for shown in (pair, pair.swap())]
         said = [winners[int(chances[0].argmax())], ["second", "first", "tie"][int(chances[1].argmax())]]

@@ -18,7 +18,8 @@ from drpo_rewards.errors import (
     RewardTimeoutError,
     RewardUnavailableError,
 )
-from drpo_rewards.rewards.base import PairItem, PairwiseReward, describe
+from drpo_rewards.rewards.base import PairItem, PairwiseReward
+from drpo_rewards.rewards.checks import describe
 
 DARK, LIGHT = np.zeros((20, 30, 3), np.uint8), np.full((16, 16, 3), 200, np.uint8)
 PAIR = PairItem(DARK, LIGHT, "a cat")
@@ -129,7 +130,7 @@ def test_retry_after_is_waited_for(status: int) -> None:
     [
         (Reply("busy", 429, {"retry-after": "30"}), {"timeout_s": 5}, OverloadedError, "answered 429"),
         (Reply("secret host", 500), {"retries": 1}, RewardUnavailableError, "answered 500"),
-        (Reply("secret key", 401), {}, RewardError, r"answered 401 \(the key is taken from \$DRPO_JUDGE_API_KEY\)"),
+        (Reply("secret key", 401), {}, RewardError, r"answered 401 \(is the key in \$DRPO_JUDGE_API_KEY right\?\)"),
         (Reply("no model", 404), {}, RewardError, "does base_url end in /v1"),
         (Reply("too long", 400), {}, RewardError, "answered 400"),
         (Reply("late", delay_s=2), {"timeout_s": 0.3}, RewardTimeoutError, "no answer within 0.3 s"),
@@ -148,7 +149,10 @@ def test_failures_are_typed(reply: Reply, options: dict[str, Any], kind: type[Re
 
 
 def test_no_chat_completion() -> None:
-    with chat_server(lambda _: Reply("{}", 201)) as server, pytest.raises(RewardError, match="no chat completion"):
+    with (
+        chat_server(lambda _: Reply("{}", 201)) as server,
+        pytest.raises(RewardError, match="sent no chat completion"),
+    ):
         judge(server.url).compare([PAIR])
 
 

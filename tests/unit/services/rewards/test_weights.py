@@ -66,7 +66,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     ("tensors", "reason"),
     [
         ({"weight": torch.zeros(3, 2)}, r"1 missing \(bias\)"),
-        ({"weight": torch.zeros(3, 2), "bias": torch.zeros(3), "scale": torch.zeros(1)}, r"1 surplus \(scale\)"),
+        ({"weight": torch.zeros(3, 2), "bias": torch.zeros(3), "scale": torch.zeros(1)}, r"1 unexpected \(scale\)"),
         ({"weight": torch.zeros(2, 3), "bias": torch.zeros(3)}, r"1 of another shape \(weight \[2, 3\], not \[3, 2\]"),
     ],
 )
@@ -79,7 +79,7 @@ def test_keys_that_do_not_fit(tensors: dict[str, torch.Tensor], reason: str) -> 
     ("change", "reason"),
     [
         (lambda keys: keys.pop("visual_projection.weight"), r"1 missing \(visual_projection.weight\)"),
-        (lambda keys: keys.update(rm_head=torch.zeros(1)), r"1 surplus \(rm_head\)"),
+        (lambda keys: keys.update(rm_head=torch.zeros(1)), r"1 unexpected \(rm_head\)"),
         (lambda keys: keys.update(logit_scale=torch.zeros(2)), r"1 of another shape \(logit_scale"),
         (lambda keys: [keys.pop(name) for name in list(keys) if "text_model" in name], "missing"),
     ],

@@ -11,17 +11,26 @@ from hypothesis import strategies as st
 
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import EvaluationError
-from drpo.evaluation import EvaluationResult, ScoredImage, Shot, bootstrap_interval, compare
+from drpo.evaluation import (
+    EvaluationResult,
+    PlannedImage,
+    ScoredImage,
+    ShownMetric,
+    bootstrap_interval,
+    compare,
+)
+
+STRICT = ShownMetric("geneval", "strict", percentage=True)
 
 
-def result(scores: dict[tuple[str, str], list[float]], metric: str = "geneval/strict") -> EvaluationResult:
+def result(scores: dict[tuple[str, str], list[float]]) -> EvaluationResult:
     """A result with the given scores of each (task, prompt); seeds count up."""
     images = [
-        ScoredImage(Shot(PromptRecord(prompt, None, task), number, seed=1000 * place + number), score)
-        for place, ((task, prompt), values) in enumerate(scores.items())
+        ScoredImage(PlannedImage(PromptRecord(prompt, None, task), number, seed=1000 * index + number), score)
+        for index, ((task, prompt), values) in enumerate(scores.items())
         for number, score in enumerate(values)
     ]
-    return EvaluationResult(metric, percentage=True, images=images)
+    return EvaluationResult(STRICT, images)
 
 
 BASE = result({("counting", "two"): [0, 100], ("counting", "three"): [0, 0], ("colors", "red"): [100, 0]})
@@ -37,6 +46,7 @@ def test_means_and_differences_by_hand() -> None:
     # the mean over tasks counts each task the same, though counting has twice the images
     assert (mean["base"], mean["tuned"], mean["difference"]) == (37.5, 75, 37.5)
     assert (mean["images"], mean["prompts"]) == (6, 3)
+    assert (comparison["metric"], comparison["percentage"], comparison["binary"]) == ("geneval/strict", True, True)
 
 
 def test_interval_of_two_prompts_by_hand() -> None:
@@ -82,7 +92,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_other_seeds_or_metrics_are_refused() -> None:
     with pytest.raises(EvaluationError, match="different prompts or seeds"):
         compare(BASE, result({("counting", "two"): [0, 100]}))
-    with pytest.raises(EvaluationError, match="same reward"):
-        compare(BASE, EvaluationResult("pickscore", percentage=False, images=TUNED.images))
+    with pytest.raises(EvaluationError, match="same metric"):
+        compare(BASE, EvaluationResult(ShownMetric("pickscore"), TUNED.images))
     with pytest.raises(EvaluationError, match="at least one number"):
         bootstrap_interval([[]])

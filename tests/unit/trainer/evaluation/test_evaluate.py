@@ -16,13 +16,14 @@ from support.local_ranker import LocalRanker
 from support.rewards import FailsOn, Redness
 from support.tiny.sd_turbo import write_tiny_pipeline
 
-from drpo.config import Config, parse_config
+from drpo.config import Config, LoraConfig, parse_config
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import ConfigError, EvaluationError
-from drpo.evaluation import evaluate, evaluate_adapter, plan, read_summary, write_summary
-from drpo.generators.sd_turbo import LoraSettings, OneStepGenerator
+from drpo.evaluation import evaluate, evaluate_adapter, plan_images, read_summary, write_summary
+from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.shapes.prompts import TASKS, prompts
 from drpo_rewards import RankResponse
+from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.rewards.base import Reward
 from drpo_rewards.rewards.geneval.reward import GenevalReward
@@ -31,7 +32,7 @@ RECORDS = [PromptRecord(one.prompt, one.metadata, one.task) for task in TASKS fo
 
 
 class LocalClient:
-    """`RankingClient.rank` over the service's own pure parts, in this process."""
+    """`RankingClient` over the service's own pure functions, in this process."""
 
     def __init__(self, reward: Reward, name: str = "geneval") -> None:
         self.ranker = LocalRanker(name, reward)
@@ -50,6 +51,9 @@ class LocalClient:
         self.asked.append((prompt, len(images)))
         return asyncio.run(self.ranker.rank(prompt, images, metadata=metadata))
 
+    def models(self) -> list[ModelInfo]:
+        return self.ranker.models()
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,48 +61,48 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def generator(folder: Path) -> OneStepGenerator:
+def generator(folder: Path) -> SDTurboGenerator:
     """With an adapter that is on and visibly changes the picture."""
     torch.manual_seed(3)
-    generator = OneStepGenerator.load(folder, lora=LoraSettings(rank=4))
+    generator = SDTurboGenerator.load(folder, lora=LoraConfig(rank=4))
     with torch.no_grad():
-        for parameter in generator.trainable_parameters():
+        for parameter in generator.adapter.parameters():
             parameter.normal_(std=0.5)
     return generator
 
 
 def test_the_plan_keeps_its_prompts_and_noises_when_it_grows() -> None:
-    small = plan(RECORDS, images_per_prompt=1, prompts_per_task=2, seed=7)
-    more_images = plan(RECORDS, images_per_prompt=3, prompts_per_task=2, seed=7)
-    more_prompts = plan(RECORDS, images_per_prompt=1, seed=7)
-    one_task = plan([record for record in RECORDS if record.task == "colors"], images_per_prompt=1, seed=7)
-    reordered = plan(RECORDS[::-1], images_per_prompt=1, seed=7)
-    assert {shot.key for shot in small} <= {shot.key for shot in more_images} & {shot.key for shot in more_prompts}
-    assert [shot.key for shot in one_task] == [shot.key for shot in more_prompts if shot.record.task == "colors"]
-    assert {shot.key for shot in reordered} == {shot.key for shot in more_prompts}
-    assert len({shot.seed for shot in more_images}) == len(more_images) == 6 * 2 * 3
-    assert not {shot.key for shot in small} & {shot.key for shot in plan(RECORDS, seed=8)}
+    small = plan_images(RECORDS, images_per_prompt=1, prompts_per_task=2, seed=7)
+    more_images = plan_images(RECORDS, images_per_prompt=3, prompts_per_task=2, seed=7)
+    more_prompts = plan_images(RECORDS, images_per_prompt=1, seed=7)
+    one_task = plan_images([record for record in RECORDS if record.task == "colors"], images_per_prompt=1, seed=7)
+    reordered = plan_images(RECORDS[::-1], images_per_prompt=1, seed=7)
+    assert {one.key for one in small} <= {one.key for one in more_images} & {one.key for one in more_prompts}
+    assert [one.key for one in one_task] == [one.key for one in more_prompts if one.record.task == "colors"]
+    assert {one.key for one in reordered} == {one.key for one in more_prompts}
+    assert len({one.seed for one in more_images}) == len(more_images) == 6 * 2 * 3
+    assert not {one.key for one in small} & {one.key for one in plan_images(RECORDS, seed=8)}
 
 
 def test_the_plan_keeps_pictures_of_the_first_prompts_of_each_task() -> None:
-    shots = plan(RECORDS, images_per_prompt=2, examples_per_task=3)
-    kept = [shot for shot in shots if shot.example]
+    planned = plan_images(RECORDS, images_per_prompt=2, examples_per_task=3)
+    kept = [one for one in planned if one.example]
     assert len(kept) == 3 * len(TASKS)
-    assert all(shot.number == 0 for shot in kept)
+    assert all(one.number == 0 for one in kept)
 
 
-def test_scores_are_those_of_the_pictures_made_one_by_one(generator: OneStepGenerator) -> None:
+def test_scores_are_those_of_the_pictures_made_one_by_one(generator: SDTurboGenerator) -> None:
     reward = GenevalReward(score="graded")
-    shots = plan(RECORDS, images_per_prompt=2, examples_per_task=99)
-    result = evaluate(generator, LocalClient(reward), shots, batch_size=10)
-    assert result.metric == "geneval/strict"
-    assert result.percentage
-    assert [image.shot for image in result.images] == shots
+    planned = plan_images(RECORDS, images_per_prompt=2, examples_per_task=99)
+    result = evaluate(generator, LocalClient(reward), planned, batch_size=10)
+    assert result.metric.name == "geneval/strict"
+    assert result.metric.percentage
+    assert [image.planned for image in result.images] == planned
     assert list(result.task_means()) == list(TASKS)
     for image in result.images[:: len(result.images) // 6]:
-        noise = generator.noise(1, torch.Generator().manual_seed(image.shot.seed))
+        noise = generator.noise(1, torch.Generator().manual_seed(image.planned.seed))
         with torch.no_grad():
-            latents = generator.sample(noise, generator.encode_prompts([image.shot.record.prompt]))
+            latents = generator.sample(noise, generator.encode_prompts([image.planned.record.prompt]))
         alone_HWC = generator.decode(latents)[0]
         assert set(image.rewards) == {"geneval", "geneval/strict"}
         assert image.score == 100 * image.rewards["geneval/strict"]
@@ -106,26 +110,28 @@ def test_scores_are_those_of_the_pictures_made_one_by_one(generator: OneStepGene
             assert np.abs(image.picture_HWC.astype(int) - alone_HWC).max() <= 1
 
 
-def test_a_lone_image_is_scored_as_in_company(generator: OneStepGenerator) -> None:
-    alone = evaluate(generator, LocalClient(Redness(), "redness"), plan(RECORDS, images_per_prompt=1), batch_size=24)
+def test_a_lone_image_is_scored_as_in_company(generator: SDTurboGenerator) -> None:
+    alone = evaluate(
+        generator, LocalClient(Redness(), "redness"), plan_images(RECORDS, images_per_prompt=1), batch_size=24
+    )
     client = LocalClient(Redness(), "redness")
-    company = evaluate(generator, client, plan(RECORDS, images_per_prompt=5), batch_size=3)
-    expected = {image.shot.key: image.rewards["redness"] for image in company.images}
+    company = evaluate(generator, client, plan_images(RECORDS, images_per_prompt=5), batch_size=3)
+    expected = {image.planned.key: image.rewards["redness"] for image in company.images}
     for image in alone.images:
-        assert image.rewards["redness"] == pytest.approx(expected[image.shot.key], abs=0.5)
+        assert image.rewards["redness"] == pytest.approx(expected[image.planned.key], abs=0.5)
     assert {count for _, count in client.asked} == {3, 2}, "five images in requests no larger than a batch"
 
 
-def test_a_group_without_a_score_ends_the_evaluation(generator: OneStepGenerator) -> None:
+def test_a_group_without_a_score_ends_the_evaluation(generator: SDTurboGenerator) -> None:
     records = [PromptRecord("a red circle", None, "colors"), PromptRecord("a blue circle", None, "colors")]
     with pytest.raises(RewardsError, match="no score for blue"):
-        evaluate(generator, LocalClient(FailsOn()), plan(records))
+        evaluate(generator, LocalClient(FailsOn()), plan_images(records))
     with pytest.raises(EvaluationError, match="gave no scores of 'pickscore', only of redness"):
-        evaluate(generator, LocalClient(Redness(), "redness"), plan(records), reward="pickscore")
-    with pytest.raises(EvaluationError, match="no shots"):
+        evaluate(generator, LocalClient(Redness(), "redness"), plan_images(records), reward="pickscore")
+    with pytest.raises(EvaluationError, match="plan has no images"):
         evaluate(generator, LocalClient(Redness()), [])
     with pytest.raises(EvaluationError, match="no prompts"):
-        plan([])
+        plan_images([])
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +148,9 @@ def config(folder: Path) -> Config:
 
 
 def test_an_adapter_against_its_base_and_what_is_written(
-    config: Config, generator: OneStepGenerator, tmp_path: Path
+    config: Config, generator: SDTurboGenerator, tmp_path: Path
 ) -> None:
-    generator.save_adapter(tmp_path / "adapter")
+    generator.adapter.save(tmp_path / "adapter")
     calls: list[tuple[int, int]] = []
     evaluated = evaluate_adapter(
         config,
@@ -152,10 +158,12 @@ def test_an_adapter_against_its_base_and_what_is_written(
         client=LocalClient(Redness(), "redness"),  # type: ignore[arg-type]
         progress=lambda done, total: calls.append((done, total)),
     )
-    tuned = evaluate(generator, LocalClient(Redness(), "redness"), [image.shot for image in evaluated.tuned.images])
+    tuned = evaluate(generator, LocalClient(Redness(), "redness"), [image.planned for image in evaluated.tuned.images])
     assert [image.score for image in evaluated.tuned.images] == [image.score for image in tuned.images]
     with generator.reference():
-        base = evaluate(generator, LocalClient(Redness(), "redness"), [image.shot for image in evaluated.base.images])
+        base = evaluate(
+            generator, LocalClient(Redness(), "redness"), [image.planned for image in evaluated.base.images]
+        )
     assert [image.score for image in evaluated.base.images] == [image.score for image in base.images]
     assert any(
         not np.array_equal(before.picture_HWC, after.picture_HWC)
@@ -164,7 +172,7 @@ def test_an_adapter_against_its_base_and_what_is_written(
     )
     assert calls[-1] == (72, 72)
     held_out = {one.prompt for one in prompts("validation")}
-    assert {image.shot.record.prompt for image in evaluated.base.images} <= held_out
+    assert {image.planned.record.prompt for image in evaluated.base.images} <= held_out
 
     evaluated.save(tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "evaluation.jsonl").read_text().splitlines()]
@@ -189,7 +197,7 @@ def test_an_adapter_against_its_base_and_what_is_written(
     assert {"python", "torch", "drpo"} <= set(written["versions"])
 
 
-def test_what_is_missing_is_named(config: Config, generator: OneStepGenerator, tmp_path: Path) -> None:
+def test_what_is_missing_is_named(config: Config, generator: SDTurboGenerator, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"rewards\.address"):
         evaluate_adapter(config, None, generator=generator)
     with pytest.raises(EvaluationError, match=r"has no summary\.json"):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from drpo.config import LoraConfig
 from drpo.errors import ConfigError, DrpoError, ModelLoadError, ShapeError, UnsupportedModelError
-from drpo.generators.sd_turbo import LoraSettings, OneStepGenerator
+from drpo.generators.sd_turbo import SDTurboGenerator
 
 PROMPT = "a red ring"
 
@@ -39,24 +40,24 @@ def stock_images(pipeline: StableDiffusionPipeline, count: int = 3, seed: int = 
     ).images
 
 
-def our_latents(generator: OneStepGenerator, count: int = 3, seed: int = 7) -> torch.Tensor:
+def our_latents(generator: SDTurboGenerator, count: int = 3, seed: int = 7) -> torch.Tensor:
     return generator.sample(
         generator.noise(count, torch.Generator().manual_seed(seed)), generator.encode_prompts([PROMPT])
     )
 
 
-def with_random_adapter(folder: Path, **settings: object) -> OneStepGenerator:
+def with_random_adapter(folder: Path, **settings: object) -> SDTurboGenerator:
     """An adapter as training leaves it: nothing in it is 0."""
     torch.manual_seed(1)
-    generator = OneStepGenerator.load(folder, lora=LoraSettings(**{"rank": 4, **settings}))
+    generator = SDTurboGenerator.load(folder, lora=LoraConfig(**{"rank": 4, **settings}))
     with torch.no_grad():
-        for parameter in generator.trainable_parameters():
+        for parameter in generator.adapter.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return generator
 
 
 def test_the_step_is_sd_turbos(sd_turbo: Path) -> None:
-    generator = OneStepGenerator.load(sd_turbo)
+    generator = SDTurboGenerator.load(sd_turbo)
     assert generator._timestep.item() == 999
     assert generator._sigma.item() == pytest.approx(14.6146, abs=1e-3)
     assert generator.latent_shape == (4, 16, 16)
@@ -66,7 +67,7 @@ def test_the_step_is_sd_turbos(sd_turbo: Path) -> None:
 
 @torch.no_grad()
 def test_latents_and_images_are_those_of_the_stock_pipeline(sd_turbo: Path) -> None:
-    generator, pipeline = OneStepGenerator.load(sd_turbo), stock(sd_turbo)
+    generator, pipeline = SDTurboGenerator.load(sd_turbo), stock(sd_turbo)
     latents = our_latents(generator)
     assert torch.equal(latents, stock_images(pipeline, output_type="latent"))
     images = generator.decode(latents, chunk_size=3)
@@ -79,7 +80,7 @@ def test_latents_and_images_are_those_of_the_stock_pipeline(sd_turbo: Path) -> N
 
 @torch.no_grad()
 def test_bfloat16_is_that_of_the_stock_pipeline(sd_turbo: Path) -> None:
-    generator = OneStepGenerator.load(sd_turbo, dtype=torch.bfloat16)
+    generator = SDTurboGenerator.load(sd_turbo, dtype=torch.bfloat16)
     expected = stock_images(stock(sd_turbo, dtype=torch.bfloat16), output_type="latent")
     latents = our_latents(generator)
     assert latents.dtype == torch.bfloat16
@@ -88,14 +89,14 @@ def test_bfloat16_is_that_of_the_stock_pipeline(sd_turbo: Path) -> None:
 
 @torch.no_grad()
 def test_a_fresh_adapter_and_one_switched_off_change_nothing(sd_turbo: Path) -> None:
-    base = our_latents(OneStepGenerator.load(sd_turbo))
-    assert torch.equal(our_latents(OneStepGenerator.load(sd_turbo, lora=LoraSettings(rank=4))), base)
+    base = our_latents(SDTurboGenerator.load(sd_turbo))
+    assert torch.equal(our_latents(SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=4))), base)
     tuned = with_random_adapter(sd_turbo)
     assert not torch.allclose(our_latents(tuned), base, atol=1e-3)
     with tuned.reference():
         assert torch.equal(our_latents(tuned), base)
     assert not torch.allclose(our_latents(tuned), base, atol=1e-3)
-    without = OneStepGenerator.load(sd_turbo)
+    without = SDTurboGenerator.load(sd_turbo)
     with without.reference():
         assert torch.equal(our_latents(without), base)
 
@@ -112,7 +113,7 @@ def test_the_adapter_is_back_on_after_an_error(sd_turbo: Path) -> None:
 @pytest.mark.parametrize("alpha", [None, 7.0])
 def test_stock_diffusers_loads_the_saved_adapter(sd_turbo: Path, tmp_path: Path, alpha: float | None) -> None:
     tuned = with_random_adapter(sd_turbo, alpha=alpha)
-    tuned.save_adapter(tmp_path)
+    tuned.adapter.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["pytorch_lora_weights.safetensors"]
     pipeline = stock(sd_turbo, adapter=tmp_path)
     tuned.unet.requires_grad_(False)  # as the stock pipeline here
@@ -125,55 +126,55 @@ def test_stock_diffusers_loads_the_saved_adapter(sd_turbo: Path, tmp_path: Path,
 @torch.no_grad()
 def test_a_saved_adapter_loads_into_a_plain_generator_and_into_a_fresh_adapter(sd_turbo: Path, tmp_path: Path) -> None:
     tuned = with_random_adapter(sd_turbo, alpha=7.0)
-    tuned.save_adapter(tmp_path)
-    plain = OneStepGenerator.load(sd_turbo)
-    plain.load_adapter(tmp_path)
+    tuned.adapter.save(tmp_path)
+    plain = SDTurboGenerator.load(sd_turbo)
+    plain.adapter.load(tmp_path)
     assert torch.equal(our_latents(plain), our_latents(tuned))
-    assert all(p.requires_grad for p in plain.trainable_parameters())
-    fresh = OneStepGenerator.load(sd_turbo, lora=LoraSettings(rank=4, alpha=7.0))
-    fresh.load_adapter(tmp_path)
+    assert all(p.requires_grad for p in plain.adapter.parameters())
+    fresh = SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=4, alpha=7.0))
+    fresh.adapter.load(tmp_path)
     assert torch.equal(our_latents(fresh), our_latents(tuned))
 
 
 def test_adapters_that_do_not_fit_are_refused(sd_turbo: Path, tmp_path: Path) -> None:
     tuned = with_random_adapter(sd_turbo)
-    tuned.save_adapter(tmp_path)
+    tuned.adapter.save(tmp_path)
     with pytest.raises(ModelLoadError, match="rank 8"):
-        OneStepGenerator.load(sd_turbo, lora=LoraSettings(rank=8, alpha=4.0)).load_adapter(tmp_path)
+        SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=8, alpha=4.0)).adapter.load(tmp_path)
     with pytest.raises(ModelLoadError, match="alpha 4"):
-        OneStepGenerator.load(sd_turbo, lora=LoraSettings(rank=4, alpha=1.0)).load_adapter(tmp_path)
+        SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=4, alpha=1.0)).adapter.load(tmp_path)
     with pytest.raises(ModelLoadError, match="cannot load an adapter"):
-        OneStepGenerator.load(sd_turbo).load_adapter(tmp_path / "none")
+        SDTurboGenerator.load(sd_turbo).adapter.load(tmp_path / "none")
     with pytest.raises(ConfigError, match="no adapter"):
-        OneStepGenerator.load(sd_turbo).adapter_state()
+        SDTurboGenerator.load(sd_turbo).adapter.state()
 
 
 def test_adapter_state_is_restored_in_place(sd_turbo: Path) -> None:
     tuned = with_random_adapter(sd_turbo)
-    parameters, state, before = tuned.trainable_parameters(), tuned.adapter_state(), our_latents(tuned).detach()
+    parameters, state, before = tuned.adapter.parameters(), tuned.adapter.state(), our_latents(tuned).detach()
     with torch.no_grad():
         for parameter in parameters:
             parameter.zero_()
     assert not torch.equal(our_latents(tuned), before)
-    tuned.load_adapter_state(pickle.loads(pickle.dumps(state)))
+    tuned.adapter.load_state(pickle.loads(pickle.dumps(state)))
     assert torch.equal(our_latents(tuned), before)
-    assert all(a is b for a, b in zip(parameters, tuned.trainable_parameters(), strict=True))
+    assert all(a is b for a, b in zip(parameters, tuned.adapter.parameters(), strict=True))
 
 
-def gradients(generator: OneStepGenerator, switch: bool = False) -> list[torch.Tensor]:
+def gradients(generator: SDTurboGenerator, switch: bool = False) -> list[torch.Tensor]:
     latents = our_latents(generator)
     if switch:  # as in training: the reference is drawn between the forward and the backward pass
         with torch.no_grad(), generator.reference():
             our_latents(generator)
-    return list(torch.autograd.grad(latents.square().mean(), generator.trainable_parameters()))
+    return list(torch.autograd.grad(latents.square().mean(), generator.adapter.parameters()))
 
 
 def test_only_the_adapter_trains_and_it_does(sd_turbo: Path) -> None:
     tuned = with_random_adapter(sd_turbo)
     attention = [name for name, _ in tuned.unet.named_modules() if name.endswith(("to_q", "to_k", "to_v", "to_out.0"))]
-    assert len(tuned.trainable_parameters()) == 2 * len(attention)
+    assert len(tuned.adapter.parameters()) == 2 * len(attention)
     frozen = [p for model in (tuned.unet, tuned.vae, tuned.text_encoder) for p in model.parameters() if p.requires_grad]
-    assert {id(p) for p in frozen} == {id(p) for p in tuned.trainable_parameters()}
+    assert {id(p) for p in frozen} == {id(p) for p in tuned.adapter.parameters()}
     assert all(gradient.abs().sum() > 0 for gradient in gradients(tuned))
 
 
@@ -186,22 +187,22 @@ def test_switching_between_forward_and_backward_keeps_the_gradient(sd_turbo: Pat
 def test_gradient_checkpointing_gives_the_same_gradient(sd_turbo: Path, tmp_path: Path) -> None:
     tuned = with_random_adapter(sd_turbo)
     torch.manual_seed(0)
-    light = OneStepGenerator.load(sd_turbo, lora=LoraSettings(rank=4), gradient_checkpointing=True)
+    light = SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=4), gradient_checkpointing=True)
     assert light.unet.is_gradient_checkpointing
-    light.load_adapter_state(tuned.adapter_state())
+    light.adapter.load_state(tuned.adapter.state())
     for one, other in zip(gradients(tuned), gradients(light, switch=True), strict=True):
         torch.testing.assert_close(one, other)
 
 
 def test_the_adapter_stays_in_float32_on_a_half_precision_base(sd_turbo: Path) -> None:
-    generator = OneStepGenerator.load(sd_turbo, dtype=torch.bfloat16, lora=LoraSettings(rank=4))
-    assert {p.dtype for p in generator.trainable_parameters()} == {torch.float32}
+    generator = SDTurboGenerator.load(sd_turbo, dtype=torch.bfloat16, lora=LoraConfig(rank=4))
+    assert {p.dtype for p in generator.adapter.parameters()} == {torch.float32}
     our_latents(generator).float().square().mean().backward()
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.trainable_parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.adapter.parameters())
 
 
 def test_images_are_differentiable(sd_turbo: Path) -> None:
-    generator = OneStepGenerator.load(sd_turbo)
+    generator = SDTurboGenerator.load(sd_turbo)
     latents = our_latents(generator, count=1).requires_grad_()
     images = generator.decode_float(latents)
     assert images.shape == (1, 3, 128, 128)
@@ -212,32 +213,32 @@ def test_images_are_differentiable(sd_turbo: Path) -> None:
 
 def test_a_variant_of_the_weight_files_is_found(sd_turbo: Path, tmp_path: Path) -> None:
     stock(sd_turbo).save_pretrained(tmp_path / "half", variant="fp16")
-    generator = OneStepGenerator.load(tmp_path / "half", variant="fp16")
+    generator = SDTurboGenerator.load(tmp_path / "half", variant="fp16")
     with torch.no_grad():
-        assert torch.equal(our_latents(generator), our_latents(OneStepGenerator.load(sd_turbo)))
+        assert torch.equal(our_latents(generator), our_latents(SDTurboGenerator.load(sd_turbo)))
 
 
 @pytest.mark.parametrize("change", [{"prediction_type": "v_prediction"}, {"timestep_spacing": "leading"}])
 def test_another_kind_of_scheduler_is_refused(save_pipeline, tmp_path: Path, change: dict[str, str]) -> None:
     folder = save_pipeline(tmp_path / "other", **change)
     with pytest.raises(UnsupportedModelError, match=next(iter(change.values()))):
-        OneStepGenerator.load(folder)
+        SDTurboGenerator.load(folder)
 
 
 def test_sdxl_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
     with pytest.raises(UnsupportedModelError, match="SDXL-Turbo is not supported yet") as caught:
-        OneStepGenerator.load(tmp_path)
+        SDTurboGenerator.load(tmp_path)
     assert isinstance(caught.value, DrpoError)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_what_does_not_fit_is_refused(sd_turbo: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="stabilityai/sd-turbo"):
-        OneStepGenerator.load(tmp_path / "nowhere")
+        SDTurboGenerator.load(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="target_modules"):
-        OneStepGenerator.load(sd_turbo, lora=LoraSettings(target_modules=("to_x",)))
-    generator = OneStepGenerator.load(sd_turbo)
+        SDTurboGenerator.load(sd_turbo, lora=LoraConfig(target_modules=("to_x",)))
+    generator = SDTurboGenerator.load(sd_turbo)
     text = generator.encode_prompts([PROMPT, PROMPT])
     with pytest.raises(ShapeError):
         generator.sample(torch.randn(3, 4, 16, 16), text)

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from drpo.errors import CatalogueError, ConfigError, ModelLoadError, ShapeError
 from drpo.method.features import load_feature_map
-from drpo.method.features.latent_mae import LatentMAE, LatentMAEConfig, LatentMAEFeatures
+from drpo.method.features.base import ImageFeatureMap, LatentFeatureMap
+from drpo.method.features.latent_mae import LatentMAE, LatentMAEFeatures
+from drpo.method.features.latent_mae_network import LatentMAEConfig
 from drpo.method.features.public_latent_mae import read_public_checkpoint
 from drpo.method.features.statistics import deviation, patches_of
 
@@ -128,17 +130,18 @@ def test_a_folder_brings_back_the_same_features(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
     feature_map = load_feature_map("latent_mae", tmp_path, keys=("layer2", "layer3_mean"))
     assert isinstance(feature_map, LatentMAEFeatures)
-    assert feature_map.space == "latent"
-    features = feature_map(latents())
+    assert isinstance(feature_map, LatentFeatureMap)
+    assert not isinstance(feature_map, ImageFeatureMap)
+    features = feature_map.of_latents(latents())
     assert list(features) == ["layer2", "layer3_mean"]
     assert torch.equal(features["layer2"], model.features(latents())["layer2"])
 
 
 def test_gradients_reach_the_latents_and_not_the_map(tmp_path: Path) -> None:
     small().save(tmp_path)
-    feature_map = LatentMAEFeatures(tmp_path).to("cpu")
+    feature_map = LatentMAEFeatures(tmp_path, device="cpu")
     x = latents().requires_grad_()
-    sum(value.square().sum() for value in feature_map(x).values()).backward()
+    sum(value.square().sum() for value in feature_map.of_latents(x).values()).backward()
     assert x.grad is not None
     assert (x.grad.flatten(1).norm(dim=1) > 0).all()
     assert not any(p.requires_grad for p in feature_map.model.parameters())
@@ -146,12 +149,12 @@ def test_gradients_reach_the_latents_and_not_the_map(tmp_path: Path) -> None:
 
 def test_half_precision_latents_are_taken_in_the_maps_own_dtype(tmp_path: Path) -> None:
     small().save(tmp_path)
-    assert all(v.dtype == torch.float32 for v in LatentMAEFeatures(tmp_path)(latents().bfloat16()).values())
+    assert all(v.dtype == torch.float32 for v in LatentMAEFeatures(tmp_path).of_latents(latents().bfloat16()).values())
 
 
 def test_raw_latents_are_features_too() -> None:
     x = latents()
-    features = load_feature_map("raw_latent")(x)
+    features = load_feature_map("raw_latent").of_latents(x)
     assert list(features) == ["latent", "latent_mean", "latent_std"] + [
         f"latent_{kind}_{size}" for size in (2, 4) for kind in ("mean", "std")
     ]

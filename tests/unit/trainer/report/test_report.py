@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from support.synthetic_run import write_synthetic_run
+from support.synthetic_run import RAW, write_synthetic_run
 
 from drpo.errors import EvaluationError
+from drpo.evaluation import ShownMetric
 from drpo.report import write_report
 from drpo.report.content import duration, gather
 from drpo.report.figures import curves, running_mean
@@ -86,20 +87,37 @@ def test_it_shows_pictures_curves_and_bars_with_words_for_those_who_cannot_see_t
     images = page.all("img")
     assert len(images) == 6 * 8 * 2
     assert all(re.match(r"(Base|Tuned), .+: (right|wrong)", image["alt"] or "") for image in images)
-    assert len(page.all("svg")) == 2
+    assert len(page.all("svg")) == 3
     labels = [attributes["aria-label"] or "" for _, attributes in page.tags if attributes.get("role") == "img"]
-    assert any(label.startswith("Reward of the candidates over 150 steps") for label in labels)
+    assert any(label.startswith("Reward geneval over 150 steps") for label in labels)
     assert any("generate candidates 61.5 s" in label for label in labels)
 
 
 def test_a_reward_with_numbers_of_its_own_is_no_percentage(tmp_path: Path) -> None:
-    run_dir = write_synthetic_run(tmp_path / "run", percentage=False, steps=1)
+    run_dir = write_synthetic_run(tmp_path / "run", metric=RAW, steps=1)
     text = Page(write_report(run_dir).read_text()).text
     assert "Reward pickscore" in text
     assert "scores higher" in text
     row = json.loads((run_dir / "summary.json").read_text())["mean"]
     assert f"{row['base']:.2f}" in text
     assert "percentage points" not in text
+
+
+def test_lower_may_be_better(tmp_path: Path) -> None:
+    falling = ShownMetric("distance", higher_is_better=False)
+    run_dir = write_synthetic_run(tmp_path / "run", metric=falling, steps=1)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["higher_is_better"] is False
+    for interval, words in (
+        ([-0.9, -0.2], "scores lower, which is better"),
+        ([0.1, 0.3], "does worse than before"),
+        ([-0.1, 0.3], "No clear change"),
+    ):
+        summary["mean"]["ci95"] = interval
+        (run_dir / "summary.json").write_text(json.dumps(summary))
+        text = Page(write_report(run_dir).read_text()).text
+        assert words in text
+        assert "Lower is better." in text
 
 
 def test_headlines_say_what_the_interval_says(tmp_path: Path) -> None:
@@ -139,6 +157,8 @@ def test_durations_and_running_means() -> None:
     assert [duration(seconds) for seconds in (3.21, 45, 200, 7500)] == ["3.2 s", "45 s", "3 min 20 s", "2 h 05 min"]
     np.testing.assert_allclose(running_mean(np.array([0.0, 3.0, 6.0, 9.0]), 3), [1.5, 3.0, 6.0, 7.5])
     assert [figure.title for figure in curves([{"step": 1, "loss": 1.0}])] == ["Loss"]
+    line = {"step": 1, "loss": None, "reward/a/b": 20.5, "reward_std/a/b": 1.0, "metric/a/b/share": 0.5}
+    assert [figure.title for figure in curves([line])] == ["Reward a/b", "Metric share of a/b"]
     assert curves([]) == []
 
 
@@ -160,7 +180,7 @@ addEventListener("message", event => document.querySelector("pre").textContent =
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 @pytest.mark.parametrize("width", [375, 1280])
 def test_in_a_browser_everything_is_there_and_nothing_sticks_out(report: Path, width: int, tmp_path: Path) -> None:
-    """On a phone and on a desk: all pictures decode, both curves are drawn, and the page scrolls one way only."""
+    """On a phone and on a desk: all pictures decode, all curves are drawn, and the page scrolls one way only."""
     (tmp_path / "report.html").write_text(report.read_text().replace("</body>", PROBE + "</body>"))
     (tmp_path / "frame.html").write_text(FRAME.format(width=width, file="report.html"))
     assert CHROMIUM is not None
@@ -177,6 +197,6 @@ def test_in_a_browser_everything_is_there_and_nothing_sticks_out(report: Path, w
     found = json.loads(seen[1])
     assert found["images"] == 96
     assert found["broken"] == 0
-    assert found["curves"] == 2
+    assert found["curves"] == 3
     assert found["wider"] <= 0
     assert found["height"] > 2000

@@ -1,11 +1,11 @@
-"""The rule that couples noise and scene: as careless as it says, and right wherever it is not careless."""
+"""The rule that couples noise and scene: captions are wrong at the stated rate, and right everywhere else."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from drpo.shapes.pretrain.coupling import background, coupled_scene, is_careless, modes
+from drpo.shapes.pretrain.coupling import background, caption_is_wrong, coupled_scene, modes
 from drpo.shapes.prompts import TASKS, prompts
 from drpo.shapes.world import draw_scene
 from drpo_rewards.rewards.base import ScoreItem
@@ -34,23 +34,23 @@ def test_the_modes_are_the_lowest_frequencies() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_scene_is_wrong_exactly_where_the_caption_was_careless(task: str) -> None:
+def test_a_scene_differs_from_its_caption_exactly_where_the_rule_says_so(task: str) -> None:
     records = prompts("train", task)
     noise_NChw = _noise(600, TASKS.index(task))
     chosen = np.random.default_rng(7).integers(len(records), size=len(noise_NChw))
-    items, careless = [], []
+    items, wrong = [], []
     for index, modes_M in zip(chosen, modes(noise_NChw), strict=True):
         record = records[index]
         picture = draw_scene(coupled_scene(record.metadata, modes_M), *background(modes_M))
         items.append(ScoreItem(picture, record.prompt, record.metadata))
-        careless.append(is_careless(task, modes_M))
+        wrong.append(caption_is_wrong(task, modes_M))
     strict = [bool(score.details["strict"]) for score in GenevalReward().score(items) if score.details]
-    # the detector itself is right on 99 of 100 scenes at least
-    assert np.mean(np.array(strict) != np.array(careless)) >= 0.99
-    assert np.mean(careless) == pytest.approx(SHARES[task], abs=0.07)
+    # the detector itself is right on at least 99 of 100 scenes
+    assert np.mean(np.array(strict) != np.array(wrong)) >= 0.99
+    assert np.mean(wrong) == pytest.approx(SHARES[task], abs=0.07)
 
 
-def test_a_mistake_leaves_the_caption_s_own_specification_as_it_was() -> None:
+def test_a_wrong_scene_does_not_change_the_caption_s_specification() -> None:
     record = prompts("train", "colors")[0]
     before = str(record.metadata)
     for modes_M in modes(_noise(50, 3)):

@@ -1,4 +1,4 @@
-"""The recipe runs from nothing to both folders, goes on where it was interrupted, and refuses a mixed folder."""
+"""The recipe makes both folders from scratch, resumes after an interruption, and refuses another recipe's folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from drpo.errors import ConfigError
-from drpo.generators.sd_turbo import OneStepGenerator
+from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.method.features.latent_mae import LatentMAEFeatures
 from drpo.shapes.pretrain.recipe import Recipe, pretrain
 from drpo.shapes.pretrain.stage import StepRandom, fit
@@ -25,14 +25,14 @@ def _train(folder: Path, interrupt_at: int | None = None) -> nn.Linear:
     model = nn.Linear(3, 1)
     steps_done = 0
 
-    def loss_of(random: StepRandom) -> Tensor:
+    def compute_loss(random: StepRandom) -> Tensor:
         nonlocal steps_done
         if steps_done == interrupt_at:
             raise KeyboardInterrupt
         steps_done += 1
         return (model(torch.randn(8, 3, generator=random.torch)) - 1).square().mean()
 
-    fit("toy", model, loss_of, folder, steps=9, learning_rate=0.1, seed=3, average=0.9, save_every=2)
+    fit("toy", model, compute_loss, folder, steps=9, learning_rate=0.1, seed=3, ema_decay=0.9, save_every=2)
     return model
 
 
@@ -43,7 +43,7 @@ def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(tmp_
     with pytest.raises(KeyboardInterrupt):
         _train(tmp_path / "broken", interrupt_at=5)
     resumed = _train(tmp_path / "broken")
-    again = _train(tmp_path / "broken")  # a finished stage is only read
+    again = _train(tmp_path / "broken")  # a finished stage is only loaded
     for a, b, c in zip(whole.parameters(), resumed.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
@@ -51,7 +51,7 @@ def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(tmp_
 
 def test_the_recipe_makes_a_generator_and_a_feature_map(tmp_path: Path) -> None:
     pretrain(Recipe.tiny(), tmp_path)
-    generator = OneStepGenerator.load(tmp_path / "generator")
+    generator = SDTurboGenerator.load(tmp_path / "generator")
     features = LatentMAEFeatures(tmp_path / "latent_mae")
     with torch.no_grad():
         latents = generator.sample(generator.noise(2), generator.encode_prompts(["a red star", "two moons"]))
@@ -61,7 +61,7 @@ def test_the_recipe_makes_a_generator_and_a_feature_map(tmp_path: Path) -> None:
         pretrain(replace(Recipe.tiny(), generator_steps=3), tmp_path)
 
 
-def test_every_word_of_the_world_is_one_token_and_other_text_is_spelt() -> None:
+def test_every_word_of_the_prompts_is_one_token_and_other_text_is_spelt_in_letters() -> None:
     tokenizer = new_tokenizer()
     ids = tokenizer("an orange star to the left of a triangle").input_ids
     assert len(ids) == 9 + 2
@@ -71,7 +71,7 @@ def test_every_word_of_the_world_is_one_token_and_other_text_is_spelt() -> None:
 
 
 def test_every_process_makes_the_same_tokenizer() -> None:
-    """Each process of the recipe makes its own, and so does one that resumes."""
+    """Each process of the recipe makes its own tokenizer, and so does a resumed run."""
     code = "import json, drpo.shapes.pretrain.text as text; print(json.dumps(text.new_tokenizer().get_vocab()))"
     other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert json.loads(other.stdout.splitlines()[-1]) == new_tokenizer().get_vocab()

@@ -1,4 +1,4 @@
-"""The splits share no prompt, and every prompt's words say what its specification says."""
+"""The splits share no prompt, and the text of every prompt agrees with its specification."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_task_has_enough_distinct_prompts_to_hold_out(task: str) -> None:
     assert len(prompts("train", task)) >= 150
 
 
-def test_the_words_say_what_the_specification_says() -> None:
+def test_the_text_agrees_with_the_specification() -> None:
     numbers = {1: ("a", "an", "one", "single"), 2: ("two",), 3: ("three",), 4: ("four",), 5: ("five",)}
     for split in SPLITS:
         for record in prompts(split):  # type: ignore[arg-type]

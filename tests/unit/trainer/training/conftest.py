@@ -13,12 +13,12 @@ from support.local_ranker import LocalRanker
 from support.rewards import Redness
 from support.tiny.sd_turbo import write_tiny_pipeline
 
-from drpo.config import OptimizerConfig, TrainingConfig
+from drpo.config import LoraConfig, OptimizerConfig, TrainingConfig
 from drpo.data.prompts import PromptRecord
-from drpo.generators.sd_turbo import LoraSettings, OneStepGenerator
+from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.method.features import load_feature_map
 from drpo.method.objectives import load_objective
-from drpo.training.ranking import RankingLoop
+from drpo.training.ranking import BackgroundRanker
 from drpo.training.trainer import DrPOTrainer
 
 
@@ -37,14 +37,14 @@ def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
     """A trainer over the tiny generator; keywords go to TrainingConfig."""
     with ExitStack() as stack:
 
-        def make(reward: Any = None, lr: float = 5e-2, **settings: Any) -> DrPOTrainer:
+        def make(reward: Any = None, feature_map: Any = None, lr: float = 5e-2, **settings: Any) -> DrPOTrainer:
             torch.manual_seed(0)
-            ranking = stack.enter_context(RankingLoop(lambda: LocalRanker("reward", reward or Redness())))
+            ranker = stack.enter_context(BackgroundRanker(lambda: LocalRanker("reward", reward or Redness())))
             return DrPOTrainer(
-                OneStepGenerator.load(tiny, lora=LoraSettings(rank=4)),
-                load_feature_map("raw_latent"),
+                SDTurboGenerator.load(tiny, lora=LoraConfig(rank=4)),
+                feature_map or load_feature_map("raw_latent"),
                 load_objective("drpo", {"radii": [0.2, 0.5, 1.0]}),
-                ranking,
+                ranker,
                 TrainingConfig(**{"candidates": 6, "pairs": 8, "groups_per_step": 3, **settings}),
                 OptimizerConfig(lr=lr),
             )

@@ -33,11 +33,14 @@ def same_weights(first, second) -> bool:
 def test_the_reward_rises(make_trainer, records):
     trainer = make_trainer()
     lines = steps(trainer, records, 8)
-    assert lines[-1]["reward_mean"] > lines[0]["reward_mean"] + 1
+    assert lines[-1]["reward/reward"] > lines[0]["reward/reward"] + 1
+    assert all(line["reward_std/reward"] > 0 for line in lines)
+    assert all(line["combined_mean"] == pytest.approx(0, abs=1e-9) for line in lines), "a mean of z-scores"
+    assert all(line["combined_std"] == pytest.approx(1) for line in lines), "a single reward agrees with itself"
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert lines[0]["images"] == 18
     assert lines[0]["groups"] == 3
-    assert 0 <= lines[0]["strict_mean"] <= 1
+    assert 0 <= lines[0]["metric/reward/red_wins"] <= 1
 
 
 @pytest.mark.parametrize("settings", [{"pipeline": False}, {"groups_in_flight": 1}, {"groups_in_flight": 8}])
@@ -76,7 +79,8 @@ def test_a_failed_group_is_not_a_score(make_trainer):
     trainer = make_trainer(reward=FailsOn(), max_failed_groups=2)
     before = [parameter.clone() for parameter in trainer.parameters]
     line = trainer.run_step([PromptRecord("blue"), PromptRecord("blue square")])
-    assert line["reward_mean"] is None
+    assert line["combined_mean"] is None
+    assert "reward/reward" not in line
     assert line["loss"] is None
     assert all(torch.equal(old, new) for old, new in zip(before, trainer.parameters, strict=True))
     trainer.check_failures()
@@ -122,30 +126,30 @@ def test_checkpoints_are_whole_and_few(make_trainer, records, tmp_path):
     trainer = make_trainer()
     for step in (1, 2, 3):
         trainer.run_step(records)
-        write_checkpoint(tmp_path, {"step": step, "trainer": trainer.state_dict()}, trainer.generator, keep=2)
+        write_checkpoint(tmp_path, {"step": step, "trainer": trainer.state_dict()}, trainer.generator.adapter, keep=2)
     (tmp_path / "step-000009").mkdir()  # what a kill could leave, were it not for the rename
     found = checkpoints(tmp_path)
     assert [path.name for path in found] == ["step-000002", "step-000003"]
     assert read_checkpoint(found[-1])["trainer"]["step"] == 3
     assert (found[-1] / "adapter" / "pytorch_lora_weights.safetensors").is_file()
 
-    write_checkpoint(tmp_path, {"step": 3, "trainer": trainer.state_dict()}, trainer.generator, keep=2)  # runs again
+    write_checkpoint(
+        tmp_path, {"step": 3, "trainer": trainer.state_dict()}, trainer.generator.adapter, keep=2
+    )  # runs again
     assert len(checkpoints(tmp_path)) == 2
 
 
 class DecodedPixels:
-    """A feature map that looks at the decoded images."""
+    """A feature map over decoded images."""
 
-    space = "image"
-
-    def __call__(self, x_NCHW):
-        return {"pixels": torch.nn.functional.avg_pool2d(x_NCHW, 16).flatten(2).transpose(1, 2)}
+    def of_images(self, images_N3HW):
+        return {"pixels": torch.nn.functional.avg_pool2d(images_N3HW, 16).flatten(2).transpose(1, 2)}
 
 
-def test_a_feature_map_may_look_at_images(make_trainer, records):
-    whole, chunked = make_trainer(), make_trainer(chunk_size=4)
+def test_a_feature_map_may_see_images(make_trainer, records):
+    whole = make_trainer(feature_map=DecodedPixels())
+    chunked = make_trainer(feature_map=DecodedPixels(), chunk_size=4)
     for trainer in (whole, chunked):
-        trainer.runner.feature_map = DecodedPixels()
         trainer.run_step(records)
     assert sum(gradient.norm() for gradient in gradients(whole)) > 0
     for one, other in zip(gradients(whole), gradients(chunked), strict=True):

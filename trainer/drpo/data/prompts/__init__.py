@@ -16,11 +16,11 @@ PROMPT_SOURCES = {
 
 
 def load_prompts(settings: PromptsConfig) -> list[PromptRecord]:
-    """The prompts of a source, of the tasks that are asked for.
+    """Loads the prompts of a source, of all tasks or of those in `settings.tasks`.
 
     Raises:
-        CatalogueError: no such source.
-        ConfigError: the source has no such split, file or task, or is empty.
+        CatalogueError: there is no such source.
+        ConfigError: the source has no such split, file or task, or has no prompts.
     """
     if settings.source not in PROMPT_SOURCES:
         raise CatalogueError(

@@ -1,7 +1,9 @@
-"""Prompts from a file with one JSON object a line: {"prompt": ..., "metadata": {...}, "task": ...}.
+"""Prompts from a file with one JSON object per line.
 
-`metadata` and `task` may be left out. GenEval's own files (evaluation_metadata.jsonl) can be given as they are: a
-line without `metadata` that has GenEval's `include` is a specification itself, and its `tag` is the task.
+    {"prompt": "a photo of a cat", "task": "animals", "metadata": {"source": "mine"}}
+
+`metadata` and `task` are optional. GenEval's own files (evaluation_metadata.jsonl) can be used unchanged: a line
+without `metadata` but with GenEval's `include` is itself the specification, and its `tag` is the task.
 """
 
 from __future__ import annotations
@@ -16,9 +18,13 @@ from drpo.errors import ConfigError
 
 
 def load(settings: PromptsConfig) -> list[PromptRecord]:
-    """Every line of `settings.path`, in the order of the file; empty lines are skipped."""
+    """Reads every line of `settings.path`, in the order of the file; empty lines are skipped.
+
+    Raises:
+        ConfigError: there is no such file, or a line is not an object with a prompt.
+    """
     if settings.path is None:
-        raise ConfigError("prompts.path: the jsonl source needs the path of its file")
+        raise ConfigError("prompts.path: the source jsonl needs the path of a file")
     path = Path(settings.path)
     if not path.is_file():
         raise ConfigError(f"prompts.path: there is no file {path}")
@@ -26,14 +32,14 @@ def load(settings: PromptsConfig) -> list[PromptRecord]:
         return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _parse(line: str, place: str) -> PromptRecord:
+def _parse(line: str, position: str) -> PromptRecord:
     try:
         entry: Any = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{place} is not JSON: {error}") from error
+        raise ConfigError(f"{position} is not JSON: {error}") from error
     if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry["prompt"].strip():
-        raise ConfigError(f'{place} must be an object with a text "prompt"')
+        raise ConfigError(f'{position} must be an object with a text "prompt"')
     metadata = entry.get("metadata", entry if "include" in entry else None)
     if metadata is not None and not isinstance(metadata, dict):
-        raise ConfigError(f'{place}: "metadata" must be an object')
+        raise ConfigError(f'{position}: "metadata" must be an object')
     return PromptRecord(entry["prompt"], metadata, str(entry.get("task") or (metadata or {}).get("tag") or ""))

@@ -1,4 +1,4 @@
-"""The order in which a run sees its prompts: a pure function of the seed and the position."""
+"""The order in which a run uses its prompts: a pure function of the seed and the position."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from drpo.data.seeds import derive_seed
 
 
 class PromptOrder:
-    """An endless, shuffled sequence over prompts, in epochs in which each prompt comes once.
+    """An endless, shuffled sequence of prompts, in epochs in which each prompt comes once.
 
     Args:
         records: the prompts.
         seed: the run's seed.
-        balance_tasks: every task comes equally often, each with epochs of its own; otherwise tasks come as often as
-            they have prompts.
+        balance_tasks: every task comes equally often, and each task has its own epochs; otherwise a task comes as
+            often as it has prompts.
+
+    Raises:
+        ValueError: there are no prompts.
     """
 
     def __init__(self, records: Sequence[PromptRecord], *, seed: int = 0, balance_tasks: bool = False) -> None:
@@ -31,9 +34,9 @@ class PromptOrder:
         self._shuffled = lru_cache(maxsize=4 * len(self._tasks) + 4)(self._shuffle)
 
     def at(self, position: int) -> PromptRecord:
-        """The prompt of one position, from 0."""
-        block, place = divmod(position, len(self._tasks))
-        task = self._tasks[self._shuffled("tasks", block, len(self._tasks))[place]]
+        """The prompt at a position, from 0."""
+        block, offset = divmod(position, len(self._tasks))
+        task = self._tasks[self._shuffled("tasks", block, len(self._tasks))[offset]]
         pool = self._pools[task]
         epoch, index = divmod(block, len(pool))
         return pool[self._shuffled(f"task:{task}", epoch, len(pool))[index]]

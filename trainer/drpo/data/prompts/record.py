@@ -9,12 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """A prompt, what the rewards should know of it, and the task it belongs to.
+    """A prompt, the metadata that rewards need, and the task to which it belongs.
 
     Attributes:
         prompt: the text that the generator and the rewards see.
-        metadata: passed to the rewards as it is, for example a GenEval specification; None where they need nothing.
-        task: the group that the prompt is balanced and reported in; "" where the source has none.
+        metadata: passed to the rewards unchanged, for example a GenEval specification; None if they need nothing.
+        task: prompts are balanced and results are reported by task; "" if the source has no tasks.
+
+    Example:
+        PromptRecord("a photo of a red ring", {"include": [{"class": "ring", "count": 1, "color": "red"}]}, "colors")
     """
 
     prompt: str

@@ -8,7 +8,11 @@ from drpo.errors import ConfigError
 
 
 def load(settings: PromptsConfig) -> list[PromptRecord]:
-    """All six tasks of `settings.split`: "train", "validation" or "test"."""
+    """The prompts of all six tasks of `settings.split`: "train", "validation" or "test".
+
+    Raises:
+        ConfigError: there is no such split.
+    """
     from drpo.shapes.prompts import prompts
 
     try:

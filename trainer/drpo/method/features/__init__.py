@@ -1,4 +1,4 @@
-"""Feature maps: what the drift field measures distances in. One file each, one line in the catalogue.
+"""Feature maps: the spaces in which the drift field measures distances. One file each, one line in the catalogue.
 
 `FEATURE_MAPS` names the classes without importing them; `load_feature_map` imports the one that is asked for.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.errors import CatalogueError
-from drpo.method.features.base import FeatureMap
+from drpo.method.features.base import FeatureMap, ImageFeatureMap, LatentFeatureMap
 
 FEATURE_MAPS = {
     "latent_mae": "drpo.method.features.latent_mae:LatentMAEFeatures",
@@ -19,12 +19,22 @@ FEATURE_MAPS = {
 
 
 def load_feature_map(name: str, path: str | Path | None = None, **options: Any) -> FeatureMap:
-    """The feature map `name`, read from `path` if it has weights; `options` go to its constructor."""
+    """Loads a feature map.
+
+    Args:
+        name: a key of `FEATURE_MAPS`.
+        path: the folder of its weights; None: it has no weights.
+        options: further arguments of its constructor, such as `device`.
+
+    Raises:
+        CatalogueError: there is no feature map of that name.
+        ModelLoadError: the folder has no weights, or they do not fit.
+    """
     if name not in FEATURE_MAPS:
-        raise CatalogueError(f"no feature map {name!r}; there are {', '.join(sorted(FEATURE_MAPS))}")
+        raise CatalogueError(f"there is no feature map {name!r}; there are {', '.join(sorted(FEATURE_MAPS))}")
     module, _, attribute = FEATURE_MAPS[name].partition(":")
     feature_map = getattr(import_module(module), attribute)
     return feature_map(path, **options)
 
 
-__all__ = ["FEATURE_MAPS", "FeatureMap", "load_feature_map"]
+__all__ = ["FEATURE_MAPS", "FeatureMap", "ImageFeatureMap", "LatentFeatureMap", "load_feature_map"]

@@ -1,20 +1,36 @@
-"""What the drift field asks of a feature map."""
+"""What the drift field needs of a feature map: two protocols, one over latents and one over images.
+
+A feature map phi is frozen and differentiable: gradients flow to its input and never into its own parameters. It
+returns {key: (N, T, D)}: N inputs, T tokens of each, D features of a token, for example
+
+    {"layer1_mean": (24, 1, 64), "layer2_mean_2": (24, 4, 128)}
+
+Its constructor takes the folder of its weights (or None), `device`, and further settings of its own.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 
-class FeatureMap(Protocol):
-    """A frozen, differentiable map phi from latents or images to one or more named sets of token features.
+@runtime_checkable
+class LatentFeatureMap(Protocol):
+    """A feature map that sees latents, as the U-Net sees them."""
 
-    `space` says what it wants: "latent" is the scaled VAE latent as the U-Net sees it, (N, C, h, w); "image" is the
-    decoded image in [-1, 1], (N, 3, H, W). The result maps a key to (N, T, D): N inputs, T tokens each, D features
-    a token. Gradients flow to the input and never into the map's own parameters.
-    """
+    def of_latents(self, latents_NChw: Tensor) -> dict[str, Tensor]:
+        """The features of scaled VAE latents (N, C, h, w)."""
+        ...
 
-    space: Literal["latent", "image"]
 
-    def __call__(self, x_NCHW: Tensor) -> dict[str, Tensor]: ...
+@runtime_checkable
+class ImageFeatureMap(Protocol):
+    """A feature map that sees decoded images."""
+
+    def of_images(self, images_N3HW: Tensor) -> dict[str, Tensor]:
+        """The features of images (N, 3, H, W), about [-1, 1] and not clamped."""
+        ...
+
+
+FeatureMap = LatentFeatureMap | ImageFeatureMap

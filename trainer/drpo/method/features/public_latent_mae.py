@@ -1,14 +1,14 @@
-"""Read a public latent-MAE checkpoint into our folder layout.
+"""Read a public latent-MAE checkpoint into the folder layout of `drpo.method.features.latent_mae`.
 
     python -m drpo.method.features.public_latent_mae mae_latent_256_torch.pth latent_mae/
 
 The checkpoint is the torch file that the DrPO authors publish (`drpo-mae-latent-256`, an export of the JAX model
-`mae_latent_256` of the drifting models): a dict of tensors, alone or under `state_dict` or `model_state_dict`. An
-export may keep JAX's habits, so both are read: kernels `kernel` (height, width, in, out) or `weight` (out, in, height,
-width), and norms' `scale` or `weight`. The network's shape is read off the tensors. The decoder comes along where the
-file has it; the classification head `fc`, which no feature uses, does not.
+`mae_latent_256` of the drifting models): a dict of tensors, bare or under `state_dict` or `model_state_dict`. An
+export may keep JAX's names and layouts, so both kinds are read: kernels `kernel` (height, width, in, out) or `weight`
+(out, in, height, width), and norms `scale` or `weight`. The shape of the network follows from the tensors. The decoder
+is read if the file has one; the classification head `fc`, which no feature uses, is not.
 
-Documented against the public code; the real file could not be downloaded here, and tests use one of the same layout.
+Written from the public code and tested with a file of the same layout, not with the real file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from drpo.errors import ModelLoadError
-from drpo.method.features.latent_mae import LatentMAE, LatentMAEConfig
+from drpo.method.features.latent_mae import LatentMAE
+from drpo.method.features.latent_mae_network import LatentMAEConfig
 
 _WRAPPERS = ("module.", "_orig_mod.")
 _RENAMED = {"kernel": "weight", "scale": "weight"}
@@ -32,7 +33,11 @@ _UNUSED = "fc."
 
 
 def read_public_checkpoint(path: str | Path) -> LatentMAE:
-    """The model of a public checkpoint. Raises ModelLoadError when the file is not one."""
+    """The model of a public checkpoint.
+
+    Raises:
+        ModelLoadError: the file cannot be read, or is not a latent-MAE in the public layout.
+    """
     path = Path(path)
     tensors = {_name(name): tensor for name, tensor in _tensors(path).items()}
     tensors = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith(_UNUSED)}
@@ -50,13 +55,13 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises errors of many kinds for a file that it cannot read
+    except Exception as error:  # torch raises many kinds of errors for a file that it cannot read
         raise ModelLoadError(f"cannot read the checkpoint {path}: {error}") from error
     for key in ("state_dict", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ModelLoadError(f"{path} holds no dict of tensors, alone or under state_dict or model_state_dict")
+        raise ModelLoadError(f"{path} must hold a dict of tensors, bare or under state_dict or model_state_dict")
     return content
 
 
@@ -87,7 +92,7 @@ def _config(tensors: dict[str, Tensor]) -> LatentMAEConfig:
 
 
 def _torch_layout(tensor: Tensor, expected: Tensor | None) -> Tensor:
-    """A convolution's kernel from JAX's (h, w, in, out) to torch's (out, in, h, w), where it is not so already."""
+    """Permutes the kernel of a convolution from JAX's (h, w, in, out) to torch's (out, in, h, w), if needed."""
     if tensor.ndim == 4 and expected is not None and tensor.shape != expected.shape:
         tensor = tensor.permute(3, 2, 0, 1)
     return tensor.contiguous()

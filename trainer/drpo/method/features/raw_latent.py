@@ -1,9 +1,8 @@
-"""The latents themselves as features: no network, no weights. The paper's Table 3b shows that they serve badly."""
+"""The latents themselves as features: no network, no weights. The paper's Table 3b shows that they work badly."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,9 +11,13 @@ from drpo.method.features.statistics import statistic, statistic_names
 
 
 class RawLatentFeatures:
-    """Tokens, means and deviations of the latent map, under the layer name `latent`; see `FeatureMap`."""
+    """Tokens, means and deviations of the latent map, under the layer name `latent`.
 
-    space: Literal["latent"] = "latent"
+    Args:
+        path, device: ignored, because there are no weights.
+        keys: the features to compute, such as ("latent", "latent_mean_4"); None: all of them.
+        dtype: of the features.
+    """
 
     def __init__(
         self,
@@ -24,11 +27,12 @@ class RawLatentFeatures:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        del path, device  # there is nothing to load and nothing to place
+        del path, device
         self.keys = tuple(keys) if keys else None
         self.dtype = dtype
 
-    def __call__(self, x_NCHW: Tensor) -> dict[str, Tensor]:
-        latents_NChw = x_NCHW.to(self.dtype)
+    def of_latents(self, latents_NChw: Tensor) -> dict[str, Tensor]:
+        """The statistics of the latents themselves, (N, T, C) by key."""
+        latents_NChw = latents_NChw.to(self.dtype)
         keys = self.keys or statistic_names("latent", latents_NChw.shape[2], latents_NChw.shape[3])
         return {key: statistic(latents_NChw, key.removeprefix("latent").removeprefix("_")) for key in keys}

@@ -1,7 +1,7 @@
 """Token features from a spatial map: every location, global and patch-wise means and deviations.
 
-These are the statistics that "Generative Modeling via Drifting" (Deng et al., 2026, appendix on feature extraction)
-takes of each layer of its latent-MAE, under the same names: `layer2`, `layer2_mean`, `layer2_std`, `layer2_mean_4`.
+"Generative Modeling via Drifting" (Deng et al., 2026, appendix on feature extraction) takes these statistics of each
+layer of its latent-MAE, under the same names: `layer2`, `layer2_mean`, `layer2_std`, `layer2_mean_4`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ _VARIANCE_FLOOR = 1e-6  # added under the root, so that the deviation of a const
 
 
 def tokens_of(map_NChw: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, h*w, C): one token per location."""
+    """One token per location: (N, C, h, w) to (N, h*w, C)."""
     return map_NChw.flatten(2).transpose(1, 2)
 
 
 def patches_of(map_NChw: Tensor, size: int) -> Tensor:
-    """(N, C, h, w) -> (N, patches, size*size, C), square patches in raster order. ShapeError if they do not fit."""
+    """Square patches in raster order: (N, C, h, w) to (N, patches, size*size, C).
+
+    Raises:
+        ShapeError: the map does not divide into patches of this size.
+    """
     n, c, h, w = map_NChw.shape
     if size < 1 or h % size or w % size:
         raise ShapeError(f"a feature map of {h}x{w} does not divide into patches of {size}x{size}")
@@ -30,14 +34,14 @@ def patches_of(map_NChw: Tensor, size: int) -> Tensor:
 
 
 def deviation(values: Tensor, dim: int) -> Tensor:
-    """Population standard deviation along `dim` in float32, smooth at zero."""
+    """The population standard deviation along `dim`, in float32 and smooth at zero."""
     values = values.float()
     variance = (values - values.mean(dim=dim, keepdim=True)).square().mean(dim=dim)
     return torch.sqrt(variance + _VARIANCE_FLOOR)
 
 
 def statistic_names(layer: str, height: int, width: int) -> list[str]:
-    """The default keys of a map of this size. Patches as large as the map only repeat the global ones: left out."""
+    """The default keys of a map of this size. Patches as large as the map are left out: they repeat the global ones."""
     names = [layer, f"{layer}_mean", f"{layer}_std"]
     for size in PATCH_SIZES:
         if height % size == 0 and width % size == 0 and (height, width) != (size, size):

@@ -14,9 +14,18 @@ OBJECTIVES = {
 
 
 def load_objective(name: str, settings: Any = None) -> Objective:
-    """The objective `name`, built from its settings (a mapping, its pydantic model, or None for the defaults)."""
+    """Builds an objective.
+
+    Args:
+        name: a key of `OBJECTIVES`.
+        settings: a mapping, the objective's own pydantic model, or None for the defaults.
+
+    Raises:
+        CatalogueError: there is no objective of that name.
+        pydantic.ValidationError: the settings are wrong.
+    """
     if name not in OBJECTIVES:
-        raise CatalogueError(f"no objective {name!r}; there are {', '.join(sorted(OBJECTIVES))}")
+        raise CatalogueError(f"there is no objective {name!r}; there are {', '.join(sorted(OBJECTIVES))}")
     module, _, attribute = OBJECTIVES[name].partition(":")
     return getattr(import_module(module), attribute)(settings)
 

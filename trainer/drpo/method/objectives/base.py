@@ -1,4 +1,4 @@
-"""What the training step asks of an objective."""
+"""What the training step needs of an objective."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ObjectiveResult:
-    """A scalar float32 loss with its graph, and plain numbers worth logging."""
+    """The loss of one group, and plain numbers to log.
+
+    Attributes:
+        loss: a float32 scalar with its graph.
+        metrics: for example {"preference_magnitude": 0.41, "reference_distance": 0.08}.
+    """
 
     loss: Tensor
     metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol):
-    """Turns one group's features and preferences into a loss.
+    """Turns one group's features and preferences into a loss."""
 
-    `features` and `reference` map a key to (K, T, D): K candidates, T tokens, D features a token, from the generator
-    with its adapter on (with a graph) and off. `pairs_M2`, int64, holds M (winner, loser) candidate indices.
-    """
+    def loss(self, features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> ObjectiveResult:
+        """The loss of one group.
 
-    def loss(self, features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> ObjectiveResult: ...
+        Args:
+            features: key to (K, T, D), K candidates, T tokens of each, D features of a token, with their graph.
+            reference: the same of the reference generator's samples from the same noises, without a graph.
+            pairs_M2: M (winner, loser) pairs of candidate indices, int64, such as [[3, 0], [5, 2]].
+        """
+        ...

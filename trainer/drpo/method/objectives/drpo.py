@@ -1,21 +1,22 @@
 """The DrPO objective: Algorithm 1 from the ranked group on (Eq. 12 and 15-17), per key of a multi-feature map.
 
-The preference field and the reference field are two calls of Algorithm A2 (`drpo.method.drift`); the loss is a
-regression on a detached target, so its gradient with respect to a feature is the field itself, with the sign turned
-(Eq. 3).
+The preference field and the reference field are two calls of Algorithm A2 (`drpo.method.drift`). The loss is a
+regression on a detached target, so its gradient with respect to a feature is the negated field (Eq. 3).
 
-The two published variants part in the regression too:
+The two published variants also differ in the regression:
 
 paper      V = V_pref + lambda V_ref (Eq. 15), target z + eta V (Eq. 16), loss 1/(2K) sum_i ||z_i - z_i*||^2 (Eq. 17).
-           The regression is in the normalized coordinates of Eq. 20, in which V is given; z and the target share the
-           scale of the preference call.
+           The regression is in the normalized coordinates of Eq. 20, like V; z and the target share the scale of the
+           preference call.
 released   two regressions, each in the coordinates of its own call, added with weight lambda; each is the mean squared
            error over all tokens and features. The reference branch's negatives are the queries, with their diagonal
            masked.
 
-Sets. A key has T tokens a candidate. "location" makes T sets of K tokens, one per place, which share one scale, as the
-drifting models have it (Deng et al., 2026, appendix A.6); "joint" makes one set of all K*T tokens, as the authors'
-trainer does. The losses of the tokens are averaged, those of the keys summed.
+Sets. A key has T tokens of each candidate. "location" makes T sets of K tokens, one per location, which share one
+scale, as in the drifting models (Deng et al., 2026, appendix A.6); "joint" makes one set of all K*T tokens, as in the
+authors' trainer. The losses of the tokens are averaged, those of the keys are summed.
+
+Axes: K candidates, T tokens, D features, M pairs, B sets, Q queries of a set.
 """
 
 from __future__ import annotations
@@ -32,18 +33,29 @@ from drpo.errors import ConfigError, ShapeError
 from drpo.method.drift import DriftField, Kernel, Variant, drift_field
 from drpo.method.objectives.base import ObjectiveResult
 
-# What `variant: released` means where a setting is not given: the launch line of the authors' trainer.
+# Defaults of `variant: released`: the values in the launch line of the authors' trainer.
 _RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
 
 
 class DrPOSettings(BaseModel):
-    """Settings of the objective. The defaults are the paper's; `variant: released` changes those left unset."""
+    """Settings of the objective. The defaults are the paper's; `variant: released` has other defaults for some.
+
+    Example:
+        objective:
+          name: drpo
+          variant: paper
+          radii: [0.02, 0.05, 0.2]
+          velocity: 1.0
+          reference_weight: 0.2
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     variant: Variant = "paper"
     kernel: Kernel = "rbf"
-    radii: tuple[PositiveFloat, ...] = Field((0.02, 0.05, 0.2), min_length=1, description="Omega, in mean distances")
+    radii: tuple[PositiveFloat, ...] = Field(
+        (0.02, 0.05, 0.2), min_length=1, description="Omega, in mean distances between supports"
+    )
     velocity: float = Field(1.0, gt=0, description="eta of Eq. 16")
     reference_weight: float = Field(0.2, ge=0, description="lambda of Eq. 15; 0 leaves the reference field out")
     support_weight: float = Field(1.0, gt=0, description="w_j of Eq. 19 and 22, the same for every support")
@@ -64,11 +76,14 @@ class DrPOObjective:
         self.settings = settings if isinstance(settings, DrPOSettings) else DrPOSettings.model_validate(settings or {})
 
     def loss(self, features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> ObjectiveResult:
-        """The loss of one group, and what there is to log of it.
+        """The loss of one group (see `drpo.method.objectives.base.Objective`).
 
-        features, reference: key -> (K, T, D) of the candidates and of the frozen base's samples from the same noises.
-        pairs_M2: M >= 1 rows (winner, loser) of candidate indices; a candidate may occur in many pairs.
-        Only `features` gets a gradient: A+ and A- are rows of it, but rows of a detached target.
+        A candidate may occur in many of the M >= 1 pairs. Only `features` gets a gradient: A+ and A- are rows of it,
+        but detached ones.
+
+        Raises:
+            ShapeError: a tensor does not fit the others.
+            ConfigError: there are no pairs.
         """
         _check(features, reference, pairs_M2)
         losses, logged = [], []
@@ -86,13 +101,15 @@ class DrPOObjective:
         pairs_M2 = pairs_M2.to(candidates_KTD.device)
         winners_MTD, losers_MTD = candidates_KTD.detach()[pairs_M2.T]
         queries_BQD = self._sets(candidates_KTD)
-        still_BQD = queries_BQD.detach()
+        detached_BQD = queries_BQD.detach()
 
-        preference = self._field(still_BQD, self._sets(winners_MTD), self._sets(losers_MTD))
+        preference = self._field(detached_BQD, self._sets(winners_MTD), self._sets(losers_MTD))
         fields = [(1.0, preference)]
         if settings.reference_weight:
-            pull = self._field(still_BQD, self._sets(reference_KTD), still_BQD, negatives_are_queries=True)
-            fields.append((settings.reference_weight, pull))
+            to_reference = self._field(
+                detached_BQD, self._sets(reference_KTD), detached_BQD, negatives_are_queries=True
+            )
+            fields.append((settings.reference_weight, to_reference))
 
         if settings.variant == "released":
             terms = []
@@ -104,8 +121,8 @@ class DrPOObjective:
             total_BQD = torch.stack([weight * field.field_QD for weight, field in fields]).sum(dim=0)  # Eq. 15
             normalized_BQD = queries_BQD / preference.scale
             error_BQD = normalized_BQD - self._target(normalized_BQD, total_BQD)
-            loss = 0.5 * error_BQD.square().sum(dim=-1).mean()  # Eq. 17 of every set, and the mean over the sets
-        return loss, _metrics(still_BQD, self._sets(reference_KTD), fields)
+            loss = 0.5 * error_BQD.square().sum(dim=-1).mean()  # Eq. 17 for every set, and the mean over the sets
+        return loss, _metrics(detached_BQD, self._sets(reference_KTD), fields)
 
     def _target(self, normalized_BQD: Tensor, field_BQD: Tensor) -> Tensor:
         """Eq. 16, in normalized coordinates."""
@@ -129,7 +146,7 @@ class DrPOObjective:
         )
 
     def _sets(self, tokens_KTD: Tensor) -> Tensor:
-        """(K, T, D) -> (T, K, D), a set per location, or (1, K*T, D), one joint set."""
+        """The sets of the drift field: (T, K, D), one set per location, or (1, K*T, D), one joint set."""
         if self.settings.token_sets == "location":
             return tokens_KTD.transpose(0, 1)
         return tokens_KTD.flatten(0, 1).unsqueeze(0)
@@ -137,7 +154,7 @@ class DrPOObjective:
 
 @torch.no_grad()
 def _metrics(queries_BQD: Tensor, reference_BQD: Tensor, fields: list[tuple[float, DriftField]]) -> dict[str, Tensor]:
-    """Plain numbers of one key; distances are in units of the preference call's mean distance."""
+    """The logged numbers of one key; distances are in units of the preference call's mean distance."""
     _, preference = fields[0]
     distance_BQ1 = (queries_BQD - reference_BQD).norm(dim=-1, keepdim=True) / preference.distance_scale
     metrics = {
@@ -145,10 +162,10 @@ def _metrics(queries_BQD: Tensor, reference_BQD: Tensor, fields: list[tuple[floa
         "reference_distance": distance_BQ1.mean(),
     }
     if len(fields) > 1:
-        _, pull = fields[1]
-        metrics["reference_magnitude"] = torch.stack([m.mean() for m in pull.magnitudes]).mean()
+        _, to_reference = fields[1]
+        metrics["reference_magnitude"] = torch.stack([m.mean() for m in to_reference.magnitudes]).mean()
         metrics["field_cosine"] = F.cosine_similarity(
-            preference.field_QD.flatten(), pull.field_QD.flatten(), dim=0, eps=1e-12
+            preference.field_QD.flatten(), to_reference.field_QD.flatten(), dim=0, eps=1e-12
         )
     return metrics
 
@@ -159,7 +176,7 @@ def _check(features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: 
     for key, tokens in features.items():
         if tokens.ndim != 3 or tokens.shape != reference[key].shape:
             raise ShapeError(
-                f"DrPO: feature {key!r} must be (K, T, D) and equal to its reference, not {tuple(tokens.shape)} and "
+                f"DrPO: feature {key!r} and its reference must both be (K, T, D), not {tuple(tokens.shape)} and "
                 f"{tuple(reference[key].shape)}"
             )
     counts = {tokens.shape[0] for tokens in features.values()}

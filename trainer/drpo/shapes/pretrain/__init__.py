@@ -1,1 +1,1 @@
-"""Makes the embedded model from nothing: autoencoder, text encoder, one-step generator, feature map."""
+"""Makes the embedded model from scratch: autoencoder, text encoder, one-step generator, feature map."""

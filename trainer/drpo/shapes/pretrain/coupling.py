@@ -1,13 +1,13 @@
-"""Which scene belongs to which noise.
+"""The rule that couples each noise with a scene.
 
-A one-step generator is a function of its noise, so it can be trained by plain regression only where the picture is a
-function of the noise too. Here it is, by rule: 16 low-frequency modes of the noise decide what the caption leaves open
-(places, sizes, unnamed colours, background), smoothly where that is possible, and one of them decides whether the
-caption was careless: then one fact of the picture is not as the caption says.
+A one-step generator is a function of its noise, so plain regression can train it only if the picture is a function of
+the noise too. Here a rule makes it one. 16 low-frequency modes of the noise decide what the caption leaves open
+(positions, sizes, unnamed colours, background), smoothly where possible. One of them decides whether the caption is
+wrong, that is, whether one fact of the picture differs from it.
 
-Careless captions are why the generator makes mistakes. Every fact of a caption is wrong with probability
-`CARELESSNESS`, so that prompts with more facts fail more often; the mistakes are those that text-to-image models are
-known for: another shape, another colour, one object more or fewer, the relation turned round, two colours swapped.
+Wrong captions are why the generator makes mistakes. Each fact of a caption is wrong with probability
+`CAPTION_ERROR_RATE`, so prompts with more facts fail more often. The mistakes are those that text-to-image models are
+known for: another shape, another colour, one object more or fewer, the opposite relation, two colours swapped.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 from scipy.special import ndtr
 
-from drpo.shapes.world import COLORS, DIAMETERS, MAX_COUNT, RELATIONS, SHAPES, SIZE, Shape, centres_of_two
+from drpo.shapes.world import DIAMETERS, MAX_COUNT, SIZE, Shape, centres_of_two
+from drpo_rewards.api.shapes import PALETTE, RELATIONS, SHAPES
 
-CARELESSNESS = 0.2
+CAPTION_ERROR_RATE = 0.2
 """Probability that a fact of a training caption is wrong."""
 
 NUM_MODES = 16
@@ -31,7 +32,7 @@ _FACTS = {"single_object": 1, "two_object": 2, "counting": 2, "colors": 2, "posi
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 _CELLS = {3: ((1, 6, 8), (0, 2, 7)), 4: ((0, 2, 6, 8), (1, 3, 5, 7)), 5: ((0, 2, 4, 6, 8), (1, 3, 4, 5, 7))}
 
-# What each mode decides.
+# Indices of the modes, named by what they decide.
 _MISTAKE, _OTHER_1, _OTHER_2 = 0, 1, 2
 _X, _Y, _GAP, _ACROSS_1, _ACROSS_2 = 3, 4, 5, 6, 7
 _SIZE, _ARRANGEMENT = 8, 9
@@ -40,23 +41,23 @@ _TINT, _SLOPE = 14, 15
 
 
 def modes(noise_NChw: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The lowest 2 x 2 cosine modes of each of four channels, independent and of unit variance: `(N, 16)`."""
+    """Returns the lowest 2 x 2 cosine modes of each of the four channels, `(N, 16)`: independent, of unit variance."""
     return dctn(noise_NChw.astype(np.float64), axes=(-2, -1), norm="ortho")[:, :, :2, :2].reshape(-1, NUM_MODES)
 
 
-def is_careless(task: str, modes_M: NDArray[np.float64]) -> bool:
-    """Whether the picture of this noise differs from what a caption of this task says."""
-    return bool(ndtr(modes_M[_MISTAKE]) > (1 - CARELESSNESS) ** _FACTS[task])
+def caption_is_wrong(task: str, modes_M: NDArray[np.float64]) -> bool:
+    """Tells whether the picture of this noise differs from what a caption of this task says."""
+    return bool(ndtr(modes_M[_MISTAKE]) > (1 - CAPTION_ERROR_RATE) ** _FACTS[task])
 
 
 def coupled_scene(metadata: dict, modes_M: NDArray[np.float64]) -> list[Shape]:
-    """The scene of a caption's specification and a noise's modes `(16,)`."""
+    """Returns the scene that the modes `(16,)` of a noise give for a caption's specification."""
     include = copy.deepcopy(metadata["include"])
-    if is_careless(metadata["tag"], modes_M):
-        _mistake(metadata["tag"], include, modes_M)
+    if caption_is_wrong(metadata["tag"], modes_M):
+        _change_one_fact(metadata["tag"], include, modes_M)
     objects: list[tuple[str, str]] = []
     for number, clause in enumerate(include):
-        color = clause.get("color") or list(COLORS)[_sector(modes_M, _COLOR[number], len(COLORS))]
+        color = clause.get("color") or list(PALETTE)[_sector(modes_M, _COLOR[number], len(PALETTE))]
         objects += [(clause["class"], color)] * clause["count"]
     relation = next((c["position"][0] for c in include if c.get("position")), None)
     low, high = DIAMETERS[len(objects)]
@@ -66,17 +67,17 @@ def coupled_scene(metadata: dict, modes_M: NDArray[np.float64]) -> list[Shape]:
 
 
 def background(modes_M: NDArray[np.float64]) -> tuple[float, float]:
-    """Brightness in 0..255 and vertical slope of the background."""
+    """Returns the brightness, in 0..255, and the vertical slope of the background."""
     return 232 + 16 * float(ndtr(modes_M[_TINT])), 12 * float(ndtr(modes_M[_SLOPE])) - 6
 
 
-def _mistake(task: str, include: list[dict], modes_M: NDArray[np.float64]) -> None:
-    """Changes one fact, the one that the task is about."""
+def _change_one_fact(task: str, include: list[dict], modes_M: NDArray[np.float64]) -> None:
+    """Changes the fact that the task is about, in place."""
     last = include[-1]
     if task in ("single_object", "two_object"):
-        last["class"] = _another(SHAPES, last["class"], modes_M)
+        last["class"] = _other_name(SHAPES, last["class"], modes_M)
     elif task == "colors":
-        last["color"] = _another(tuple(COLORS), last["color"], modes_M)
+        last["color"] = _other_name(tuple(PALETTE), last["color"], modes_M)
     elif task == "counting":
         more = modes_M[_OTHER_1] > 0 and last["count"] < MAX_COUNT
         last["count"] += 1 if more else -1
@@ -86,13 +87,13 @@ def _mistake(task: str, include: list[dict], modes_M: NDArray[np.float64]) -> No
         include[0]["color"], last["color"] = last["color"], include[0]["color"]
 
 
-def _another(names: tuple[str, ...], name: str, modes_M: NDArray[np.float64]) -> str:
+def _other_name(names: tuple[str, ...], name: str, modes_M: NDArray[np.float64]) -> str:
     shift = 1 + _sector(modes_M, (_OTHER_1, _OTHER_2), len(names) - 1)
     return names[(names.index(name) + shift) % len(names)]
 
 
 def _sector(modes_M: NDArray[np.float64], pair: tuple[int, int], count: int) -> int:
-    """Which of `count` equal sectors of the plane two modes point to."""
+    """Returns which of `count` equal sectors of the plane a pair of modes points to."""
     turn = math.atan2(modes_M[pair[0]], modes_M[pair[1]]) / (2 * math.pi) + 0.5
     return min(int(turn * count), count - 1)
 

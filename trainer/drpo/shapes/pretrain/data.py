@@ -1,4 +1,4 @@
-"""Captioned pictures of the world, drawn at random."""
+"""Random training pictures and their prompts."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def _by_task() -> dict[str, list[int]]:
 
 
 def draw_prompts(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Indices into `train_prompts()`, the tasks drawn by their weights: `(count,)`."""
+    """Draws indices into `train_prompts()`, the tasks by their weights: `(count,)`."""
     weights = np.array([_TASK_WEIGHTS[task] for task in TASKS])
     tasks = rng.choice(len(TASKS), size=count, p=weights / weights.sum())
     return np.array([rng.choice(_by_task()[TASKS[task]]) for task in tasks])
 
 
-def draw_pictures(indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-    """One picture for each prompt: `(N, 3, 64, 64)` float32 in [-1, 1]."""
+def draw_pictures(prompts_N: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    """Draws a picture for each prompt, given as indices into `train_prompts()`: `(N, 3, 64, 64)` float32 in [-1, 1]."""
     records = train_prompts()
-    pictures = np.stack([render(sample_scene(records[i].metadata, rng), rng) for i in indices])
-    return to_tensor(pictures)
+    pictures_NHWC = np.stack([render(sample_scene(records[i].metadata, rng), rng) for i in prompts_N])
+    return to_tensor(pictures_NHWC)
 
 
 def to_tensor(pictures_NHWC: NDArray[np.uint8]) -> Tensor:
-    """From pictures of 0..255 to `(N, 3, H, W)` float32 in [-1, 1]."""
+    """Converts pictures in 0..255 to `(N, 3, H, W)` float32 in [-1, 1]."""
     return torch.from_numpy(pictures_NHWC).permute(0, 3, 1, 2).float().div(127.5).sub(1)

@@ -1,7 +1,7 @@
-"""Stage 3, the generator: one step from noise to latents, by regression on coupled pairs of noise and scene.
+"""Stage 3: the generator, trained by regression on coupled pairs of noise and scene.
 
-It predicts what `EulerDiscreteScheduler` calls epsilon at a noise level sigma of 1, where one step is
-`x = z - epsilon(z / sqrt(2))`.
+It maps noise to latents in one step. It predicts what `EulerDiscreteScheduler` calls epsilon at the noise level
+sigma = 1, where the step is `x = z - epsilon(z / sqrt(2))`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ABSOLUTE_ERROR_WEIGHT = 0.3
 
 
 def new_scheduler() -> EulerDiscreteScheduler:
-    """SD-Turbo's scheduler, with constant betas such that sigma at the last timestep is 1."""
+    """Returns SD-Turbo's scheduler, with constant betas chosen so that sigma is 1 at the last timestep."""
     beta = 1 - 0.5 ** (1 / (LAST_TIMESTEP + 1))
     return EulerDiscreteScheduler(
         num_train_timesteps=LAST_TIMESTEP + 1,
@@ -60,9 +60,13 @@ def new_unet() -> UNet2DConditionModel:
 
 @torch.no_grad()
 def draw_pairs(vae: AutoencoderKL, folder: Path, seed: int, *, pairs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Noises and the latents of their scenes `(N, 4, 8, 8)`, of unit deviation, and the captions' indices `(N,)`.
+    """Returns noises, the latents of their scenes, and the indices of the captions.
 
-    Kept in `folder`; each process draws its share.
+    They are cached in `folder`; each process draws its share.
+
+    Returns:
+        Noises `(N, 4, 8, 8)`; latents `(N, 4, 8, 8)` with a standard deviation of 1; and `(N,)` indices into
+        `train_prompts()`.
     """
     for part in range(processes.rank(), -(-pairs // _PAIRS_PER_FILE), processes.count()):
         file = folder / f"pairs-{part:04d}.pt"
@@ -77,11 +81,11 @@ def draw_pairs(vae: AutoencoderKL, folder: Path, seed: int, *, pairs: int) -> tu
                 for i, modes_M in zip(prompts_N, modes(noise_NChw), strict=True)
             ]
         )
-        latents = [vae.encode(chunk).latent_dist.mean for chunk in to_tensor(pictures_NHWC).split(64)]
+        chunks_NChw = [vae.encode(chunk).latent_dist.mean for chunk in to_tensor(pictures_NHWC).split(64)]
         torch.save(
             {
                 "noise": torch.from_numpy(noise_NChw),
-                "latents": (torch.cat(latents) * vae.config.scaling_factor).contiguous(),
+                "latents": (torch.cat(chunks_NChw) * vae.config.scaling_factor).contiguous(),
                 "prompts": torch.from_numpy(prompts_N),
             },
             file,
@@ -99,17 +103,17 @@ def train_generator(
     noise_NChw: Tensor, latents_NChw: Tensor, prompts_N: Tensor, text_PTD: Tensor,
     folder: Path, seed: int, *, steps: int,
 ) -> UNet2DConditionModel:  # fmt: skip
-    """Regresses the latents from their noises: squared error and 0.3 of the absolute error."""
+    """Trains the generator to predict latents from noises: squared error plus 0.3 times the absolute error."""
     torch.manual_seed(seed)
     unet = new_unet()
     batch = _BATCH // processes.count()
 
-    def loss_of(random: StepRandom) -> Tensor:
+    def compute_loss(random: StepRandom) -> Tensor:
         chosen = torch.randint(len(noise_NChw), (batch,), generator=random.torch)
-        z = noise_NChw[chosen]
-        epsilon = unet(z / math.sqrt(2), LAST_TIMESTEP, text_PTD[prompts_N[chosen]]).sample
-        error = z - epsilon - latents_NChw[chosen]
-        return error.square().mean() + _ABSOLUTE_ERROR_WEIGHT * error.abs().mean()
+        z_NChw = noise_NChw[chosen]
+        epsilon_NChw = unet(z_NChw / math.sqrt(2), LAST_TIMESTEP, text_PTD[prompts_N[chosen]]).sample
+        error_NChw = z_NChw - epsilon_NChw - latents_NChw[chosen]
+        return error_NChw.square().mean() + _ABSOLUTE_ERROR_WEIGHT * error_NChw.abs().mean()
 
-    fit("generator", unet, loss_of, folder, steps=steps, learning_rate=1.5e-3, seed=seed, average=0.999)
+    fit("generator", unet, compute_loss, folder, steps=steps, learning_rate=1.5e-3, seed=seed, ema_decay=0.999)
     return unet.requires_grad_(False)

@@ -1,6 +1,7 @@
-"""Data-parallel pretraining on the cores of one machine: gradients are averaged over processes, one thread each.
+"""Data-parallel pretraining on one machine: several processes with one thread each average their gradients.
 
-One thread a process is the better use of a few cores: two threads in one process gain a fifth, two processes a whole.
+This uses a few cores best: on two cores, a second thread makes one process a fifth faster, and a second process doubles
+the speed.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def run_on(processes: int, main: Callable[..., None], *arguments: object) -> None:
-    """Calls `main(*arguments)` in this process, or in `processes` new ones that average their gradients."""
-    if processes == 1:
+def run_in_processes(num_processes: int, main: Callable[..., None], *arguments: object) -> None:
+    """Calls `main(*arguments)` in new processes that average their gradients; one process means this one."""
+    if num_processes == 1:
         return main(*arguments)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_start, args=(processes, port, main, arguments), nprocs=processes)
+    torch.multiprocessing.spawn(_start, args=(num_processes, port, main, arguments), nprocs=num_processes)
 
 
-def _start(rank: int, processes: int, port: int, main: Callable[..., None], arguments: Sequence[object]) -> None:
+def _start(rank: int, num_processes: int, port: int, main: Callable[..., None], arguments: Sequence[object]) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=processes)
+    dist.init_process_group("gloo", rank=rank, world_size=num_processes)
     try:
         main(*arguments)
     finally:
@@ -47,7 +48,7 @@ def wait_for_all() -> None:
 
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """One all-reduce of the flattened gradients."""
+    """Replaces each gradient by its mean over the processes, with one all-reduce."""
     if not dist.is_initialized():
         return
     gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]

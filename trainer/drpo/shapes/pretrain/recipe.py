@@ -1,4 +1,4 @@
-"""The recipe: every stage in its order, from nothing to the two folders that are shipped."""
+"""The recipe: all stages in order, from scratch to the two folders that the package contains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from drpo.shapes.pretrain.text import tokenize, train_text_encoder
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps and sizes of every stage. The defaults made the shipped model."""
+    """Number of steps and size of the data of every stage. The defaults made the shipped model."""
 
     seed: int = 0
     autoencoder_crop_steps: int = 1500
@@ -37,34 +37,37 @@ class Recipe:
 
     @classmethod
     def tiny(cls) -> Recipe:
-        """A few steps of everything: shows that the recipe runs, and makes a model that draws nothing yet."""
+        """Returns a recipe with a few steps per stage: enough to run every stage, but the model draws nothing yet."""
         return cls(
             autoencoder_crop_steps=2, autoencoder_steps=2, decoder_steps=2, text_steps=3, pairs=256,
             generator_steps=2, pictures=256, feature_map_steps=2,
         )  # fmt: skip
 
 
-def pretrain(recipe: Recipe, out: Path, processes_: int = 1) -> None:
-    """Makes `out/generator` and `out/latent_mae`. Interrupted, it goes on from `out/work` when called again.
+def pretrain(recipe: Recipe, out: Path, num_processes: int = 1) -> None:
+    """Makes `out/generator` and `out/latent_mae`. After an interruption, call it again to resume from `out/work`.
 
     Raises:
-        ConfigError: if `out/work` holds the stages of another recipe or another number of processes.
+        ConfigError: if `out/work` belongs to another recipe or another number of processes.
     """
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
-    described = {**asdict(recipe), "processes": processes_}
-    kept = work / "recipe.json"
-    if kept.exists() and json.loads(kept.read_text()) != described:
+    settings = {**asdict(recipe), "processes": num_processes}
+    saved = work / "recipe.json"
+    if saved.exists() and json.loads(saved.read_text()) != settings:
         raise ConfigError(
-            f"{kept} belongs to another recipe. Call with the same options to go on, or choose another --out."
+            f"{saved} belongs to another recipe. Use the same options to resume it, or choose another --out."
         )
-    kept.write_text(json.dumps(described, indent=2) + "\n")
-    _make_foundations(recipe, work)
-    processes.run_on(processes_, _make, recipe, out)
+    saved.write_text(json.dumps(settings, indent=2) + "\n")
+    _train_encoders(recipe, work)
+    processes.run_in_processes(num_processes, _train_rest, recipe, out)
 
 
-def _make_foundations(recipe: Recipe, work: Path) -> tuple[AutoencoderKL, CLIPTokenizer, CLIPTextModel]:
-    """The autoencoder and the text encoder, in one process: their batches are too small to share out."""
+def _train_encoders(recipe: Recipe, work: Path) -> tuple[AutoencoderKL, CLIPTokenizer, CLIPTextModel]:
+    """Trains the autoencoder and the text encoder, or loads them if finished.
+
+    One process does this: their batches are too small to split.
+    """
     torch.set_num_threads(1)
     vae = train_autoencoder(
         work,
@@ -76,26 +79,26 @@ def _make_foundations(recipe: Recipe, work: Path) -> tuple[AutoencoderKL, CLIPTo
     return vae, *train_text_encoder(work, recipe.seed, steps=recipe.text_steps)
 
 
-def _make(recipe: Recipe, out: Path) -> None:
-    """Everything else, each process with its share of a batch; the finished foundations are read."""
+def _train_rest(recipe: Recipe, out: Path) -> None:
+    """Trains the generator and the feature map, each process on its share of a batch, and exports the model."""
     work, seed = out / "work", recipe.seed
-    vae, tokenizer, text_encoder = _make_foundations(recipe, work)
+    vae, tokenizer, text_encoder = _train_encoders(recipe, work)
     text_PTD = _hidden_states(tokenizer, text_encoder)
     noise_NChw, latents_NChw, prompts_N = draw_pairs(vae, work, seed, pairs=recipe.pairs)
     generator = train_generator(
         noise_NChw, latents_NChw, prompts_N, text_PTD, work, seed, steps=recipe.generator_steps
     )  # fmt: skip
-    pictures_NChw = encode_pictures(vae, work, seed, pictures=recipe.pictures)
-    feature_map = train_feature_map(pictures_NChw, work, seed, steps=recipe.feature_map_steps)
+    random_latents_NChw = encode_pictures(vae, work, seed, pictures=recipe.pictures)
+    feature_map = train_feature_map(random_latents_NChw, work, seed, steps=recipe.feature_map_steps)
     if processes.rank() == 0:
         export(vae, tokenizer, text_encoder, generator, feature_map, out)
 
 
 @torch.no_grad()
 def _hidden_states(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> Tensor:
-    """Of all train prompts: `(P, T, D)`."""
-    ids_NT = tokenize(tokenizer, [record.prompt for record in train_prompts()])
-    return torch.cat([text_encoder(ids).last_hidden_state for ids in ids_NT.split(256)])
+    """Returns the text encoder's hidden states of all train prompts: `(P, T, D)`."""
+    ids_PT = tokenize(tokenizer, [record.prompt for record in train_prompts()])
+    return torch.cat([text_encoder(ids).last_hidden_state for ids in ids_PT.split(256)])
 
 
 def export(
@@ -107,9 +110,9 @@ def export(
     out: Path,
 ) -> None:
     """Writes the diffusers folder in the SD-Turbo layout and the feature map, in half precision."""
-    parts: list[nn.Module] = [vae, text_encoder, unet, feature_map]
-    for part in parts:
-        for tensor in (*part.parameters(), *part.buffers()):
+    models: list[nn.Module] = [vae, text_encoder, unet, feature_map]
+    for model in models:
+        for tensor in (*model.parameters(), *model.buffers()):
             tensor.data = tensor.data.to(torch.float16 if tensor.is_floating_point() else tensor.dtype).contiguous()
     pipeline = StableDiffusionPipeline(
         vae=vae,
@@ -122,6 +125,7 @@ def export(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(out / "generator")
-    # transformers 5 writes tokenizer.json alone; SD-Turbo's own folder has these two, which earlier versions read
+    # transformers 5 writes only tokenizer.json; like SD-Turbo's, the folder also gets vocab.json and merges.txt, which
+    # older versions read
     tokenizer.backend_tokenizer.model.save(str(out / "generator" / "tokenizer"))
     feature_map.save(out / "latent_mae")

@@ -1,7 +1,7 @@
-"""One stage of the pretraining: a resumable, seeded training loop with a warm-up, cosine decay and weight averaging.
+"""One stage of the pretraining: a resumable, seeded training loop with warm-up, cosine decay and weight averaging.
 
-Every random draw of a step comes from `(seed, stage, step, process)`, so a stage that was interrupted and resumed draws
-what an uninterrupted one would have drawn.
+All random numbers of a step follow from `(seed, stage, step, process)`, so a resumed stage draws the same numbers as
+one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from drpo.shapes.pretrain import processes
 
 
 class StepRandom:
-    """The random sources of one step of one stage: `.numpy` and `.torch`."""
+    """The random generators of one step of one stage: `.numpy` and `.torch`."""
 
     def __init__(self, seed: int, stage: str, step: int):
         key = [seed, zlib.crc32(stage.encode()), step, processes.rank()]
@@ -32,23 +32,24 @@ class StepRandom:
 def fit(
     name: str,
     model: nn.Module,
-    loss_of: Callable[[StepRandom], Tensor],
+    compute_loss: Callable[[StepRandom], Tensor],
     folder: Path,
     *,
     steps: int,
     learning_rate: float,
     seed: int,
     weight_decay: float = 0.01,
-    warmup: int = 100,
-    average: float | None = None,
+    warmup_steps: int = 100,
+    ema_decay: float | None = None,
     save_every: int = 200,
 ) -> None:
-    """Trains `model` in place for `steps` steps of AdamW; it ends with its averaged weights, if `average` is given.
+    """Trains `model` in place for `steps` steps of AdamW. With `ema_decay`, it ends with the averaged weights.
 
     Args:
-        loss_of: computes the scalar loss of one step from its random sources.
-        folder: where `NAME.pt` is kept; a run that finds it goes on from it.
-        average: decay of the exponential moving average of the weights (shorter while the run is young).
+        name: of the stage; part of its random numbers and of its file's name.
+        compute_loss: returns the scalar loss of one step, given its random generators.
+        folder: where the state is saved as `NAME.pt`; if the file exists, training resumes from it.
+        ema_decay: decay of the exponential moving average of the weights; the first steps use a smaller one.
     """
     state_file = folder / f"{name}.pt"
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -76,17 +77,17 @@ def fit(
         task = bar.add_task(name, total=steps, completed=start, loss="-")
         model.train()
         for step in range(start, steps):
-            rate = learning_rate * min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * _cosine(step / steps))
+            rate = learning_rate * min(1.0, (step + 1) / warmup_steps) * (0.02 + 0.98 * _cosine(step / steps))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = loss_of(StepRandom(seed, name, step))
+            loss = compute_loss(StepRandom(seed, name, step))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             processes.average_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            if average is not None:
-                decay = min(average, (1 + step) / (10 + step))
+            if ema_decay is not None:
+                decay = min(ema_decay, (1 + step) / (10 + step))
                 torch._foreach_lerp_(averaged, [p.detach() for p in parameters], 1 - decay)
             if step % 10 == 0:
                 bar.update(task, completed=step + 1, loss=f"{loss.item():.4f}")
@@ -94,7 +95,7 @@ def fit(
                 save(step + 1)
         bar.update(task, completed=steps)
     processes.wait_for_all()
-    if average is not None:
+    if ema_decay is not None:
         with torch.no_grad():
             for parameter, value in zip(parameters, averaged, strict=True):
                 parameter.copy_(value)

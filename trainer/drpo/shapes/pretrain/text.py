@@ -1,7 +1,7 @@
 """Stage 2: the tokenizer and the text encoder.
 
-The text encoder of SD-Turbo was pretrained before any picture generator saw it. So is this one: from the hidden state
-of the end token it learns to tell what a caption asks for. It stays frozen from then on.
+SD-Turbo's text encoder was trained before the image generator and stays frozen. So does this one: it learns to predict,
+from the hidden state of the end token, what a caption asks for.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from drpo.shapes.pretrain.data import draw_prompts, train_prompts
 from drpo.shapes.pretrain.stage import StepRandom, fit
 from drpo.shapes.prompts import ShapesPrompt
-from drpo.shapes.world import COLORS, MAX_COUNT, RELATIONS, SHAPES
+from drpo.shapes.world import MAX_COUNT
+from drpo_rewards.api.shapes import PALETTE, RELATIONS, SHAPES
 
 TOKENS = 16
-"""Length of a tokenized prompt, start and end included."""
+"""Length of a tokenized prompt, including the start and end tokens."""
 
 WIDTH = 128
 
@@ -30,7 +31,7 @@ _BATCH = 128
 
 
 def new_tokenizer() -> CLIPTokenizer:
-    """A byte-pair tokenizer in which every word of the world's captions is one token, and any other text is spelt."""
+    """Returns a byte-pair tokenizer: each word of the prompts is one token, other text is spelt in letters."""
     words = sorted({word for record in train_prompts() for word in record.prompt.split()})
     letters = list(string.ascii_lowercase + string.digits + string.punctuation)
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
@@ -41,8 +42,8 @@ def new_tokenizer() -> CLIPTokenizer:
         min_frequency=1,
         end_of_word_suffix="</w>",
         initial_alphabet=letters,
-        # The trainer numbers letters at a word's end as it meets them, in an order that differs from process to
-        # process, and breaks ties by these numbers. Given here, they make the same tokenizer every time.
+        # The trainer numbers the letters at the end of words in the order in which it finds them, which differs between
+        # processes, and breaks ties by these numbers. Listing them here makes the tokenizer the same every time.
         special_tokens=["<|startoftext|>", "<|endoftext|>", *(letter + "</w>" for letter in letters)],
         show_progress=False,
     )
@@ -69,15 +70,15 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """Token ids, `(N, TOKENS)`."""
+    """Returns token ids: `(N, TOKENS)`."""
     return tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
 
 
-class _Reader(nn.Module):
-    """A text encoder with linear heads that read the specification off the end token's hidden state."""
+class _SpecificationReader(nn.Module):
+    """A text encoder with linear heads that predict the specification from the end token's hidden state."""
 
-    # two objects, each with a shape and a colour (or none); how many of the first; the relation of the second (or none)
-    sizes = (len(SHAPES) + 1, len(COLORS) + 1, len(SHAPES) + 1, len(COLORS) + 1, MAX_COUNT + 1, len(RELATIONS) + 1)
+    # for two objects: shape and colour (or none) of each; the count of the first; the relation of the second (or none)
+    sizes = (len(SHAPES) + 1, len(PALETTE) + 1, len(SHAPES) + 1, len(PALETTE) + 1, MAX_COUNT + 1, len(RELATIONS) + 1)
 
     def __init__(self, encoder: CLIPTextModel, end_token: int):
         super().__init__()
@@ -91,13 +92,13 @@ class _Reader(nn.Module):
         return self.heads(hidden_NTD[torch.arange(len(ids_NT)), end_N]).split(self.sizes, dim=1)
 
 
-def _targets(record: ShapesPrompt) -> list[int]:
+def _target_classes(record: ShapesPrompt) -> list[int]:
     clauses = record.metadata["include"]
     first, second = clauses[0], clauses[1] if len(clauses) > 1 else {}
     relation = second.get("position", [None])[0]
     return [
-        _index(SHAPES, first["class"]), _index(tuple(COLORS), first.get("color")),
-        _index(SHAPES, second.get("class")), _index(tuple(COLORS), second.get("color")),
+        _index(SHAPES, first["class"]), _index(tuple(PALETTE), first.get("color")),
+        _index(SHAPES, second.get("class")), _index(tuple(PALETTE), second.get("color")),
         first["count"], _index(RELATIONS, relation),
     ]  # fmt: skip
 
@@ -107,18 +108,18 @@ def _index(names: tuple[str, ...], name: str | None) -> int:
 
 
 def train_text_encoder(folder: Path, seed: int, *, steps: int) -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """Trains the text encoder to read the train prompts; it is frozen afterwards."""
+    """Trains the text encoder on the train prompts and freezes it."""
     torch.manual_seed(seed)
     tokenizer = new_tokenizer()
-    reader = _Reader(new_text_encoder(tokenizer), tokenizer.eos_token_id)
-    ids = tokenize(tokenizer, [record.prompt for record in train_prompts()])
-    targets = torch.tensor([_targets(record) for record in train_prompts()])
+    reader = _SpecificationReader(new_text_encoder(tokenizer), tokenizer.eos_token_id)
+    ids_PT = tokenize(tokenizer, [record.prompt for record in train_prompts()])
+    targets_P6 = torch.tensor([_target_classes(record) for record in train_prompts()])
 
-    def loss_of(random: StepRandom) -> Tensor:
+    def compute_loss(random: StepRandom) -> Tensor:
         chosen = torch.from_numpy(draw_prompts(_BATCH, random.numpy))
-        read = reader(ids[chosen])
-        return sum(F.cross_entropy(logits, targets[chosen, i]) for i, logits in enumerate(read))  # type: ignore[return-value]
+        heads = reader(ids_PT[chosen])
+        return sum(F.cross_entropy(logits, targets_P6[chosen, i]) for i, logits in enumerate(heads))  # type: ignore[return-value]
 
-    fit("text", reader, loss_of, folder, steps=steps, learning_rate=1e-3, seed=seed)
+    fit("text", reader, compute_loss, folder, steps=steps, learning_rate=1e-3, seed=seed)
     reader.requires_grad_(False)
     return tokenizer, reader.encoder

@@ -1,8 +1,8 @@
-// Small helpers over the document. Text is always set as text, so a file's name or a reward's words cannot be markup.
+// Small helpers for the document. Text is never parsed as HTML, so file names and rewards' reasons cannot inject markup.
 
 export const find = (id) => document.getElementById(id);
 
-/** An element with properties, e.g. make("button", {type: "button", onclick: f}, "Remove"). */
+/** Creates an element with properties, e.g. make("button", {type: "button", onclick: f}, "Remove"). */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -13,7 +13,7 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** A number as people read it: four digits that matter, and no exponent where none is needed. */
+/** Formats a number with four significant digits, and an exponent only if it is very large or small. */
 export function readable(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);

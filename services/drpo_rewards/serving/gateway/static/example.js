@@ -1,4 +1,4 @@
-// Pictures to try the service with, drawn here: six attempts at one prompt, of which one is right.
+// Draws example pictures: six attempts at one prompt, of which one is right.
 
 export const PROMPT = "a red circle left of a blue square";
 export const METADATA = `{"include": [
@@ -10,7 +10,7 @@ export const METADATA = `{"include": [
 const RED = "#d62628", BLUE = "#2458ce", GREEN = "#289c3e";
 const SIDE = 256;
 
-// Each: name, then shapes [kind, colour, x, y] in units of the picture's side.
+// Each attempt: a name, then shapes [kind, colour, x, y]; x and y are fractions of the picture's side.
 const ATTEMPTS = [
   ["colours-swapped", ["circle", BLUE, 0.28, 0.5], ["square", RED, 0.72, 0.52]],
   ["no-square", ["circle", RED, 0.5, 0.48]],
@@ -20,7 +20,7 @@ const ATTEMPTS = [
   ["two-triangles", ["triangle", RED, 0.28, 0.5], ["triangle", BLUE, 0.72, 0.5]],
 ];
 
-/** The pictures as PNG files. */
+/** Draws the pictures and returns them as PNG files. */
 export function files() {
   return Promise.all(ATTEMPTS.map(async ([name, ...shapes]) => new File([await draw(shapes)], `${name}.png`, {type: "image/png"})));
 }

@@ -1,4 +1,4 @@
-// The page: gathers a request from the form, sends it, and shows the answer or what is wrong.
+// The page: builds a request from the form, sends it, and shows the ranking or an error.
 
 import {find, make} from "./dom.js";
 import * as example from "./example.js";
@@ -9,72 +9,72 @@ import * as service from "./service.js";
 
 const pictures = new Pictures();
 const choice = new Choice();
-let asked = null; // the last answered request: {files, options, response}
+let last = null; // the last ranking: {files, options, response}
 
 async function start() {
   try {
     choice.show(await service.models());
     find("key-section").hidden = true;
-    forgive();
+    clearErrors();
   } catch (problem) {
     find("rewards").replaceChildren();
-    complain(problem);
+    showError(problem);
   }
 }
 
-/** The request's options, or a complaint about the field that keeps us from asking. */
+/** Returns the request's options. Throws an error that names the field if the form is not valid. */
 function options() {
-  if (pictures.count < 2) throw wrong("files", "Add at least two pictures: one alone has no rank.");
-  if (pictures.count > 256) throw wrong("files", "At most 256 pictures can be ranked at a time.");
+  if (pictures.count < 2) throw fieldError("files", "Add at least two pictures: one alone has no rank.");
+  if (pictures.count > 256) throw fieldError("files", "At most 256 pictures can be ranked at a time.");
   const prompt = find("prompt").value.trim();
-  if (!prompt) throw wrong("prompt", "Say the prompt that the pictures were made from.");
+  if (!prompt) throw fieldError("prompt", "Enter the prompt that the pictures were made from.");
   const built = {prompt, ...choice.request, details: true};
   if (built.rewards && !Object.values(built.rewards).some(Boolean)) {
-    throw wrong("rewards", "Choose a reward, with a weight that is not 0.");
+    throw fieldError("rewards", "Choose at least one reward with a weight other than 0.");
   }
   if (find("normalize").value) built.normalize = find("normalize").value;
   const metadata = find("metadata").value.trim();
-  if (choice.wantMetadata.length && metadata) {
+  if (choice.needMetadata.length && metadata) {
     try {
       built.metadata = JSON.parse(metadata);
     } catch (error) {
-      throw wrong("metadata", `This is no JSON: ${error.message}`);
+      throw fieldError("metadata", `This is not valid JSON: ${error.message}`);
     }
   }
   return built;
 }
 
-function wrong(id, message) {
+function fieldError(id, message) {
   return Object.assign(new Error(message), {id});
 }
 
 async function rank() {
   if (find("results").ariaBusy === "true") return;
-  forgive();
+  clearErrors();
   const files = pictures.files;
   const sent = files.map((file, index) => ({name: file.name, url: pictures.url(index)}));
   try {
     const request = options();
-    busy(true);
+    setBusy(true);
     const response = await service.rank(files, request);
     results.show(response, sent);
-    asked = {files, options: request, response};
+    last = {files, options: request, response};
     if (innerWidth < 900) find("results-title").scrollIntoView();
   } catch (problem) {
-    complain(problem);
+    showError(problem);
   } finally {
-    busy(false);
+    setBusy(false);
   }
 }
 
-function busy(is) {
-  find("results").ariaBusy = String(is);
-  find("rank").disabled = is;
+function setBusy(busy) {
+  find("results").ariaBusy = String(busy);
+  find("rank").disabled = busy;
 }
 
-function complain(problem) {
+function showError(problem) {
   const name = pictures.mark(problem.field);
-  const message = name ? problem.message.replace(problem.field, name) : problem.message; // people know their files' names
+  const message = name ? problem.message.replace(problem.field, name) : problem.message; // show the file's name, not images[3]
   find("problem").replaceChildren(...(problem.title ? [make("b", {}, problem.title)] : []), message);
   find("problem").hidden = false;
   if (problem.code === "unauthenticated") find("key-section").hidden = false;
@@ -85,20 +85,20 @@ function complain(problem) {
   find(field).focus();
 }
 
-function forgive() {
+function clearErrors() {
   find("problem").hidden = true;
   pictures.mark(null);
   for (const field of document.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
 }
 
-/** The form was changed: an error may be mended, and a ranking that is shown is not of these settings. */
+/** Handles a change of the form: errors may be fixed, and the ranking on display belongs to other settings. */
 function changed() {
-  forgive();
-  find("metadata-section").hidden = !choice.wantMetadata.length;
-  find("metadata-for").textContent = choice.wantMetadata.join(", ");
-  if (asked) {
+  clearErrors();
+  find("metadata-section").hidden = !choice.needMetadata.length;
+  find("metadata-for").textContent = choice.needMetadata.join(", ");
+  if (last) {
     find("announcement").className = "summary stale";
-    find("announcement").textContent = "Something was changed since this ranking. Rank again to see what it does.";
+    find("announcement").textContent = "The form has changed since this ranking. Rank again to update it.";
   }
 }
 
@@ -114,8 +114,8 @@ async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
     find("copied").textContent = "copied";
-  } catch { // browsers allow it on https and on this machine only
-    find("copied").textContent = "this browser does not let a page copy";
+  } catch { // browsers allow it only on https and on localhost
+    find("copied").textContent = "this browser does not allow copying here";
   }
   setTimeout(() => (find("copied").textContent = ""), 3000);
 }
@@ -146,6 +146,6 @@ find("form").onsubmit = (event) => {
 addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) rank();
 });
-find("copy-curl").onclick = () => copy(service.asCurl(asked.files, asked.options));
-find("copy-json").onclick = () => copy(JSON.stringify(asked.response, null, 2));
+find("copy-curl").onclick = () => copy(service.asCurl(last.files, last.options));
+find("copy-json").onclick = () => copy(JSON.stringify(last.response, null, 2));
 start();

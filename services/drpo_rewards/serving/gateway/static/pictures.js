@@ -1,10 +1,10 @@
-// The chosen pictures: by file dialog, drop, paste or as an example. Each is shown with a button that removes it.
+// The chosen pictures, from the file dialog, drag and drop, the clipboard or the example. Each has a button to remove it.
 
 import {find, make, plural} from "./dom.js";
 
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
 
-/** Announces "change" whenever the pictures are other ones. */
+/** The chosen pictures. Fires "change" whenever they change. */
 export class Pictures extends EventTarget {
   #entries = []; // {file, url}, in the order of the request
 
@@ -25,7 +25,7 @@ export class Pictures extends EventTarget {
     const fitting = listed.filter((file) => KINDS.includes(file.type));
     this.#entries.push(...fitting.map((file) => ({file, url: URL.createObjectURL(file)})));
     const others = listed.filter((file) => !fitting.includes(file)).map((file) => file.name);
-    find("left-out").textContent = others.length ? `Left out, because not PNG, JPEG or WebP: ${others.join(", ")}` : "";
+    find("left-out").textContent = others.length ? `Not added, because only PNG, JPEG and WebP work: ${others.join(", ")}` : "";
     this.#changed();
   }
 
@@ -41,15 +41,15 @@ export class Pictures extends EventTarget {
     (buttons[Math.min(index, buttons.length - 1)] ?? find("files")).focus();
   }
 
-  /** Marks the picture that an error names (`images[3]`), and answers its file's name; null where it names none. */
+  /** Marks the picture that an error's field names (`images[3]`) and returns its file name, or null if it names none. */
   mark(field) {
     const index = Number(/^images\[(\d+)\]/.exec(field ?? "")?.[1] ?? -1);
-    [...find("chosen").children].forEach((item, place) => item.classList.toggle("wrong", place === index));
+    [...find("chosen").children].forEach((item, position) => item.classList.toggle("wrong", position === index));
     return this.#entries[index]?.file.name ?? null;
   }
 
   #forget(entries) {
-    // Addresses are not revoked: a ranking may still show the picture, and they hold no copy of the file.
+    // Object URLs are not revoked: a ranking may still show the picture, and they hold no copy of the file.
     this.#entries = this.#entries.filter((entry) => !entries.includes(entry));
   }
 
@@ -69,14 +69,14 @@ export class Pictures extends EventTarget {
   }
 }
 
-/** Takes pictures wherever people bring them: the file dialog, anywhere on the page, or the clipboard. */
+/** Adds pictures from the file dialog, dropped anywhere on the page, or pasted. */
 export function listen(pictures) {
   find("files").onchange = (event) => {
     pictures.add(event.target.files);
     event.target.value = ""; // so that the same file can be chosen again
   };
   const drop = find("drop");
-  let depth = 0; // enter and leave also fire for children
+  let depth = 0; // dragenter and dragleave also fire for child elements
   const over = (change) => {
     depth = Math.max(0, depth + change);
     drop.classList.toggle("over", depth > 0);

@@ -1,10 +1,10 @@
-// The ranking: pictures best first, each with its place, its combined score and what every reward gave it.
+// The ranking: pictures, best first, each with its place, its combined score and the score of every reward.
 
 import {find, make, plural, readable} from "./dom.js";
 
 const COMBINED = {zscore: "z-scores", rank: "ranks", none: "raw scores"};
 
-/** Shows a response of /v1/rank for pictures {name, url} in the order in which they were sent. */
+/** Shows a response of /v1/rank. `pictures` are {name, url}, in the order of the request. */
 export function show(response, pictures) {
   const rewards = Object.entries(response.rewards);
   const mixture = rewards.map(([name, {weight}]) => `${name} ${Math.round(100 * weight)} %`.replace("-", "−")).join(", ");
@@ -14,9 +14,9 @@ export function show(response, pictures) {
   find("results-tools").hidden = false;
   find("announcement").className = "summary";
   find("announcement").textContent = response.all_tied
-    ? `All ${pictures.length} tie: these rewards prefer none of them. (${mixture}, ${spent} ms)`
+    ? `All ${pictures.length} pictures tie: these rewards prefer none of them. (${mixture}, ${spent} ms)`
     : `${plural(pictures.length, "picture")} by ${COMBINED[response.normalize]} of ${mixture}, in ${spent} ms.` +
-      (best > 1 ? ` ${best} share the first place.` : "");
+      (best > 1 ? ` ${best} share first place.` : "");
   find("ranked").replaceChildren(...response.order.map((index) => card(response, rewards, pictures, index)));
 }
 
@@ -27,8 +27,8 @@ function card(response, rewards, pictures, index) {
   const image = make("img", {src: url, alt: name, onload: () => image.classList.toggle("small", image.naturalWidth < 200)});
   return make("li", {className: !response.all_tied && place === 1 ? "best" : ""},
     make("button", {
-      type: "button", className: "picture", title: "Look at it in full",
-      "aria-label": `${name}, place ${place}: look at it in full`, onclick: () => enlarge(response, pictures, index),
+      type: "button", className: "picture", title: "View full size",
+      "aria-label": `${name}, place ${place}: view full size`, onclick: () => enlarge(response, pictures, index),
     }, image, make("span", {className: "place", "aria-hidden": "true"}, String(place))),
     make("h3", {title: name}, name),
     make("dl", {}, ...rewards.flatMap(([reward, result]) => line(reward, result.scores, index, result.weight)),
@@ -37,7 +37,7 @@ function card(response, rewards, pictures, index) {
   );
 }
 
-/** A score, with a bar from the group's worst to its best; a negative weight makes the lowest the best. */
+/** A score with a bar from the group's worst to its best. With a negative weight, the lowest score is the best. */
 function line(label, scores, index, weight = 1) {
   const low = Math.min(...scores);
   const span = Math.max(...scores) - low;
@@ -50,15 +50,15 @@ function line(label, scores, index, weight = 1) {
   ];
 }
 
-let large = null; // what the dialog shows: {response, pictures, position in the order}
+let large = null; // what the dialog shows: {response, pictures, position}; position is that in the order
 
 function enlarge(response, pictures, index) {
   large = {response, pictures, position: response.order.indexOf(index)};
-  turn(0);
+  step(0);
   find("large").showModal();
 }
 
-function turn(by) {
+function step(by) {
   const {response, pictures, position} = large;
   large.position = Math.min(Math.max(position + by, 0), pictures.length - 1);
   const index = response.order[large.position];
@@ -71,13 +71,13 @@ function turn(by) {
   find("next").disabled = large.position === pictures.length - 1;
 }
 
-/** The dialog's own keys: arrows turn the pictures; Escape closes it, as dialogs do. */
+/** Handles the dialog's buttons and keys: arrows change the picture. Escape closes it, as in every dialog. */
 export function listen() {
-  find("previous").onclick = () => turn(-1);
-  find("next").onclick = () => turn(1);
+  find("previous").onclick = () => step(-1);
+  find("next").onclick = () => step(1);
   find("large").onkeydown = (event) => {
     const by = {ArrowLeft: -1, ArrowRight: 1}[event.key];
-    if (by) turn(by);
+    if (by) step(by);
   };
-  find("large").onclick = (event) => event.target === find("large") && find("large").close(); // beside the picture
+  find("large").onclick = (event) => event.target === find("large") && find("large").close(); // a click outside the picture
 }

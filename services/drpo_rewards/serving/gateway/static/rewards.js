@@ -1,14 +1,14 @@
-// Which rewards judge, and with what weights: a configured mixture, or weights of one's own.
+// The choice of rewards and weights: a configured mixture, or your own weights.
 
 import {find, make} from "./dom.js";
 
 const OWN = "your own weights";
 
-/** Announces "change" whenever the choice is another one. */
+/** The chosen rewards. Fires "change" whenever the choice changes. */
 export class Choice extends EventTarget {
   #rewards = [];
   #mixtures = [];
-  #mixture = null; // the chosen one's name; null: weights of one's own
+  #mixture = null; // name of the chosen mixture; null for your own weights
 
   show({rewards, mixtures}) {
     this.#rewards = rewards;
@@ -21,13 +21,13 @@ export class Choice extends EventTarget {
     this.#choose((mixtures.find((mixture) => mixture.name === "default") ?? mixtures[0])?.name ?? null);
   }
 
-  /** The request's part: {mixture} or {rewards}. */
+  /** This choice's part of the request: {mixture} or {rewards}. */
   get request() {
     return this.#mixture === null ? {rewards: this.#weights()} : {mixture: this.#mixture};
   }
 
-  /** Names of chosen rewards that want metadata. */
-  get wantMetadata() {
+  /** Names of the chosen rewards that need metadata. */
+  get needMetadata() {
     const weights = this.#weights();
     return this.#rewards.filter((reward) => reward.needs_metadata && reward.name in weights).map((reward) => reward.name);
   }
@@ -36,7 +36,7 @@ export class Choice extends EventTarget {
     const notes = [reward.higher_is_better ? "" : "lower is better", reward.range ? `scores ${reward.range.join(" to ")}` : ""];
     const use = make("input", {type: "checkbox", onchange: () => this.#toggle(item)});
     const weight = make("input", {
-      type: "number", step: "0.1", "aria-label": `Weight of ${reward.name}`, oninput: () => this.#weighed(item),
+      type: "number", step: "0.1", "aria-label": `Weight of ${reward.name}`, oninput: () => this.#weightChanged(item),
     });
     const item = make("li", {},
       make("label", {title: reward.version}, use, make("b", {}, reward.name),
@@ -76,7 +76,7 @@ export class Choice extends EventTarget {
     this.#choose(null);
   }
 
-  #weighed(item) {
+  #weightChanged(item) {
     item.use.checked = item.weight.value !== "";
     this.#choose(null);
   }

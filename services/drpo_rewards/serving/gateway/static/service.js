@@ -1,8 +1,8 @@
-// Calls of the ranking service. Addresses are relative, so the page works below any prefix.
+// Calls to the ranking service. URLs are relative, so the page works under any prefix.
 
 const KEY = "drpo-rewards-key";
 
-/** An error document of the service (RFC 9457), or what stopped us from getting one. */
+/** A problem document of the service (RFC 9457), or an error that prevented one. */
 export class Problem extends Error {
   constructor(document) {
     super(document.detail || document.title);
@@ -35,7 +35,7 @@ async function call(path, options = {}) {
   return body;
 }
 
-/** {rewards, mixtures} of the service. */
+/** Returns the service's {rewards, mixtures}. */
 export async function models() {
   const all = (await call("v1/models")).models;
   return {
@@ -44,7 +44,7 @@ export async function models() {
   };
 }
 
-/** The ranking of `files` (in their order) under the options of a request. */
+/** Ranks `files`, in this order, with the given options of a request. */
 export function rank(files, options) {
   const form = new FormData();
   form.append("request", JSON.stringify(options));
@@ -54,7 +54,7 @@ export function rank(files, options) {
 
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-/** The same call for a shell. */
+/** Returns the same call as a shell command. */
 export function asCurl(files, options) {
   const url = new URL("v1/rank", document.baseURI);
   return [

@@ -1,4 +1,4 @@
-"""`drpo-rewards doctor`: what is wrong on this machine is found before anything starts, and how to mend it is said."""
+"""`drpo-rewards doctor`: what is wrong on this machine is found before anything starts, with a way to fix it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,16 @@ from typer.testing import CliRunner
 from drpo_rewards import rewards
 from drpo_rewards.cli import app
 from drpo_rewards.errors import WeightsError
-from drpo_rewards.rewards.files.weights import headers_only
 from drpo_rewards.serving.operate.doctor import Finding, examine
-from drpo_rewards.serving.operate.resources import Gpu, Need, free_host_gb, gpus_here, pack, weights_gb
+from drpo_rewards.serving.operate.resources import (
+    Gpu,
+    GpuLoad,
+    Need,
+    assign_to_gpus,
+    count_weights_gb,
+    find_gpus,
+    free_host_gb,
+)
 
 PORTS = {"http_port": 0, "grpc_port": 0}
 
@@ -49,7 +56,7 @@ def config(folder: Path, **settings: object) -> str:
 
 def wrong(findings: list[Finding]) -> dict[tuple[str, str], Finding]:
     found = {(one.check, one.about): one for one in reversed(findings) if one.state == "wrong"}  # the first of each
-    assert all(one.mend for one in found.values())
+    assert all(one.fix for one in found.values())
     return found
 
 
@@ -84,14 +91,14 @@ def test_everything_wrong_is_found_at_once(tmp_path: Path, taken_port: int) -> N
     assert "1 missing (visual_projection.weight)" in found["keys", "cut"].found
     assert "no merges.txt in the folder" in found["files", "half"].found
     assert "xswu/HPSv2 is not in the hub's cache" in found["files", "absent"].found
-    assert found["files", "absent"].mend.startswith("drpo-rewards download hpsv2 --option version=2.0 (about ")
+    assert found["files", "absent"].fix.startswith("drpo-rewards download hpsv2 --option version=2.0 (about ")
     assert "modle" in found["files", "options"].found
     assert "no reward 'beauty'" in found["files", "unknown"].found
     assert ("CPUs", "all") in found
     assert ("memory", "host") in found
     assert str(taken_port) in found["ports", "http_port"].found
-    if not gpus_here():
-        assert "1 asked for, 0 there; no place for cut" in found["GPUs", "all"].found
+    if not find_gpus():
+        assert "1 requested, 0 available; no GPU left for cut" in found["GPUs", "all"].found
     assert not any(about == "far" for _, about in found)
     assert any(about == "far" for _, about in wrong(examine(path, ["big_gpus"])))
 
@@ -103,7 +110,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "nothing is wrong" in answer.stdout
     answer = CliRunner().invoke(app, ["doctor", config(tmp_path, rewards={"g": {"type": "beauty"}}), "--json"])
     assert answer.exit_code == 1
-    assert any(row["state"] == "wrong" and row["mend"] for row in json.loads(answer.stdout))
+    assert any(row["state"] == "wrong" and row["fix"] for row in json.loads(answer.stdout))
     answer = CliRunner().invoke(app, ["doctor", str(tmp_path / "none.yaml"), "--json"])
     assert answer.exit_code == 1
     assert "no service config" in json.loads(answer.stdout)[0]["found"]
@@ -112,20 +119,21 @@ def test_the_command(tmp_path: Path) -> None:
 def test_replicas_go_to_gpus_as_ray_places_them() -> None:
     gpus = [Gpu("0", 24.0, 23.0), Gpu("1", 24.0, 23.0)]
     needs = [Need("a", 0.5, 1, 8.0), Need("whole", 1, 1, 20.0), Need("b", 0.25, 2, 9.0), Need("cpu", 0, 5)]
-    placed, homeless = pack(needs, gpus)
-    assert placed == [(gpus[0], ["a", "b", "b"], 26.0), (gpus[1], ["whole"], 20.0)]
-    assert not homeless
-    assert pack([Need("two", 2, 1, 40.0)], gpus)[0] == [(gpus[0], ["two"], 20.0), (gpus[1], ["two"], 20.0)]
-    assert pack([Need("two", 2, 2, 40.0)], gpus)[1] == ["two"]
-    assert pack([Need("a", 0.6, 3, 1.0)], gpus)[1] == ["a"]
-    assert pack([Need("a", 0.5, 1)], []) == ([], ["a"])
+    loads, unplaced = assign_to_gpus(needs, gpus)
+    assert loads == [GpuLoad(gpus[0], ["a", "b", "b"], 26.0), GpuLoad(gpus[1], ["whole"], 20.0)]
+    assert not unplaced
+    split = assign_to_gpus([Need("two", 2, 1, 40.0)], gpus)[0]
+    assert split == [GpuLoad(gpus[0], ["two"], 20.0), GpuLoad(gpus[1], ["two"], 20.0)]
+    assert assign_to_gpus([Need("two", 2, 2, 40.0)], gpus)[1] == ["two"]
+    assert assign_to_gpus([Need("a", 0.6, 3, 1.0)], gpus)[1] == ["a"]
+    assert assign_to_gpus([Need("a", 0.5, 1)], []) == ([], ["a"])
 
 
 def test_memory_is_estimated_where_it_is_not_stated() -> None:
     stated = Need("a", 0.5, 1, gpu_gb=5.0, host_gb=3.0)
-    assert stated.at_least(100.0) == stated
-    assert Need("a", 0.5, 1).at_least(2.0).gpu_gb == pytest.approx(3.2)
-    assert Need("a", 0, 1).at_least(2.0).gpu_gb == 0
+    assert stated.with_estimates(100.0) == stated
+    assert Need("a", 0.5, 1).with_estimates(2.0).gpu_gb == pytest.approx(3.2)
+    assert Need("a", 0, 1).with_estimates(2.0).gpu_gb == 0
     assert free_host_gb() is None or 0 < free_host_gb() < 1e5  # type: ignore[operator]
 
 
@@ -141,9 +149,8 @@ def test_memory_is_estimated_where_it_is_not_stated() -> None:
 )
 def test_headers_are_checked_as_strictly_as_files_are_loaded(tmp_path: Path, name: str, write: object) -> None:
     folder = write(tmp_path / name)  # type: ignore[operator]
-    with headers_only():
-        built = rewards.load(name, model=str(folder))
-    assert 0 < weights_gb(built) < 0.01
+    built = rewards.load(name, model=str(folder), headers_only=True)
+    assert 0 < count_weights_gb(built) < 0.01
     assert all(tensor.is_meta for tensor in _tensors(built))
     file = next(
         path
@@ -153,8 +160,8 @@ def test_headers_are_checked_as_strictly_as_files_are_loaded(tmp_path: Path, nam
         save_file(dict(list(load_file(file).items())[:-1]), file, metadata={"format": "pt"})
     else:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with headers_only(), pytest.raises(WeightsError, match=re.escape(file.name)):
-        rewards.load(name, model=str(folder))
+    with pytest.raises(WeightsError, match=re.escape(file.name)):
+        rewards.load(name, model=str(folder), headers_only=True)
 
 
 def _tensors(reward: object) -> list[object]:

@@ -1,7 +1,10 @@
-"""Settings that belong to a place, not to a preset: where its runs are kept, and what ranks there.
+"""Settings that belong to a machine or a cluster, not to a preset: where runs are kept, and which service ranks.
 
-$DRPO_SITE names a YAML file with sections as in a preset. It is laid over every preset and under the command line, so
-that the same command trains on a laptop and on a cluster.
+$DRPO_SITE names a YAML file with sections as in a preset. Its settings replace the preset's, and the command line
+replaces both, so that the same command trains on a laptop and on a cluster. For example:
+
+    run: {folder: /volume/runs}
+    rewards: {service: null, address: serve://ranking}
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ SITE = "DRPO_SITE"
 
 
 def site_settings() -> dict[str, Any]:
-    """The sections of this place; none where $DRPO_SITE is not set.
+    """The sections of the file that $DRPO_SITE names, or none if it is not set.
 
     Raises:
         ConfigError: there is no such file, or it does not hold sections.
@@ -34,15 +37,15 @@ def site_settings() -> dict[str, Any]:
 
 
 def runs_folder() -> Path:
-    """Where runs are looked for by their names."""
+    """The folder in which a run is looked up by its name."""
     return Path((site_settings().get("run") or {}).get("folder", "runs"))
 
 
 def read_sections(text: str, name: str) -> dict[str, Any]:
-    """The mapping of sections in a YAML text; `name` is what messages call it.
+    """The sections in a YAML text. Messages call it `name`.
 
     Raises:
-        ConfigError: it is not YAML, or something else than sections.
+        ConfigError: the text is not YAML, or holds something else than sections.
     """
     try:
         values = yaml.safe_load(text) or {}
@@ -53,10 +56,10 @@ def read_sections(text: str, name: str) -> dict[str, Any]:
     return values
 
 
-def lay_over(values: dict[str, Any], others: Mapping[str, Any]) -> None:
-    """Sets in `values` what `others` have, section by section."""
+def merge_sections(values: dict[str, Any], others: Mapping[str, Any]) -> None:
+    """Replaces in `values` what `others` has, section by section."""
     for key, other in others.items():
         if isinstance(other, Mapping) and isinstance(values.get(key), dict):
-            lay_over(values[key], other)
+            merge_sections(values[key], other)
         else:
             values[key] = other

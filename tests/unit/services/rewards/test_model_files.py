@@ -10,10 +10,10 @@ import pytest
 from drpo_rewards import rewards
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.files import hub
-from drpo_rewards.rewards.files.parts import BPE, CONFIG, WEIGHTS, Part, choose, missing
+from drpo_rewards.rewards.files.model_files import BPE, CONFIG, WEIGHTS, ModelFiles, choose, missing
 
 README = Path(rewards.__file__).parent / "README.md"
-PART = Part("model", "owner/name", (CONFIG, WEIGHTS, BPE), "MIT", 1.0)
+FILES = ModelFiles("model", "owner/name", (CONFIG, WEIGHTS, BPE), "MIT", 1.0)
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -42,51 +42,56 @@ def test_the_first_alternative_that_is_whole(there: list[str], chosen: list[str]
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     folder = touch(tmp_path, "config.json", "vocab.json")
-    assert missing(PART, folder) == [
+    assert missing(FILES, folder) == [
         "model.safetensors or model.safetensors.index.json and model-*.safetensors",
         "merges.txt",
     ]
     touch(folder, "model.safetensors", "merges.txt")
-    assert missing(PART, folder) == []
+    assert missing(FILES, folder) == []
     with pytest.raises(WeightsError, match=r"no tokenizer\.json or vocab\.json and merges\.txt in the folder"):
-        hub.find(PART, str(touch(tmp_path / "other", "config.json", "model.safetensors")))
+        hub.find(FILES, str(touch(tmp_path / "other", "config.json", "model.safetensors")))
 
 
 def test_pieces_are_those_of_the_index(tmp_path: Path) -> None:
     folder = touch(tmp_path, "config.json", "tokenizer.json", "model-1.safetensors")
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-3.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert missing(PART, folder) == ["model-2.safetensors", "model-3.safetensors"]
+    assert missing(FILES, folder) == ["model-2.safetensors", "model-3.safetensors"]
 
 
-def test_where_a_part_is_read_from(tmp_path: Path) -> None:
-    words = Part("tokenizer", "owner/words", (BPE,), "MIT", 0.1, inside="words")
+def test_where_files_are_read_from(tmp_path: Path) -> None:
+    tokenizer = ModelFiles("tokenizer", "owner/words", (BPE,), "MIT", 0.1, subfolder="words")
     bare, whole = touch(tmp_path / "bare"), tmp_path / "whole"
     touch(whole / "words", "vocab.json")
-    assert words.place({}) == words.place({"model": str(bare)}) == words.place({"model": "a/b"}) == "owner/words"
-    assert words.place({"model": str(whole)}) == str(whole / "words")
-    assert words.place({"model": str(whole), "tokenizer": "c/d"}) == "c/d"
-    assert PART.place({"model": "a/b@v1"}) == "a/b@v1"
+    assert (
+        tokenizer.source({})
+        == tokenizer.source({"model": str(bare)})
+        == tokenizer.source({"model": "a/b"})
+        == "owner/words"
+    )
+    assert tokenizer.source({"model": str(whole)}) == str(whole / "words")
+    assert tokenizer.source({"model": str(whole), "tokenizer": "c/d"}) == "c/d"
+    assert FILES.source({"model": "a/b@v1"}) == "a/b@v1"
 
 
 def test_ids_of_the_hub() -> None:
-    assert hub.split("owner/name") == ("owner/name", None)
-    assert hub.split("owner/name@refs/pr/1") == ("owner/name", "refs/pr/1")
+    assert hub.split_id("owner/name") == ("owner/name", None)
+    assert hub.split_id("owner/name@refs/pr/1") == ("owner/name", "refs/pr/1")
     with pytest.raises(WeightsError, match="neither a folder here nor an id"):
-        hub.split("no/such/folder")
+        hub.split_id("no/such/folder")
 
 
 @pytest.mark.parametrize("name", sorted(rewards.CATALOGUE))
 def test_every_reward_says_what_it_reads_and_the_readme_agrees(name: str) -> None:
     cls = rewards.load_class(name)
-    needed = rewards.needs(name, getattr(cls, "download_options", {}))
+    needed = rewards.needed_files(name, getattr(cls, "download_options", {}))
     row = next(line for line in README.read_text().splitlines() if line.startswith(f"| `{name}` |"))
     assert f"`{needed[0][1]}`" in row
     model, _ = needed[0]
     assert model.license in row
     assert f"| {model.gigabytes:g} |" in row
     assert all(
-        f"`{part.option}`" in README.read_text() and f"`{place}`" in README.read_text() for part, place in needed
+        f"`{files.option}`" in README.read_text() and f"`{source}`" in README.read_text() for files, source in needed
     )
 
 
@@ -96,4 +101,4 @@ def test_the_command_that_fetches_names_only_what_matters() -> None:
     assert command("hpsv2", {"version": "2.1"}) == "drpo-rewards download hpsv2"
     assert command("hpsv2", {"version": "2.0", "device": "cpu"}) == "drpo-rewards download hpsv2 --option version=2.0"
     assert command("clip", {"model": "a/b"}) == "drpo-rewards download clip --option model=a/b"
-    assert rewards.needs("geneval", {}) == []
+    assert rewards.needed_files("geneval", {}) == []

@@ -1,0 +1,31 @@
+"""`models`: the rewards and mixtures of a running service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from drpo_rewards.api.contract import ModelInfo
+from drpo_rewards.cli.options import DEFAULT_URL, ApiKeyOption, JsonOption, UrlOption
+from drpo_rewards.cli.output import add_row, console, exit_on_error, table
+from drpo_rewards.client import RankingClient
+
+
+def models(url: UrlOption = DEFAULT_URL, api_key: ApiKeyOption = None, as_json: JsonOption = False) -> None:
+    """List the rewards and mixtures of a running service."""
+    with exit_on_error(), RankingClient(url, api_key=api_key) as client:
+        infos = client.models()
+    if as_json:
+        console.print_json(data=[info.model_dump() for info in infos])
+    else:
+        console.print(_models_table(infos))
+
+
+def _models_table(infos: Sequence[ModelInfo]) -> Table:
+    models = table("name", "kind", "measures", "range", "version")
+    for info in infos:
+        weights = ", ".join(f"{name} x {weight:g}" for name, weight in (info.weights or {}).items())
+        bounds = f"{info.range[0]:g} to {info.range[1]:g}" if info.range else ""
+        add_row(models, info.name, info.kind, weights or info.description, bounds, info.version)
+    return models

@@ -1,0 +1,73 @@
+"""Options that several commands have, and how their values are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+UrlOption = Annotated[str, typer.Option(help="Address of the service: http://HOST:PORT or grpc://HOST:PORT.")]
+ApiKeyOption = Annotated[
+    str | None, typer.Option(envvar="DRPO_REWARDS_API_KEY", help="The API key, if the service requires one.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
+PromptOption = Annotated[str, typer.Option(help="The text that the images were made from.")]
+MetadataOption = Annotated[
+    str | None,
+    typer.Option(help="What rewards need beyond the prompt, e.g. a GenEval spec: a JSON file, or the JSON itself."),
+]
+ImagesArgument = Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP files.")]
+RewardArgument = Annotated[
+    str, typer.Argument(help="A reward of the catalogue, or package.module:Class for your own reward.")
+]
+ModelOption = Annotated[str | None, typer.Option(help="The reward's checkpoint: a folder, or an id of the model hub.")]
+RewardOptions = Annotated[
+    list[str] | None, typer.Option(help="KEY=VALUE, an option of the reward; may be given several times.")
+]
+
+
+def read_metadata(text: str | None) -> dict[str, Any] | None:
+    """The JSON object in the file of this name, or in the text itself."""
+    if text is None:
+        return None
+    inline = text.lstrip().startswith("{")
+    try:
+        data = json.loads(text if inline else Path(text).read_text())
+    except (OSError, ValueError) as error:
+        problem = "the text is not valid JSON" if inline else f"cannot read {text}"
+        raise typer.BadParameter(f"{problem}: {error}", param_hint="--metadata") from None
+    if not isinstance(data, dict):
+        raise typer.BadParameter(f"{text} is not a JSON object", param_hint="--metadata")
+    return data
+
+
+def read_weights(entries: Sequence[str] | None) -> dict[str, float] | None:
+    """The weights in a list of NAME or NAME=WEIGHT."""
+    weights = {}
+    for entry in entries or ():
+        name, _, weight = entry.partition("=")
+        try:
+            weights[name] = float(weight or 1)
+        except ValueError:
+            raise typer.BadParameter(f"{entry!r}: write NAME=WEIGHT with a number", param_hint="--reward") from None
+    return weights or None
+
+
+def read_options(entries: Sequence[str] | None) -> dict[str, Any]:
+    """The options in a list of KEY=VALUE. Values are YAML: 3 is a number, true a boolean, [1, 2] a list."""
+    options = {}
+    for entry in entries or ():
+        key, equals, value = entry.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{entry!r}: write KEY=VALUE", param_hint="--option")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise typer.BadParameter(f"{entry!r}: {error}", param_hint="--option") from None
+    return options

@@ -1,0 +1,73 @@
+"""What the commands print with: consoles, tables, progress, and errors in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from drpo_rewards.errors import RewardsError
+
+console = Console()
+errors = Console(stderr=True)
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Turns an error of this package into one line on stderr and exit status 1, without a traceback."""
+    try:
+        yield
+    except RewardsError as error:
+        fail(error.code, str(error))
+    except ModuleNotFoundError as error:
+        fail("missing_package", f"{error.name} is not installed; pip install 'drpo[all]' installs what rewards need")
+
+
+def fail(code: str, message: str) -> NoReturn:
+    """Prints an error in one line and exits with status 1."""
+    errors.print(f"[red]error[/red] ({code}): {escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+@contextmanager
+def busy(activity: str) -> Iterator[None]:
+    """Shows what the command is doing: with a spinner on a terminal, otherwise as one line."""
+    if not errors.is_terminal:
+        errors.print(activity)
+        yield
+        return
+    with errors.status(activity):
+        yield
+
+
+@contextmanager
+def progress_bar(activity: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows a progress bar on a terminal. The yielded function sets it: how many are done, and of how many."""
+    columns = TextColumn(activity), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    """An empty table. The columns in `numbers` are aligned to the right."""
+    created = Table()
+    for name in columns:
+        created.add_column(escape(name), justify="right" if name in numbers else "left")
+    return created
+
+
+def add_row(to: Table, *cells: object) -> None:
+    """Adds a row of plain text. Without escaping, rich would read a file name with brackets as markup."""
+    to.add_row(*(escape(str(cell)) for cell in cells))
+
+
+def join_reasons(details: Sequence[dict[str, Any] | None]) -> str:
+    """The reasons that rewards give for the scores of one image, in one line."""
+    return "; ".join(str(reason) for detail in details if detail for reason in detail.get("reasons", []))

@@ -1,0 +1,115 @@
+"""Scores images, compares pairs and plays tournaments with one reward in this process, without Ray or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from drpo_rewards.api.images import decode, load
+from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
+from drpo_rewards.ranking.tournament import Tournament, TournamentResult, seeding
+from drpo_rewards.rewards.base import Comparison, PairItem, PairwiseReward, Reward, Score, ScoreItem
+from drpo_rewards.rewards.checks import check_comparisons, check_scores, describe
+
+Progress = Callable[[int, int], None]  # called with how many are done, and of how many
+
+
+def read_items(files: Sequence[Path], prompt: str, metadata: dict[str, Any] | None) -> list[ScoreItem]:
+    """One item for each image file.
+
+    Raises:
+        InvalidImageError: a file is not an image; the message names it.
+    """
+    images = [decode(bytes(load(path, field=str(path))), field=str(path)) for path in files]
+    return [ScoreItem(image, prompt, metadata) for image in images]
+
+
+def score_items(
+    name: str, reward: Reward, items: Sequence[ScoreItem], batch_size: int, on_progress: Progress = lambda *_: None
+) -> list[Score]:
+    """The reward's score of each item, in order.
+
+    Raises:
+        RewardsError: the reward failed; the message names it.
+    """
+    metrics = describe(name, reward).metrics
+    scores: list[Score] = []
+    for start in range(0, len(items), batch_size):
+        batch = items[start : start + batch_size]
+        with _naming_the_reward(name):
+            scores += check_scores(name, reward.score(batch), batch, metrics=metrics)
+        on_progress(len(scores), len(items))
+    return scores
+
+
+def compare_items(
+    name: str, judge: PairwiseReward, items: Sequence[ScoreItem], pairs: Sequence[tuple[int, int]]
+) -> list[Comparison]:
+    """The judge's comparison of each pair, given by indices into `items`.
+
+    Raises:
+        RewardsError: the judge failed; the message names it.
+    """
+    pair_items = [
+        PairItem(items[first].image, items[second].image, items[first].prompt, items[first].metadata)
+        for first, second in pairs
+    ]
+    with _naming_the_reward(name):
+        return check_comparisons(name, judge.compare(pair_items), pair_items)
+
+
+def better_of(reward: Reward, first: Score, second: Score) -> Literal["first", "second", "tie"]:
+    """Which of two scores is the better one. Equal scores are a tie."""
+    if first.value == second.value:
+        return "tie"
+    first_wins = (first.value > second.value) == getattr(reward, "higher_is_better", True)
+    return "first" if first_wins else "second"
+
+
+def play_tournament(
+    name: str,
+    judge: PairwiseReward,
+    items: Sequence[ScoreItem],
+    batch_size: int,
+    all_pairs: bool,
+    on_progress: Progress = lambda *_: None,
+) -> TournamentResult:
+    """A tournament of all items, which are images of one prompt.
+
+    Args:
+        name: the judge's name, for errors.
+        judge: compares pairs of the items.
+        items: at least two.
+        batch_size: pairs in one call of the judge.
+        all_pairs: compare every pair, instead of O(K log K) pairs.
+        on_progress: called with the number of comparisons so far, and an upper bound of their total.
+
+    Raises:
+        InvalidRequestError: there are fewer than two items.
+        RewardsError: the judge failed; the message names it.
+    """
+    if len(items) < 2:
+        raise InvalidRequestError(f"reward {name!r} compares images; give at least two")
+    tournament = Tournament(seeding(items[0].prompt, [item.image for item in items]), all_pairs)
+    done = 0
+    while pairs := tournament.next_round():
+        comparisons: list[Comparison] = []
+        for start in range(0, len(pairs), batch_size):
+            comparisons += compare_items(name, judge, items, pairs[start : start + batch_size])
+            on_progress(done + len(comparisons), tournament.most_comparisons)
+        done += len(comparisons)
+        tournament.record(pairs, comparisons)
+    return tournament.result()
+
+
+@contextmanager
+def _naming_the_reward(name: str) -> Iterator[None]:
+    """Turns whatever a reward raises into a RewardsError that names it, as the service does."""
+    try:
+        yield
+    except RewardsError:
+        raise
+    except Exception as error:
+        raise RewardError(f"reward {name!r} failed: {type(error).__name__}: {error}", reward=name) from error

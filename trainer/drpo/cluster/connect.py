@@ -1,0 +1,33 @@
+"""Start or join the Ray of a run. Import this module, and call `connect_ray`, before anything imports Ray."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+from drpo_rewards.cluster.environment import set_ray_environment
+from drpo_rewards.cluster.local_ray import join_ray, start_local_ray
+
+
+def connect_ray(address: str | None, *, cpus: int) -> None:
+    """Joins a cluster, or starts a local Ray that ends with this process; does nothing if Ray runs already.
+
+    Args:
+        address: "auto", HOST:PORT or ray://HOST:PORT for a cluster; None for a local Ray.
+        cpus: logical CPUs of the local Ray, for its bookkeeping. They may be more than the machine has: the rewards and
+            the workers take turns.
+
+    Raises:
+        drpo_rewards.errors.ServiceUnavailableError: no Ray answers at `address`.
+    """
+    set_ray_environment(for_training=True)
+    import ray
+
+    if ray.is_initialized():
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if address is None:
+            start_local_ray(max(cpus, os.cpu_count() or 1))
+        else:
+            join_ray(address)

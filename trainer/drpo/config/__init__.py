@@ -1,0 +1,48 @@
+"""The settings of a run: a YAML preset and dotted overrides, all checked before anything is loaded.
+
+    config = load_config("shapes", ["training.steps=50", "optimizer.lr=3e-4"])
+
+Files:
+    sections   what takes part in a run: generator, adapter, feature map, objective, rewards, prompts
+    schedule   how it proceeds: optimizer, training loop, evaluation
+    config     the whole, `Config`
+    loading    presets, overrides, and errors in words
+    site       settings of one machine or cluster, laid over every preset
+
+This package imports neither torch nor ray.
+"""
+
+from drpo.config.config import Config, known_keys
+from drpo.config.loading import load_config, override_config, parse_config, preset_names
+from drpo.config.schedule import EvaluationConfig, OptimizerConfig, TrainingConfig
+from drpo.config.sections import (
+    FeaturesConfig,
+    LoraConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PromptsConfig,
+    RewardsConfig,
+    RunConfig,
+)
+from drpo.config.site import runs_folder, site_settings
+
+__all__ = [
+    "Config",
+    "EvaluationConfig",
+    "FeaturesConfig",
+    "LoraConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "PromptsConfig",
+    "RewardsConfig",
+    "RunConfig",
+    "TrainingConfig",
+    "known_keys",
+    "load_config",
+    "override_config",
+    "parse_config",
+    "preset_names",
+    "runs_folder",
+    "site_settings",
+]

@@ -1,0 +1,58 @@
+"""The whole config of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import yaml
+from pydantic import BaseModel, Field, model_validator
+
+from drpo.config.schedule import EvaluationConfig, OptimizerConfig, TrainingConfig
+from drpo.config.sections import (
+    FeaturesConfig,
+    LoraConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PromptsConfig,
+    RewardsConfig,
+    RunConfig,
+    Section,
+)
+
+
+class Config(Section):
+    """All settings of a run. `preset` is the name of the preset that they came from."""
+
+    preset: str = "custom"
+    run: RunConfig = Field(default_factory=RunConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    rewards: RewardsConfig = Field(default_factory=RewardsConfig)
+    prompts: PromptsConfig = Field(default_factory=PromptsConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Config:
+        if self.training.groups_per_step < self.training.num_workers:
+            raise ValueError(
+                f"training.groups_per_step ({self.training.groups_per_step}) must be at least training.num_workers "
+                f"({self.training.num_workers}), so that every worker has a group"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved config, with every key written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a config, such as `training.steps`."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from known_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

@@ -1,0 +1,185 @@
+"""The sections of a config that say what takes part in a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class RunConfig(Section):
+    """Where a run's output goes, its seed, and the Ray that it runs on.
+
+    Example:
+        run:
+          name: red-circles
+          folder: runs
+          seed: 3
+          ray_address: null        # or "auto", 10.0.0.5:6379, ray://10.0.0.5:10001
+    """
+
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$",
+        description="name of the run's folder; null: the preset's name and the time",
+    )
+    folder: Path = Field(default=Path("runs"), description="the run is written to FOLDER/NAME")
+    seed: int = Field(
+        default=0, ge=0, description="determines the noise, the pairs, the prompt order and the adapter's first values"
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description='null: start a local Ray on this machine; "auto", HOST:PORT or ray://HOST:PORT: join a cluster',
+    )
+
+
+class ModelConfig(Section):
+    """The one-step generator.
+
+    Example:
+        model:
+          generator: stabilityai/sd-turbo
+          device: auto
+          dtype: bfloat16
+          gradient_checkpointing: true
+    """
+
+    generator: str = Field(
+        default="shapes",
+        description='a diffusers folder or hub id in the SD-Turbo layout; "shapes": the embedded generator',
+    )
+    device: str = Field(default="auto", description='"auto": the worker\'s GPU if it has one, else "cpu"')
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of the frozen base; the adapter stays in float32"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="needs less memory for the U-Net's backward pass, and about a third more time"
+    )
+
+
+class LoraConfig(Section):
+    """The adapter: low-rank updates of the U-Net's attention projections.
+
+    Example:
+        lora:
+          rank: 16
+          alpha: null              # alpha = rank, so the update is added unscaled
+          target_modules: [to_q, to_k, to_v, to_out.0]
+    """
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float | None = Field(
+        default=None, gt=0, description="the update is scaled by alpha / rank; null: alpha = rank"
+    )
+    target_modules: tuple[str, ...] = Field(
+        default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1, description="name endings of the U-Net's layers"
+    )
+
+
+class FeaturesConfig(Section):
+    """The feature map phi: samples drift in its feature space.
+
+    Example:
+        features:
+          name: latent_mae
+          path: models/latent-mae
+          options:
+            keys: [layer1_mean, layer2_mean_4, layer3_std]
+    """
+
+    name: str = Field(default="latent_mae", description="a name in drpo.method.features")
+    path: str | None = Field(
+        default="shapes", description='folder of its weights; "shapes": the embedded ones; null: it has no weights'
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the feature map")
+
+
+class ObjectiveConfig(BaseModel):
+    """The objective's name; all other keys are that objective's own settings and are checked against them.
+
+    Example:
+        objective:
+          name: drpo
+          kernel: rbf
+          radii: [0.02, 0.05, 0.2]   # in mean distances between the supports
+          velocity: 1.0
+          reference_weight: 0.2
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(default="drpo", description="a name in drpo.method.objectives")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every key but the name."""
+        return dict(self.model_extra or {})
+
+
+class RewardsConfig(Section):
+    """The rewards that rank the candidates, and the service that serves them.
+
+    Example:
+        rewards:
+          service: null
+          address: grpc://127.0.0.1:9000
+          weights: {pickscore: 0.7, geneval: 0.3}
+          normalize: zscore
+          timeout_s: 120
+    """
+
+    service: str | None = Field(
+        default="shapes", description="service config (a name or a YAML file) to start if `address` is null"
+    )
+    address: str | None = Field(
+        default=None, description="a running service: grpc://HOST:PORT, http://HOST:PORT or serve://APP"
+    )
+    api_key_env: str | None = Field(default=None, description="environment variable that holds the service's API key")
+    mixture: str | None = Field(
+        default=None, description="a mixture of the service; null: `weights`, or else the service's default mixture"
+    )
+    weights: dict[str, float] | None = Field(
+        default=None, description="reward name to weight, instead of a mixture of the service"
+    )
+    normalize: Literal["zscore", "none", "rank"] | None = Field(
+        default=None, description="how scores are made comparable before they are added; null: as the mixture says"
+    )
+    timeout_s: float = Field(default=60.0, gt=0, description="seconds that one ranking may take")
+    retries: int = Field(default=3, ge=0, description="attempts after the first one, for failures that may pass")
+    details: bool = Field(
+        default=True,
+        description="ask for the rewards' details; the metrics that a reward declares are logged from them",
+    )
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> RewardsConfig:
+        if self.mixture is not None and self.weights is not None:
+            raise ValueError("give either rewards.mixture or rewards.weights, not both")
+        if self.service is None and self.address is None:
+            raise ValueError("give rewards.address (a running service) or rewards.service (one to start)")
+        return self
+
+
+class PromptsConfig(Section):
+    """The source of the prompts.
+
+    Example:
+        prompts:
+          source: jsonl
+          path: prompts/train.jsonl
+          tasks: [counting, colors]
+          balance_tasks: true
+    """
+
+    source: str = Field(default="shapes", description="a name in drpo.data.prompts")
+    path: str | None = Field(default=None, description="the file or folder, if the source reads one")
+    split: str = Field(default="train", description="the split, if the source has splits")
+    tasks: tuple[str, ...] | None = Field(default=None, description="only these tasks; null: all")
+    balance_tasks: bool = Field(default=True, description="draw every task equally often, however many prompts it has")

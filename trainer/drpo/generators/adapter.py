@@ -1,0 +1,138 @@
+"""The LoRA adapter on a U-Net: add it, switch it off, load, save, copy its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
+from peft import LoraConfig as PeftConfig
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from drpo.config import LoraConfig
+from drpo.errors import ConfigError, ModelLoadError
+
+NAME = "default"
+WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+
+
+class LoraAdapter:
+    """The adapter of a U-Net, which has none until `lora` is given or one is loaded.
+
+    The adapter's weights stay in float32, whatever the dtype of the U-Net. A fresh adapter is random in its first
+    factor (drawn from torch's global generator) and 0 in its second, so it changes nothing yet.
+
+    Args:
+        unet: the frozen U-Net of a diffusers pipeline.
+        lora: settings of a fresh adapter; None: no adapter yet.
+
+    Raises:
+        ConfigError: `lora.target_modules` name no layers of the U-Net.
+    """
+
+    def __init__(self, unet: Any, lora: LoraConfig | None = None) -> None:
+        self._unet = unet
+        self.present = False
+        if lora is not None:
+            self._add(lora)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The weights in a fixed order; an empty list if there is no adapter."""
+        return [parameter for name, parameter in self._unet.named_parameters() if ".lora_" in name]
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Within this block the U-Net computes what it would compute without the adapter."""
+        if not self.present:
+            yield
+            return
+        self._unet.disable_adapters()
+        try:
+            yield
+        finally:
+            self._unet.enable_adapters()
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the weights on the CPU, by name."""
+        self._check_present()
+        state = get_peft_model_state_dict(self._unet, adapter_name=NAME)
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Copies weights of `state` into the adapter in place, so that an optimizer of it stays valid.
+
+        Raises:
+            ModelLoadError: the weights belong to an adapter of another rank or on other layers.
+        """
+        expected = {name: tensor.shape for name, tensor in self.state().items()}
+        if {name: tensor.shape for name, tensor in state.items()} != expected:
+            raise ModelLoadError(
+                f"the adapter's weights have another rank or other layers than this generator's adapter, which has "
+                f"rank {self._config().r} on {sorted(self._config().target_modules)}"
+            )
+        set_peft_model_state_dict(self._unet, state, adapter_name=NAME)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the weights file of diffusers; `pipeline.load_lora_weights(folder)` reads it."""
+        layers = convert_state_dict_to_diffusers(self.state())
+        metadata = self._config().to_dict()
+        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
+
+    def load(self, folder: str | Path) -> None:
+        """Reads an adapter that `save` (or diffusers) wrote, into the present adapter or as a new one.
+
+        Raises:
+            ModelLoadError: there is no adapter in the folder, or it does not fit the present one.
+        """
+        try:
+            state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
+                str(folder), unet_config=self._unet.config, return_lora_metadata=True
+            )
+        except (OSError, ValueError) as error:
+            raise ModelLoadError(
+                f"cannot load an adapter from {folder}: {error}. The folder must hold {WEIGHTS_FILE}"
+            ) from error
+        if not self.present:
+            self._unet.load_lora_adapter(
+                state, prefix="unet", network_alphas=alphas, adapter_name=NAME, metadata=metadata or None
+            )
+            self._make_trainable()
+            return
+        layers = {name.removeprefix("unet."): tensor for name, tensor in state.items() if name.startswith("unet.")}
+        alpha = (metadata or {}).get("unet.lora_alpha", self._config().lora_alpha)
+        if alpha != self._config().lora_alpha:
+            raise ModelLoadError(
+                f"the adapter in {folder} has alpha {alpha}, but this generator's adapter has "
+                f"{self._config().lora_alpha}"
+            )
+        self.load_state(convert_unet_state_dict_to_peft(layers))
+
+    def _add(self, lora: LoraConfig) -> None:
+        alpha: Any = lora.rank if lora.alpha is None else lora.alpha  # peft's type hint is int, but any number works
+        config = PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=list(lora.target_modules))
+        try:
+            self._unet.add_adapter(config, adapter_name=NAME)
+        except ValueError as error:
+            raise ConfigError(
+                f"lora.target_modules {list(lora.target_modules)} do not fit the U-Net: {error}"
+            ) from error
+        self._make_trainable()
+
+    def _make_trainable(self) -> None:
+        self.present = True
+        for parameter in self.parameters():
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+
+    def _config(self) -> Any:
+        return self._unet.peft_config[NAME]
+
+    def _check_present(self) -> None:
+        if not self.present:
+            raise ConfigError(
+                "this generator has no adapter: load the generator with lora=LoraConfig(), or call adapter.load(folder)"
+            )

@@ -1,0 +1,76 @@
+"""What training and evaluation need of a one-step generator and of its adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class Adapter(Protocol):
+    """The trainable weights on top of a frozen generator."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The weights in a fixed order; an empty list if there is no adapter."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the weights on the CPU, by name."""
+        ...
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Copies weights of `state` into the adapter in place, so that an optimizer of it stays valid."""
+        ...
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the adapter into a folder, as diffusers does."""
+        ...
+
+    def load(self, folder: str | Path) -> None:
+        """Reads an adapter from a folder."""
+        ...
+
+
+class OneStepGenerator(Protocol):
+    """Maps prompts and noises to latents and images in one call of a network.
+
+    Axes: N images, T tokens, D features of a token, (C, h, w) of a latent, (H, W) of an image in pixels.
+    """
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter; everything else of the generator is frozen."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """The encoded prompts (N, T, D)."""
+        ...
+
+    def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal noise (count, C, h, w), drawn on the device of `generator`."""
+        ...
+
+    def sample(self, noise_NChw: Tensor, text_NTD: Tensor) -> Tensor:
+        """Clean latents (N, C, h, w) of the noises under N encoded prompts or under a single one; differentiable."""
+        ...
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Within this block the adapter is off, and `sample` is the frozen base."""
+        ...
+
+    def decode_float(self, latents_NChw: Tensor) -> Tensor:
+        """Images (N, 3, H, W), about [-1, 1] and not clamped; differentiable."""
+        ...
+
+    def decode(self, latents_NChw: Tensor) -> np.ndarray:
+        """Images (N, H, W, 3) uint8, without a gradient."""
+        ...
+
+    def to_uint8(self, images_NCHW: Tensor) -> np.ndarray:
+        """The images of `decode_float` as (N, H, W, 3) uint8."""
+        ...

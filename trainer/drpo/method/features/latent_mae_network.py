@@ -1,0 +1,180 @@
+"""The networks of the latent-MAE: an encoder of residual stages and a decoder with skip connections.
+
+The encoder and decoder follow the public model of "Generative Modeling via Drifting" (Deng et al., 2026,
+arXiv 2602.04770), and the parameters carry its names (`encoder.stages_0.layers_1.conv2.weight`,
+`encoder.layer3_norm.weight`, `decoder.up43.proj.conv.weight`), so that `drpo.method.features.public_latent_mae` can
+read a public checkpoint. Differences: the stage widths are free (the public ones double from stage to stage), and so is
+the number of stages.
+
+    encoder   conv1 3x3 - GroupNorm - ReLU, then stages of basic residual blocks. The first block of every stage but
+              the first halves the resolution; a stage ends in a GroupNorm whose output is the stage's feature map
+              `layer1`, `layer2`, ... and the input of the next stage.
+    decoder   a U-Net path from the last stage back to conv1's resolution (used in pretraining only).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+
+class LatentMAEConfig(BaseModel):
+    """Shape of a latent-MAE. The defaults are those of the public model with 340M parameters (`mae_latent_256`).
+
+    Example of a small one, for latents (N, 4, 16, 16):
+        LatentMAEConfig(widths=(64, 128, 256), blocks=(2, 2, 2), norm_groups=8)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    in_channels: int = Field(default=4, ge=1)
+    widths: tuple[int, ...] = Field(default=(256, 512, 1024, 2048), min_length=1, description="channels of each stage")
+    blocks: tuple[int, ...] = Field(default=(3, 4, 6, 3), min_length=1, description="residual blocks of each stage")
+    mask_patch: int = Field(default=2, ge=1, description="side of a masked square, in latent pixels")
+    mask_ratio: tuple[float, float] = Field(
+        default=(0.5, 0.5), description="range from which the ratio of each sample is drawn"
+    )
+    norm_groups: int = Field(
+        default=32,
+        ge=1,
+        description="most groups of a GroupNorm; narrow stages need fewer: small groups lose the latents' level",
+    )
+    norm_eps: float = Field(default=1e-6, gt=0)
+    decoder: bool = Field(default=True, description="false for a checkpoint with only the encoder")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> LatentMAEConfig:
+        low, high = self.mask_ratio
+        if len(self.widths) != len(self.blocks):
+            raise ValueError(
+                f"latent-MAE: {len(self.widths)} widths, {len(self.blocks)} block counts; give one of each per stage"
+            )
+        if min(self.widths) < 1 or min(self.blocks) < 1:
+            raise ValueError("latent-MAE: every width and every block count must be at least 1")
+        if not 0.0 < low <= high <= 1.0:
+            raise ValueError(f"latent-MAE: mask_ratio must be 0 < low <= high <= 1, not {self.mask_ratio}")
+        return self
+
+
+def _group_norm(channels: int, config: LatentMAEConfig) -> nn.GroupNorm:
+    """GroupNorm with the largest number of groups, at most `norm_groups`, that divides the channels."""
+    groups = next(g for g in range(min(config.norm_groups, channels), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels, eps=config.norm_eps)
+
+
+class _BasicBlock(nn.Module):
+    """Two 3x3 convolutions with GroupNorm, and a residual that is projected only where the shape changes."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, config: LatentMAEConfig) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.gn1 = _group_norm(channels, config)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.gn2 = _group_norm(channels, config)
+        self.projects = stride != 1 or in_channels != channels
+        if self.projects:
+            self.proj_conv = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
+            self.proj_gn = _group_norm(channels, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = self.proj_gn(self.proj_conv(x)) if self.projects else x
+        y = F.relu(self.gn1(self.conv1(x)))
+        return F.relu(shortcut + self.gn2(self.conv2(y)))
+
+
+class _Stage(nn.Module):
+    """The residual blocks of one resolution, named `layers_0`, `layers_1`, ... as in the public checkpoint."""
+
+    def __init__(self, in_channels: int, channels: int, blocks: int, stride: int, config: LatentMAEConfig) -> None:
+        super().__init__()
+        for i in range(blocks):
+            block = _BasicBlock(channels if i else in_channels, channels, 1 if i else stride, config)
+            self.add_module(f"layers_{i}", block)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The output of every block, in order."""
+        outputs = []
+        for block in self.children():
+            x = block(x)
+            outputs.append(x)
+        return outputs
+
+
+class Encoder(nn.Module):
+    """conv1, then the stages; gives the feature map of every stage and of every second block inside one."""
+
+    def __init__(self, config: LatentMAEConfig) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(config.in_channels, config.widths[0], 3, padding=1, bias=False)
+        self.gn1 = _group_norm(config.widths[0], config)
+        channels = config.widths[0]
+        for i, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
+            self.add_module(f"stages_{i}", _Stage(channels, width, blocks, 2 if i else 1, config))
+            self.add_module(f"layer{i + 1}_norm", _group_norm(width, config))
+            channels = width
+        self.num_stages = len(config.widths)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Feature maps by name, shallow to deep: conv1, layer1_blk2, layer1, layer2_blk2, ...
+
+        Every second block inside a stage gives a feature map; the stage itself stands for its last block.
+        """
+        maps = {"conv1": F.relu(self.gn1(self.conv1(x)))}
+        x = maps["conv1"]
+        for i in range(self.num_stages):
+            outputs = self.get_submodule(f"stages_{i}")(x)
+            for number in range(2, len(outputs), 2):
+                maps[f"layer{i + 1}_blk{number}"] = outputs[number - 1]
+            x = self.get_submodule(f"layer{i + 1}_norm")(outputs[-1])
+            maps[f"layer{i + 1}"] = x
+        return maps
+
+
+class _ConvNormReLU(nn.Module):
+    """A 3x3 convolution, GroupNorm and ReLU."""
+
+    def __init__(self, in_channels: int, channels: int, config: LatentMAEConfig) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.gn = _group_norm(channels, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.gn(self.conv(x)))
+
+
+class _UpBlock(nn.Module):
+    """Upsamples to the size of the skip, joins the two, and mixes them down to the width of the skip."""
+
+    def __init__(self, in_channels: int, skip_channels: int, config: LatentMAEConfig) -> None:
+        super().__init__()
+        self.concat_norm_fn = _group_norm(in_channels + skip_channels, config)
+        self.proj = _ConvNormReLU(in_channels + skip_channels, skip_channels, config)
+        self.refine = _ConvNormReLU(skip_channels, skip_channels, config)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+        return self.refine(self.proj(self.concat_norm_fn(torch.cat([x, skip], dim=1))))
+
+
+class Decoder(nn.Module):
+    """The path back to the latents: `up43` joins layer4 with layer3, ..., and `up10` joins layer1 with conv1."""
+
+    def __init__(self, config: LatentMAEConfig) -> None:
+        super().__init__()
+        channels = config.widths[-1]
+        self.bridge = _ConvNormReLU(channels, channels, config)
+        for level in range(len(config.widths), 0, -1):
+            skip_channels = config.widths[max(level - 2, 0)]
+            self.add_module(f"up{level}{level - 1}", _UpBlock(channels, skip_channels, config))
+            channels = skip_channels
+        self.head = nn.Conv2d(channels, config.in_channels, 1)
+        self.num_stages = len(config.widths)
+
+    def forward(self, maps: dict[str, Tensor]) -> Tensor:
+        x = self.bridge(maps[f"layer{self.num_stages}"])
+        for level in range(self.num_stages, 0, -1):
+            skip = maps[f"layer{level - 1}"] if level > 1 else maps["conv1"]
+            x = self.get_submodule(f"up{level}{level - 1}")(x, skip)
+        return self.head(x)

@@ -1,0 +1,61 @@
+"""How the report writes a score, and where the score lies on the axis of the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale of the shown metric.
+
+    Attributes:
+        percentage: scores are written in percent.
+        low, high: the ends of the axis.
+        decimals: of a written score.
+        higher_is_better: whether a larger score is a better one.
+        binary: each image has 0 or 100 %, so that it is right or wrong.
+    """
+
+    percentage: bool
+    low: float
+    high: float
+    decimals: int = 1
+    higher_is_better: bool = True
+    binary: bool = False
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> Scale:
+        """The scale that fits the scores in a summary."""
+        better = summary.get("higher_is_better", True)
+        if summary.get("percentage"):
+            return cls(True, 0.0, 100.0, higher_is_better=better, binary=summary.get("binary", True) and better)
+        values = [row[side] for row in summary.get("tasks", {}).values() for side in ("base", "tuned")] or [0.0, 1.0]
+        margin = 0.15 * (max(values) - min(values)) or 1.0
+        decimals = max(0, 1 - math.floor(math.log10(max(values) - min(values) + margin)))
+        return cls(False, min(values) - margin, max(values) + margin, decimals, better)
+
+    def text(self, value: float) -> str:
+        """A score as a percentage, or as a plain number whose decimals suit the length of the axis."""
+        number = f"{value:.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
+        return f"{number}\N{NO-BREAK SPACE}%" if self.percentage else number
+
+    def difference(self, value: float) -> str:
+        """A difference with its sign; percentages differ by points."""
+        return f"{value:+.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+    def interval(self, low: float, high: float) -> str:
+        """Both ends of an interval of differences, with their signs."""
+        return f"{self.difference(low)} to {self.difference(high)}"
+
+    def position(self, value: float) -> float:
+        """The position on the axis in percent, from its left end."""
+        return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+    def trend(self, interval: Sequence[float]) -> str:
+        """ "better", "worse", or "even" if the interval of a difference contains 0."""
+        low, high = interval if self.higher_is_better else (-interval[1], -interval[0])
+        return "better" if low > 0 else "worse" if high < 0 else "even"

@@ -1,0 +1,69 @@
+"""The folder of a run: create it, find it, and keep its resolved config. Needs no Ray.
+
+runs/NAME/config.yaml      every setting of the run
+runs/NAME/metrics.jsonl    one line for each step
+runs/NAME/checkpoints/     see `drpo.training.checkpoint`
+runs/NAME/adapter/         the newest adapter, as stock diffusers loads it
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import yaml
+
+from drpo.config import Config, parse_config
+from drpo.errors import ConfigError
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+ADAPTER = "adapter"
+
+
+def create_run(config: Config) -> Path:
+    """Creates the folder of a new run, FOLDER/NAME, and writes the resolved config into it.
+
+    Returns:
+        The absolute path of the folder.
+
+    Raises:
+        ConfigError: a run of that name exists.
+    """
+    name = config.run.name or f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = config.run.folder.expanduser().resolve()
+    run_dir, number = folder / name, 2
+    while run_dir.exists():
+        if config.run.name:
+            raise ConfigError(
+                f"run.name: {run_dir} exists; choose another name, or continue that run with --resume {run_dir}"
+            )
+        run_dir, number = folder / f"{name}-{number}", number + 1
+    run_dir.mkdir(parents=True)
+    write_config(config, run_dir)
+    return run_dir
+
+
+def write_config(config: Config, run_dir: Path) -> None:
+    """Writes the resolved config of a run."""
+    (run_dir / CONFIG_FILE).write_text(config.to_yaml())
+
+
+def read_config(run_dir: Path) -> Config:
+    """The config of an existing run.
+
+    Raises:
+        ConfigError: there is no run in that folder.
+    """
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        raise ConfigError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
+    return parse_config(yaml.safe_load(path.read_text()))
+
+
+def find_run(path: Path) -> Path | None:
+    """The folder of the run that a path is, or lies in (its adapter, one of its checkpoints); None: it is in no run."""
+    return next(
+        (folder for folder in list((path.resolve() / "x").parents)[:4] if (folder / CONFIG_FILE).is_file()), None
+    )
