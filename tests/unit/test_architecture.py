@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -20,26 +22,25 @@ SERVICES = {
     "cli": {
         "serving", "serving.config", "serving.operate",
         "rewards", "rewards.base",
-        "client", "ranking", "ranking.in_process", "operations", "cluster", "api",
+        "client", "ranking", "operations", "cluster", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "cluster"},  # start, app, listeners
     "serving.operate": {"serving.config", "rewards", "rewards.files"},
     "serving.gateway": {
-        "serving.replica", "serving.config", "operations", "ranking", "rewards.base", "wire", "v1", "cluster", "api",
+        "serving.replica", "serving.config", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
-    "serving.replica": {"serving.config", "operations", "rewards", "rewards.base", "api"},
+    "serving.replica": {"serving.config", "rewards", "rewards.base", "api"},
     "serving.config": {"api"},
     "client": {"client.transports", "client.retries", "operations", "api"},
     "client.transports": {"client.retries", "operations", "wire", "v1", "cluster", "api"},
     "client.retries": set(),
-    "operations": {"ranking", "rewards.base", "wire", "v1", "api"},
-    "ranking": {"rewards.base", "api"},
-    "ranking.in_process": {"ranking", "rewards", "rewards.base", "api"},  # calls rewards; the rest is pure
-    "rewards": {"rewards.base", "rewards.files", "rewards.shared", "api"},
+    "operations": {"ranking", "wire", "v1", "api"},
+    "ranking": {"api"},
+    "rewards": {"rewards.base", "rewards.files", "rewards.shared", "ranking", "api"},
     "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared", "client.retries"},
     "rewards.shared": {"rewards.base", "rewards.files"},
     "rewards.files": set(),
-    "rewards.base": set(),
+    "rewards.base": {"api"},
     "wire": {"v1", "api"},
     "v1": set(),
     "cluster": set(),
@@ -243,6 +244,29 @@ def test_files_stay_short() -> None:
     too_long = {name: count for name, count in lines.items() if count > 350}
     assert not too_long
     assert statistics.median(lines.values()) <= 200
+
+
+def test_the_walks_of_contributing_name_what_exists() -> None:
+    """Every numbered line of "Two walks" begins with a file and a function or method in it."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    request, step = text.partition("## Two walks")[2].partition("\n## ")[0].split("### ")[1:]
+    for package, walk, most in (("drpo_rewards", request, 9), ("drpo", step, 12)):
+        stops = re.findall(r"^\d+\. `([^`]+)` `([^`]+)`", walk, re.MULTILINE)
+        assert 5 < len(stops) <= most
+        for path, name in stops:
+            assert name in defined_names(PACKAGES[package] / path), f"{path} has no {name}"
+
+
+def defined_names(file: Path) -> set[str]:
+    """Functions of a file, and methods as Class.method."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            methods = (one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
+            found |= {f"{node.name}.{method.name}" for method in methods}
+    return found
 
 
 def test_drift_is_pure_tensor_code() -> None:

@@ -19,8 +19,8 @@ from drpo_rewards.cli.options import (
     read_metadata,
 )
 from drpo_rewards.cli.output import add_row, console, exit_on_error, join_reasons, table
-from drpo_rewards.ranking.in_process import better_of, compare_items, read_items, score_items
 from drpo_rewards.rewards.base import Comparison, Reward, Score
+from drpo_rewards.rewards.in_process import better_of, compare_items, read_items, score_items
 
 
 def compare(

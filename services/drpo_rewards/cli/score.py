@@ -20,9 +20,9 @@ from drpo_rewards.cli.options import (
     read_metadata,
 )
 from drpo_rewards.cli.output import add_row, console, exit_on_error, join_reasons, progress_bar, table
-from drpo_rewards.ranking.in_process import play_tournament, read_items, score_items
 from drpo_rewards.ranking.tournament import TournamentResult
 from drpo_rewards.rewards.base import Reward, Score
+from drpo_rewards.rewards.in_process import play_tournament, read_items, score_items
 
 
 def score(

@@ -16,8 +16,8 @@ import numpy as np
 from pydantic import Field
 
 from drpo_rewards.api.contract import Model, Normalize, Options, RewardResult, RewardScores
+from drpo_rewards.api.question import GroupToScore, Question, ReplicaAnswer
 from drpo_rewards.errors import UnknownRewardError
-from drpo_rewards.operations.question import GroupToScore, Question, ReplicaAnswer
 from drpo_rewards.ranking.mixture import Ranking, combine
 from drpo_rewards.v1 import ranking_pb2 as pb
 

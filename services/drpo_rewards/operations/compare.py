@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from drpo_rewards.api.contract import Metadata, Model, Name, Options, PromptText, RewardResult, parse
+from drpo_rewards.api.question import Question, ReplicaAnswer
 from drpo_rewards.operations.base import (
     Answers,
     Base64,
@@ -19,7 +20,6 @@ from drpo_rewards.operations.base import (
     one_group,
     reward_results,
 )
-from drpo_rewards.operations.question import Question, ReplicaAnswer
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto
 from drpo_rewards.wire.scores import results_from_proto, results_to_proto

@@ -24,6 +24,7 @@ from drpo_rewards.api.contract import (
     check_weights,
     parse,
 )
+from drpo_rewards.api.question import Question
 from drpo_rewards.operations.base import (
     Answers,
     Base64,
@@ -34,7 +35,6 @@ from drpo_rewards.operations.base import (
     one_group,
     reward_results,
 )
-from drpo_rewards.operations.question import Question
 from drpo_rewards.ranking.pairs import draw_pairs
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto

@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import Field, WithJsonSchema
 
 from drpo_rewards.api.contract import MAX_IMAGES, Metadata, Model, Name, Options, PromptText, parse
+from drpo_rewards.api.question import Question
 from drpo_rewards.errors import InvalidImageError
 from drpo_rewards.operations.base import Answers, Mixture, Operation, ServedRewards, combine_answers, one_group
-from drpo_rewards.operations.question import Question
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto
 from drpo_rewards.wire.values import metadata_from_proto, set_metadata

@@ -21,9 +21,9 @@ from drpo_rewards.api.contract import (
     RewardScores,
     parse,
 )
+from drpo_rewards.api.question import GroupToScore, Question
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.operations.base import Answers, Base64, Operation, ServedRewards, reward_scores
-from drpo_rewards.operations.question import GroupToScore, Question
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto
 from drpo_rewards.wire.scores import scores_from_proto, scores_to_proto

@@ -22,9 +22,9 @@ from itertools import combinations
 import numpy as np
 
 from drpo_rewards.api.contract import TournamentSummary
+from drpo_rewards.api.scores import Comparison, Score
 from drpo_rewards.errors import RewardError
 from drpo_rewards.ranking.bradley_terry import Strengths, fit
-from drpo_rewards.rewards.base import Comparison, Score
 
 POINTS = {"first": 1.0, "tie": 0.5, "second": 0.0}
 

@@ -19,7 +19,7 @@ from prometheus_client.samples import Sample
 from drpo_rewards.errors import RewardsError
 
 if TYPE_CHECKING:
-    from drpo_rewards.operations.question import ReplicaAnswer
+    from drpo_rewards.api.question import ReplicaAnswer
     from drpo_rewards.serving.gateway.admission import Admission
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

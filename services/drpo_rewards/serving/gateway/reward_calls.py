@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from drpo_rewards.api.contract import ModelInfo, RewardReadiness, State
+from drpo_rewards.api.question import GroupToScore, Question, ReplicaAnswer
 from drpo_rewards.cluster.handles import Caller
 from drpo_rewards.errors import (
     OverloadedError,
@@ -24,7 +25,6 @@ from drpo_rewards.errors import (
     RewardTimeoutError,
     RewardUnavailableError,
 )
-from drpo_rewards.operations.question import GroupToScore, Question, ReplicaAnswer
 from drpo_rewards.serving.config import ServiceConfig
 from drpo_rewards.serving.gateway.metrics import Metrics
 from drpo_rewards.serving.gateway.tournaments import KindChangedError, score_by_comparing

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from drpo_rewards.api.question import GroupToScore, Question, ReplicaAnswer
+from drpo_rewards.api.scores import Comparison
 from drpo_rewards.errors import InvalidRequestError, RewardsError
-from drpo_rewards.operations.question import GroupToScore, Question, ReplicaAnswer
 from drpo_rewards.ranking.tournament import Tournament, TournamentResult, seeding
-from drpo_rewards.rewards.base import Comparison
 from drpo_rewards.serving.gateway.tasks import run_together
 
 Images = Sequence[np.ndarray]

@@ -18,8 +18,8 @@ import numpy as np
 
 from drpo_rewards import rewards
 from drpo_rewards.api.contract import ModelInfo
+from drpo_rewards.api.question import Batch, GroupToScore, ReplicaAnswer
 from drpo_rewards.errors import InvalidRequestError, OverloadedError, RewardError, RewardsError
-from drpo_rewards.operations.question import Batch, GroupToScore, ReplicaAnswer
 from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.checks import check_comparisons, check_scores, describe, is_pairwise, probe
 from drpo_rewards.serving.config import RewardConfig

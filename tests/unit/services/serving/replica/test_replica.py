@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from support.service import PICTURES, REDS
 
+from drpo_rewards.api.question import GroupToScore
 from drpo_rewards.errors import InvalidRequestError, RewardError
-from drpo_rewards.operations.question import GroupToScore
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
 from drpo_rewards.serving.replica.replica import RewardReplica
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drpo_rewards.api.contract import TournamentSummary
+from drpo_rewards.api.scores import Comparison, Score
 from drpo_rewards.errors import RewardsError
-from drpo_rewards.rewards.base import Comparison, Score
 
 
 @dataclass(frozen=True)
