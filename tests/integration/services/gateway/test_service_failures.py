@@ -117,9 +117,9 @@ async def test_the_clients_own_deadline(client: AsyncRankingClient) -> None:
 def test_without_keys_nobody_else_reaches_grpc(
     service: serving.RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a Ray that others started Serve's gRPC listens on every interface; the one of these tests was told not to."""
+    """Serve's gRPC listens on every interface, but on loopback only in the Ray of these tests."""
     assert loopback.grpc_is_bound()
-    monkeypatch.setattr(loopback, "grpc_is_kept", lambda: False)
+    monkeypatch.setattr(loopback, "grpc_is_bound", lambda: False)
     with pytest.raises(errors.ConfigError, match=r"gRPC listens on every interface .* and there are no API keys"):
         serving.start(config(), app_name="open", grpc_port=0)
 
