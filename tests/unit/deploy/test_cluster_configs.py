@@ -59,7 +59,7 @@ def test_rewards_stay_on_their_nodes(file: Path) -> None:
 def test_a_reward_in_an_application_of_its_own() -> None:
     settings = {"type": "geneval", "options": {"detector": "shapes"}}
     assert isinstance(app.reward({"name": "shapes", **settings}), serve.Application)
-    with pytest.raises(ConfigError, match="`name` is missing"):
+    with pytest.raises(ConfigError, match="add `name`"):
         app.reward(settings)
     with pytest.raises(ConfigError, match="did you mean options"):
         app.reward({"name": "shapes", "type": "geneval", "option": {}})

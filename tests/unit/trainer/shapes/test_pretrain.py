@@ -56,7 +56,7 @@ def test_the_recipe_makes_a_generator_and_a_feature_map(tmp_path: Path) -> None:
     with torch.no_grad():
         latents = generator.sample(generator.noise(2), generator.encode_prompts(["a red star", "two moons"]))
         assert generator.decode(latents).shape == (2, 64, 64, 3)
-        assert all(feature.shape[0] == 2 for feature in features(latents).values())
+        assert all(feature.shape[0] == 2 for feature in features.of_latents(latents).values())
     with pytest.raises(ConfigError, match="another recipe"):
         pretrain(replace(Recipe.tiny(), generator_steps=3), tmp_path)
 
