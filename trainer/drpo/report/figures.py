@@ -41,6 +41,8 @@ class Figure:
 def curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """One curve over the steps for each reward, each metric that a reward declares, and the loss.
 
+    A metric that repeats its reward's score is left out.
+
     Args:
         metrics: the lines of metrics.jsonl; see `drpo.training.tally` for their keys.
     """
@@ -49,7 +51,8 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
     for key in keys:
         if key.startswith("metric/"):
             reward, _, metric = key.removeprefix("metric/").rpartition("/")
-            titles[key] = f"Metric {metric} of {reward}"
+            if any(line.get(key) != line.get(f"reward/{reward}") for line in metrics):
+                titles[key] = f"Metric {metric} of {reward}"
     figures = [_figure(title, _SCATTER, metrics, key) for key, title in titles.items()]
     if any(line.get("loss") is not None for line in metrics):
         figures.append(_figure("Loss", _LOSS, metrics, "loss"))

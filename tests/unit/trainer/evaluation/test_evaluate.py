@@ -104,10 +104,26 @@ def test_scores_are_those_of_the_pictures_made_one_by_one(generator: SDTurboGene
         with torch.no_grad():
             latents = generator.sample(noise, generator.encode_prompts([image.planned.record.prompt]))
         alone_HWC = generator.decode(latents)[0]
-        assert set(image.rewards) == {"geneval", "geneval/strict"}
+        assert set(image.rewards) == {"geneval", "geneval/strict", "geneval/graded"}
         assert image.score == 100 * image.rewards["geneval/strict"]
         if image.picture_HWC is not None:  # batches round a little differently
             assert np.abs(image.picture_HWC.astype(int) - alone_HWC).max() <= 1
+
+
+def test_the_shown_metric_can_be_chosen(generator: SDTurboGenerator) -> None:
+    planned = plan_images(RECORDS[:2], images_per_prompt=2)
+    client = LocalClient(GenevalReward(score="graded"))
+    graded = evaluate(generator, client, planned, reward="geneval", metric="graded")
+    assert graded.metric.name == "geneval/graded"
+    assert [image.score for image in graded.images] == [100 * image.rewards["geneval"] for image in graded.images]
+    with pytest.raises(EvaluationError, match=r"evaluation\.metric: .*no metric 'colour'; it declares strict, graded"):
+        evaluate(generator, client, planned, metric="colour")
+
+
+def test_a_reward_without_metrics_is_shown_by_its_score(generator: SDTurboGenerator) -> None:
+    result = evaluate(generator, LocalClient(FailsOn(), "fails"), plan_images([PromptRecord("a red ring")]))
+    assert (result.metric.name, result.metric.percentage) == ("fails", False)
+    assert [image.score for image in result.images] == [image.rewards["fails"] for image in result.images]
 
 
 def test_a_lone_image_is_scored_as_in_company(generator: SDTurboGenerator) -> None:

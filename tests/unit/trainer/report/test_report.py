@@ -159,6 +159,8 @@ def test_durations_and_running_means() -> None:
     assert [figure.title for figure in curves([{"step": 1, "loss": 1.0}])] == ["Loss"]
     line = {"step": 1, "loss": None, "reward/a/b": 20.5, "reward_std/a/b": 1.0, "metric/a/b/share": 0.5}
     assert [figure.title for figure in curves([line])] == ["Reward a/b", "Metric share of a/b"]
+    line["metric/a/b/same"] = line["reward/a/b"]
+    assert len(curves([line])) == 2, "a metric that repeats the score is not drawn again"
     assert curves([]) == []
 
 
