@@ -1,13 +1,12 @@
-"""Real training on a real local Ray: what a run leaves, and that it survives the loss of any of its processes.
+"""Real training on a real local Ray: what a run leaves behind, and that it survives the loss of any of its processes.
 
-The generator is tiny and random, the reward is redness. One uninterrupted run of one worker is the yardstick: the runs
-that lose a worker, a reward replica or their driver must come to the same numbers.
+The generator is tiny and random, the reward is redness. All runs are compared with one uninterrupted run of one worker:
+the runs that lose a worker, a reward replica or their driver must come to the same numbers.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import pytest
 import torch
 import yaml
 from support import ROOT
+from support.processes import children, wait_for_end
 from support.service import reachable_from_elsewhere
 from support.tiny.sd_turbo import write_tiny_pipeline
 
@@ -95,7 +95,7 @@ def launch(home: Path, address: str, watch: Callable[[dict], None] | None = None
 
 
 def computed(run_dir: Path) -> list[dict]:
-    """The metrics without what the clock says."""
+    """The metrics without those that depend on time."""
     clock = ("time_s", "seconds", "images_per_s")
     return [
         {key: value for key, value in line.items() if key not in clock}
@@ -109,18 +109,6 @@ def adapter(run_dir: Path) -> dict[str, torch.Tensor]:
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
-def processes(title: str) -> list[psutil.Process]:
-    """The processes of this test's own Ray with a title."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if re.search(title, " ".join(process.cmdline())):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +155,7 @@ def test_a_lost_worker_changes_nothing(uninterrupted: Path, home: Path, address:
 
     def kill_after_step_3(metrics: dict) -> None:
         if metrics["step"] >= 3 and not killed:
-            killed.extend(processes(r"ray::.*TrainWorker"))
+            killed.extend(children(r"ray::.*TrainWorker"))
             for process in killed:
                 process.kill()
 
@@ -182,7 +170,7 @@ def test_two_workers_and_a_lost_reward_replica_come_to_the_same(uninterrupted: P
 
     def kill_after_step_3(metrics: dict) -> None:
         if metrics["step"] >= 3 and not killed:
-            killed.extend(processes(r"ray::ServeReplica.*redness"))
+            killed.extend(children(r"ray::ServeReplica.*redness"))
             for process in killed:
                 process.kill()
 
@@ -217,13 +205,18 @@ Start = Callable[..., subprocess.Popen]
 
 @pytest.fixture
 def start_drpo() -> Iterator[Start]:
-    """Starts `drpo train` as a process of its own, which does not outlive the test."""
+    """Starts `drpo train` in another process, which ends with the test."""
     started: list[subprocess.Popen] = []
 
     def start(*arguments: str) -> subprocess.Popen:
         driver = subprocess.Popen(
             [sys.executable, "-m", "drpo", "train", *arguments],
-            env={**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "300", "RAY_ADDRESS": ""},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
+                "COLUMNS": "300",
+                "RAY_ADDRESS": "",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -238,7 +231,7 @@ def start_drpo() -> Iterator[Start]:
 
 
 def own_service(home: Path, name: str) -> tuple[str, Path]:
-    """The settings of a run that starts its own Ray and service, and where it leaves its files."""
+    """The settings of a run that starts its own Ray and service, and the folder of that run."""
     values = settings(home)
     values["rewards"] = {"service": str(home / "service.yaml")}
     values["run"]["name"] = name
@@ -272,7 +265,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_bit_for_bit(uninterrupted: Path, home:
     assert same(adapter(run_dir), adapter(uninterrupted))
 
 
-def test_a_cluster_that_is_not_there_is_said(home: Path, start_drpo: Start) -> None:
+def test_a_missing_cluster_is_reported(home: Path, start_drpo: Start) -> None:
     config, _ = own_service(home, "alone")
     cluster = f"127.0.0.1:{free_port()}"
     driver = start_drpo("--preset", config, "--run.ray_address", cluster)
@@ -285,7 +278,7 @@ def test_a_cluster_that_is_not_there_is_said(home: Path, start_drpo: Start) -> N
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_a_killed_driver_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
-    """And while it ran, nothing of it could be reached from another machine."""
+    """While the run lasts, none of its processes can be reached from another machine."""
     config, run_dir = own_service(home, "killed")
     driver = start_drpo("--preset", config)
     wait_for_step(run_dir, 3, driver)  # one past a checkpoint, which the resumed run must compute again
@@ -293,35 +286,13 @@ def test_a_killed_driver_resumes_bit_for_bit(uninterrupted: Path, home: Path, st
     own = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.communicate(timeout=60)
-    end(own)
+    wait_for_end(own)
     # torch's store, through which the workers of a run find each other, cannot be told where to listen
     assert [one for one in open_to_others if "RayTrainWorker" not in one] == []
 
     finish(run_dir, start_drpo)
     assert computed(run_dir) == computed(uninterrupted)
     assert same(adapter(run_dir), adapter(uninterrupted))
-
-
-def end(processes: list[psutil.Process]) -> None:
-    """Ray's processes end by themselves soon after the driver that started them; its agents may take minutes.
-
-    Where nothing reaps orphans, as in a container without an init process, they stay on as zombies.
-    """
-    deadline = time.monotonic() + 15
-    while living := [process for process in processes if process.is_running() and not is_zombie(process)]:
-        if time.monotonic() > deadline:
-            assert all("Agent" in process.name() for process in living), f"still running: {living}"
-            for process in living:
-                process.kill()
-            return
-        time.sleep(0.1)
-
-
-def is_zombie(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def wait_for_step(run_dir: Path, step: int, driver: subprocess.Popen) -> None:

@@ -28,7 +28,10 @@ def evaluate(
         str | None, typer.Option(help="A generator to use instead of the one in the settings.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The JSON file to write; by default, the run's summary is updated.")
+        Path | None,
+        typer.Option(
+            help="The JSON file to write; default: the run's summary, or evaluation.json in the adapter's folder."
+        ),
     ] = None,
 ) -> None:
     """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""

@@ -5,7 +5,7 @@
 Files:
     sections   what takes part in a run: generator, adapter, feature map, objective, rewards, prompts
     schedule   how it proceeds: optimizer, training loop, evaluation
-    config     the whole, `Config`
+    config     all sections together, `Config`
     loading    presets, overrides, and errors in words
     site       settings of one machine or cluster, laid over every preset
 

@@ -1,4 +1,4 @@
-"""The whole config of a run."""
+"""The config of a run: all sections together."""
 
 from __future__ import annotations
 

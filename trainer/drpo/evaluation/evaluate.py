@@ -45,7 +45,7 @@ def evaluate(
             evaluation ends.
         planned: see `plan_images`; the images of one prompt must follow each other.
         reward, metric: the number that is shown; see `choose_metric`.
-        rewards, mixture: what the service is asked for; None for both: its default mixture.
+        rewards, mixture: what the service shall score with; None for both: its default mixture.
         batch_size: images generated at once, of as many prompts as fit.
 
     Returns:

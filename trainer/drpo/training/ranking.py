@@ -48,7 +48,7 @@ class TimedRanking:
 
 
 class BackgroundRanker:
-    """Ranks groups on a thread of its own. Close it, or use it in a `with` block.
+    """Ranks groups on a background thread. Close it, or use it in a `with` block.
 
     Args:
         make_ranker: builds the ranker. It is called on that thread, because an asynchronous client belongs to the

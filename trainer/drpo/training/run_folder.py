@@ -63,7 +63,7 @@ def read_config(run_dir: Path) -> Config:
 
 
 def find_run(path: Path) -> Path | None:
-    """The folder of the run that a path is, or lies in (its adapter, one of its checkpoints); None: it is in no run."""
+    """The folder of the run to which a path belongs, such as its adapter or a checkpoint; None: it is in no run."""
     return next(
         (folder for folder in list((path.resolve() / "x").parents)[:4] if (folder / CONFIG_FILE).is_file()), None
     )

@@ -5,7 +5,7 @@ returns {key: (N, T, D)}: N inputs, T tokens of each, D features of a token, for
 
     {"layer1_mean": (24, 1, 64), "layer2_mean_2": (24, 4, 128)}
 
-Its constructor takes the folder of its weights (or None), `device`, and further settings of its own.
+Its constructor takes the folder of its weights (or None), `device`, and its own settings.
 """
 
 from __future__ import annotations
