@@ -266,7 +266,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_bit_for_bit(uninterrupted: Path, home:
 
 
 def test_a_missing_cluster_is_reported(home: Path, start_drpo: Start) -> None:
-    config, _ = own_service(home, "alone")
+    config, _ = own_service(home, "no-cluster")
     cluster = f"127.0.0.1:{free_port()}"
     driver = start_drpo("--preset", config, "--run.ray_address", cluster)
     output, _ = driver.communicate(timeout=200)
@@ -287,7 +287,7 @@ def test_a_killed_driver_resumes_bit_for_bit(uninterrupted: Path, home: Path, st
     driver.kill()
     driver.communicate(timeout=60)
     wait_for_end(own)
-    # torch's store, through which the workers of a run find each other, cannot be told where to listen
+    # torch's store, through which the workers of a run find each other, has no setting for its address
     assert [one for one in open_to_others if "RayTrainWorker" not in one] == []
 
     finish(run_dir, start_drpo)

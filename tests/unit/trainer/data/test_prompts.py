@@ -18,7 +18,7 @@ def numbered(task: str, count: int) -> list[PromptRecord]:
 
 def test_an_epoch_holds_every_prompt_once():
     order = PromptOrder(numbered("a", 7), seed=3)
-    epochs = [[order.at(7 * epoch + place).prompt for place in range(7)] for epoch in range(3)]
+    epochs = [[order.at(7 * epoch + offset).prompt for offset in range(7)] for epoch in range(3)]
     assert all(len(set(epoch)) == 7 for epoch in epochs)
     assert epochs[0] != epochs[1]
 

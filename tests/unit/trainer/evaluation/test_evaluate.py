@@ -126,14 +126,14 @@ def test_a_reward_without_metrics_is_shown_by_its_score(generator: SDTurboGenera
     assert [image.score for image in result.images] == [image.rewards["fails"] for image in result.images]
 
 
-def test_a_lone_image_is_scored_as_in_company(generator: SDTurboGenerator) -> None:
-    alone = evaluate(
+def test_a_single_image_is_scored_as_in_a_group(generator: SDTurboGenerator) -> None:
+    single = evaluate(
         generator, LocalClient(Redness(), "redness"), plan_images(RECORDS, images_per_prompt=1), batch_size=24
     )
     client = LocalClient(Redness(), "redness")
-    company = evaluate(generator, client, plan_images(RECORDS, images_per_prompt=5), batch_size=3)
-    expected = {image.planned.key: image.rewards["redness"] for image in company.images}
-    for image in alone.images:
+    grouped = evaluate(generator, client, plan_images(RECORDS, images_per_prompt=5), batch_size=3)
+    expected = {image.planned.key: image.rewards["redness"] for image in grouped.images}
+    for image in single.images:
         assert image.rewards["redness"] == pytest.approx(expected[image.planned.key], abs=0.5)
     assert {count for _, count in client.asked} == {3, 2}, "five images in requests no larger than a batch"
 

@@ -133,7 +133,7 @@ def test_the_field_points_from_the_negatives_to_the_positives() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_batch_is_its_entries_alone(kernel: str, variant: str) -> None:
+def test_a_batch_is_its_entries_single(kernel: str, variant: str) -> None:
     queries, positives, negatives = draw(2, 3, 5, 4), draw(2, 3, 4, 4, seed=1), draw(2, 3, 6, 4, seed=2)
     weights = draw(2, 3, 4, seed=3).abs() + 0.1
     settings_ = {"kernel": kernel, "variant": variant}
@@ -142,7 +142,7 @@ def test_a_batch_is_its_entries_alone(kernel: str, variant: str) -> None:
     assert batched.scale.shape == (2, 3, 1, 1)
     for b in range(2):
         for c in range(3):
-            alone = drift_field(
+            single = drift_field(
                 queries[b, c],
                 positives[b, c],
                 negatives[b, c],
@@ -150,8 +150,8 @@ def test_a_batch_is_its_entries_alone(kernel: str, variant: str) -> None:
                 positive_weights_P=weights[b, c],
                 **settings_,
             )
-            torch.testing.assert_close(batched.field_QD[b, c], alone.field_QD, atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(batched.scale[b, c], alone.scale)
+            torch.testing.assert_close(batched.field_QD[b, c], single.field_QD, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(batched.scale[b, c], single.scale)
 
 
 def test_shared_scales_are_those_of_the_whole_batch() -> None:

@@ -96,7 +96,7 @@ def test_one_token_makes_both_kinds_of_sets_equal(variant: str) -> None:
 
 
 def test_a_location_never_sees_another() -> None:
-    """Where the scales are shared, a change at one place changes another only by a factor, not in direction."""
+    """With shared scales, a change at one location changes another only by a factor, not in direction."""
     features, reference = group()
     objective = DrPOObjective({"radii": (0.5,)})
 

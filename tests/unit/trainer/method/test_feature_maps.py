@@ -96,8 +96,8 @@ def test_masks_are_squares_and_hide_something_in_every_sample() -> None:
         model.draw_mask(latents(size=7))
 
 
-def test_the_masked_loss_looks_at_hidden_latents_alone() -> None:
-    """It is the squared error there: recomputed by hand, and blind to what the hidden latents were fed as."""
+def test_the_masked_loss_is_over_hidden_latents_only() -> None:
+    """It is the squared error there, as recomputed by hand, and the values of hidden latents do not change it."""
     model, x = small(), latents()
     mask = model.draw_mask(x, torch.Generator().manual_seed(3))
     reconstruction = model.forward_masked(x, mask)

@@ -53,7 +53,7 @@ def report(run_dir: Path) -> Path:
     return write_report(run_dir)
 
 
-def test_it_is_one_file_that_asks_nothing_of_the_network(report: Path) -> None:
+def test_it_is_one_file_that_loads_nothing_from_the_network(report: Path) -> None:
     html = report.read_text()
     page = Page(html)
     for _, attributes in page.tags:
@@ -82,7 +82,7 @@ def test_it_shows_the_numbers_of_the_summary(run_dir: Path, report: Path) -> Non
     assert "load_lora_weights" in text
 
 
-def test_it_shows_pictures_curves_and_bars_with_words_for_those_who_cannot_see_them(report: Path) -> None:
+def test_it_shows_pictures_curves_and_bars_with_text_for_screen_readers(report: Path) -> None:
     page = Page(report.read_text())
     images = page.all("img")
     assert len(images) == 6 * 8 * 2
@@ -93,7 +93,7 @@ def test_it_shows_pictures_curves_and_bars_with_words_for_those_who_cannot_see_t
     assert any("generate candidates 61.5 s" in label for label in labels)
 
 
-def test_a_reward_with_numbers_of_its_own_is_no_percentage(tmp_path: Path) -> None:
+def test_a_raw_score_is_not_a_percentage(tmp_path: Path) -> None:
     run_dir = write_synthetic_run(tmp_path / "run", metric=RAW, steps=1)
     text = Page(write_report(run_dir).read_text()).text
     assert "Reward pickscore" in text
@@ -130,7 +130,7 @@ def test_headlines_say_what_the_interval_says(tmp_path: Path) -> None:
 
 
 def test_what_a_run_lacks_is_left_out(tmp_path: Path) -> None:
-    """A run without evaluation, samples, metrics and config: still a page, and it says how to go on."""
+    """A run without evaluation, samples, metrics and config still gives a page, and the page says what to do next."""
     bare = {"run": "bare", "preset": "p", "seed": 0, "steps": 0, "images": 0, "tasks": {}, "mean": None}
     (tmp_path / "summary.json").write_text(json.dumps({**bare, "versions": {"python": "3"}}))
     page = Page(write_report(tmp_path).read_text())
@@ -182,7 +182,7 @@ addEventListener("message", event => document.querySelector("pre").textContent =
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 @pytest.mark.parametrize("width", [375, 1280])
 def test_in_a_browser_everything_is_there_and_nothing_sticks_out(report: Path, width: int, tmp_path: Path) -> None:
-    """On a phone and on a desk: all pictures decode, all curves are drawn, and the page scrolls one way only."""
+    """On a phone and on a desktop: all pictures decode, all curves are drawn, and the page scrolls only vertically."""
     (tmp_path / "report.html").write_text(report.read_text().replace("</body>", PROBE + "</body>"))
     (tmp_path / "frame.html").write_text(FRAME.format(width=width, file="report.html"))
     assert CHROMIUM is not None

@@ -62,16 +62,16 @@ def test_chunks_have_the_gradient_of_the_whole(make_trainer, records):
 
 
 def test_the_gradient_is_the_mean_over_the_groups_that_took_part(make_trainer, records):
-    """Groups alone, averaged by hand, against the step; the failing and the tied group are no part of the mean."""
+    """Gradients of single groups, averaged by hand, against the step. The mean leaves out failed and tied groups."""
     trainer = make_trainer(reward=FailsOn())
     good, green, blue = records
     line = trainer.run_step([good, green, blue, PromptRecord("a red square")])
     assert (line["groups"], line["groups_dropped"], line["groups_tied"]) == (4, 1, 1)
 
-    alone = make_trainer(reward=FailsOn())
-    alone.runner.accumulate(0, [(0, good), (3, PromptRecord("a red square"))])
-    norm = torch.sqrt(sum((p.grad / 2).square().sum() for p in alone.parameters))
-    for parameter, gradient in zip(alone.parameters, gradients(trainer), strict=True):
+    single = make_trainer(reward=FailsOn())
+    single.runner.accumulate(0, [(0, good), (3, PromptRecord("a red square"))])
+    norm = torch.sqrt(sum((p.grad / 2).square().sum() for p in single.parameters))
+    for parameter, gradient in zip(single.parameters, gradients(trainer), strict=True):
         torch.testing.assert_close(parameter.grad / 2 * min(1.0, 1.0 / norm.item()), gradient)
 
 

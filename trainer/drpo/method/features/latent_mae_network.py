@@ -78,10 +78,10 @@ class _BasicBlock(nn.Module):
             self.proj_conv = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
             self.proj_gn = _group_norm(channels, config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = self.proj_gn(self.proj_conv(x)) if self.projects else x
-        y = F.relu(self.gn1(self.conv1(x)))
-        return F.relu(shortcut + self.gn2(self.conv2(y)))
+    def forward(self, x_NChw: Tensor) -> Tensor:
+        shortcut_NChw = self.proj_gn(self.proj_conv(x_NChw)) if self.projects else x_NChw
+        y_NChw = F.relu(self.gn1(self.conv1(x_NChw)))
+        return F.relu(shortcut_NChw + self.gn2(self.conv2(y_NChw)))
 
 
 class _Stage(nn.Module):
@@ -93,12 +93,12 @@ class _Stage(nn.Module):
             block = _BasicBlock(channels if i else in_channels, channels, 1 if i else stride, config)
             self.add_module(f"layers_{i}", block)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x_NChw: Tensor) -> list[Tensor]:
         """The output of every block, in order."""
         outputs = []
         for block in self.children():
-            x = block(x)
-            outputs.append(x)
+            x_NChw = block(x_NChw)
+            outputs.append(x_NChw)
         return outputs
 
 
@@ -116,19 +116,19 @@ class Encoder(nn.Module):
             channels = width
         self.num_stages = len(config.widths)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x_NChw: Tensor) -> dict[str, Tensor]:
         """Feature maps by name, shallow to deep: conv1, layer1_blk2, layer1, layer2_blk2, ...
 
         Every second block inside a stage gives a feature map; the stage itself stands for its last block.
         """
-        maps = {"conv1": F.relu(self.gn1(self.conv1(x)))}
-        x = maps["conv1"]
+        maps = {"conv1": F.relu(self.gn1(self.conv1(x_NChw)))}
+        x_NChw = maps["conv1"]
         for i in range(self.num_stages):
-            outputs = self.get_submodule(f"stages_{i}")(x)
+            outputs = self.get_submodule(f"stages_{i}")(x_NChw)
             for number in range(2, len(outputs), 2):
                 maps[f"layer{i + 1}_blk{number}"] = outputs[number - 1]
-            x = self.get_submodule(f"layer{i + 1}_norm")(outputs[-1])
-            maps[f"layer{i + 1}"] = x
+            x_NChw = self.get_submodule(f"layer{i + 1}_norm")(outputs[-1])
+            maps[f"layer{i + 1}"] = x_NChw
         return maps
 
 
@@ -140,8 +140,8 @@ class _ConvNormReLU(nn.Module):
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         self.gn = _group_norm(channels, config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.gn(self.conv(x)))
+    def forward(self, x_NChw: Tensor) -> Tensor:
+        return F.relu(self.gn(self.conv(x_NChw)))
 
 
 class _UpBlock(nn.Module):
@@ -153,9 +153,9 @@ class _UpBlock(nn.Module):
         self.proj = _ConvNormReLU(in_channels + skip_channels, skip_channels, config)
         self.refine = _ConvNormReLU(skip_channels, skip_channels, config)
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-        return self.refine(self.proj(self.concat_norm_fn(torch.cat([x, skip], dim=1))))
+    def forward(self, x_NChw: Tensor, skip_NChw: Tensor) -> Tensor:
+        x_NChw = F.interpolate(x_NChw, size=skip_NChw.shape[-2:], mode="bilinear", align_corners=False)
+        return self.refine(self.proj(self.concat_norm_fn(torch.cat([x_NChw, skip_NChw], dim=1))))
 
 
 class Decoder(nn.Module):
@@ -173,8 +173,8 @@ class Decoder(nn.Module):
         self.num_stages = len(config.widths)
 
     def forward(self, maps: dict[str, Tensor]) -> Tensor:
-        x = self.bridge(maps[f"layer{self.num_stages}"])
+        x_NChw = self.bridge(maps[f"layer{self.num_stages}"])
         for level in range(self.num_stages, 0, -1):
-            skip = maps[f"layer{level - 1}"] if level > 1 else maps["conv1"]
-            x = self.get_submodule(f"up{level}{level - 1}")(x, skip)
-        return self.head(x)
+            skip_NChw = maps[f"layer{level - 1}"] if level > 1 else maps["conv1"]
+            x_NChw = self.get_submodule(f"up{level}{level - 1}")(x_NChw, skip_NChw)
+        return self.head(x_NChw)
