@@ -281,7 +281,8 @@ def explain(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{key}: {first['msg']}" if key else str(first["msg"])
+        message = first["msg"].removeprefix("Value error, ")  # pydantic adds this to messages of our validators
+        return f"{key}: {message}" if key else message
     sections: list[type[BaseModel]] = [ServiceConfig, RewardConfig, MemoryConfig, MixtureConfig, LimitsConfig]
     known = [name for section in sections for name in section.model_fields]
     return f"unknown key {key}{did_you_mean(str(first['loc'][-1]), known)}"

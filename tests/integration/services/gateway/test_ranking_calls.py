@@ -231,7 +231,7 @@ def test_models_say_what_each_is(service: serving.RunningService, transport: str
         "0123abc",
         "Apache-2.0",
     )
-    assert judge.description.startswith("A judge of two images")
+    assert judge.description.startswith("Compares two images")
     assert models["redness"].mode == "pointwise"
     assert models["redness"].state == models["both"].state == "ready"
 
