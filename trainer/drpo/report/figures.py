@@ -51,7 +51,7 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
     for key in keys:
         if key.startswith("metric/"):
             reward, _, metric = key.removeprefix("metric/").rpartition("/")
-            if any(line.get(key) != line.get(f"reward/{reward}") for line in metrics):
+            if any(line[key] != line.get(f"reward/{reward}") for line in metrics if key in line):
                 titles[key] = f"Metric {metric} of {reward}"
     figures = [_figure(title, _SCATTER, metrics, key) for key, title in titles.items()]
     if any(line.get("loss") is not None for line in metrics):

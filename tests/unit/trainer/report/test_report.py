@@ -161,6 +161,8 @@ def test_durations_and_running_means() -> None:
     assert [figure.title for figure in curves([line])] == ["Reward a/b", "Metric share of a/b"]
     line["metric/a/b/same"] = line["reward/a/b"]
     assert len(curves([line])) == 2, "a metric that repeats the score is not drawn again"
+    before = {"step": 0, "loss": None, "reward/a/b": 20.0}  # written before rewards declared metrics
+    assert len(curves([before, line])) == 2, "nor where some steps lack it"
     assert curves([]) == []
 
 
