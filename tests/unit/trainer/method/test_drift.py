@@ -133,7 +133,7 @@ def test_the_field_points_from_the_negatives_to_the_positives() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_batch_is_its_entries_single(kernel: str, variant: str) -> None:
+def test_each_entry_of_a_batch_is_computed_as_if_alone(kernel: str, variant: str) -> None:
     queries, positives, negatives = draw(2, 3, 5, 4), draw(2, 3, 4, 4, seed=1), draw(2, 3, 6, 4, seed=2)
     weights = draw(2, 3, 4, seed=3).abs() + 0.1
     settings_ = {"kernel": kernel, "variant": variant}
