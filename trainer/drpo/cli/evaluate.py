@@ -44,18 +44,18 @@ def evaluate(
     config = check_config(override_config(config, overrides) if config else load_config(preset, overrides))
     run_dir = find_run(folder)
     with ray_and_rewards(config) as served:
-        evaluated = compare(served, folder)
-    show(evaluated.comparison)
+        evaluated = evaluate_with_progress(served, folder)
+    print_comparison(evaluated.comparison)
     if out is not None or run_dir is None:
         out = out or folder / "evaluation.json"
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(evaluated.comparison, indent=2) + "\n")
         console.print(f"written to {out}", highlight=False, soft_wrap=True)
     else:
-        finish(config, run_dir, evaluated, {"evaluation": evaluated.seconds})
+        write_results(config, run_dir, evaluated, {"evaluation": evaluated.seconds})
 
 
-def compare(config: Config, adapter: Path) -> AdapterEvaluation:
+def evaluate_with_progress(config: Config, adapter: Path) -> AdapterEvaluation:
     """Evaluates base and adapter with a progress bar. A ranking service must run at `config.rewards.address`."""
     import torch
 
@@ -75,7 +75,7 @@ def compare(config: Config, adapter: Path) -> AdapterEvaluation:
         )
 
 
-def finish(config: Config, run_dir: Path, evaluated: AdapterEvaluation | None, seconds: Seconds) -> None:
+def write_results(config: Config, run_dir: Path, evaluated: AdapterEvaluation | None, seconds: Seconds) -> None:
     """Writes evaluation.jsonl, samples/, summary.json and report.html of a run, and prints the report's path."""
     from drpo.evaluation import write_summary
     from drpo.report import write_report
@@ -87,7 +87,7 @@ def finish(config: Config, run_dir: Path, evaluated: AdapterEvaluation | None, s
     console.print(f"report: [bold]{report}[/]", highlight=False, soft_wrap=True)
 
 
-def show(comparison: dict[str, Any]) -> None:
+def print_comparison(comparison: dict[str, Any]) -> None:
     """Prints the comparison as a table."""
     unit = " %" if comparison["percentage"] else ""
     notes = (", percent" if unit else "") + ("" if comparison["higher_is_better"] else ", lower is better")

@@ -73,7 +73,7 @@ def find_run_to_resume(run: Path) -> Path:
 
 def run(config: Config, run_dir: Path, started: float) -> None:
     """Starts Ray and the rewards, trains, evaluates, and writes the report."""
-    from drpo.cli.evaluate import compare, finish, show
+    from drpo.cli.evaluate import evaluate_with_progress, print_comparison, write_results
     from drpo.cluster.launch import train as fit
     from drpo.training.metrics import read_metrics
     from drpo.training.run_folder import ADAPTER, METRICS_FILE
@@ -89,12 +89,12 @@ def run(config: Config, run_dir: Path, started: float) -> None:
             raise typer.Exit(130)
         trained_s = outcome.seconds - resumed_s
         seconds = {"startup": time.perf_counter() - started - trained_s, "training": outcome.seconds}
-        evaluated = compare(served, run_dir / ADAPTER) if config.evaluation.enabled else None
+        evaluated = evaluate_with_progress(served, run_dir / ADAPTER) if config.evaluation.enabled else None
     if evaluated is not None:
-        show(evaluated.comparison)
+        print_comparison(evaluated.comparison)
         seconds["evaluation"] = evaluated.seconds
     seconds["total"] = time.perf_counter() - started
-    finish(config, run_dir, evaluated, seconds)
+    write_results(config, run_dir, evaluated, seconds)
     console.print(
         f"{outcome.step} steps in {outcome.seconds:.0f} s, {seconds['total']:.0f} s in all. "
         f"Adapter: {run_dir / ADAPTER}",

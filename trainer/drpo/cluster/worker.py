@@ -31,7 +31,8 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `status` ("finished", "time", "interrupted" or "stopped"), `reason`, `step` and `seconds`; the same on every
-        worker. "stopped" means an error against which a restart does not help; Ray Train would restart an exception.
+        worker. An error that a restart would repeat is returned as "stopped", because Ray Train restarts the workers
+        after every exception.
     """
     from drpo.training import collective
     from drpo.training.ranking import BackgroundRanker

@@ -32,7 +32,7 @@ class AdapterEvaluation:
 
     Attributes:
         base: the images of the base.
-        tuned: the same images of the base with the adapter.
+        tuned: the images with the adapter, for the same prompts and noises.
         comparison: see `drpo.evaluation.compare`, and "seen_in_training" in `evaluate_adapter`.
         seconds: of the whole evaluation.
     """

@@ -63,6 +63,7 @@ def compare(
 
 
 def _row(means_by_task: Sequence[NDArray[np.float64]], images: int, resamples: int, seed: int) -> dict[str, Any]:
+    """A row of the comparison; `images` counts the images of each side."""
     base, tuned = np.mean([means_P2.mean(axis=0) for means_P2 in means_by_task], axis=0)
     differences = [means_P2[:, 1] - means_P2[:, 0] for means_P2 in means_by_task]
     low, high = bootstrap_interval(differences, resamples=resamples, seed=seed)

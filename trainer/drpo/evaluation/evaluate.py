@@ -47,7 +47,7 @@ def evaluate(
         reward, metric: the number to show; see `choose_metric`.
         rewards, mixture: the rewards with which the service scores; None for both: its default mixture.
         batch_size: images generated at once, for as many prompts as fit.
-        progress: called after each batch.
+        progress: called with (images scored so far, all images) as scores arrive.
 
     Returns:
         The scores, in the order of the plan.

@@ -7,9 +7,9 @@ a constant of the loss (Eq. 16).
 Two published variants differ in the supports, and in how small distances and affinities are clamped:
 
 paper      Appendix A as written. The supports are the negatives and the positives.
-released   The authors' trainer. The queries are negatives too, with weight 1. Their logits with themselves are lowered
-           by 100 / rho, so that a query does not repel itself. Squared distances are clamped at 1e-8, and the product
-           under the root of Eq. 22 at 1e-6. The scale of Eq. 19 is the mean over all of these supports.
+released   The authors' trainer. The queries are negatives too, with weight 1. The logit of a query with itself is
+           lowered by 100 / rho, so that it does not repel itself. Squared distances are clamped at 1e-8, and the
+           product under the root of Eq. 22 at 1e-6. The scale of Eq. 19 is the mean over all of these supports.
 
 Axes: Q queries, P positives, N negatives, S supports, D features; any leading batch axes are written `...`.
 """
