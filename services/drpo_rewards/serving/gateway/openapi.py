@@ -36,8 +36,8 @@ def request_body(operation: Operation[Any, Any]) -> dict[str, Any]:
     images = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
-        "minItems": options.fewest,
-        "maxItems": options.most,
+        "minItems": options.min_images,
+        "maxItems": options.max_images,
     }
     multipart = {
         "type": "object",

@@ -92,7 +92,7 @@ async def _from_json(data: bytes, model: type[Model], check: SizeCheck) -> tuple
 
 
 async def _from_multipart(request: Request, model: type[Options], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
-    limits = {"max_files": model.most + 1, "max_fields": 2, "max_part_size": MAX_HEAD_BYTES}
+    limits = {"max_files": model.max_images + 1, "max_fields": 2, "max_part_size": MAX_HEAD_BYTES}
     try:
         form = await InMemoryParser(request.headers, request.stream(), **limits).parse()
     except MultiPartException as error:  # malformed, or over the limits
