@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
-from drpo_rewards.client.retries import may_retry, retry_after_s, wait
+from drpo_rewards.client.retries import may_retry, parse_retry_after, wait
 from drpo_rewards.errors import (
     ConfigError,
     OverloadedError,
@@ -139,7 +139,7 @@ class EndpointBackend:
         if not response.is_success:
             logger.warning("the judge's endpoint %s answered %d: %.500s", self.base_url, status, response.text)
             message = f"the judge's endpoint answered {status}{_hint(status)}; its error text is in the log"
-            wait_s = retry_after_s(response.headers.get("retry-after", ""))
+            wait_s = parse_retry_after(response.headers.get("retry-after", ""))
             if status == 429:
                 raise OverloadedError(message, retry_after_s=wait_s)
             if status >= 500:
