@@ -30,7 +30,7 @@ def exit_on_error() -> Iterator[None]:
 
 
 def fail(code: str, message: str) -> NoReturn:
-    """Print an error in one line and exits with status 1."""
+    """Print an error in one line and exit with status 1."""
     errors.print(f"[red]error[/red] ({code}): {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
@@ -48,7 +48,7 @@ def busy(activity: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(activity: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on a terminal. The yielded function sets it: how many are done, and of how many."""
+    """Show a progress bar on a terminal. The yielded function takes how many are done, and of how many."""
     columns = TextColumn(activity), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task("", total=None)
