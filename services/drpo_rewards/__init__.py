@@ -7,7 +7,7 @@ client      who calls the service
 ranking     how scores become an order
 rewards     what scores
 serving     the service on Ray Serve
-cluster     how all of it meets Ray
+cluster     how Ray is started and called
 cli         the command line
 """
 

@@ -1,7 +1,9 @@
-"""Every error of this package. One base, each also a matching built-in, all picklable (they cross Ray).
+"""The errors of this package.
+
+They share one base. Each is also the built-in that fits it, and all can be pickled, because they travel through Ray.
 
 An error carries a stable `code`, the HTTP status and the gRPC status that it travels as, and whether the same call
-may succeed later (`retryable`). The same class comes out at the client whichever transport brought it.
+may succeed later (`retryable`). The client raises the same class over every transport.
 """
 
 from __future__ import annotations
@@ -10,7 +12,15 @@ from typing import Any, ClassVar
 
 
 class RewardsError(Exception):
-    """Base of all. `reward` names the reward at fault, `field` the part of the request, where there is one."""
+    """Base of all errors.
+
+    Attributes:
+        message: what was wrong, where, and what to do.
+        reward: the name of the reward at fault; None if there is none.
+        field: the field of the request at fault, e.g. `images[3]`; None if there is none.
+        retry_after_s: seconds after which the call may be repeated; None if unknown.
+        request_id: the request's id; None if unknown.
+    """
 
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "Internal error"
@@ -38,19 +48,19 @@ class RewardsError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions pickle by positional arguments; the keyword ones travel as state.
+        # Pickle keeps an exception's positional arguments only; the keyword arguments travel as state.
         return (type(self), (self.message,), self.__dict__)
 
 
 class ConfigError(RewardsError, ValueError):
-    """A service configuration that cannot work; says which key and what to write instead."""
+    """A service configuration that cannot work. The message names the key and what to write instead."""
 
     code = "bad_config"
     title = "Configuration error"
 
 
 class WeightsError(ConfigError):
-    """A model's files are missing or do not fit it; says which file, and which keys."""
+    """A model's files are missing or do not fit it. The message names the file and the keys."""
 
     code = "bad_weights"
     title = "A model cannot be loaded"
@@ -90,10 +100,10 @@ class RequestTooLargeError(InvalidRequestError):
 
 
 class IncompleteRequestError(InvalidRequestError, TimeoutError):
-    """The request's body stopped coming before it was whole."""
+    """The request's body stopped arriving before it was complete."""
 
     code = "incomplete"
-    title = "The request stopped coming"
+    title = "The request is incomplete"
     http_status = 408
 
 
@@ -115,7 +125,7 @@ class AuthenticationError(RewardsError, PermissionError):
 
 
 class RewardError(RewardsError, RuntimeError):
-    """A reward failed, or gave what is not a score. A failure is never a score: the request fails and names it."""
+    """A reward failed, or returned something that is not a score. The request fails; no score is made up."""
 
     code = "reward_failed"
     title = "A reward failed"
@@ -143,7 +153,7 @@ class RewardTimeoutError(RewardError, TimeoutError):
 
 
 class OverloadedError(RewardsError, RuntimeError):
-    """A bounded queue is full. `retry_after_s` says when to come back."""
+    """A bounded queue is full. `retry_after_s` says when to try again."""
 
     code = "overloaded"
     title = "Too many requests"
@@ -172,14 +182,17 @@ class RankingTimeoutError(RewardsError, TimeoutError):
 
 
 class InternalError(RewardsError, RuntimeError):
-    """Something unforeseen; the service's log has it under the request id."""
+    """An unexpected error. The service's log has it under the request's id."""
 
 
-def _subclasses(cls: type[RewardsError]) -> list[type[RewardsError]]:
-    return [cls, *(found for child in cls.__subclasses__() for found in _subclasses(child))]
+UNEXPECTED = "an unexpected error occurred; the service's log has it"  # hides internal details from callers
 
 
-BY_CODE: dict[str, type[RewardsError]] = {cls.code: cls for cls in reversed(_subclasses(RewardsError))} | {
+def _with_subclasses(cls: type[RewardsError]) -> list[type[RewardsError]]:
+    return [cls, *(descendant for child in cls.__subclasses__() for descendant in _with_subclasses(child))]
+
+
+BY_CODE: dict[str, type[RewardsError]] = {cls.code: cls for cls in reversed(_with_subclasses(RewardsError))} | {
     "internal": InternalError
 }
 
@@ -193,6 +206,6 @@ def from_code(
     retry_after_s: float | None = None,
     request_id: str | None = None,
 ) -> RewardsError:
-    """The error that travelled as `code`; an unknown code (a newer service) becomes `InternalError`."""
+    """Make the error that travelled as `code`. An unknown code, of a newer service, becomes `InternalError`."""
     cls = BY_CODE.get(code, InternalError)
     return cls(message, reward=reward, field=field, retry_after_s=retry_after_s, request_id=request_id)

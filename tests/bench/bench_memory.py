@@ -54,10 +54,10 @@ def main() -> None:
     import psutil
 
     from drpo_rewards.client import AsyncRankingClient
-    from drpo_rewards.client.load import LoadResult, made_up_groups, run_load
+    from drpo_rewards.client.load import LoadResult, draw_groups, run_load
     from drpo_rewards.serving import ServiceConfig, start
 
-    groups = made_up_groups(8, arguments.group_size, arguments.side, arguments.encoding)
+    groups = draw_groups(8, arguments.group_size, arguments.side, arguments.encoding)
     config = ServiceConfig.model_validate({"rewards": {"mean": {"type": "bench_memory:Mean", "num_cpus": 0.1}}})
     every = max(1, arguments.groups // SAMPLES)
     samples: list[tuple[int, float, float]] = []

@@ -130,11 +130,11 @@ def main() -> None:
     start_local_ray(num_cpus=4)
 
     from drpo_rewards.client import AsyncRankingClient
-    from drpo_rewards.client.load import made_up_groups, run_load
+    from drpo_rewards.client.load import draw_groups, run_load
     from drpo_rewards.serving import ServiceConfig, start
     from drpo_rewards.serving.listeners import free_port
 
-    groups = made_up_groups(8, arguments.group_size, arguments.side)
+    groups = draw_groups(8, arguments.group_size, arguments.side)
     rewards = {name: REWARDS[name]() for name in arguments.rewards}
     config = ServiceConfig.model_validate({"rewards": {name: settings_of(name, arguments) for name in rewards}})
     port = free_port()

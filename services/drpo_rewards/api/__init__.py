@@ -1,1 +1,1 @@
-"""What travels and how it is checked: the contract, and images. No torch, no Ray, no sockets."""
+"""What travels, and how it is checked: the contract and images, without torch, Ray or sockets."""

@@ -19,25 +19,25 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 MIN_IMAGES = 2
 MAX_IMAGES = 256
 
-DEFAULT_MIXTURE = "default"  # what a request gets that names nothing; a service always has it
+DEFAULT_MIXTURE = "default"  # used by requests that name no reward or mixture; every service has it
 
 MAX_NAME = 128  # characters of a reward's or a mixture's name
-MAX_FIELD = 200  # characters of the name of a field in an error; unknown keys are part of such names
+MAX_FIELD = 200  # characters of a field's name in an error, which may contain a key that the caller chose
 MAX_METADATA_BYTES = 100_000
-MAX_METADATA_DEPTH = 16  # gRPC limits the depth of messages; no transport may take what another cannot
+MAX_METADATA_DEPTH = 16  # gRPC limits the depth of messages, and all transports accept the same requests
 
 Normalize = Literal["zscore", "none", "rank"]
 PairStrategy = Literal["random", "extremes"]
 State = Literal["ready", "busy", "unavailable"]
 
 
-def _plain_json(metadata: dict[str, Any]) -> dict[str, Any]:
+def _check_plain_json(metadata: dict[str, Any]) -> dict[str, Any]:
     try:
         size = len(json.dumps(metadata, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"must be plain JSON with finite numbers ({error})") from None
     if size > MAX_METADATA_BYTES:
-        raise ValueError(f"is {size} bytes of JSON; at most {MAX_METADATA_BYTES} are taken")
+        raise ValueError(f"is {size} bytes of JSON; at most {MAX_METADATA_BYTES} are allowed")
     if _depth(metadata) > MAX_METADATA_DEPTH:
         raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
     return metadata
@@ -52,11 +52,11 @@ PromptText = Annotated[str, Field(min_length=1, max_length=10_000, description="
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 AllPairs = Annotated[
-    bool, Field(description="A pairwise reward compares every pair of images, not only O(K log K) of them.")
+    bool, Field(description="Let a pairwise reward compare every pair of images, not only O(K log K) pairs.")
 ]
 Metadata = Annotated[
     dict[str, Any],
-    AfterValidator(_plain_json),
+    AfterValidator(_check_plain_json),
     Field(description="What rewards need beyond the prompt, as a JSON object."),
 ]
 
@@ -72,8 +72,9 @@ class PairOptions(Model):
 
     Attributes:
         count: M, 1 to 65536; the paper draws 12 from 24 images.
-        strategy: `random`, as in the paper, or `extremes`: the best with the worst, and so on.
-        seed: give each group of a training run its own.
+        strategy: `random`, as in the paper, or `extremes`: the best against the worst, the second best against the
+            second worst, and so on.
+        seed: of the random draw. Give each group of a training run its own seed.
 
     Example:
         PairOptions(count=12, seed=7)
@@ -85,45 +86,46 @@ class PairOptions(Model):
 
 
 class Options(Model):
-    """Everything in a request but its images, which travel with it as one flat list."""
+    """Everything in a request except its images, which travel with it as one flat list."""
 
     image_list: ClassVar[str] = "images"
-    fewest: ClassVar[int] = MIN_IMAGES
-    most: ClassVar[int] = MAX_IMAGES
+    min_images: ClassVar[int] = MIN_IMAGES
+    max_images: ClassVar[int] = MAX_IMAGES
 
     request_id: RequestId | None = None
 
     def image_field(self, index: int) -> str:
-        """Name image `index` as errors do, e.g. `images[3]`."""
+        """Return the name of image `index` in errors, e.g. `images[3]`."""
         return f"{self.image_list}[{index}]"
 
     def check_count(self, count: int) -> None:
         """Check the number of images.
 
         Raises:
-            InvalidRequestError: the request may not have `count` images.
+            InvalidRequestError: `count` images are too few or too many for the request.
         """
-        if not self.fewest <= count <= self.most:
-            asked = f"{self.fewest} to {self.most}" if self.fewest != self.most else f"exactly {self.most}"
-            raise InvalidRequestError(f"{asked} images are needed; this request has {count}", field=self.image_list)
+        least, most = self.min_images, self.max_images
+        if not least <= count <= most:
+            needed = f"{least} to {most}" if least != most else f"exactly {most}"
+            raise InvalidRequestError(f"{needed} images are needed; this request has {count}", field=self.image_list)
 
 
 class TournamentSummary(Model):
-    """How a pairwise reward came to its scores: strengths (log-odds) that Bradley-Terry fits to its comparisons.
+    """The comparisons behind a pairwise reward's scores, which are strengths (log-odds) fitted with Bradley-Terry.
 
     Example:
         TournamentSummary(comparisons=12, ties=1, flip_rate=0.08, standard_errors=[0.9, 0.8, 0.9, 1.1])
     """
 
-    comparisons: int = Field(description="Pairs that were judged.")
-    ties: int = Field(description="Those in which neither image won.")
+    comparisons: int = Field(description="Number of judged pairs.")
+    ties: int = Field(description="Comparisons that neither image won.")
     unparsed: int = Field(default=0, description="Answers that could not be read as a verdict; each counts as a tie.")
     flip_rate: float | None = Field(
         default=None,
-        description="Share of the comparisons whose answer changed with the order of the two images, and that are ties "
-        "therefore; where the reward asks both orders.",
+        description="Share of comparisons whose answer changed with the order of the two images; each of them counts "
+        "as a tie. None if the reward does not ask in both orders.",
     )
-    standard_errors: list[float] = Field(description="Of each image's score, in the same unit.")
+    standard_errors: list[float] = Field(description="Standard error of each image's score, in the unit of the scores.")
 
 
 class Metric(Model):
@@ -146,15 +148,15 @@ class RewardScores(Model):
     version: str
     details: list[dict[str, Any] | None] | None = None
     metrics: dict[str, list[float]] | None = Field(
-        default=None, description="The metrics that the reward declares, one number an image; given with `details`."
+        default=None, description="The metrics that the reward declares, one number per image; only with `details`."
     )
-    tournament: TournamentSummary | None = Field(default=None, description="Of a pairwise reward.")
+    tournament: TournamentSummary | None = Field(default=None, description="Only for a pairwise reward.")
 
 
 class RewardResult(RewardScores):
-    """A reward's scores and the weight that they had."""
+    """A reward's scores, and their weight in the mixture."""
 
-    weight: float = Field(description="Its share of the mixture, after normalising the weights to sum 1.")
+    weight: float = Field(description="This reward's share of the mixture; the absolute values sum to 1.")
 
 
 class ModelInfo(Model):
@@ -170,8 +172,8 @@ class ModelInfo(Model):
     checkpoint: str | None = Field(default=None, description="The weights behind it: hub id or file name.")
     revision: str | None = Field(default=None, description="Revision or hash of the checkpoint.")
     license: str | None = Field(default=None, description="Licence of the checkpoint.")
-    state: State = Field(default="ready", description="Whether it answers just now; busy: its queue is full.")
-    range: tuple[float, float] | None = Field(default=None, description="Lowest and highest score, where bounded.")
+    state: State = Field(default="ready", description="Whether it can answer now; `busy`: its queue is full.")
+    range: tuple[float, float] | None = Field(default=None, description="Lowest and highest score, if bounded.")
     higher_is_better: bool = True
     needs_metadata: bool = False
     metrics: list[Metric] = Field(default_factory=list, description="Numbers that a reward's details hold.")
@@ -186,7 +188,7 @@ class ModelList(Model):
 
 
 class RewardReadiness(Model):
-    """Whether a reward can really score an image now, and if not why."""
+    """Whether a reward has just scored an image, and the reason if it could not."""
 
     ready: bool
     message: str = ""
@@ -234,7 +236,7 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
     """Validate a dict, or JSON as bytes or text.
 
     Raises:
-        InvalidRequestError: something is wrong; names the first field at fault.
+        InvalidRequestError: the data is not valid; the error names the first field at fault.
     """
     try:
         return model.model_validate_json(data) if isinstance(data, bytes | str) else model.model_validate(data)
@@ -248,6 +250,6 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """Write a position in a body, such as `groups[1].prompt`; cut off, because a caller's key may be endless."""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    """Format a location in a body, e.g. `groups[1].prompt`. It is cut off, because a caller may send any key."""
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in location).removeprefix(".")
     return path if len(path) <= MAX_FIELD else path[: MAX_FIELD - 3] + "..."

@@ -21,7 +21,7 @@ class Clause(Model):
     color: str | None = Field(default=None, description="Colour that at least `count` of the found objects must have.")
     position: tuple[str, int] | None = Field(
         default=None,
-        description='Relation and index of an earlier clause: ["left of", 0] wants this left of clause 0\'s objects.',
+        description='Relation and index of an earlier clause: ["left of", 0] means left of clause 0\'s objects.',
     )
 
 
@@ -38,7 +38,7 @@ class GenevalSpec(Model):
     exclude: list[Clause] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _positions_point_back(self) -> GenevalSpec:
+    def _check_clauses(self) -> GenevalSpec:
         for index, clause in enumerate(self.include):
             if clause.position is not None and not 0 <= clause.position[1] < index:
                 raise ValueError(
@@ -51,5 +51,5 @@ class GenevalSpec(Model):
         return self
 
     def to_metadata(self) -> dict[str, Any]:
-        """The plain JSON dict that travels as `metadata` of a request."""
+        """Return the plain JSON dict that travels as a request's `metadata`."""
         return self.model_dump(by_alias=True, exclude_none=True)

@@ -1,8 +1,8 @@
-"""Read images: each becomes (H, W, 3) uint8 RGB once, and wrong input is refused with a reason.
+"""Reading and checking of images: each becomes an (H, W, 3) uint8 RGB array, or an error says why not.
 
-Conversions without a choice are done: grey and palette to RGB, EXIF rotation, dropping an opaque alpha channel. Those
-that would silently decide what a reward sees are refused: transparency, 16 bits, CMYK, several frames. No URL is
-fetched.
+Conversions with only one possible result are made: grey and palette to RGB, EXIF rotation, dropping an opaque alpha
+channel. Other images are refused, because their conversion would decide what a reward sees: transparency, 16 bits,
+CMYK, several frames. No URL is fetched.
 """
 
 from __future__ import annotations
@@ -41,12 +41,16 @@ class ImageLimits:
         """Check the size of one image.
 
         Raises:
-            InvalidImageError: it is too small or too large; names `field`.
+            InvalidImageError: it is too small or too large; the error names `field`.
         """
         if min(width, height) < self.min_side:
-            raise InvalidImageError(f"{field} is {width}x{height}; sides need {self.min_side} pixels", field=field)
+            raise InvalidImageError(
+                f"{field} is {width}x{height}; each side needs at least {self.min_side} pixels", field=field
+            )
         if width * height > self.max_pixels:
-            raise InvalidImageError(f"{field} is {width}x{height}; at most {self.max_pixels} pixels fit", field=field)
+            raise InvalidImageError(
+                f"{field} is {width}x{height}; at most {self.max_pixels} pixels are allowed", field=field
+            )
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -55,10 +59,10 @@ ANY_SIZE = ImageLimits(min_side=1, max_pixels=sys.maxsize, max_group_pixels=sys.
 
 
 class SizeCheck(Protocol):
-    """Decides whether an image is taken, before it is decoded: ImageLimits, or a request's Allowance."""
+    """A check of an image's size before it is decoded: ImageLimits, or a request's Allowance."""
 
     def check(self, width: int, height: int, field: str) -> None:
-        """Raise a RewardsError where an image of this size is not taken."""
+        """Raise a RewardsError if an image of this size is not allowed."""
         ...
 
 
@@ -66,13 +70,13 @@ def decode(data: bytes, *, field: str = "image", limits: SizeCheck = DEFAULT_LIM
     """Decode a PNG, JPEG or WebP file to (H, W, 3) uint8 RGB.
 
     Raises:
-        InvalidImageError: it cannot be used; names `field`.
+        InvalidImageError: the image cannot be used; the error names `field`.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             limits.check(image.width, image.height, field)
             if getattr(image, "n_frames", 1) > 1:
-                raise InvalidImageError(f"{field} is animated; send one frame as an image of its own", field=field)
+                raise InvalidImageError(f"{field} is animated; send one of its frames", field=field)
             return to_rgb(image, field=field)
     except (RewardsError, MemoryError):
         raise
@@ -88,7 +92,7 @@ def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:
     """Convert a PIL image to (H, W, 3) uint8, upright.
 
     Raises:
-        InvalidImageError: the conversion would be a guess; names `field`.
+        InvalidImageError: the conversion would be a guess; the error names `field`.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode in ("1", "L", "LA", "P", "RGB"):  # exact in RGB; a transparent colour becomes an alpha channel first
@@ -109,12 +113,12 @@ def from_rgb8(
     """View plain RGB8 bytes as (height, width, 3) uint8, without copying.
 
     Raises:
-        InvalidImageError: the number of bytes does not fit the size; names `field`.
+        InvalidImageError: the number of bytes does not fit the size; the error names `field`.
     """
     limits.check(width, height, field)
     if len(data) != 3 * width * height:
         raise InvalidImageError(
-            f"{field} says {width}x{height} RGB8, which is {3 * width * height} bytes, but has {len(data)}", field=field
+            f"{field}: {width}x{height} RGB8 needs {3 * width * height} bytes, but has {len(data)}", field=field
         )
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
@@ -123,14 +127,14 @@ def from_base64(text: str, *, field: str = "image", limits: SizeCheck = DEFAULT_
     """Decode an image in base64 text or in a `data:` URI. Any other URI is refused.
 
     Raises:
-        InvalidImageError: it cannot be used; names `field`.
+        InvalidImageError: the image cannot be used; the error names `field`.
     """
     if text[:5].lower() == "data:":
         head, _, text = text.partition(",")
         if not head.endswith(";base64"):
             raise InvalidImageError(f"{field} is a data URI that is not base64", field=field)
     elif "://" in text[:64]:
-        raise InvalidImageError(f"{field} is a URL, and this service fetches none; send the image", field=field)
+        raise InvalidImageError(f"{field} is a URL, and this service fetches none; send the image itself", field=field)
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -142,11 +146,11 @@ def check_array(array: Any, *, field: str = "image", limits: SizeCheck = DEFAULT
     """Return `array` if it is an (H, W, 3) uint8 picture within the limits.
 
     Raises:
-        InvalidImageError: it is not; names `field`.
+        InvalidImageError: it is not; the error names `field`.
     """
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise InvalidImageError(f"{field} must be a (height, width, 3) uint8 array; this is {what}", field=field)
+        actual = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise InvalidImageError(f"{field} must be a (height, width, 3) uint8 array; this is {actual}", field=field)
     limits.check(array.shape[1], array.shape[0], field)
     return array
 
@@ -163,15 +167,16 @@ def check_images(images: Sequence[np.ndarray], options: Options, limits: ImageLi
         pixels += check_array(image, field=options.image_field(index), limits=limits)[..., 0].size
     if pixels > limits.max_group_pixels:
         raise InvalidRequestError(
-            f"the images have {pixels} pixels together; at most {limits.max_group_pixels} fit", field=options.image_list
+            f"the images have {pixels} pixels together; at most {limits.max_group_pixels} are allowed",
+            field=options.image_list,
         )
 
 
 def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
-    """Prepare a client's image to be sent: an (H, W, 3) uint8 array, or a file's bytes unchanged.
+    """Prepare a client's image for sending: an (H, W, 3) uint8 array, or a file's bytes unchanged.
 
     Raises:
-        InvalidImageError: it is none of the kinds that clients may send; names `field`.
+        InvalidImageError: it is not an image, or its file cannot be read; the error names `field`.
     """
     if isinstance(image, np.ndarray):
         return check_array(image, field=field, limits=ANY_SIZE)

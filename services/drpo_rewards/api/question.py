@@ -17,9 +17,9 @@ class GroupToScore:
 
     Attributes:
         prompt: what the images were made from.
-        fields: one name an image, e.g. `images[0]`.
+        fields: one name per image, e.g. `images[0]`.
         metadata: what rewards need beyond the prompt.
-        prefix: goes before every other field that a reward finds fault with, e.g. `groups[1].`
+        prefix: put before any other field of this group that an error names, e.g. `groups[1].`
     """
 
     prompt: str
@@ -30,14 +30,14 @@ class GroupToScore:
 
 @dataclass(frozen=True)
 class Question:
-    """What an operation asks: each of `rewards` scores each group.
+    """What an operation asks of the rewards: each of them scores each group.
 
     Attributes:
         rewards: names of rewards that the service has.
-        groups: their images follow each other in the request's flat list of images.
-        details: whether the rewards' details are wanted.
-        all_pairs: a pairwise reward compares every pair of a group's images.
-        one_pair: a pairwise reward judges the two images once, and no scores are fitted to its judgement.
+        groups: in the order of their images in the request's flat list.
+        details: whether the rewards' details are requested.
+        all_pairs: whether a pairwise reward compares every pair of a group's images.
+        one_pair: whether a pairwise reward only judges the two images, so that no scores are fitted.
     """
 
     rewards: Sequence[str]
@@ -52,9 +52,9 @@ class Batch:
     """One call of a reward, as the metrics count it.
 
     Attributes:
-        images: how many it scored.
-        milliseconds: how long it took.
-        waiting: images that were left in the replica's queue when it began.
+        images: how many were scored.
+        milliseconds: how long the call took.
+        waiting: images that were left in the replica's queue when the call began.
     """
 
     images: int
@@ -64,21 +64,21 @@ class Batch:
 
 @dataclass(frozen=True)
 class ReplicaAnswer:
-    """What one reward answers to a question.
+    """One reward's answer to a question.
 
     An error travels as a value: it is an expected outcome, and its traceback stays in the replica.
 
     Attributes:
-        version: the reward's own version text.
-        sign: -1 where a lower score is the better one, else 1.
-        score_ms: time of the batches that held images of this call.
-        batches: those whose first image was of this call, so that each is counted once.
-        scores: one an image, in the order of the question.
-        metrics: the numbers that the reward declares, by name, one an image; where details are wanted.
-        comparisons: judgements of a pairwise reward, one a pair.
-        tournaments: how a pairwise reward came to its scores, one a group.
-        other_kind: the reward scores where it was asked to compare, or the other way round. There is nothing else then.
-        error: why there is no answer.
+        version: the reward's `version`.
+        sign: -1 if lower scores are better, otherwise 1.
+        score_ms: milliseconds of the batches that held images of this call.
+        batches: the batches whose first image came with this call, so that each batch is counted once.
+        scores: one per image, in the order of the question.
+        metrics: by name, the numbers that the reward declares, one per image; empty unless details were requested.
+        comparisons: a pairwise reward's judgements, one per pair.
+        tournaments: the comparisons behind a pairwise reward's scores, one summary per group.
+        other_kind: the reward was asked to score but compares, or the other way round. Then the answer holds no scores.
+        error: why the question could not be answered; None if it was.
     """
 
     version: str

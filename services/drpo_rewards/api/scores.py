@@ -1,4 +1,4 @@
-"""What a reward gets and gives: images to score and their scores, pairs of images and their comparisons."""
+"""What a reward takes and returns: images to score and their scores, pairs of images and their comparisons."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PairItem:
     metadata: dict[str, Any] | None = None
 
     def swap(self) -> PairItem:
-        """The same pair in the other order."""
+        """Return the pair in the other order."""
         return PairItem(self.second, self.first, self.prompt, self.metadata)
 
 
@@ -93,6 +93,6 @@ class Comparison:
     asked: int = 1
 
     def swap(self) -> Comparison:
-        """The same judgement of the swapped pair."""
+        """Return this judgement in terms of the swapped pair."""
         swapped: dict[str, Literal["first", "second", "tie"]] = {"first": "second", "second": "first", "tie": "tie"}
         return replace(self, winner=swapped[self.winner])

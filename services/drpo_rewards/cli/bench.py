@@ -1,8 +1,9 @@
-"""`bench`: puts a load on a running service, or measures one reward's throughput in this process."""
+"""`bench`: put a load on a running service, or measure one reward's throughput in this process."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ from drpo_rewards.cli.options import (
 )
 from drpo_rewards.cli.output import add_row, console, errors, exit_on_error, table
 from drpo_rewards.client import AsyncRankingClient
-from drpo_rewards.client.load import Encoding, LoadResult, made_up_groups, run_load
+from drpo_rewards.client.load import Encoding, LoadResult, draw_groups, run_load
 from drpo_rewards.errors import InvalidRequestError
 
 GROUPS = 8  # different groups, which are sent in turn
@@ -34,7 +35,7 @@ GROUPS = 8  # different groups, which are sent in turn
 def bench(
     url: UrlOption = DEFAULT_URL,
     clients: Annotated[
-        list[int] | None, typer.Option(min=1, help="Clients at a time; given several times, a row for each.")
+        list[int] | None, typer.Option(min=1, help="Number of clients; repeat it for a row each.")
     ] = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Length of each load, or of each batch size with --reward.")
@@ -57,7 +58,7 @@ def bench(
         int,
         typer.Option(
             min=0,
-            help="Retries of a call that failed for a temporary reason. Without any, each failure counts as an error.",
+            help="How often to repeat a call that failed for a temporary reason; at 0, each failure is an error.",
         ),
     ] = 0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call may take.")] = 60.0,
@@ -69,7 +70,7 @@ def bench(
     dtype: Annotated[str | None, typer.Option(help="With --reward: auto, float32, float16 or bfloat16.")] = None,
     batch_size: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="With --reward: images in a batch; given several times, a row for each."),
+        typer.Option(min=1, help="With --reward: images in a batch; repeat it for a row each."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -95,8 +96,8 @@ def bench(
 
     with exit_on_error():
         groups: list[list[ImageLike]]
-        groups = [[load(path) for path in image]] if image else made_up_groups(GROUPS, group_size, side, encoding)
-        options |= asyncio.run(_first_call(connect, prompt, groups[0], mixture, options))
+        groups = [[load(path) for path in image]] if image else draw_groups(GROUPS, group_size, side, encoding)
+        options |= asyncio.run(_warm_up(connect, prompt, groups[0], mixture, options))
         results = [
             _load_with_bar(connect, prompt, groups, count, seconds, requests, options)
             for count in clients or [1, 4, 16]
@@ -109,10 +110,14 @@ def bench(
         raise typer.Exit(1)
 
 
-async def _first_call(
-    connect: Any, prompt: str, group: list[ImageLike], mixture: str | None, options: dict[str, Any]
+async def _warm_up(
+    connect: Callable[[], AsyncRankingClient],
+    prompt: str,
+    group: list[ImageLike],
+    mixture: str | None,
+    options: dict[str, Any],
 ) -> dict[str, Any]:
-    """Warms up and fails early. Returns the option that selects `mixture`."""
+    """Send one group, to warm up and to fail early. Return the option that selects `mixture`."""
     selection: dict[str, Any] = {}
     async with connect() as client:
         if mixture is not None:
@@ -128,7 +133,7 @@ async def _first_call(
 
 
 def _load_with_bar(
-    connect: Any,
+    connect: Callable[[], AsyncRankingClient],
     prompt: str,
     groups: list[list[ImageLike]],
     clients: int,

@@ -9,7 +9,7 @@ from typing import Any
 from drpo_rewards.api.images import load
 from drpo_rewards.cli.local_reward import import_from
 from drpo_rewards.cli.output import add_row, busy, console, exit_on_error, fail, table
-from drpo_rewards.client.load import Encoding, made_up_groups
+from drpo_rewards.client.load import Encoding, draw_groups
 from drpo_rewards.rewards import create
 from drpo_rewards.rewards.base import Reward
 from drpo_rewards.rewards.checks import probe
@@ -53,8 +53,8 @@ def bench_reward(
 
 
 def _generate_files(side: int, encoding: Encoding) -> list[bytes]:
-    """Encoded images: PNG unless another encoding is given, because plain pixels need no decoding."""
-    images = made_up_groups(1, FILES, side, "png" if encoding == "rgb8" else encoding)[0]
+    """Draw images, and encode them as PNG unless another encoding is given: plain pixels need no decoding."""
+    images = draw_groups(1, FILES, side, "png" if encoding == "rgb8" else encoding)[0]
     return [image for image in images if isinstance(image, bytes)]
 
 

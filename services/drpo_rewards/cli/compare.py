@@ -1,4 +1,4 @@
-"""`compare`: one reward compares two images in this process, without Ray or a server."""
+"""`compare`: compare two images with one reward in this process, without Ray or a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`doctor`: a table of what would keep a service from starting here, and how to fix it."""
+"""`doctor`: check what would keep a service from starting here, and print how to fix it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def doctor(
         checks = table("check", "about", "state", "found", "how to fix it")
         for column in checks.columns:
             column.overflow = "fold"
-        for one in findings:
-            add_row(checks, one.check, one.about, one.state, one.found, one.fix)
-            checks.rows[-1].style = "red" if one.state == "wrong" else "dim" if one.state == "skipped" else None
+        styles = {"wrong": "red", "skipped": "dim"}
+        for finding in findings:
+            add_row(checks, finding.check, finding.about, finding.state, finding.found, finding.fix)
+            checks.rows[-1].style = styles.get(finding.state)
         console.print(checks)
         console.print(f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing is wrong")
     if wrong:

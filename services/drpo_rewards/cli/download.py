@@ -1,4 +1,4 @@
-"""`download`: fetches a reward's files from the model hub and checks them, so that no network is needed later."""
+"""`download`: fetch a reward's files from the model hub and check them, so that no network is needed later."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def download(
 def _select_rewards(
     names: Sequence[str], every: bool, options: dict[str, Any], revision: str | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The type and the options of each reward to fetch. Raises ConfigError for a config that cannot be read."""
+    """Yield the type and the options of each reward to fetch. Raises ConfigError for a config that cannot be read."""
     if every == bool(names):
         raise typer.BadParameter("name rewards or service configs, or give --all", param_hint="NAMES")
     single = len(names) == 1 and not names[0].endswith((".yaml", ".yml"))

@@ -14,25 +14,25 @@ from drpo_rewards.rewards.base import AnyReward, Score
 
 
 def create_reward(name: str, model: str | None, option: Sequence[str] | None) -> AnyReward:
-    """Builds the reward that the options `--model` and `--option` describe."""
+    """Build the reward that the options `--model` and `--option` describe."""
     import_from(Path.cwd())
     with busy(f"loading {name}"):
         return create(name, read_options(option) | ({"model": model} if model else {}))
 
 
 def import_from(folder: Path) -> None:
-    """Lets this process import modules from `folder`. Without it a command can import installed modules only."""
+    """Make modules in `folder` importable. Without this, a command can import installed modules only."""
     if str(folder.resolve()) not in sys.path:
         sys.path.insert(0, str(folder.resolve()))
 
 
 def reward_entry(name: str, reward: AnyReward, prompt: str) -> dict[str, Any]:
-    """What `--json` prints about the reward."""
+    """Return what `--json` prints about the reward."""
     higher_is_better = getattr(reward, "higher_is_better", True)
     return {"reward": name, "version": reward.version, "higher_is_better": higher_is_better, "prompt": prompt}
 
 
 def score_entry(image: Path, score: Score) -> dict[str, Any]:
-    """What `--json` prints about one image."""
+    """Return what `--json` prints about one image."""
     entry: dict[str, Any] = {"image": str(image), "score": float(score.value)}
     return entry | ({"details": score.details} if score.details else {})

@@ -1,4 +1,4 @@
-"""`models`: the rewards and mixtures of a running service."""
+"""`models`: list the rewards and mixtures of a running service."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def models(url: UrlOption = DEFAULT_URL, api_key: ApiKeyOption = None, as_json: 
 
 
 def _models_table(infos: Sequence[ModelInfo]) -> Table:
-    models = table("name", "kind", "measures", "range", "version")
+    listed = table("name", "kind", "measures", "range", "version")
     for info in infos:
         weights = ", ".join(f"{name} x {weight:g}" for name, weight in (info.weights or {}).items())
         bounds = f"{info.range[0]:g} to {info.range[1]:g}" if info.range else ""
-        add_row(models, info.name, info.kind, weights or info.description, bounds, info.version)
-    return models
+        add_row(listed, info.name, info.kind, weights or info.description, bounds, info.version)
+    return listed

@@ -33,7 +33,7 @@ RewardOptions = Annotated[
 
 
 def read_metadata(text: str | None) -> dict[str, Any] | None:
-    """The JSON object in the file of this name, or in the text itself."""
+    """Read a JSON object from the text itself, or from the file that it names."""
     if text is None:
         return None
     inline = text.lstrip().startswith("{")
@@ -48,7 +48,7 @@ def read_metadata(text: str | None) -> dict[str, Any] | None:
 
 
 def read_weights(entries: Sequence[str] | None) -> dict[str, float] | None:
-    """The weights in a list of NAME or NAME=WEIGHT."""
+    """Read weights from a list of NAME or NAME=WEIGHT."""
     weights = {}
     for entry in entries or ():
         name, _, weight = entry.partition("=")
@@ -60,7 +60,7 @@ def read_weights(entries: Sequence[str] | None) -> dict[str, float] | None:
 
 
 def read_options(entries: Sequence[str] | None) -> dict[str, Any]:
-    """The options in a list of KEY=VALUE. Values are YAML: 3 is a number, true a boolean, [1, 2] a list."""
+    """Read options from a list of KEY=VALUE. Values are YAML: 3 is a number, true a boolean, [1, 2] a list."""
     options = {}
     for entry in entries or ():
         key, equals, value = entry.partition("=")

@@ -1,4 +1,4 @@
-"""What the commands print with: consoles, tables, progress, and errors in one line."""
+"""Output of the commands: consoles, tables, progress, and errors in one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ errors = Console(stderr=True)
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turns an error of this package into one line on stderr and exit status 1, without a traceback."""
+    """Turn an error of this package into one line on stderr and exit status 1, without a traceback."""
     try:
         yield
     except RewardsError as error:
@@ -30,14 +30,14 @@ def exit_on_error() -> Iterator[None]:
 
 
 def fail(code: str, message: str) -> NoReturn:
-    """Prints an error in one line and exits with status 1."""
+    """Print an error in one line and exit with status 1."""
     errors.print(f"[red]error[/red] ({code}): {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
 
 @contextmanager
 def busy(activity: str) -> Iterator[None]:
-    """Shows what the command is doing: with a spinner on a terminal, otherwise as one line."""
+    """Show what the command is doing: with a spinner on a terminal, otherwise as one line."""
     if not errors.is_terminal:
         errors.print(activity)
         yield
@@ -48,7 +48,7 @@ def busy(activity: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(activity: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows a progress bar on a terminal. The yielded function sets it: how many are done, and of how many."""
+    """Show a progress bar on a terminal. The yielded function takes how many are done, and of how many."""
     columns = TextColumn(activity), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task("", total=None)
@@ -56,18 +56,18 @@ def progress_bar(activity: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """An empty table. The columns in `numbers` are aligned to the right."""
-    created = Table()
+    """Create an empty table. The columns in `numbers` are aligned to the right."""
+    empty = Table()
     for name in columns:
-        created.add_column(escape(name), justify="right" if name in numbers else "left")
-    return created
+        empty.add_column(escape(name), justify="right" if name in numbers else "left")
+    return empty
 
 
 def add_row(to: Table, *cells: object) -> None:
-    """Adds a row of plain text. Without escaping, rich would read a file name with brackets as markup."""
+    """Add a row of plain text. Without escaping, rich would read a file name with brackets as markup."""
     to.add_row(*(escape(str(cell)) for cell in cells))
 
 
 def join_reasons(details: Sequence[dict[str, Any] | None]) -> str:
-    """The reasons that rewards give for the scores of one image, in one line."""
+    """Join the reasons that rewards give for the scores of one image into one line."""
     return "; ".join(str(reason) for detail in details if detail for reason in detail.get("reasons", []))

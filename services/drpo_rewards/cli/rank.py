@@ -1,4 +1,4 @@
-"""`rank`: a running service ranks images."""
+"""`rank`: rank images with a running service."""
 
 from __future__ import annotations
 

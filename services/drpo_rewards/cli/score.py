@@ -1,4 +1,4 @@
-"""`score`: one reward scores images in this process, without Ray or a server."""
+"""`score`: score images with one reward in this process, without Ray or a server."""
 
 from __future__ import annotations
 

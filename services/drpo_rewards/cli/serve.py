@@ -1,4 +1,4 @@
-"""`serve`: a ranking service on this machine."""
+"""`serve`: start a ranking service on this machine."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def serve(
                     grpc_port=settings.grpc_port if grpc_port is None else grpc_port,
                     on_up=lambda name: errors.print(f"{name} is up", highlight=False),
                 )
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: stopped.set())
+            for signal_number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signal_number, lambda *_: stopped.set())
             rewards = ", ".join(settings.rewards)
             console.print(f"ready  {service.http_url}  {service.grpc_address}  rewards: {rewards}", soft_wrap=True)
             errors.print(f"try it in a browser: {service.http_url}/   Ctrl-C stops the service", soft_wrap=True)
             errors.print(f"Ray is at {ray_address()}", soft_wrap=True)
             while not stopped.wait(timeout=0.5):  # without a timeout, Python would not run the signal's handler
                 pass
-            with busy("stopping, after the calls in progress"):
+            with busy("stopping after the calls in progress"):
                 service.stop(keep_serve=True)
         finally:
             stop_ray()

@@ -1,4 +1,4 @@
-"""`upgrade`: one reward of a running service is deployed again."""
+"""`upgrade`: replace one reward of a running service."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""Who calls a ranking service: one client, synchronous or not, over HTTP, gRPC or a Ray Serve handle.
+"""Clients of a ranking service, for code with and without asyncio, over HTTP, gRPC or a Ray Serve handle.
 
-`asynchronous` is the client, `synchronous` the same for code without asyncio (its event loop runs in `background`);
-`transports` are the ways to the service, `retries` says which failures are tried again, and `load` puts a load on a
-service.
+asynchronous  the client
+synchronous   the same client for code without asyncio
+background    the event loop that the synchronous client runs on
+transports    the ways to reach a service
+retries       which failed calls are repeated, and when
+load          load tests of a service
 """
 
 from drpo_rewards.client.asynchronous import AsyncRankingClient, Group

@@ -4,9 +4,9 @@
         ranking = await client.rank("a red circle", ["a.png", "b.png"])
     best = ranking.order[0]
 
-Ranking is idempotent, so a call that failed for a passing reason (overload, a replica that died) is tried again, with
-jitter and not before `Retry-After`. A wrong request raises at once. Errors are typed (`drpo_rewards.errors`) and the
-same over every transport.
+Ranking is idempotent, so a call that failed for a temporary reason (overload, a replica that died) is repeated, with
+jitter and not before `Retry-After`. A request that is not valid raises at once. Errors are those of
+`drpo_rewards.errors`, over every transport.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from drpo_rewards.operations.rank import RankResponse
 from drpo_rewards.operations.rerank import RerankResponse
 from drpo_rewards.operations.score import ScoreResponse
 
-AnswerT = TypeVar("AnswerT")
+ResultT = TypeVar("ResultT")
 
 
 class Group(NamedTuple):
@@ -52,14 +52,15 @@ class Group(NamedTuple):
 
 
 class AsyncRankingClient:
-    """Calls a ranking service. It belongs to the event loop of its first call; close it with `close` or `async with`.
+    """A client of a ranking service. It belongs to the event loop of its first call. Close it, or use `async with`.
 
     Args:
         address: "http://host:port", "grpc://host:port", or "serve://app" inside the service's Ray cluster.
-        api_key: for a service that asks for one.
-        timeout_s: seconds for a whole call, all its attempts and waits together.
-        max_in_flight: calls on their way at the same time; a further one waits, and its deadline starts afterwards.
-        retries: how often a call that failed for a passing reason is tried again.
+        api_key: the key, if the service requires one.
+        timeout_s: seconds for a whole call, with all attempts and waits.
+        max_in_flight: calls in progress at the same time. Further calls wait, which does not count towards
+            `timeout_s`.
+        retries: how often a call that failed for a temporary reason is repeated.
     """
 
     def __init__(
@@ -95,14 +96,16 @@ class AsyncRankingClient:
 
         Args:
             prompt: what the images were made from.
-            images: a (K, H, W, 3) uint8 array, or K arrays (H, W, 3), PIL images, files' bytes or paths, also mixed.
+            images: a (K, H, W, 3) uint8 array, or a list of K images, each an (H, W, 3) array, a PIL image, a file's
+                bytes or a path.
             rewards: weights by reward, e.g. {"pickscore": 1.0, "aesthetic": 0.5}, instead of a mixture.
             mixture: a configured mixture; None means `default`.
-            normalize: how each reward's scores are normalised before they are added; None: as the mixture says.
+            normalize: how each reward's scores are normalised before they are added; None takes the
+                mixture's setting.
             metadata: what a reward needs beyond the prompt, e.g. a GenEval specification.
             pairs: how many (winner, loser) pairs to draw, and how.
-            details: also return what each reward says about each image.
-            all_pairs: a judge compares every pair of images, not only O(K log K) of them.
+            details: also return what each reward reports about each image.
+            all_pairs: let a judge compare every pair of images, not only O(K log K) pairs.
             request_id: names the call in the service's logs; a new one by default.
 
         Raises:
@@ -130,11 +133,11 @@ class AsyncRankingClient:
         all_pairs: bool = False,
         request_id: str | None = None,
     ) -> ScoreResponse:
-        """Score groups; nothing is combined or put in order.
+        """Score groups. The scores are neither combined nor put in order.
 
         Args:
             groups: each a `Group`, or a tuple of its fields. One image is enough, but a judge needs two.
-            rewards: names of rewards; None: those of the mixture `default`.
+            rewards: names of rewards; None takes those of the mixture `default`.
             details, all_pairs, request_id: as for `rank`.
 
         Raises:
@@ -164,12 +167,12 @@ class AsyncRankingClient:
         details: bool = False,
         request_id: str | None = None,
     ) -> CompareResponse:
-        """Say which of two images is better; `winner` of the response is "first", "second" or "tie".
+        """Compare two images. The response's `winner` is "first", "second" or "tie".
 
         Args:
             prompt: what both images were made from.
-            first, second: an image each, in any of the forms that `rank` takes.
-            model: a reward, pairwise or pointwise, or a mixture; None: the mixture `default`.
+            first, second: the two images, each in any of the forms that `rank` takes.
+            model: a reward, pairwise or pointwise, or a mixture; None takes the mixture `default`.
             metadata, details, request_id: as for `rank`.
 
         Raises:
@@ -200,7 +203,7 @@ class AsyncRankingClient:
             query: what the images are sorted for.
             documents: the images, in any of the forms that `rank` takes.
             model: as for `compare`.
-            top_n: return only so many, the best ones; None: all.
+            top_n: return only this many images, the best ones; None returns all.
             metadata, request_id: as for `rank`.
 
         Raises:
@@ -214,11 +217,11 @@ class AsyncRankingClient:
         return await self._attempt_until_deadline(self._transport.models)
 
     async def readiness(self) -> Readiness:
-        """Find out whether each reward can score now, and if not why. Each one really scores an image."""
+        """Let every reward score an image now, and report which of them could not, and why."""
         return await self._attempt_until_deadline(self._transport.ready)
 
     async def ready(self) -> bool:
-        """Whether the service answers and every reward can score now. Never raises, also where no service answers."""
+        """Return whether the service answers and every reward can score now. Never raises, even without a service."""
         try:
             return (await asyncio.wait_for(self._transport.ready(self.timeout_s), self.timeout_s)).ready
         except (RewardsError, TimeoutError):
@@ -241,21 +244,21 @@ class AsyncRankingClient:
 
         Args:
             operation: for example `RANK`.
-            fields: of its options; None leaves one out.
+            fields: the fields of its options; a field that is None is left out.
             images: all images of the request in order.
         """
-        given = {name: value for name, value in fields.items() if value is not None}
-        # The same request id in every attempt.
-        options = parse(operation.options, {"request_id": uuid.uuid4().hex, **given})
+        # All attempts have the same request id.
+        present = {name: value for name, value in fields.items() if value is not None}
+        options = parse(operation.options, {"request_id": uuid.uuid4().hex, **present})
         payloads = await _load_all(images, options.image_field)
         return await self._attempt_until_deadline(
             lambda timeout_s: self._transport.perform(operation, options, payloads, timeout_s)
         )
 
-    async def _attempt_until_deadline(self, attempt: Callable[[float], Awaitable[AnswerT]]) -> AnswerT:
-        """Try until an attempt succeeds or fails for good, or the deadline passes.
+    async def _attempt_until_deadline(self, attempt: Callable[[float], Awaitable[ResultT]]) -> ResultT:
+        """Repeat an attempt until it succeeds, fails permanently, or the deadline passes.
 
-        Where the wait before the next attempt would outlast the deadline, the last failure is raised at once.
+        If the wait before the next attempt would pass the deadline, the last failure is raised at once.
         """
         attempts = AsyncRetrying(
             retry=retry_if_exception(may_retry),
@@ -266,23 +269,23 @@ class AsyncRankingClient:
         async with self._turns:
             deadline = asyncio.get_running_loop().time() + self.timeout_s
 
-            async def within_deadline() -> AnswerT:
+            async def within_deadline() -> ResultT:
                 return await attempt(max(0.001, deadline - asyncio.get_running_loop().time()))
 
             try:
                 async with asyncio.timeout_at(deadline):
                     return await attempts(within_deadline)
             except TimeoutError as error:
-                if isinstance(error, RewardsError):  # for example a reward's own deadline, which says more
+                if isinstance(error, RewardsError):  # e.g. a reward's deadline, which says more
                     raise
                 raise RankingTimeoutError(f"{self.address} gave no answer within {self.timeout_s:g} s") from None
 
 
-async def _load_all(images: Images, name: Callable[[int], str]) -> Sequence[np.ndarray | bytes]:
-    """Prepare all images to be sent, in order; files are read and PIL images converted off the event loop."""
+async def _load_all(images: Images, image_field: Callable[[int], str]) -> Sequence[np.ndarray | bytes]:
+    """Prepare all images for sending, in order. Files are read and PIL images converted in a thread."""
     if isinstance(images, np.ndarray):
         for index, image in enumerate(images):
-            check_array(image, field=name(index))
+            check_array(image, field=image_field(index))
         return images  # type: ignore[return-value]  # iterates as its (H, W, 3) pictures
     listed = list(images)
-    return await asyncio.to_thread(lambda: [load(image, field=name(i)) for i, image in enumerate(listed)])
+    return await asyncio.to_thread(lambda: [load(image, field=image_field(i)) for i, image in enumerate(listed)])

@@ -1,4 +1,4 @@
-"""An asyncio event loop on a thread of its own, for code that is not asynchronous."""
+"""An asyncio event loop on a background thread, for code that is not asynchronous."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BackgroundLoop:
     """Runs coroutines on a daemon thread. Close it, or use it in a `with` block.
 
     Args:
-        name: of the thread, as debuggers show it.
+        name: the thread's name, which debuggers show.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Put a load on a ranking service: clients that send one group after the other, and what became of their calls."""
+"""Load tests of a ranking service: several clients, each of which sends one group after another."""
 
 from __future__ import annotations
 
@@ -24,33 +24,43 @@ ENCODINGS: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "quality": 95},
     "webp": {"format": "WEBP", "lossless": True, "method": 0},
 }
-STATED_PERCENTILES = (50, 95, 99)
+PERCENTILES = (50, 95, 99)
 
 
 @dataclass
 class LoadResult:
-    """The outcome of a load. Latencies are those of answered calls, in seconds."""
+    """The outcome of a load test.
+
+    Attributes:
+        clients: how many clients sent groups at the same time.
+        group_size: images in each group.
+        seconds: the time from the start to the last answer.
+        latencies_s: seconds of each call that succeeded.
+        errors: number of failed calls by the error's `code`.
+        first_error: the message of the first error; empty if there was none.
+    """
 
     clients: int
     group_size: int
     seconds: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)  # by the errors' code
+    errors: Counter[str] = field(default_factory=Counter)
     first_error: str = ""
 
     @property
     def images_per_s(self) -> float:
+        """Images of calls that succeeded, divided by the time."""
         return len(self.latencies_s) * self.group_size / self.seconds if self.seconds else 0.0
 
     def percentiles_ms(self) -> dict[str, float]:
-        """p50, p95 and p99 in milliseconds; empty where no call was answered."""
+        """Return p50, p95 and p99 of the latencies in milliseconds; empty if no call succeeded."""
         if not self.latencies_s:
             return {}
-        values = np.percentile(self.latencies_s, STATED_PERCENTILES) * 1e3
-        return {f"p{rank}": round(float(value), 2) for rank, value in zip(STATED_PERCENTILES, values, strict=True)}
+        values = np.percentile(self.latencies_s, PERCENTILES) * 1e3
+        return {f"p{rank}": round(float(value), 2) for rank, value in zip(PERCENTILES, values, strict=True)}
 
     def summary(self) -> dict[str, Any]:
-        """The whole outcome as plain JSON."""
+        """Return the whole outcome as plain JSON."""
         return {
             "clients": self.clients,
             "group_size": self.group_size,
@@ -73,18 +83,18 @@ async def run_load(
     on_answer: Callable[[LoadResult], None] = lambda result: None,
     **options: Any,
 ) -> LoadResult:
-    """Keep `clients` calls on their way until `seconds` have passed or `requests` were sent, whichever comes first.
+    """Keep `clients` calls in progress until `seconds` have passed or `requests` were sent, whichever comes first.
 
-    Each client has its own connection and sends the next group as soon as the last one is answered. A failed call is
-    counted, and its client pauses, so that a service that refuses at once is not flooded.
+    Each client has its own connection and sends the next group as soon as the last one is answered. After a failed
+    call, its client pauses, so that it does not flood a service that refuses calls at once.
 
     Args:
-        connect: makes one client.
-        prompt: of every group.
-        groups: sent in turn; all of one size.
-        clients: how many send at the same time.
-        seconds: length of the load.
-        requests: calls in all.
+        connect: creates one client.
+        prompt: the prompt of every group.
+        groups: the images of each group, all of the same number. Groups are sent in turn.
+        clients: how many clients send groups at the same time.
+        seconds: the length of the test; None for no limit.
+        requests: the total number of calls; None for no limit.
         on_answer: called after each call with the outcome so far.
         options: those of `AsyncRankingClient.rank`.
     """
@@ -119,19 +129,19 @@ async def run_load(
     return result
 
 
-def made_up_groups(
+def draw_groups(
     groups: int, group_size: int, side: int, encoding: Encoding = "rgb8", seed: int = 0
 ) -> list[list[ImageLike]]:
-    """Draw groups of square pictures with a few coloured discs, as arrays (sent as RGB8) or as files' bytes."""
+    """Draw groups of square pictures with coloured discs: as arrays, which are sent as RGB8, or as files' bytes."""
     rng = np.random.default_rng(seed)
-    return [[_encode(_discs(side, rng), encoding) for _ in range(group_size)] for _ in range(groups)]
+    return [[_encode(_draw_discs(side, rng), encoding) for _ in range(group_size)] for _ in range(groups)]
 
 
-def _discs(side: int, rng: np.random.Generator) -> Image.Image:
+def _draw_discs(side: int, rng: np.random.Generator) -> Image.Image:
     picture = Image.new("RGB", (side, side), (236, 238, 241))
     draw = ImageDraw.Draw(picture)
     for x, y in rng.uniform(0.2, 0.8, (int(rng.integers(1, 4)), 2)) * side:
-        radius, color = rng.uniform(0.08, 0.18) * side, tuple(int(part) for part in rng.integers(0, 200, 3))
+        radius, color = rng.uniform(0.08, 0.18) * side, tuple(int(level) for level in rng.integers(0, 200, 3))
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
     return picture
 

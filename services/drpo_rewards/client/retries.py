@@ -1,4 +1,4 @@
-"""Which failed calls are tried again, and how long to wait first."""
+"""Which failed calls are repeated, and how long to wait first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drpo_rewards.errors import RewardsError
 
 
 def may_retry(error: BaseException) -> bool:
-    """Whether the same call may succeed later."""
+    """Return whether the same call may succeed later."""
     return isinstance(error, RewardsError) and error.retryable
 
 
@@ -19,16 +19,17 @@ _backoff = wait_random_exponential(multiplier=0.25, max=8.0)
 
 
 def wait(state: RetryCallState) -> float:
-    """Seconds before the next attempt: random, so that clients who failed together do not come back together; growing;
-    and never before Retry-After.
+    """Return the seconds to wait before the next attempt: at least `Retry-After`, and a random time that grows.
+
+    It is random so that clients that failed at the same time do not return at the same time.
     """
     error = state.outcome.exception() if state.outcome else None
     earliest = getattr(error, "retry_after_s", None) or 0.0
     return earliest + _backoff(state)
 
 
-def retry_after_s(header: str) -> float | None:
-    """Read a `Retry-After` header, a number of seconds or a date, as seconds from now; None where it is neither."""
+def parse_retry_after(header: str) -> float | None:
+    """Return the seconds in a `Retry-After` header, which is a number or a date; None if it is neither."""
     if header.isascii() and header.isdecimal():
         return float(header)
     try:

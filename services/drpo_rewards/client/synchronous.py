@@ -25,8 +25,8 @@ class RankingClient:
     """An AsyncRankingClient whose event loop runs on a background thread.
 
     Args:
-        address: of the service, see AsyncRankingClient.
-        options: those of AsyncRankingClient.
+        address: the service's address, see AsyncRankingClient.
+        options: the other arguments of AsyncRankingClient.
     """
 
     def __init__(self, address: str, **options: Any) -> None:
@@ -34,7 +34,7 @@ class RankingClient:
         self._loop = BackgroundLoop("ranking-client")
 
     def rank(self, prompt: str, images: Images, **options: Any) -> RankResponse:
-        """See AsyncRankingClient.rank. May be called from several threads at a time."""
+        """See AsyncRankingClient.rank. May be called from several threads at the same time."""
         return self._loop.run(self._client.rank(prompt, images, **options))
 
     def score(self, groups: Sequence[Group | tuple[Any, ...]], **options: Any) -> ScoreResponse:

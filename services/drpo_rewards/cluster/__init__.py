@@ -1,1 +1,1 @@
-"""How this package meets Ray: a local Ray of this machine alone, and calls between deployments."""
+"""How Ray is started, kept to this machine, and called: its environment, a local Ray, and deployment handles."""

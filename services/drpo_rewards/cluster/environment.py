@@ -7,25 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SETTINGS = {
-    "RAY_AUTH_MODE": "disabled",  # unset, it depends on a token file in the home folder, and a client without it hangs
-    "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports nothing to its makers
+    "RAY_AUTH_MODE": "disabled",  # if unset, a token file in the home folder decides, and a client without it hangs
+    "RAY_USAGE_STATS_ENABLED": "0",  # send no usage statistics
     "RAY_SERVE_LOG_TO_STDERR": "0",  # replicas log into Ray's log folder
-    # Serve kills a listener that is not up after 5 s and starts another one; on a busy machine none ever gets there.
+    # By default Serve restarts a listener that is not up after 5 s; on a busy machine none would ever be up.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 
 TRAINING_SETTINGS = {
-    # Ray Train looks at its workers every 2 s by default, and each report waits for a look.
+    # By default Ray Train polls its workers every 2 s, and each report waits for the next poll.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # otherwise workers print everything twice
-    # By default Ray's workers run at niceness 15, and hardly get any time where other programs run.
+    # By default Ray's workers run at niceness 15, and get hardly any time if other programs run.
     "RAY_worker_niceness": "0",
+    # Let a process that requests no GPU see all of them: the driver evaluates on one after its workers have freed it.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
 def set_ray_environment(*, for_training: bool = False, import_from: Sequence[Path] = ()) -> None:
-    """Set Ray's variables, but none that is set already: a cluster with tokens sets RAY_AUTH_MODE=token itself.
+    """Set Ray's environment variables, except those that are set already, as a cluster's RAY_AUTH_MODE=token is.
 
     Args:
         for_training: also set what Ray Train and its workers need.

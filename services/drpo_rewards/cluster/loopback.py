@@ -1,7 +1,7 @@
 """Keep a local Ray to the loopback interface, so that no other machine reaches it.
 
-On Linux Ray listens on every interface, and whoever reaches it may run code there; on macOS and Windows it keeps to the
-loopback interface. Ray has a switch that makes it do so everywhere. Ray Serve's gRPC servers have no such switch, so
+On Linux, Ray listens on every interface, and anyone who reaches it can run code there. On macOS and Windows it keeps to
+the loopback interface, and a switch of Ray makes it do so everywhere. Ray Serve's gRPC servers have no such switch, so
 they are patched in each process that starts one.
 """
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # read when Ray is imported; its processes inherit it
 LISTEN_HOST = "DRPO_LISTEN_HOST"  # the address on which Serve's gRPC listens; Ray's processes inherit it
-CLIENT_PORT = 10_001  # Ray's, of ray:// addresses that name none
+CLIENT_PORT = 10_001  # Ray's default for ray:// addresses
 CONNECT_S = 5.0
 
 
@@ -41,10 +41,10 @@ def loopback_only(listen_host: str = "127.0.0.1") -> Iterator[None]:
 def bind_grpc_servers() -> None:
     """Make gRPC servers that would listen on every interface listen on $DRPO_LISTEN_HOST. Runs in each Ray worker.
 
-    Serve's listener has a fixed port. A server on a port that the system chooses serves calls between replicas, and
-    those stay on 127.0.0.1.
+    Serve's listener has a fixed port. A server on a port that the system chooses is for calls between replicas, which
+    stay on 127.0.0.1.
     """
-    from grpc.aio._server import Server  # what grpc.aio.server() makes, and what Serve derives its own from
+    from grpc.aio._server import Server  # grpc.aio.server() returns one, and Serve derives its own class from it
 
     host = os.environ[LISTEN_HOST]
     add_insecure_port = Server.add_insecure_port
@@ -59,17 +59,17 @@ def bind_grpc_servers() -> None:
 
 
 def grpc_is_bound() -> bool:
-    """Whether the Ray that this process is connected to was started with `bind_grpc_servers`."""
+    """Return whether the Ray that this process is connected to was started with `bind_grpc_servers`."""
     import ray
 
     return "worker_process_setup_hook" in ray.get_runtime_context().runtime_env
 
 
 def listens_on_loopback_only(address: str) -> bool:
-    """Whether the Ray at `address` answers on the loopback interface but not at this machine's own address.
+    """Return whether the Ray at `address` answers on the loopback interface but not at this machine's own address.
 
     Raises:
-        OSError: nothing answers there. Ray itself would go on trying for minutes.
+        OSError: nothing answers there. Ray itself would keep trying for minutes.
     """
     from ray._private import services
 

@@ -19,4 +19,4 @@ SCORE = ScoreGroups()
 COMPARE = Compare()
 RERANK = Rerank()
 
-OPERATIONS: dict[str, Operation[Any, Any]] = {each.name: each for each in (RANK, SCORE, COMPARE, RERANK)}
+OPERATIONS: dict[str, Operation[Any, Any]] = {operation.name: operation for operation in (RANK, SCORE, COMPARE, RERANK)}

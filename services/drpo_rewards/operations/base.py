@@ -1,8 +1,8 @@
-"""What an operation of the service is, and what it works with.
+"""The base class of the operations, and the types that they work with.
 
-An operation says everything about itself in one file of this folder: its options, its JSON body, its response, how both
-travel as protobuf, which question it puts to the rewards, and how their answers become the response. All of that is
-plain data and pure functions, so the client uses the same file as the gateway.
+One file of this folder describes a whole operation: its options, its JSON body, its response, how both travel as
+protobuf, the question that it asks the rewards, and how their answers become the response. All of that is plain data
+and pure functions, so the client and the gateway use the same file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Body(Protocol):
     """A JSON body: options with the images inside."""
 
     def split(self) -> tuple[Options, list[str]]:
-        """Separate the options from the images' base64 texts, which come in order."""
+        """Return the options, and the images' base64 texts in order."""
         ...
 
 
@@ -50,27 +50,38 @@ class Mixture:
 
 @dataclass(frozen=True)
 class ServedRewards:
-    """What a service has: the names of its rewards, and its mixtures by name."""
+    """The names of a service's rewards, and its mixtures by name."""
 
     names: Collection[str]
     mixtures: Mapping[str, Mixture]
 
-    def mixture(self, name: str, field: str) -> Mixture:
-        """Look up a mixture.
+    def find_mixture(self, name: str, field: str) -> Mixture:
+        """Find a mixture by its name.
 
         Raises:
-            UnknownRewardError: there is none of that name; names `field`.
+            UnknownRewardError: there is no such mixture; the error names `field`.
         """
         if name not in self.mixtures:
             known = ", ".join(self.mixtures)
             raise UnknownRewardError(f"no mixture {name!r}; the mixtures are: {known}", field=field)
         return self.mixtures[name]
 
-    def check(self, names: Collection[str], field: str) -> None:
+    def find_model(self, name: str) -> Mixture:
+        """Find the mixture of this name, or make one of the raw scores of the reward of this name.
+
+        Raises:
+            UnknownRewardError: there is no such mixture or reward; the error names the field `model`.
+        """
+        if name in self.mixtures:
+            return self.mixtures[name]
+        self.check_rewards([name], "model")
+        return Mixture({name: 1.0}, "none")
+
+    def check_rewards(self, names: Collection[str], field: str) -> None:
         """Check that the service has these rewards.
 
         Raises:
-            UnknownRewardError: it lacks one; names `field`.
+            UnknownRewardError: one does not exist; the error names `field`.
         """
         for name in names:
             if name not in self.names:
@@ -86,13 +97,13 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
     """One call of the service: `POST /v1/NAME`, a method of gRPC, and `call(operation, ...)` of the client.
 
     Attributes:
-        name: of the HTTP route, of the client's method, and in metrics and logs.
+        name: names the HTTP route, the client's method, and the operation in metrics and logs.
         summary: one line for the OpenAPI document.
-        options: the class of everything in a request but its images.
+        options: the class of everything in a request except its images.
         body: the class of the JSON body, see `Body`.
-        response: the class of the answer.
-        other_paths: further HTTP paths at which clients look for it.
-        rpc_name: gRPC's method of this operation; None for one that has no protobuf messages.
+        response: the class of the response.
+        other_paths: further HTTP paths that other services' clients call.
+        rpc_name: the name of its gRPC method; None if it has no protobuf messages.
         request_message, response_message: the classes of its protobuf messages.
     """
 
@@ -107,16 +118,16 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
     response_message: ClassVar[Any] = None
 
     @abstractmethod
-    def question(self, options: OptionsT, images: int, served: ServedRewards) -> Question:
-        """Say which rewards shall score which of the request's `images` images.
+    def question(self, options: OptionsT, num_images: int, served: ServedRewards) -> Question:
+        """Say which rewards score which of the request's `num_images` images.
 
         Raises:
-            UnknownRewardError: the options name what the service does not have.
+            UnknownRewardError: the options name a reward or mixture that the service does not have.
         """
 
     @abstractmethod
     def answer(self, options: OptionsT, question: Question, answers: Answers, served: ServedRewards) -> ResponseT:
-        """Make the response from the answer of each reward in the question."""
+        """Make the response from the answers of the rewards in the question."""
 
     # -- protobuf -----------------------------------------------------------------------------------------------
 
@@ -132,7 +143,7 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
         """Read everything but the images.
 
         Raises:
-            InvalidRequestError: as the JSON body would raise it.
+            InvalidRequestError: the options are not valid.
         """
         raise NotImplementedError(f"{self.name} has no protobuf messages")
 
@@ -149,20 +160,27 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
         raise NotImplementedError(f"{self.name} has no protobuf messages")
 
 
-def one_group(prompt: str, images: int, options: Any) -> list[GroupToScore]:
-    """The single group of a request whose images all belong to one prompt."""
-    return [GroupToScore(prompt, [options.image_field(index) for index in range(images)], options.metadata)]
+def one_group(prompt: str, num_images: int, options: Any) -> list[GroupToScore]:
+    """Return the single group of a request whose images all belong to one prompt."""
+    return [GroupToScore(prompt, [options.image_field(index) for index in range(num_images)], options.metadata)]
 
 
 def combine_answers(answers: Answers, mixture: Mixture, normalize: Normalize | None = None) -> Ranking:
-    """Rank one group by the weighted scores of several rewards; a reward where lower is better counts negatively."""
+    """Rank one group by the weighted scores of several rewards. If lower scores are better, they count negatively."""
     weights = {name: weight * answers[name].sign for name, weight in mixture.rewards.items()}
     scores = {name: [score.value for score in answers[name].scores] for name in mixture.rewards}
     return combine(scores, weights, normalize or mixture.normalize)
 
 
 def reward_scores(answer: ReplicaAnswer, images: slice, group: int, details: bool) -> RewardScores:
-    """One group's part of a reward's answer: `images` says which scores are its own."""
+    """Return one group's part of a reward's answer.
+
+    Args:
+        answer: the reward's answer for all groups.
+        images: the group's images in the answer.
+        group: the group's index.
+        details: whether details were requested.
+    """
     return RewardScores(
         scores=[score.value for score in answer.scores[images]],
         version=answer.version,
@@ -173,7 +191,7 @@ def reward_scores(answer: ReplicaAnswer, images: slice, group: int, details: boo
 
 
 def reward_results(answers: Answers, ranking: Ranking, details: bool) -> dict[str, RewardResult]:
-    """The scores of each reward in a request of one group, and what they counted for."""
+    """Return each reward's scores and weight, for a request of one group."""
     return {
         name: RewardResult(weight=ranking.weights[name], **reward_scores(answer, slice(None), 0, details).model_dump())
         for name, answer in answers.items()

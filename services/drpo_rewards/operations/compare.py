@@ -13,7 +13,6 @@ from drpo_rewards.api.question import Question, ReplicaAnswer
 from drpo_rewards.operations.base import (
     Answers,
     Base64,
-    Mixture,
     Operation,
     ServedRewards,
     combine_answers,
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 
 Winner = Literal["first", "second", "tie"]
 
-_WINNER: dict[Winner, pb.Winner] = {"first": pb.WINNER_FIRST, "second": pb.WINNER_SECOND, "tie": pb.WINNER_TIE}
-_WINNER_BACK: dict[int, Winner] = {number: name for name, number in _WINNER.items()}
+_WINNER_TO_PROTO: dict[Winner, pb.Winner] = {"first": pb.WINNER_FIRST, "second": pb.WINNER_SECOND, "tie": pb.WINNER_TIE}
+_WINNER_FROM_PROTO: dict[int, Winner] = {number: name for name, number in _WINNER_TO_PROTO.items()}
 
 
 class CompareOptions(Options):
@@ -41,13 +40,13 @@ class CompareOptions(Options):
         CompareOptions(prompt="a red circle", model="judge")
     """
 
-    fewest: ClassVar[int] = 2
-    most: ClassVar[int] = 2
+    min_images: ClassVar[int] = 2
+    max_images: ClassVar[int] = 2
 
     prompt: PromptText
     model: Name = Field(default="default", description="A reward, pairwise or pointwise, or a configured mixture.")
     metadata: Metadata | None = None
-    details: bool = Field(default=False, description="Also answer what the rewards say beyond the winner.")
+    details: bool = Field(default=False, description="Also return what the rewards report beyond the winner.")
 
 
 class CompareRequest(CompareOptions):
@@ -64,28 +63,29 @@ class Verdict(Model):
 
     reward: str
     version: str
-    confidence: float | None = Field(default=None, ge=0, le=1, description="The reward's own, where it has one.")
+    confidence: float | None = Field(default=None, ge=0, le=1, description="The reward's confidence, if it gives one.")
     flipped: bool | None = Field(
-        default=None, description="The answer changed with the order of the two images; where both orders are asked."
+        default=None,
+        description="Whether the answer changed with the order of the two images; None if only one order was asked.",
     )
     unparsed: int = Field(default=0, description="Answers that could not be read; each counts as a tie.")
     details: dict[str, Any] | None = None
 
 
 class CompareResponse(Model):
-    """The winner, and the reason: one verdict, or the combined score of each image."""
+    """The winner, and what decided it: a pairwise reward's verdict, or the combined score of each image."""
 
     request_id: str
     model: str
     winner: Winner
-    verdict: Verdict | None = Field(default=None, description="Of a pairwise reward.")
-    combined: list[float] | None = Field(default=None, description="Of pointwise rewards; the higher one wins.")
-    rewards: dict[str, RewardResult] = Field(default_factory=dict, description="Of pointwise rewards.")
+    verdict: Verdict | None = Field(default=None, description="Only for a pairwise reward.")
+    combined: list[float] | None = Field(default=None, description="Only for pointwise rewards; the higher one wins.")
+    rewards: dict[str, RewardResult] = Field(default_factory=dict, description="Only for pointwise rewards.")
     timings_ms: dict[str, float] = Field(default_factory=dict)
 
 
 class Compare(Operation[CompareOptions, CompareResponse]):
-    """The better one of two images."""
+    """Say which of two images is better."""
 
     name = "compare"
     summary = "The better one of two images."
@@ -96,9 +96,9 @@ class Compare(Operation[CompareOptions, CompareResponse]):
     request_message: ClassVar[Any] = pb.CompareRequest
     response_message: ClassVar[Any] = pb.CompareResponse
 
-    def question(self, options: CompareOptions, images: int, served: ServedRewards) -> Question:
-        rewards = list(_mixture(options, served).rewards)
-        group = one_group(options.prompt, images, options)
+    def question(self, options: CompareOptions, num_images: int, served: ServedRewards) -> Question:
+        rewards = list(served.find_model(options.model).rewards)
+        group = one_group(options.prompt, num_images, options)
         return Question(rewards, group, options.details, one_pair=options.model not in served.mixtures)
 
     def answer(
@@ -107,12 +107,12 @@ class Compare(Operation[CompareOptions, CompareResponse]):
         response = CompareResponse(request_id=options.request_id or "", model=options.model, winner="tie")
         answer = answers[question.rewards[0]]
         if question.one_pair and answer.comparisons:
-            verdict = _verdict(options.model, answer)
+            verdict = _make_verdict(options.model, answer)
             return response.model_copy(update={"winner": answer.comparisons[0].winner, "verdict": verdict})
-        ranking = combine_answers(answers, _mixture(options, served))
+        ranking = combine_answers(answers, served.find_model(options.model))
         return response.model_copy(
             update={
-                "winner": _winner(*ranking.combined),
+                "winner": _pick_winner(*ranking.combined),
                 "combined": ranking.combined,
                 "rewards": reward_results(answers, ranking, options.details),
             }
@@ -145,7 +145,7 @@ class Compare(Operation[CompareOptions, CompareResponse]):
         message = pb.CompareResponse(
             request_id=response.request_id,
             model=response.model,
-            winner=_WINNER[response.winner],
+            winner=_WINNER_TO_PROTO[response.winner],
             combined=response.combined or [],
             timings_ms=response.timings_ms,
         )
@@ -162,7 +162,7 @@ class Compare(Operation[CompareOptions, CompareResponse]):
         return CompareResponse(
             request_id=message.request_id,
             model=message.model,
-            winner=_WINNER_BACK[message.winner],
+            winner=_WINNER_FROM_PROTO[message.winner],
             verdict=_verdict_from_proto(message.verdict) if message.HasField("verdict") else None,
             combined=list(message.combined) or None,
             rewards=results_from_proto(message.rewards),
@@ -170,15 +170,7 @@ class Compare(Operation[CompareOptions, CompareResponse]):
         )
 
 
-def _mixture(options: CompareOptions, served: ServedRewards) -> Mixture:
-    """The mixture that `model` names; for a reward's name, that reward's raw scores."""
-    if options.model in served.mixtures:
-        return served.mixtures[options.model]
-    served.check([options.model], "model")
-    return Mixture({options.model: 1.0}, "none")
-
-
-def _verdict(reward: str, answer: ReplicaAnswer) -> Verdict:
+def _make_verdict(reward: str, answer: ReplicaAnswer) -> Verdict:
     judgement = answer.comparisons[0]
     return Verdict(
         reward=reward,
@@ -201,7 +193,7 @@ def _verdict_from_proto(entry: pb.Verdict) -> Verdict:
     )
 
 
-def _winner(first: float, second: float) -> Winner:
+def _pick_winner(first: float, second: float) -> Winner:
     if first == second:
         return "tie"
     return "first" if first > second else "second"

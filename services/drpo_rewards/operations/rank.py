@@ -40,10 +40,10 @@ from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto
 from drpo_rewards.wire.scores import results_from_proto, results_to_proto
 from drpo_rewards.wire.values import (
-    NORMALIZE,
-    NORMALIZE_BACK,
-    STRATEGY,
-    STRATEGY_BACK,
+    NORMALIZE_FROM_PROTO,
+    NORMALIZE_TO_PROTO,
+    STRATEGY_FROM_PROTO,
+    STRATEGY_TO_PROTO,
     metadata_from_proto,
     set_metadata,
 )
@@ -61,13 +61,15 @@ class RankOptions(Options):
 
     prompt: PromptText
     rewards: dict[Name, float] | None = Field(
-        default=None, min_length=1, description="Reward name to weight; excludes `mixture`."
+        default=None, min_length=1, description="Reward name to weight; cannot be combined with `mixture`."
     )
-    mixture: Name | None = Field(default=None, description="A configured mixture; `default` where nothing is named.")
-    normalize: Normalize | None = Field(default=None, description="Default: the mixture's own, `zscore` otherwise.")
+    mixture: Name | None = Field(default=None, description="A configured mixture; `default` if neither is given.")
+    normalize: Normalize | None = Field(
+        default=None, description="By default that of the mixture, or `zscore` if it has none."
+    )
     metadata: Metadata | None = None
     pairs: PairOptions | None = None
-    details: bool = Field(default=False, description="Also answer each reward's details of each image.")
+    details: bool = Field(default=False, description="Also return each reward's details of each image.")
     all_pairs: AllPairs = False
 
     @field_validator("rewards")
@@ -80,7 +82,7 @@ class RankOptions(Options):
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> RankOptions:
         if self.rewards is not None and self.mixture is not None:
-            raise ValueError("give either `rewards` (weights of your own) or `mixture` (a configured name), not both")
+            raise ValueError("give either `rewards` (your own weights) or `mixture` (a configured name), not both")
         return self
 
 
@@ -126,21 +128,21 @@ class Rank(Operation[RankOptions, RankResponse]):
     request_message: ClassVar[Any] = pb.RankRequest
     response_message: ClassVar[Any] = pb.RankResponse
 
-    def question(self, options: RankOptions, images: int, served: ServedRewards) -> Question:
-        rewards = list(_mixture(options, served).rewards)
-        return Question(rewards, one_group(options.prompt, images, options), options.details, options.all_pairs)
+    def question(self, options: RankOptions, num_images: int, served: ServedRewards) -> Question:
+        rewards = list(_find_mixture(options, served).rewards)
+        return Question(rewards, one_group(options.prompt, num_images, options), options.details, options.all_pairs)
 
     def answer(self, options: RankOptions, question: Question, answers: Answers, served: ServedRewards) -> RankResponse:
-        mixture = _mixture(options, served)
+        mixture = _find_mixture(options, served)
         normalize = options.normalize or mixture.normalize
         ranking = combine_answers(answers, mixture, normalize)
-        wanted = options.pairs
+        pairs = options.pairs
         return RankResponse(
             request_id=options.request_id or "",
             combined=ranking.combined,
             order=ranking.order,
             ranks=ranking.ranks,
-            pairs=draw_pairs(ranking.combined, wanted.count, wanted.strategy, wanted.seed) if wanted else [],
+            pairs=draw_pairs(ranking.combined, pairs.count, pairs.strategy, pairs.seed) if pairs else [],
             all_tied=ranking.all_tied,
             normalize=normalize,
             rewards=reward_results(answers, ranking, options.details),
@@ -156,8 +158,8 @@ class Rank(Operation[RankOptions, RankResponse]):
             images=images_to_proto(options, images),
             rewards=options.rewards or {},
             mixture=options.mixture or "",
-            normalize=NORMALIZE[options.normalize],
-            pairs=pb.PairOptions(count=pairs.count, strategy=STRATEGY[pairs.strategy], seed=pairs.seed)
+            normalize=NORMALIZE_TO_PROTO[options.normalize],
+            pairs=pb.PairOptions(count=pairs.count, strategy=STRATEGY_TO_PROTO[pairs.strategy], seed=pairs.seed)
             if pairs
             else None,
             details=options.details,
@@ -176,10 +178,10 @@ class Rank(Operation[RankOptions, RankResponse]):
             "rewards": dict(request.rewards) or None,
             "mixture": request.mixture or None,
             "all_pairs": request.all_pairs,
-            "normalize": NORMALIZE_BACK.get(request.normalize, f"number {request.normalize}"),
+            "normalize": NORMALIZE_FROM_PROTO.get(request.normalize, f"number {request.normalize}"),
         }
         if request.HasField("pairs"):
-            strategy = STRATEGY_BACK.get(request.pairs.strategy, f"number {request.pairs.strategy}")
+            strategy = STRATEGY_FROM_PROTO.get(request.pairs.strategy, f"number {request.pairs.strategy}")
             fields["pairs"] = {"count": request.pairs.count, "strategy": strategy, "seed": request.pairs.seed}
         return parse(RankOptions, fields)
 
@@ -191,7 +193,7 @@ class Rank(Operation[RankOptions, RankResponse]):
             ranks=response.ranks,
             pairs=[pb.Pair(winner=winner, loser=loser) for winner, loser in response.pairs],
             all_tied=response.all_tied,
-            normalize=NORMALIZE[response.normalize],
+            normalize=NORMALIZE_TO_PROTO[response.normalize],
             timings_ms=response.timings_ms,
         )
         results_to_proto(response.rewards, message.rewards)
@@ -205,15 +207,15 @@ class Rank(Operation[RankOptions, RankResponse]):
             ranks=list(message.ranks),
             pairs=[(pair.winner, pair.loser) for pair in message.pairs],
             all_tied=message.all_tied,
-            normalize=NORMALIZE_BACK[message.normalize] or "zscore",
+            normalize=NORMALIZE_FROM_PROTO[message.normalize] or "zscore",
             rewards=results_from_proto(message.rewards),
             timings_ms=dict(message.timings_ms),
         )
 
 
-def _mixture(options: RankOptions, served: ServedRewards) -> Mixture:
-    """The weights that a request brings, or the mixture that it names."""
+def _find_mixture(options: RankOptions, served: ServedRewards) -> Mixture:
+    """Return the request's own weights as a mixture, or the mixture that it names."""
     if options.rewards is not None:
-        served.check(options.rewards, "rewards")
+        served.check_rewards(options.rewards, "rewards")
         return Mixture(options.rewards)
-    return served.mixture(options.mixture or DEFAULT_MIXTURE, "mixture")
+    return served.find_mixture(options.mixture or DEFAULT_MIXTURE, "mixture")

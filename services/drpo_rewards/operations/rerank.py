@@ -15,7 +15,7 @@ from pydantic import Field, WithJsonSchema
 from drpo_rewards.api.contract import MAX_IMAGES, Metadata, Model, Name, Options, PromptText, parse
 from drpo_rewards.api.question import Question
 from drpo_rewards.errors import InvalidImageError
-from drpo_rewards.operations.base import Answers, Mixture, Operation, ServedRewards, combine_answers, one_group
+from drpo_rewards.operations.base import Answers, Operation, ServedRewards, combine_answers, one_group
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto
 from drpo_rewards.wire.values import metadata_from_proto, set_metadata
@@ -32,15 +32,15 @@ class RerankOptions(Options):
     """
 
     image_list: ClassVar[str] = "documents"
-    fewest: ClassVar[int] = 1
+    min_images: ClassVar[int] = 1
 
     model: Name = Field(default="default", description="A reward, or a configured mixture.")
     query: PromptText
-    top_n: int | None = Field(default=None, ge=1, description="Answer only the best ones.")
+    top_n: int | None = Field(default=None, ge=1, description="Return only this many images, the best ones.")
     metadata: Metadata | None = None
 
     def document(self, index: int) -> Any | None:
-        """Document `index` as it was sent, where the response shall repeat it."""
+        """Return document `index` as it was sent if the response repeats documents, otherwise None."""
         return None
 
 
@@ -49,11 +49,11 @@ class RerankResult(Model):
 
     index: int = Field(description="Position in the request's documents.")
     relevance_score: float
-    document: Any | None = Field(default=None, description="The document as it was sent, where that was asked for.")
+    document: Any | None = Field(default=None, description="The document as it was sent, if requested.")
 
 
 class RerankUsage(Model):
-    """What the call used. Rerank clients expect this field; images are counted, there are no tokens."""
+    """What the call used. Rerank clients expect this field. It counts images, because there are no tokens."""
 
     images: int
     total_tokens: int = 0
@@ -85,14 +85,14 @@ _PART = {
 }
 
 
-def _object(key: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _object_schema(key: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": [key], "additionalProperties": False, "properties": {key: schema}}
 
 
 _DOCUMENT = {
     "anyOf": [
-        _object("image", _URI),
-        _object("content", {"type": "array", "items": _PART, "minItems": 1, "maxItems": 1}),
+        _object_schema("image", _URI),
+        _object_schema("content", {"type": "array", "items": _PART, "minItems": 1, "maxItems": 1}),
         _URI,
     ]
 }
@@ -113,14 +113,14 @@ class RerankRequest(RerankOptions):
     user: Ignored
 
     def split(self) -> tuple[RerankOptions, list[str]]:
-        return self, [_image_of(document, self.image_field(index)) for index, document in enumerate(self.documents)]
+        return self, [_find_image(document, self.image_field(index)) for index, document in enumerate(self.documents)]
 
     def document(self, index: int) -> Any | None:
         return self.documents[index] if self.return_documents else None
 
 
 class Rerank(Operation[RerankOptions, RerankResponse]):
-    """Images sorted for a query, best first."""
+    """Sort images for a query, best first."""
 
     name = "rerank"
     summary = "Images sorted for a query, in the shape of Cohere, Jina and vLLM."
@@ -132,13 +132,13 @@ class Rerank(Operation[RerankOptions, RerankResponse]):
     request_message: ClassVar[Any] = pb.RerankRequest
     response_message: ClassVar[Any] = pb.RerankResponse
 
-    def question(self, options: RerankOptions, images: int, served: ServedRewards) -> Question:
-        return Question(list(_mixture(options, served).rewards), one_group(options.query, images, options))
+    def question(self, options: RerankOptions, num_images: int, served: ServedRewards) -> Question:
+        return Question(list(served.find_model(options.model).rewards), one_group(options.query, num_images, options))
 
     def answer(
         self, options: RerankOptions, question: Question, answers: Answers, served: ServedRewards
     ) -> RerankResponse:
-        ranking = combine_answers(answers, _mixture(options, served))
+        ranking = combine_answers(answers, served.find_model(options.model))
         results = [
             RerankResult(index=index, relevance_score=ranking.combined[index], document=options.document(index))
             for index in ranking.order[: options.top_n]
@@ -173,26 +173,18 @@ class Rerank(Operation[RerankOptions, RerankResponse]):
         return list(request.documents)
 
     def response_to_proto(self, response: RerankResponse) -> pb.RerankResponse:
-        results = [pb.RerankResult(index=one.index, relevance_score=one.relevance_score) for one in response.results]
+        results = [pb.RerankResult(**result.model_dump(exclude={"document"})) for result in response.results]
         usage = response.usage
         return pb.RerankResponse(id=response.id, model=response.model, results=results, images=usage.images)
 
     def response_from_proto(self, message: pb.RerankResponse) -> RerankResponse:
-        results = [RerankResult(index=one.index, relevance_score=one.relevance_score) for one in message.results]
+        results = [RerankResult(index=entry.index, relevance_score=entry.relevance_score) for entry in message.results]
         usage = RerankUsage(images=message.images)
         return RerankResponse(id=message.id, model=message.model, results=results, usage=usage)
 
 
-def _mixture(options: RerankOptions, served: ServedRewards) -> Mixture:
-    """The mixture that `model` names; for a reward's name its own scores, negative where a lower one is better."""
-    if options.model in served.mixtures:
-        return served.mixtures[options.model]
-    served.check([options.model], "model")
-    return Mixture({options.model: 1.0}, "none")
-
-
-def _image_of(document: Any, field: str) -> str:
-    """The base64 text (or URI, refused later) of one document; InvalidImageError where it has none."""
+def _find_image(document: Any, field: str) -> str:
+    """Return the base64 text or URI in one document. Raises InvalidImageError if it has none."""
     if isinstance(document, str) and document[:5].lower() == "data:":
         return document
     if isinstance(document, dict):
@@ -205,7 +197,7 @@ def _image_of(document: Any, field: str) -> str:
             if part.get("type") == "image_url" and isinstance(target, dict) and isinstance(target.get("url"), str):
                 return target["url"]
     raise InvalidImageError(
-        f'{field} is no image document; write {{"image": "data:image/png;base64,..."}} or {{"content": [{{"type": '
+        f'{field} is not an image document; write {{"image": "data:image/png;base64,..."}} or {{"content": [{{"type": '
         f'"image_url", "image_url": {{"url": "data:..."}}}}]}} with one image (this service ranks images, not text)',
         field=field,
     )

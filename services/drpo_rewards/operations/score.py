@@ -1,9 +1,9 @@
-"""Score a batch of groups: raw scores, nothing combined or put in order."""
+"""Score a batch of groups. The scores are neither combined nor put in order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -35,9 +35,14 @@ if TYPE_CHECKING:
 MAX_GROUPS = 64
 MAX_SCORE_IMAGES = 1024
 
+RewardNames = Annotated[
+    list[Name] | None,
+    Field(min_length=1, max_length=64, description="Names of rewards; by default those of the mixture `default`."),
+]
+
 
 class GroupOptions(Model):
-    """One group of a score request, whose images are the next `num_images` of the request's images."""
+    """One group of a score request, whose images are the next `num_images` in the request."""
 
     prompt: PromptText
     num_images: int = Field(ge=1, le=MAX_IMAGES)
@@ -51,35 +56,34 @@ class ScoreOptions(Options):
         ScoreOptions(groups=[GroupOptions(prompt="a cat", num_images=2)], rewards=["pickscore"])
     """
 
-    fewest: ClassVar[int] = 1
-    most: ClassVar[int] = MAX_SCORE_IMAGES
+    min_images: ClassVar[int] = 1
+    max_images: ClassVar[int] = MAX_SCORE_IMAGES
 
     groups: list[GroupOptions] = Field(min_length=1, max_length=MAX_GROUPS)
-    rewards: list[Name] | None = Field(
-        default=None, min_length=1, max_length=64, description="Names; default: those of the mixture `default`."
-    )
-    details: bool = Field(default=False, description="Also answer each reward's details of each image.")
+    rewards: RewardNames = None
+    details: bool = Field(default=False, description="Also return each reward's details of each image.")
     all_pairs: AllPairs = False
 
     def image_field(self, index: int) -> str:
-        for number, group in enumerate(self.groups):
+        for group_index, group in enumerate(self.groups):
             if index < group.num_images:
-                return f"groups[{number}].images[{index}]"
+                return f"groups[{group_index}].images[{index}]"
             index -= group.num_images
         return f"images[{index}]"
 
     def check_count(self, count: int) -> None:
         super().check_count(count)
-        wanted = sum(group.num_images for group in self.groups)
-        if count != wanted:
-            raise InvalidRequestError(f"the groups have {wanted} images together, and {count} came", field="groups")
+        needed = sum(group.num_images for group in self.groups)
+        if count != needed:
+            message = f"the groups need {needed} images in total; this request has {count}"
+            raise InvalidRequestError(message, field="groups")
 
     def slices(self) -> Iterator[slice]:
-        """Each group's own part of the flat list of images."""
-        begin = 0
+        """Yield each group's part of the flat list of images."""
+        start = 0
         for group in self.groups:
-            yield slice(begin, begin + group.num_images)
-            begin += group.num_images
+            yield slice(start, start + group.num_images)
+            start += group.num_images
 
 
 class ScoreGroup(Model):
@@ -94,9 +98,7 @@ class ScoreRequest(Model):
     """The JSON body of `POST /v1/score`."""
 
     groups: list[ScoreGroup] = Field(min_length=1, max_length=MAX_GROUPS)
-    rewards: list[Name] | None = Field(
-        default=None, min_length=1, max_length=64, description="Names; default: those of the mixture `default`."
-    )
+    rewards: RewardNames = None
     details: bool = False
     all_pairs: AllPairs = False
     request_id: RequestId | None = None
@@ -125,10 +127,10 @@ class ScoreResponse(Model):
 
 
 class ScoreGroups(Operation[ScoreOptions, ScoreResponse]):
-    """Raw scores of a batch of groups, nothing combined."""
+    """Score a batch of groups, without combining the scores."""
 
     name = "score"
-    summary = "Raw scores of a batch of groups, nothing combined."
+    summary = "Raw scores of a batch of groups, not combined."
     options = ScoreOptions
     body = ScoreRequest
     response = ScoreResponse
@@ -136,13 +138,13 @@ class ScoreGroups(Operation[ScoreOptions, ScoreResponse]):
     request_message: ClassVar[Any] = pb.ScoreRequest
     response_message: ClassVar[Any] = pb.ScoreResponse
 
-    def question(self, options: ScoreOptions, images: int, served: ServedRewards) -> Question:
-        names = list(dict.fromkeys(options.rewards or served.mixture(DEFAULT_MIXTURE, "rewards").rewards))
-        served.check(names, "rewards")
-        fields = [options.image_field(index) for index in range(images)]
+    def question(self, options: ScoreOptions, num_images: int, served: ServedRewards) -> Question:
+        names = list(dict.fromkeys(options.rewards or served.find_mixture(DEFAULT_MIXTURE, "rewards").rewards))
+        served.check_rewards(names, "rewards")
+        fields = [options.image_field(index) for index in range(num_images)]
         groups = [
-            GroupToScore(group.prompt, fields[own], group.metadata, prefix=f"groups[{number}].")
-            for number, (group, own) in enumerate(zip(options.groups, options.slices(), strict=True))
+            GroupToScore(group.prompt, fields[images], group.metadata, prefix=f"groups[{index}].")
+            for index, (group, images) in enumerate(zip(options.groups, options.slices(), strict=True))
         ]
         return Question(names, groups, options.details, options.all_pairs)
 
@@ -151,9 +153,11 @@ class ScoreGroups(Operation[ScoreOptions, ScoreResponse]):
     ) -> ScoreResponse:
         groups = [
             ScoredGroup(
-                rewards={name: reward_scores(answer, own, number, options.details) for name, answer in answers.items()}
+                rewards={
+                    name: reward_scores(answer, images, index, options.details) for name, answer in answers.items()
+                }
             )
-            for number, own in enumerate(options.slices())
+            for index, images in enumerate(options.slices())
         ]
         return ScoreResponse(request_id=options.request_id or "", groups=groups)
 
@@ -161,7 +165,7 @@ class ScoreGroups(Operation[ScoreOptions, ScoreResponse]):
         return stub.Score
 
     def request_to_proto(self, options: ScoreOptions, images: Sequence[np.ndarray | bytes]) -> pb.ScoreRequest:
-        sent = images_to_proto(options, images)
+        remaining = images_to_proto(options, images)
         request = pb.ScoreRequest(
             rewards=options.rewards or [],
             details=options.details,
@@ -169,7 +173,7 @@ class ScoreGroups(Operation[ScoreOptions, ScoreResponse]):
             request_id=options.request_id or "",
         )
         for group in options.groups:
-            entry = request.groups.add(prompt=group.prompt, images=[next(sent) for _ in range(group.num_images)])
+            entry = request.groups.add(prompt=group.prompt, images=[next(remaining) for _ in range(group.num_images)])
             set_metadata(entry, group.metadata)
         return request
 

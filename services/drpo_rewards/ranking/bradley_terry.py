@@ -13,14 +13,19 @@ import numpy as np
 
 PRIOR_DEVIATION = 2.0
 _TOLERANCE = 1e-10
-_DIGITS = 9  # to which results are rounded: equal records must give equal strengths, whatever the solver's last bits
+_DIGITS = 9  # results are rounded, so that the solver's last bits cannot make equal records unequal
 
 
 @dataclass(frozen=True)
 class Strengths:
-    """Log-odds of K candidates and their standard errors (the posterior's, by Laplace's approximation)."""
+    """The strengths of K candidates.
 
-    scores_K: np.ndarray  # they sum to 0
+    Attributes:
+        scores_K: log-odds; they sum to 0.
+        errors_K: standard errors of the log-odds: those of the posterior, by Laplace's approximation.
+    """
+
+    scores_K: np.ndarray
     errors_K: np.ndarray
 
 
@@ -28,7 +33,7 @@ def fit(wins_KK: np.ndarray) -> Strengths:
     """Fit strengths to a record of games.
 
     Args:
-        wins_KK: entry (i, j) is how often i beat j, a tie counting 0.5 on both sides; the diagonal is 0.
+        wins_KK: entry (i, j) is how often i beat j, where a tie counts 0.5 for both; the diagonal is 0.
     """
     games_KK = wins_KK + wins_KK.T
     scores_K = np.zeros(len(wins_KK))
@@ -37,12 +42,12 @@ def fit(wins_KK: np.ndarray) -> Strengths:
         if np.abs(gradient_K).max() < _TOLERANCE:
             break
         step_K = np.linalg.solve(curvature_KK, gradient_K)
-        share = 1.0
-        while share > 1e-6 and _log_posterior(wins_KK, scores_K + share * step_K) < _log_posterior(wins_KK, scores_K):
-            share /= 2  # a full step may overshoot where the first guess is far off
-        if share * np.abs(step_K).max() < _TOLERANCE:
+        scale = 1.0
+        while scale > 1e-6 and _log_posterior(wins_KK, scores_K + scale * step_K) < _log_posterior(wins_KK, scores_K):
+            scale /= 2  # a full step may overshoot if the start is far off
+        if scale * np.abs(step_K).max() < _TOLERANCE:
             break
-        scores_K = scores_K + share * step_K
+        scores_K = scores_K + scale * step_K
     errors_K = np.sqrt(np.diag(np.linalg.inv(curvature_KK)))
     return Strengths(scores_K.round(_DIGITS) + 0.0, errors_K.round(_DIGITS))  # + 0.0: no negative zero
 
@@ -54,7 +59,7 @@ def _log_posterior(wins_KK: np.ndarray, scores_K: np.ndarray) -> float:
 
 
 def _derivatives(wins_KK: np.ndarray, games_KK: np.ndarray, scores_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The gradient of the log posterior, and its negative Hessian."""
+    """Return the gradient of the log posterior, and its negative Hessian."""
     chances_KK = 1 / (1 + np.exp(scores_K[None, :] - scores_K[:, None]))
     gradient_K = wins_KK.sum(axis=1) - (games_KK * chances_KK).sum(axis=1) - scores_K / PRIOR_DEVIATION**2
     spread_KK = games_KK * chances_KK * (1 - chances_KK)

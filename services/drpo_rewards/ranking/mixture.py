@@ -18,8 +18,8 @@ class Ranking:
         combined: K scores, higher is better.
         order: K indices, best first; ties keep the group's order.
         ranks: K ranks, 0 for the best; equal scores share the smaller rank.
-        all_tied: every combined score is the same.
-        weights: each reward's share; the sizes of the shares sum to 1.
+        all_tied: whether all combined scores are equal.
+        weights: each reward's share; their absolute values sum to 1.
     """
 
     combined: list[float]
@@ -36,14 +36,15 @@ def combine(
 
     Args:
         scores: K raw scores for every reward in `weights`.
-        weights: by reward; divided by the sum of their sizes, so a negative weight (a penalty) stays negative.
-        normalize: what is done to each reward's scores before they are added.
+        weights: one per reward. They are divided by the sum of their absolute values, so a negative weight (a penalty)
+            stays negative.
+        normalize: how each reward's scores are normalised before they are added.
 
     Raises:
         ValueError: the weights or the scores cannot be combined.
     """
     check_weights(dict(weights))
-    largest = max(abs(weight) for weight in weights.values())  # divide by it first: enormous weights have no finite sum
+    largest = max(abs(weight) for weight in weights.values())  # divide by it first: the sum of huge weights is infinite
     total = sum(abs(weight) / largest for weight in weights.values())
     shares = {name: weight / largest / total for name, weight in weights.items()}
     scores_RK = np.array([scores[name] for name in shares], dtype=np.float64)
@@ -66,17 +67,17 @@ def combine(
 
 
 def zscores(scores_K: np.ndarray) -> np.ndarray:
-    """(x - mean) / population standard deviation of the group; all zero where all scores are equal."""
+    """Return (score - mean) / population standard deviation of the group; zeros if all scores are equal."""
     if scores_K.min() == scores_K.max():
         return np.zeros_like(scores_K)  # the reward has no preference; avoids 0/0
-    # Scaling by the largest size first keeps enormous scores from overflowing, and does not change the z-score.
+    # Dividing by the largest absolute value first keeps huge scores from overflowing, and does not change z-scores.
     centred_K = scores_K / np.abs(scores_K).max()
     centred_K = centred_K - centred_K.mean()
     return centred_K / np.sqrt(np.mean(centred_K**2))
 
 
 def rank_scores(scores_K: np.ndarray) -> np.ndarray:
-    """Ranks from 0 for the worst to 1 for the best, evenly spaced; tied images share their mean rank."""
+    """Return ranks from 0 (worst) to 1 (best), evenly spaced; tied images share their mean rank."""
     if len(scores_K) == 1:
         return np.zeros_like(scores_K)
     below_K = (scores_K[None, :] < scores_K[:, None]).sum(axis=1)
@@ -85,7 +86,7 @@ def rank_scores(scores_K: np.ndarray) -> np.ndarray:
 
 
 def raw(scores_K: np.ndarray) -> np.ndarray:
-    """The scores themselves."""
+    """Return the scores unchanged."""
     return scores_K
 
 

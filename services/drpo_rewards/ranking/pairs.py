@@ -16,21 +16,21 @@ def draw_pairs(
     """Draw (winner, loser) index pairs; the same scores and seed give the same pairs.
 
     `random` is the paper's strategy: each pair is two different images drawn uniformly and put in order, redrawn while
-    tied. Pairs are drawn independently, so one may come twice. It gives `count` pairs, or none where all images are
-    tied. `extremes` pairs the best with the worst, the second best with the second worst, and so on, and leaves out
+    tied. Pairs are drawn independently, so one may occur twice. It gives `count` pairs, or none if all images are tied.
+    `extremes` pairs the best with the worst, the second best with the second worst, and so on, and leaves out
     tied pairs.
 
     Args:
         scores: K combined scores.
         count: M, how many pairs.
         strategy: `random` or `extremes`.
-        seed: of `random`.
+        seed: of the `random` strategy.
 
     Raises:
         InvalidRequestError: `extremes` with 2 * count > K.
     """
     if strategy == "extremes":
-        return _extremes(scores, count)
+        return _pair_extremes(scores, count)
     scores_K = np.asarray(scores, dtype=np.float64)
     # All ordered pairs with a strict preference. Drawing uniformly from them equals redrawing ties.
     winners, losers = np.nonzero(scores_K[:, None] > scores_K[None, :])
@@ -40,7 +40,7 @@ def draw_pairs(
     return list(zip(winners[drawn].tolist(), losers[drawn].tolist(), strict=True))
 
 
-def _extremes(scores: Sequence[float], count: int) -> list[tuple[int, int]]:
+def _pair_extremes(scores: Sequence[float], count: int) -> list[tuple[int, int]]:
     if 2 * count > len(scores):
         raise InvalidRequestError(
             f"`extremes` pairs the best {count} with the worst {count}, which needs {2 * count} images; this group "

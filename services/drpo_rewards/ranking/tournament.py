@@ -1,9 +1,9 @@
 """Rank K candidates by comparing two at a time: O(K log K) comparisons in rounds, and strengths fitted to the outcome.
 
 A round pairs neighbours in the standings (a Swiss tournament), so comparisons go where the order is still open. The
-comparisons of one round do not depend on each other: ask them all at once. There are 2 ceil(log2 K) rounds of at most
-K / 2 comparisons, twice what sorting takes, because a judge makes mistakes. Where these would be as many as there are
-pairs, one round compares all pairs.
+comparisons of one round do not depend on each other, so they can all be made at the same time. There are 2 ceil(log2 K)
+rounds of at most K / 2 comparisons, twice what sorting takes, because a judge makes mistakes. If that is at least the
+number of all pairs, one round compares all pairs instead.
 
     tournament = Tournament(seeding(prompt, images))
     while pairs := tournament.next_round():
@@ -44,14 +44,14 @@ def seeding(prompt: str, images: Sequence[np.ndarray]) -> list[int]:
     return sorted(range(len(images)), key=lambda index: digests[index])
 
 
-def rounds(count: int) -> int:
-    """Number of rounds for `count` candidates; the comparisons are at most count * ceil(log2 count)."""
+def count_rounds(count: int) -> int:
+    """Return the number of rounds for `count` candidates; the comparisons are at most count * ceil(log2 count)."""
     return 2 * math.ceil(math.log2(count))
 
 
 @dataclass(frozen=True)
 class TournamentResult:
-    """One score a candidate, in the group's order, and a summary of the comparisons behind them."""
+    """One score per candidate, in the group's order, and a summary of the comparisons behind them."""
 
     scores: list[Score]
     summary: TournamentSummary
@@ -62,7 +62,7 @@ class Tournament:
     """The tournament of one group.
 
     Args:
-        seeds: the group's candidates in the order of `seeding`. Inside, a candidate is its position in this order.
+        seeds: the group's candidates in the order of `seeding`. The methods below call the index into it a position.
         all_pairs: compare every pair in one round.
     """
 
@@ -79,18 +79,18 @@ class Tournament:
             raise ValueError(f"a tournament needs at least two candidates, not {count}")
         self._wins_KK = np.zeros((count, count))
         self._strengths = fit(self._wins_KK)
-        self._rounds_left = rounds(count)
-        if rounds(count) * (count // 2) >= count * (count - 1) // 2:
+        self._rounds_left = count_rounds(count)
+        if count_rounds(count) * (count // 2) >= count * (count - 1) // 2:
             self.all_pairs = True
 
     @property
     def most_comparisons(self) -> int:
         """An upper bound on the number of comparisons."""
         count = len(self.seeds)
-        return count * (count - 1) // 2 if self.all_pairs else rounds(count) * (count // 2)
+        return count * (count - 1) // 2 if self.all_pairs else count_rounds(count) * (count // 2)
 
     def next_round(self) -> list[tuple[int, int]]:
-        """The pairs of indices into the group to compare next; none where the tournament is over."""
+        """Return the pairs to compare next, as indices into the group; none if the tournament is over."""
         if self._rounds_left == 0:
             return []
         self._rounds_left = 0 if self.all_pairs else self._rounds_left - 1
@@ -108,7 +108,7 @@ class Tournament:
         self._strengths = fit(self._wins_KK)
 
     def result(self) -> TournamentResult:
-        """The scores.
+        """Return the scores, and a summary of the comparisons.
 
         Raises:
             RewardError: none of the judge's answers could be read.
@@ -123,8 +123,8 @@ class Tournament:
         scores_K, errors_K = self._strengths.scores_K[order].tolist(), self._strengths.errors_K[order].tolist()
         records = [{"wins": 0, "ties": 0, "losses": 0} for _ in self.seeds]
         for (first, second), comparison in self._played:
-            for index, seen in ((first, comparison), (second, comparison.swap())):
-                records[index][{"first": "wins", "tie": "ties", "second": "losses"}[seen.winner]] += 1
+            for index, judged in ((first, comparison), (second, comparison.swap())):
+                records[index][{"first": "wins", "tie": "ties", "second": "losses"}[judged.winner]] += 1
         return TournamentResult(
             scores=[Score(score, dict(record)) for score, record in zip(scores_K, records, strict=True)],
             summary=TournamentSummary(
@@ -139,7 +139,7 @@ class Tournament:
     def _neighbours(self) -> list[tuple[int, int]]:
         """Pair each candidate, best first, with the nearest one below that it has not met; the others sit out.
 
-        Of an odd number one sits out in any case: whoever has played most.
+        If their number is odd, the one that has played most sits out first.
         """
         games_KK = self._wins_KK + self._wins_KK.T
         standing = sorted(range(len(self.seeds)), key=lambda position: (-self._strengths.scores_K[position], position))

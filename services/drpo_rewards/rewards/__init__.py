@@ -26,7 +26,7 @@ CATALOGUE: dict[str, str] = {
 
 
 def load_class(kind: str) -> type:
-    """The class of a reward.
+    """Import the class of a reward.
 
     Args:
         kind: a name in the catalogue, or `package.module:Class` for your own reward.
@@ -60,7 +60,7 @@ def create(kind: str, options: dict[str, Any], headers_only: bool = False) -> An
     """
     cls = load_class(kind)
     if headers_only and not accepts_headers_only(kind):
-        raise ConfigError(f"reward {kind!r} has no argument `headers_only`, so its files cannot be checked unloaded")
+        raise ConfigError(f"reward {kind!r} has no argument `headers_only`, so loading is the only check of its files")
     try:
         reward = cls(**options, headers_only=True) if headers_only else cls(**options)
     except MissingFilesError as error:
@@ -69,22 +69,22 @@ def create(kind: str, options: dict[str, Any], headers_only: bool = False) -> An
         raise ConfigError(f"reward {kind!r} cannot be built from options {options}: {error}") from error
     if not isinstance(reward, Reward | PairwiseReward):
         raise ConfigError(f"reward {kind!r} needs a `version` and a method `score(items)` (or `compare(items)`)")
-    read = needed_files(kind, options)
-    if read and not hasattr(reward, "revision"):
-        _, source = read[0]
+    needed = needed_files(kind, options)
+    if needed and not hasattr(reward, "revision"):
+        _, source = needed[0]
         reward.revision = hub.cached_commit(source)  # type: ignore[union-attr]
     return reward
 
 
 def accepts_headers_only(kind: str) -> bool:
-    """Whether the reward's class has an argument `headers_only`, so that its files can be checked without loading."""
+    """Return whether the reward's class has an argument `headers_only`, which checks files without loading."""
     return "headers_only" in inspect.signature(load_class(kind)).parameters
 
 
 def needed_files(kind: str, options: Mapping[str, Any]) -> list[tuple[ModelFiles, str]]:
-    """What a reward with these options reads: each ModelFiles, and the folder or hub id that it reads them from.
+    """List what a reward with these options reads: each ModelFiles, and the folder or hub id that it comes from.
 
-    Empty for a reward that declares nothing.
+    The list is empty if the reward declares no files.
 
     Raises:
         ConfigError: there is no such reward.
@@ -94,7 +94,7 @@ def needed_files(kind: str, options: Mapping[str, Any]) -> list[tuple[ModelFiles
 
 
 def download_command(kind: str, options: Mapping[str, Any]) -> str:
-    """The command that fetches the files of `needed_files`. Options that do not change the files are left out."""
+    """Return the command that fetches a reward's files, without the options that do not change them."""
     needed = needed_files(kind, options)
     arguments = [
         f"--option {key}={value}"
@@ -107,7 +107,7 @@ def download_command(kind: str, options: Mapping[str, Any]) -> str:
 def load(
     name: str, model: str | None = None, device: str | None = None, dtype: str | None = None, **options: Any
 ) -> AnyReward:
-    """A reward by name, ready to score. An argument that is None takes the reward's own default.
+    """Build a reward that is ready to score. An argument that is None takes the reward's default.
 
     Args:
         name: a name in the catalogue, or `package.module:Class` for your own reward.
@@ -123,5 +123,5 @@ def load(
     Example:
         rewards.load("pickscore", device="cuda").score([ScoreItem(image_HW3, "a red circle")])
     """
-    given = {"model": model, "device": device, "dtype": dtype}
-    return create(name, {**{key: value for key, value in given.items() if value is not None}, **options})
+    common = {"model": model, "device": device, "dtype": dtype}
+    return create(name, {**{key: value for key, value in common.items() if value is not None}, **options})

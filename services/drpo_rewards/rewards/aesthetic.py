@@ -1,4 +1,4 @@
-"""AES: how pleasing a picture is, whatever its prompt (LAION's improved aesthetic predictor, Schuhmann 2022)."""
+"""Aesthetic score: how pleasing a picture is, whatever its prompt (LAION's improved predictor, Schuhmann 2022)."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Aesthetic(StagedReward):
 
 
 def read_head(path: Path, headers_only: bool = False) -> LinearHead:
-    """The head in a file of the public layout; its first layer gives its width. Raises WeightsError."""
+    """Read the head in a file of the public layout; its first layer gives its width. Raises WeightsError."""
     tensors = read_tensors(path, headers_only=headers_only)
     if _RELU_HEAD in tensors:
         raise WeightsError(f"{path} is the head with activations (ava+logos-l14-reluMSE); this reward needs {HEAD}")

@@ -1,4 +1,4 @@
-"""What a reward is: an object that scores images, or compares two. Any class with `version` and `score` is one.
+"""What a reward is: an object that scores images, or compares two. Any class with `version` and `score` is a reward.
 
 Example:
     class Brightness:
@@ -32,24 +32,24 @@ __all__ = [
 class Reward(Protocol):
     """A scorer of images.
 
-    Each replica builds one with the options of the configuration, and calls it from one thread.
+    Each replica builds one with the `options` of the config, and calls it from one thread.
 
     Attributes:
         version: names the code and the weights. Change it whenever the scores change.
 
     Optional attributes:
         description: what the reward measures, in one line; the first line of the class's docstring by default.
-        range: the lowest and the highest score; None by default, for unbounded.
+        range: the lowest and the highest score; None by default, which means unbounded.
         higher_is_better: True by default.
-        metrics: the numbers among its scores' details that tables and curves show, as a sequence of
-            `drpo_rewards.api.contract.Metric`. Then every score has them: each name is a key of `Score.details`, and
-            each value a finite number. None by default.
-        needs_metadata: whether a request must have metadata; False by default.
+        metrics: the numbers among the scores' details that tables and curves show, as a sequence of
+            `drpo_rewards.api.contract.Metric`; none by default. The details of every score must have them: each name is
+            a key, and each value is a finite number.
+        needs_metadata: whether each request must have metadata; False by default.
         checkpoint, revision, license: of the weights.
         probe: the ScoreItem of the readiness check; a small grey image by default.
 
     Optional methods and arguments:
-        files: a static method `files(**options)` that returns the ModelFiles which a reward with these options reads,
+        files: a static method `files(**options)`, which returns the ModelFiles that a reward with these options reads,
             for `drpo-rewards download` and `doctor`.
         headers_only: a keyword argument of the constructor. If it is True, the constructor reads only the headers of
             its files (see `files/weights.py`), so that `download` and `doctor` can check every key and shape.
@@ -62,14 +62,14 @@ class Reward(Protocol):
 
         Args:
             items: one or more images, up to the reward's batch size. They may come from different requests and differ
-                in size and prompt. The score of one must not depend on the others.
+                in size and prompt. The score of an image must not depend on the others.
 
         Returns:
             One Score per item, in the items' order.
 
         Raises:
-            InvalidRequestError: from `drpo_rewards.errors`, for an item that the caller got wrong. Any other exception,
-                and any score that is not finite, fails the request with an error that names the reward.
+            InvalidRequestError: from `drpo_rewards.errors`, for an item in which the caller made a mistake. Any other
+                exception, and any score that is not finite, fails the request with an error that names the reward.
 
         Example:
             reward.score([ScoreItem(red, "a red circle"), ScoreItem(blue, "a red circle")])
@@ -85,18 +85,18 @@ class StagedReward:
     """
 
     def prepare(self, items: Sequence[ScoreItem]) -> Any:
-        """The work that needs no model and no GPU.
+        """Do the work that needs no model and no GPU, and return what `score_prepared` takes.
 
-        Usually it scales and crops the images, tokenizes the prompts, and puts both in pinned memory.
+        Usually this scales and crops the images, tokenizes the prompts, and puts both in pinned memory.
         """
         raise NotImplementedError
 
     def score_prepared(self, prepared: Any) -> list[Score]:
-        """One Score per item that `prepare` got, in the items' order."""
+        """Return one Score per item that `prepare` got, in the items' order."""
         raise NotImplementedError
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """See `Reward.score`."""
+        """Prepare and score images; see `Reward.score`."""
         return self.score_prepared(self.prepare(items))
 
 
@@ -105,8 +105,8 @@ class PairwiseReward(Protocol):
     """A judge that compares two images. It is like a Reward, but has `compare` instead of `score`.
 
     It answers `POST /v1/compare`. To score or rank a group, the service lets it compare pairs of the group's images and
-    fits scores to the results (`drpo_rewards.ranking.tournament`). The optional attributes are those of Reward, but
-    `probe` is a PairItem.
+    fits scores to the results (`drpo_rewards.ranking.tournament`). Its optional attributes are those of Reward, except
+    that `probe` is a PairItem.
     """
 
     version: str
@@ -121,7 +121,7 @@ class PairwiseReward(Protocol):
             One Comparison per item, in the items' order.
 
         Raises:
-            InvalidRequestError: for an item that the caller got wrong.
+            InvalidRequestError: for an item in which the caller made a mistake.
 
         Example:
             judge.compare([PairItem(red, blue, "a red circle")])  # [Comparison("first", confidence=0.9)]

@@ -1,4 +1,4 @@
-"""What a service needs of any reward: its description, an item to probe it with, and checks of what it returns."""
+"""What a service needs from any reward: its description, an item for a probe, and checks of what it returns."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from drpo_rewards.rewards.base import AnyReward, Comparison, Item, PairItem, Pai
 
 
 def is_pairwise(reward: AnyReward) -> TypeGuard[PairwiseReward]:
-    """Whether the reward compares two images instead of scoring each one."""
+    """Return whether the reward compares two images instead of scoring each."""
     return not isinstance(reward, Reward)
 
 
 def describe(name: str, reward: AnyReward) -> ModelInfo:
-    """The entry of `GET /v1/models` for a reward that is served under `name`."""
+    """Make the entry of `GET /v1/models` for a reward that is served as `name`."""
     return ModelInfo(
         name=name,
         description=getattr(reward, "description", (type(reward).__doc__ or "").strip().split("\n")[0]),
@@ -36,7 +36,7 @@ def describe(name: str, reward: AnyReward) -> ModelInfo:
 
 
 def probe(reward: AnyReward) -> Item:
-    """The item that a readiness check sends to the reward: its own `probe`, or a small grey image."""
+    """Return the item that a readiness check sends to the reward: its `probe`, or a small grey image."""
     grey, prompt = np.full((64, 64, 3), 127, dtype=np.uint8), "a picture"
     default = PairItem(grey, grey, prompt) if is_pairwise(reward) else ScoreItem(grey, prompt)
     return getattr(reward, "probe", default)
@@ -49,13 +49,13 @@ def check_scores(
     fields: Sequence[str] | None = None,
     metrics: Sequence[Metric] = (),
 ) -> list[Score]:
-    """Checks what a reward's `score` returned, and returns it.
+    """Check what a reward's `score` returned, and return it.
 
     Args:
         name: the reward's name, for errors.
         scores: what the reward returned for `items`.
         items: the scored items.
-        fields: how an error names each item; `images[0]` and so on by default.
+        fields: the name of each item in errors; `images[0]` and so on by default.
         metrics: the metrics that the reward declares.
 
     Raises:
@@ -77,7 +77,7 @@ def check_scores(
 
 
 def check_comparisons(name: str, comparisons: list[Comparison], items: Sequence[PairItem]) -> list[Comparison]:
-    """Checks what a reward's `compare` returned, and returns it.
+    """Check what a reward's `compare` returned, and return it.
 
     Args:
         name: the reward's name, for errors.

@@ -1,4 +1,4 @@
-"""Fetches the files of a reward from the model hub, and checks them: the work of `drpo-rewards download`."""
+"""Fetching and checking of a reward's files from the model hub, for `drpo-rewards download`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from drpo_rewards.rewards.files.model_files import ModelFiles
 
 @dataclass
 class DownloadRow:
-    """What became of one ModelFiles of a reward.
+    """The result for one ModelFiles of a reward.
 
     Attributes:
         reward: the reward's type.
@@ -43,9 +43,10 @@ class DownloadRow:
 
 
 class Downloader:
-    """Fetches the files of rewards one by one. Files that several rewards share are fetched once.
+    """Fetches the files of one reward after another. Files that several rewards share are fetched once.
 
-    `report` is called with a line of text as each step begins.
+    Args:
+        report: called with a line of text when each step begins.
     """
 
     def __init__(self, report: Callable[[str], None]) -> None:
@@ -53,7 +54,7 @@ class Downloader:
         self._fetched: dict[tuple[str, ModelFiles], Fetched] = {}
 
     def fetch(self, kind: str, options: dict[str, Any]) -> list[DownloadRow]:
-        """One row for each ModelFiles of a reward. An error is in the last row; the rest was not fetched then."""
+        """Fetch a reward's files. Return one row per ModelFiles; after an error, its row is the last one."""
         rows: list[DownloadRow] = []
         try:
             needed = rewards.needed_files(kind, options)
@@ -86,7 +87,7 @@ class Downloader:
 
 
 def at_revision(kind: str, options: dict[str, Any], revision: str) -> dict[str, Any]:
-    """The options with the model's repository at a certain commit, tag or branch.
+    """Return the options with the model's repository at this commit, tag or branch.
 
     Raises:
         ConfigError: the reward reads no model.

@@ -119,7 +119,7 @@ class HPSv2(StagedReward):
 
 
 def read_open_clip(path: Path, dtype: torch.dtype, headers_only: bool = False) -> CLIPModel:
-    """The CLIP in a training checkpoint of open_clip; its tensors give its sizes. Raises WeightsError."""
+    """Read the CLIP in a training checkpoint of open_clip; its tensors give its sizes. Raises WeightsError."""
     tensors = read_tensors(path, inside="state_dict", headers_only=headers_only)
     try:
         config = _config(tensors)
@@ -159,7 +159,7 @@ def _tower(tensors: Mapping[str, Tensor], blocks: str, width: int, head: int) ->
 
 
 def _convert(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors under transformers' names. An unknown key keeps its name, and strict loading refuses it."""
+    """Yield the tensors under transformers' names. An unknown key keeps its name, and strict loading refuses it."""
     for name, tensor in tensors.items():
         block = next((prefix for prefix in _BLOCKS if name.startswith(prefix)), None)
         norm = next((prefix for prefix in _NORMS if name.startswith(prefix)), None)
@@ -179,8 +179,8 @@ def _convert(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 def _convert_block(layer: str, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     if name.startswith("attn.in_proj_"):  # queries, keys and values in one tensor
         kind = name.removeprefix("attn.in_proj_")
-        for letter, third in zip("qkv", tensor.chunk(3), strict=True):
-            yield f"{layer}.self_attn.{letter}_proj.{kind}", third
+        for letter, chunk in zip("qkv", tensor.chunk(3), strict=True):
+            yield f"{layer}.self_attn.{letter}_proj.{kind}", chunk
     else:
         module, _, kind = name.rpartition(".")
         yield f"{layer}.{_MODULES.get(module, module)}.{kind}", tensor

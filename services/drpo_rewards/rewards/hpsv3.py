@@ -46,8 +46,8 @@ _UNUSED = "lm_head."  # predicts text, which this reward does not need
 class HPSv3(StagedReward):
     """Human preference among pictures of one prompt, learned by a vision-language model from HPDv3.
 
-    About -10 to 15. It is the mean of a normal distribution, whose log sigma is in the details. Needs 20 to 24 GB of
-    GPU memory in bfloat16.
+    The score, about -10 to 15, is the mean of a normal distribution, whose log sigma is in the details. In bfloat16 the
+    model needs 20 to 24 GB of GPU memory.
 
     Args:
         model: a folder or hub id that has `HPSv3.safetensors`.
@@ -98,7 +98,7 @@ class HPSv3(StagedReward):
         return (MODEL, BASE)
 
     def prepare(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """The network's inputs."""
+        """Make the network's inputs."""
         images = encode_images(self.processor, [item.image for item in items])
         texts = encode_texts(
             self.tokenizer,
@@ -123,7 +123,7 @@ class HPSv3(StagedReward):
         return [Score(mean, {"log_sigma": log_sigma}) for mean, log_sigma in outputs_N2.tolist()]
 
     def conversation(self, prompt: str) -> str:
-        """The model's input text: Qwen's chat format with its default system prompt, one picture, and the question."""
+        """Make the input text: Qwen's chat format with its default system prompt, one picture, and the question."""
         instruction = _INSTRUCTION.replace("{text_prompt}", break_special_tokens(prompt, self.tokenizer))
         user = f"<|im_start|>user\n{IMAGE}{instruction}{_QUESTION}<|im_end|>\n"
         return f"{_SYSTEM}{user}<|im_start|>assistant\n"
@@ -132,14 +132,14 @@ class HPSv3(StagedReward):
 def read_network(
     path: Path, config: Qwen2VLConfig, dtype: torch.dtype, headers_only: bool = False
 ) -> tuple[Qwen2VLModel, nn.Module]:
-    """The vision-language model of the public file, and its head in float32. Raises WeightsError."""
+    """Read the vision-language model in the public file, and its head in float32. Raises WeightsError."""
     tensors = read_tensors(path, headers_only=headers_only)
     network_tensors = {
         _rename(name): tensor for name, tensor in tensors.items() if not name.startswith((_UNUSED, _HEAD))
     }
     embeddings_VD = tensors.get("model.embed_tokens.weight")
     if embeddings_VD is None:
-        raise WeightsError(f"{path} has no model.embed_tokens.weight, so it is not HPSv3's")
+        raise WeightsError(f"{path} has no model.embed_tokens.weight, so it is not HPSv3")
     text_config: Any = config.text_config
     text_config.vocab_size = embeddings_VD.shape[0]  # smaller than the configuration's
     network = build_pretrained(Qwen2VLModel, config, network_tensors, path, dtype, headers_only)

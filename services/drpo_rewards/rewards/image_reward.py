@@ -60,7 +60,7 @@ _RENAMED = (
 class ImageReward(StagedReward):
     """Human preference among pictures of one prompt, learned from expert rankings.
 
-    In standard deviations, about -2 to 2. Published tables multiply it by 10 or 100.
+    The score is in standard deviations, about -2 to 2. Published tables multiply it by 10 or 100.
 
     Args:
         model: a folder or hub id that has `ImageReward.pt` and `med_config.json`.
@@ -94,7 +94,7 @@ class ImageReward(StagedReward):
         return (MODEL, TOKENIZER)
 
     def prepare(self, items: Sequence[ScoreItem]) -> tuple[Tensor, ...]:
-        """Pictures (N, S, S, 3) uint8, token ids (N, T), and their mask (N, T)."""
+        """Make pictures (N, S, S, 3) uint8, token ids (N, T), and their mask (N, T)."""
         bytes_NSS3 = crop_squares([item.image for item in items], self.network.side, "round")
         tokens = self.tokenizer(
             [break_special_tokens(item.prompt, self.tokenizer) for item in items],
@@ -108,9 +108,9 @@ class ImageReward(StagedReward):
 
     @torch.inference_mode()
     def score_prepared(self, prepared: tuple[Tensor, ...]) -> list[Score]:
-        first = self.network.vision.embeddings.class_embedding
-        bytes_NSS3, tokens_NT, mask_NT = (tensor.to(first.device, non_blocking=True) for tensor in prepared)
-        raw_N = self.network(clip_pixels(bytes_NSS3, first.device, first.dtype), tokens_NT, mask_NT)
+        weights = self.network.vision.embeddings.class_embedding
+        bytes_NSS3, tokens_NT, mask_NT = (tensor.to(weights.device, non_blocking=True) for tensor in prepared)
+        raw_N = self.network(clip_pixels(bytes_NSS3, weights.device, weights.dtype), tokens_NT, mask_NT)
         return [Score(value) for value in ((raw_N.double() - MEAN) / STD).tolist()]
 
 
@@ -125,7 +125,7 @@ class Network(nn.Module):
         self.head = LinearHead(text.hidden_size)
 
     def forward(self, pixels_N3SS: Tensor, tokens_NT: Tensor, mask_NT: Tensor) -> Tensor:
-        """(N,) float32 raw scores."""
+        """Compute (N,) float32 raw scores."""
         picture_NPD = self.vision(pixels_N3SS).last_hidden_state
         text_NTD = self.text(
             input_ids=tokens_NT,
@@ -137,7 +137,7 @@ class Network(nn.Module):
 
 
 def read_network(path: Path, config_path: Path, dtype: torch.dtype, headers_only: bool = False) -> Network:
-    """The network in the two public files. Raises WeightsError."""
+    """Read the network in the two public files. Raises WeightsError."""
     tensors = dict(_rename(read_tensors(path, headers_only=headers_only)))
     try:
         file = json.loads(config_path.read_text())

@@ -1,4 +1,4 @@
-"""Scores images, compares pairs and plays tournaments with one reward in this process, without Ray or a server."""
+"""Score images, compare pairs and play tournaments with one reward in this process, without Ray or a server."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from drpo_rewards.ranking.tournament import Tournament, TournamentResult, seedin
 from drpo_rewards.rewards.base import Comparison, PairItem, PairwiseReward, Reward, Score, ScoreItem
 from drpo_rewards.rewards.checks import check_comparisons, check_scores, describe
 
-Progress = Callable[[int, int], None]  # called with how many are done, and of how many
+Progress = Callable[[int, int], None]  # called with the number that is done, and the total
 
 
 def read_items(files: Sequence[Path], prompt: str, metadata: dict[str, Any] | None) -> list[ScoreItem]:
-    """One item for each image file.
+    """Read image files into items of one prompt.
 
     Raises:
         InvalidImageError: a file is not an image; the message names it.
@@ -29,7 +29,7 @@ def read_items(files: Sequence[Path], prompt: str, metadata: dict[str, Any] | No
 def score_items(
     name: str, reward: Reward, items: Sequence[ScoreItem], batch_size: int, on_progress: Progress = lambda *_: None
 ) -> list[Score]:
-    """The reward's score of each item, in order.
+    """Score items in batches, and return one score per item, in order.
 
     Raises:
         RewardsError: the reward failed; the message names it.
@@ -38,7 +38,7 @@ def score_items(
     scores: list[Score] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
-        with _naming_the_reward(name):
+        with _reward_errors(name):
             scores += check_scores(name, reward.score(batch), batch, metrics=metrics)
         on_progress(len(scores), len(items))
     return scores
@@ -47,7 +47,7 @@ def score_items(
 def compare_items(
     name: str, judge: PairwiseReward, items: Sequence[ScoreItem], pairs: Sequence[tuple[int, int]]
 ) -> list[Comparison]:
-    """The judge's comparison of each pair, given by indices into `items`.
+    """Compare pairs of items, which are given by their indices.
 
     Raises:
         RewardsError: the judge failed; the message names it.
@@ -56,12 +56,12 @@ def compare_items(
         PairItem(items[first].image, items[second].image, items[first].prompt, items[first].metadata)
         for first, second in pairs
     ]
-    with _naming_the_reward(name):
+    with _reward_errors(name):
         return check_comparisons(name, judge.compare(pair_items), pair_items)
 
 
 def better_of(reward: Reward, first: Score, second: Score) -> Literal["first", "second", "tie"]:
-    """Which of two scores is the better one. Equal scores are a tie."""
+    """Return which of two scores is the better one. Equal scores are a tie."""
     if first.value == second.value:
         return "tie"
     first_wins = (first.value > second.value) == getattr(reward, "higher_is_better", True)
@@ -76,15 +76,15 @@ def play_tournament(
     all_pairs: bool,
     on_progress: Progress = lambda *_: None,
 ) -> TournamentResult:
-    """A tournament of all items, which are images of one prompt.
+    """Play a tournament of all items, which are images of one prompt.
 
     Args:
         name: the judge's name, for errors.
-        judge: compares pairs of the items.
-        items: at least two.
-        batch_size: pairs in one call of the judge.
+        judge: the judge.
+        items: at least two items.
+        batch_size: the most pairs in one call of the judge.
         all_pairs: compare every pair, instead of O(K log K) pairs.
-        on_progress: called with the number of comparisons so far, and an upper bound of their total.
+        on_progress: called with the number of comparisons so far, and an upper bound on their total.
 
     Raises:
         InvalidRequestError: there are fewer than two items.
@@ -105,8 +105,8 @@ def play_tournament(
 
 
 @contextmanager
-def _naming_the_reward(name: str) -> Iterator[None]:
-    """Turns whatever a reward raises into a RewardsError that names it, as the service does."""
+def _reward_errors(name: str) -> Iterator[None]:
+    """Turn any exception of a reward into a RewardsError that names the reward, as the service does."""
     try:
         yield
     except RewardsError:

@@ -14,7 +14,7 @@ MODEL = ModelFiles("model", "yuvalkirstain/PickScore_v1", FILES, "MIT", 3.94, TO
 class PickScore(ClipSimilarity):
     """Human preference among pictures of one prompt, learned from Pick-a-Pic.
 
-    `exp(logit_scale) * cos(prompt, picture)`, about 18 to 24 with the public weights, as published tables have it.
+    `exp(logit_scale) * cos(prompt, picture)`, about 18 to 24 with the public weights.
     """
 
     model_files = MODEL
@@ -22,5 +22,5 @@ class PickScore(ClipSimilarity):
     license = MODEL.license
 
     def to_scores(self, cosines_N: Tensor) -> Tensor:
-        """(N,) scores of (N,) cosines: each times CLIP's own scale."""
+        """Compute (N,) scores from (N,) cosines: each times CLIP's scale."""
         return cosines_N * self.clip.scale

@@ -1,4 +1,4 @@
-"""How many images a reward scores in a second, and how long decoding, preparation and the model take."""
+"""Measurement of a reward's images per second, and of the time for decoding, preparation and the model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Throughput:
 
     Attributes:
         batch_size: images in a batch.
-        batches: how many were scored.
+        batches: how many batches were scored.
         images_per_s: without decoding, and with the next batch prepared while one is scored, as in a service.
         decode_ms: milliseconds to decode one image.
         prepare_ms: milliseconds to prepare one image; 0 for a reward that is not a StagedReward.
         model_ms: milliseconds to score one image, after preparation.
-        gpu_gb: the most GPU memory that torch held at a time, in 10^9 bytes; None without a GPU.
+        gpu_gb: torch's peak GPU memory, in 10^9 bytes; None without a GPU.
     """
 
     batch_size: int
@@ -108,7 +108,7 @@ def _decode_all(files: Sequence[bytes]) -> list[np.ndarray]:
 
 
 def _time(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """What `work` returns, and its seconds."""
+    """Return what `work` returns, and the seconds that it took."""
     started = time.perf_counter()
     result = work(*arguments)
     return result, time.perf_counter() - started

@@ -1,10 +1,10 @@
 """The ranking service on Ray Serve. `start` it on a running Ray; `upgrade` replaces one of its rewards.
 
-config    what a service is made of
-start     deploys it: the gateway and its rewards
-gateway   from a socket to a question
-replica   from a question to scores
-operate   what an operator uses before anything starts
+config    the settings of a service
+start     deploys the gateway and its rewards
+gateway   turns requests into questions to the rewards
+replica   turns questions into scores
+operate   checks a machine before anything starts
 app       the same service for clusters that deploy it from a Serve config
 """
 

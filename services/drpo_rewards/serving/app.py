@@ -22,15 +22,15 @@ API_KEYS_FILE = "DRPO_API_KEYS_FILE"
 def ranking(args: dict[str, Any]) -> serve.Application:
     """Build the application of the gateway and its rewards.
 
-    A cluster's listener serves other machines, so API keys are needed unless `allow_no_auth` is set: those in
-    `api_keys_file`, in the file that $DRPO_API_KEYS_FILE names, or in $DRPO_REWARDS_API_KEYS.
+    A cluster's listener serves other machines, so API keys are needed unless `allow_no_auth` is set. They are read from
+    `api_keys_file`, from the file that $DRPO_API_KEYS_FILE names, or from $DRPO_REWARDS_API_KEYS.
 
     Raises:
         ConfigError: the arguments are wrong, or there are no API keys.
     """
-    given = {"host": "0.0.0.0", "api_keys_file": os.environ.get(API_KEYS_FILE) or None} | args
+    fields = {"host": "0.0.0.0", "api_keys_file": os.environ.get(API_KEYS_FILE) or None} | args
     try:
-        settings = ServiceConfig.model_validate(given)
+        settings = ServiceConfig.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(f"args of the Serve application: {explain(error)}") from None
     return build(settings, settings.api_key_digests())

@@ -49,7 +49,7 @@ class RewardConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the reward's class.")
     num_replicas: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=1.0, ge=0)
-    num_gpus: float = Field(default=0.0, ge=0, description="A share that Ray places replicas by; it limits nothing.")
+    num_gpus: float = Field(default=0.0, ge=0, description="The share by which Ray places replicas; it limits nothing.")
     resources: dict[str, PositiveFloat] = Field(
         default_factory=dict, description="Custom Ray resources that its machines must have, e.g. {big_gpus: 0.01}."
     )
@@ -57,21 +57,19 @@ class RewardConfig(Section):
         default=None, description="Ray Serve's autoscaling_config, instead of num_replicas."
     )
     own_app: bool = Field(
-        default=False, description="Run in a separate Serve application, which can be upgraded alone."
+        default=False, description="Run in a separate Serve application, which can be upgraded separately."
     )
     max_surge_percent: int = Field(
         default=0,
         ge=0,
         le=100,
-        description="Share of replicas that an upgrade may start before it stops old ones; at 0 it stops one first.",
+        description="Percentage of replicas that an upgrade starts before it stops old ones; at 0 it stops one first.",
     )
     memory: MemoryConfig | None = None
     batch_size: int = Field(default=64, ge=1, description="The most images that one call of the reward scores.")
     batch_wait_s: float = Field(default=0.0, ge=0, le=10, description="How long a batch waits for more images.")
     max_ongoing: int = Field(default=32, ge=1, description="Groups that one replica holds at the same time.")
-    max_queued: int = Field(
-        default=64, ge=1, description="Groups that may wait in a gateway; further ones are answered 429."
-    )
+    max_queued: int = Field(default=64, ge=1, description="Groups that may wait in a gateway; others are answered 429.")
     deadline_s: float = Field(
         default=30.0, gt=0, description="Seconds after which a group that is not scored fails with reward_timeout."
     )
@@ -125,7 +123,7 @@ class MixtureConfig(Section):
 
 
 class LimitsConfig(Section):
-    """What one request may hold, and how much a gateway takes at the same time. MB are 10^6 bytes.
+    """Limits on one request, and on all requests that a gateway holds at the same time. MB are 10^6 bytes.
 
     Example:
         limits: {max_body_mb: 64, max_ongoing: 32, retry_after_s: 2}
@@ -133,22 +131,22 @@ class LimitsConfig(Section):
 
     max_body_mb: float = Field(default=256.0, gt=0)
     max_body_mb_in_flight: float = Field(
-        default=2048.0, gt=0, description="Of all requests that one gateway works on, and of those that wait."
+        default=2048.0, gt=0, description="For all requests that one gateway works on or that wait for it."
     )
     body_idle_s: float = Field(
-        default=30.0, gt=0, description="Seconds without data after which the gateway gives up a body."
+        default=30.0, gt=0, description="Seconds without data after which the gateway refuses the request."
     )
-    max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="Of one image.")
-    max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="Of a whole request.")
+    max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="For one image.")
+    max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="For a whole request.")
     min_side: int = Field(default=ImageLimits.min_side, ge=1)
     max_pixels_in_flight: int = Field(
         default=4 * ImageLimits.max_group_pixels,
         ge=1,
-        description="Decoded, of all requests that one gateway works on.",
+        description="Decoded pixels of all requests that one gateway works on.",
     )
     max_ongoing: int = Field(default=64, ge=1, description="Requests that one gateway works on at the same time.")
     max_queued: int = Field(
-        default=256, ge=1, description="Requests that may wait for a gateway; further ones are answered 429."
+        default=256, ge=1, description="Requests that may wait for a gateway; others are answered 429."
     )
     retry_after_s: float = Field(default=1.0, ge=0)
 
@@ -161,7 +159,7 @@ class LimitsConfig(Section):
         return self
 
     def for_images(self) -> ImageLimits:
-        """The limits that concern images."""
+        """Return the limits on images."""
         return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels)
 
 
@@ -184,13 +182,13 @@ class ServiceConfig(Section):
         default_factory=dict, description="Custom Ray resources that the gateways' machines must have."
     )
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
-    api_keys_file: Path | None = Field(default=None, description="One key a line; # starts a comment.")
+    api_keys_file: Path | None = Field(default=None, description="One key per line; # starts a comment.")
     api_keys_env: str = Field(default="DRPO_REWARDS_API_KEYS", description="Variable with keys, comma-separated.")
     allow_no_auth: bool = Field(default=False, description="Serve other machines without API keys.")
     deploy_timeout_s: float = Field(default=300.0, gt=0)
 
     @model_validator(mode="after")
-    def _mixtures_name_rewards(self) -> ServiceConfig:
+    def _check_names(self) -> ServiceConfig:
         for name in [*self.rewards, *self.mixtures]:
             marks = "._-+" if name in self.mixtures else "._-"  # the paper's mixtures are called clip+pickscore
             if len(name) > MAX_NAME or not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
@@ -203,16 +201,16 @@ class ServiceConfig(Section):
                     raise ValueError(f"mixture {name!r} names {reward!r}; the rewards are {', '.join(self.rewards)}")
         if DEFAULT_MIXTURE not in self.mixtures:  # all rewards with the same weight
             self.mixtures[DEFAULT_MIXTURE] = MixtureConfig(rewards=dict.fromkeys(self.rewards, 1.0))
-        for name in self.rewards.keys() & self.mixtures.keys():  # a request names either of them as its `model`
+        for name in self.rewards.keys() & self.mixtures.keys():  # because a request names either of them as its `model`
             raise ValueError(f"{name!r} is both a reward and a mixture; rename one")
         return self
 
     @classmethod
     def load(cls, source: ServiceConfig | Path | str) -> ServiceConfig:
-        """Load a config: one that is given as an object, a YAML file, or a shipped one by its name (`shapes`).
+        """Load a config from a ServiceConfig, a YAML file, or the name of a shipped config (`shapes`).
 
         Raises:
-            ConfigError: there is no such config, or it is wrong.
+            ConfigError: there is no such config, or it is not valid.
         """
         if isinstance(source, ServiceConfig):
             return source
@@ -232,10 +230,10 @@ class ServiceConfig(Section):
             raise ConfigError(f"{path}: {explain(error)}") from None
 
     def api_key_digests(self) -> list[bytes]:
-        """SHA-256 of every accepted API key; empty where no key is needed.
+        """Return the SHA-256 of every accepted API key; empty if no key is needed.
 
         Raises:
-            ConfigError: the key file cannot be used, or other machines could reach the service without a key although
+            ConfigError: the key file cannot be used, or other machines could reach the service without a key and
                 `allow_no_auth` is false.
         """
         keys = [key.strip() for key in os.environ.get(self.api_keys_env, "").split(",")]
@@ -250,22 +248,22 @@ class ServiceConfig(Section):
         if not keys and not self.allow_no_auth and not _is_loopback(self.host):
             raise ConfigError(
                 f"host {self.host} can be reached from other machines, and there are no API keys: set "
-                f"api_keys_file or ${self.api_keys_env}, or allow_no_auth: true to go without"
+                f"api_keys_file or ${self.api_keys_env}, or allow_no_auth: true to serve without keys"
             )
         return [digest(key) for key in keys]
 
 
 def digest(key: str) -> bytes:
-    """SHA-256 of an API key."""
+    """Return the SHA-256 of an API key."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def key_is_known(key: str | None, digests: list[bytes]) -> bool:
-    """Whether `key` is accepted. The time that this takes does not depend on how much of the key is right."""
+    """Return whether `key` is accepted. The time that this takes does not depend on how much of the key is right."""
     if not digests:
         return True
     offered = digest(key or "")
-    matches = [hmac.compare_digest(offered, accepted) for accepted in digests]  # compares with all, always
+    matches = [hmac.compare_digest(offered, accepted) for accepted in digests]  # no early exit
     return key is not None and any(matches)
 
 
@@ -277,9 +275,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def explain(error: ValidationError) -> str:
-    """Describe the first mistake; for an unknown key, also the nearest right one."""
+    """Describe the first mistake. For an unknown key, suggest the most similar valid one."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(map(str, first["loc"]))
     if first["type"] != "extra_forbidden":
         message = first["msg"].removeprefix("Value error, ")  # pydantic adds this to messages of our validators
         return f"{key}: {message}" if key else message

@@ -16,7 +16,13 @@ from drpo_rewards.serving.gateway.grpc import SERVICER_FUNCTIONS
 
 @dataclass(frozen=True)
 class Addresses:
-    """HOST:PORT of each listener, None where there is none, and whether Ray Serve was started for them."""
+    """The listeners of Ray Serve.
+
+    Attributes:
+        http: HOST:PORT; None if there is no such listener.
+        grpc: HOST:PORT; None if there is no such listener.
+        started_serve: whether `start_serve` started Ray Serve.
+    """
 
     http: str | None
     grpc: str | None
@@ -24,14 +30,22 @@ class Addresses:
 
 
 def start_serve(host: str, http_port: int | None, grpc_port: int | None) -> Addresses:
-    """Start Ray Serve with these listeners, or take the addresses of the one that runs."""
+    """Start Ray Serve with these listeners, or return the addresses of the Ray Serve that runs already.
+
+    Args:
+        host: the address to listen on.
+        http_port, grpc_port: None for no such listener, 0 for any free port.
+
+    Raises:
+        ConfigError: the Ray Serve that runs already listens on other ports.
+    """
     running = _running_serve()
     if running is not None:
         _check_port("HTTP", http_port, running.http)
         _check_port("gRPC", grpc_port, running.grpc)
         return running
     listens = http_port is not None or grpc_port is not None
-    # With gRPC, Serve always has an HTTP listener as well: it takes a free port and needs the same keys.
+    # With gRPC, Serve always has an HTTP listener too. It takes a free port and needs the same keys.
     http_port = http_port or free_port(host)
     grpc_port = free_port(host) if grpc_port == 0 else grpc_port
     serve.start(
@@ -51,7 +65,7 @@ def start_serve(host: str, http_port: int | None, grpc_port: int | None) -> Addr
 
 
 def _running_serve() -> Addresses | None:
-    """The addresses of the cluster's Ray Serve; None where no Serve runs."""
+    """Return the addresses of the cluster's Ray Serve; None if no Serve runs."""
     try:
         controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     except ValueError:
@@ -67,14 +81,14 @@ def _running_serve() -> Addresses | None:
     )
 
 
-def _check_port(kind: str, wanted: int | None, running: str | None) -> None:
-    if wanted is None:
+def _check_port(protocol: str, requested: int | None, address: str | None) -> None:
+    if requested is None:
         return
-    if running is None:
-        raise ConfigError(f"this cluster's Ray Serve runs without {kind}; shut it down (serve.shutdown()) first")
-    if wanted not in (0, int(running.rpartition(":")[2])):
+    if address is None:
+        raise ConfigError(f"this cluster's Ray Serve runs without {protocol}; shut it down (serve.shutdown()) first")
+    if requested not in (0, int(address.rpartition(":")[2])):
         raise ConfigError(
-            f"this cluster's Ray Serve already has {kind} on {running}; it cannot listen on port {wanted} as well"
+            f"this cluster's Ray Serve already has {protocol} on {address}; it cannot also listen on port {requested}"
         )
 
 

@@ -25,13 +25,13 @@ DEFAULT_APP = "ranking"
 
 @dataclass
 class RunningService:
-    """A deployed service. As a context manager it stops the service at the end.
+    """A deployed service, which a `with` block stops at its end.
 
     Attributes:
-        app_name: of its Serve application.
-        http_url, grpc_address: where clients reach it; None where it has no such listener.
-        started_serve: whether Ray Serve was started for it.
-        reward_apps: applications of rewards with `own_app`.
+        app_name: the name of its Serve application.
+        http_url, grpc_address: where clients reach it; None if it has no such listener.
+        started_serve: whether Ray Serve was started for this service.
+        reward_apps: the names of the Serve applications of rewards with `own_app`.
     """
 
     app_name: str
@@ -42,7 +42,7 @@ class RunningService:
 
     @property
     def handle_address(self) -> str:
-        """Its address for clients inside the same Ray cluster, where this is the fastest transport."""
+        """The address for clients inside the same Ray cluster, which have the fastest transport."""
         return f"serve://{self.app_name}"
 
     def stop(self, *, keep_serve: bool = False) -> None:
@@ -77,10 +77,10 @@ def start(
 
     Args:
         config: a ServiceConfig, a YAML file, or the name of a shipped config.
-        app_name: of the Serve application.
-        http_port, grpc_port: None for no such listener, 0 for any free port. Ports belong to the whole Ray Serve of a
-            cluster: where one runs already, its own are used.
-        on_up: called with the name of each deployment as it comes up; large models take minutes.
+        app_name: the name of the Serve application.
+        http_port, grpc_port: None for no such listener, 0 for any free port. All services of a cluster share one Ray
+            Serve and its ports: if it runs already, give its ports, or 0.
+        on_up: called with the name of each deployment when it is up; large models take minutes.
 
     Raises:
         ConfigError: the configuration cannot work.
@@ -113,7 +113,7 @@ def start(
     if addresses.http is not None:
         service.http_url = f"http://{addresses.http}{route.rstrip('/')}"
     if addresses.grpc is not None:
-        # A client names the application in its metadata; the address carries that name where it is not the default.
+        # A client sends the application's name as metadata, and takes it from the address if it is not the default.
         service.grpc_address = f"grpc://{addresses.grpc}{route.rstrip('/')}"
     return service
 
@@ -125,20 +125,21 @@ def upgrade(
     app_name: str = DEFAULT_APP,
     on_up: Callable[[str], None] = lambda deployment: None,
 ) -> None:
-    """Replace one reward with `own_app` by what `config` says now, and wait until it is up. Nothing else changes.
+    """Deploy one reward with `own_app` again, as `config` now describes it, and wait until it is up.
 
-    The gateway keeps running. With `max_surge_percent` or several replicas no call waits. A single replica without it
-    stops first, and calls wait for the new one as long as the reward's deadline allows.
+    The gateway and all other rewards keep running. With several replicas or with `max_surge_percent`, no call waits. A
+    single replica stops before the new one starts, and calls wait for it as long as the reward's deadline allows.
 
     Raises:
-        ConfigError, ServiceUnavailableError: as `start` does.
+        ConfigError: the configuration cannot work, or the service does not run with it.
+        ServiceUnavailableError: the reward is not up within `deploy_timeout_s`.
     """
     settings = ServiceConfig.load(config)
     name = reward_app_name(app_name, reward)
     targets = [target for target in _reward_targets(settings, app_name) if target.name == name]
     if not targets:
         raise ConfigError(
-            f"{reward!r} is no reward with `own_app: true` in this config, so it cannot be upgraded alone"
+            f"{reward!r} is not a reward with `own_app: true` in this config, so it cannot be upgraded separately"
         )
     if name not in serve.status().applications:
         raise ConfigError(f"this Ray Serve has no application {name!r}; start the service with this config first")
@@ -155,14 +156,15 @@ def _reward_targets(settings: ServiceConfig, app_name: str) -> list[serve.RunTar
 
 
 def reward_app_name(app_name: str, reward: str) -> str:
-    """The name of the Serve application of a reward with `own_app`."""
+    """Return the name of the Serve application of a reward with `own_app`."""
     return f"{app_name}-{reward}"
 
 
 def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT_APP) -> serve.Application:
     """Build the Serve application: the gateway, and a deployment for each reward.
 
-    Rewards with `own_app` are not in it: `build_reward` makes their applications, and the gateway finds them by name.
+    Rewards with `own_app` are not part of it: `build_reward` builds their applications, and the gateway finds them by
+    name.
     """
     rewards = {
         name: reward_app_name(app_name, name) if reward.own_app else build_reward(name, reward)
@@ -204,23 +206,23 @@ def build_reward(name: str, reward: RewardConfig) -> serve.Application:
 
 
 def _check_resources(settings: ServiceConfig) -> None:
-    """Check that the cluster has the CPUs, GPUs and nodes; Serve would wait for them for ever, in silence."""
-    have = ray.cluster_resources()
-    wanted: Counter[str] = Counter()
+    """Check that the cluster has the CPUs, GPUs and custom resources. Otherwise Serve would wait forever, silently."""
+    available = ray.cluster_resources()
+    needed: Counter[str] = Counter()
     for reward in settings.rewards.values():
-        each = {"CPU": reward.num_cpus, "GPU": reward.num_gpus, **reward.resources}
-        wanted.update({name: amount * reward.first_replicas for name, amount in each.items()})
-    for name, amount in wanted.items():
-        if amount > have.get(name, 0.0):
-            key, what = {"CPU": ("num_cpus", "CPUs"), "GPU": ("num_gpus", "GPUs")}.get(name, ("resources", name))
+        per_replica = {"CPU": reward.num_cpus, "GPU": reward.num_gpus, **reward.resources}
+        needed.update({name: amount * reward.first_replicas for name, amount in per_replica.items()})
+    for name, amount in needed.items():
+        if amount > available.get(name, 0.0):
+            key, unit = {"CPU": ("num_cpus", "CPUs"), "GPU": ("num_gpus", "GPUs")}.get(name, ("resources", name))
             raise ConfigError(
-                f"the rewards ask for {amount:g} {what} together and this Ray cluster has "
-                f"{have.get(name, 0.0):g}; lower `{key}` or the replicas, or give Ray more"
+                f"the rewards ask for {amount:g} {unit} in total, but this Ray cluster has "
+                f"{available.get(name, 0.0):g}; lower `{key}` or the replicas, or give Ray more"
             )
 
 
 def _wait_until_running(app_name: str, timeout_s: float, on_up: Callable[[str], None]) -> None:
-    """Wait until every replica is up, and raise the message of a deployment that cannot start."""
+    """Wait until every replica is up. Raise an error with the messages of the deployments that cannot start."""
     deadline = time.monotonic() + timeout_s
     up: set[str] = set()
     while True:
@@ -247,14 +249,16 @@ def _explain(application: ApplicationStatusOverview | None) -> str:
     """Collect Serve's messages about an application that is not running, by deployment."""
     if application is None:
         return "nothing was reported"
-    messages = [f"{name}: {_cause(state.message)}" for name, state in application.deployments.items() if state.message]
-    return "\n".join(messages) or _cause(application.message) or "nothing was reported"
+    messages = [
+        f"{name}: {_extract_cause(state.message)}" for name, state in application.deployments.items() if state.message
+    ]
+    return "\n".join(messages) or _extract_cause(application.message) or "nothing was reported"
 
 
-def _cause(message: str) -> str:
-    """Cut the error that ended a replica out of Serve's message, which holds a whole traceback (also in Ray's log)."""
+def _extract_cause(message: str) -> str:
+    """Extract the error that ended a replica from Serve's message, which is a whole traceback."""
     errors = list(re.finditer(r"^((?:\w+\.)*)\w*(?:Error|Exception): ", message, re.M))
     if not errors:
         return message
-    ours = errors[-1][1].startswith("drpo_rewards.")  # these need no class name in front
+    ours = errors[-1][1].startswith("drpo_rewards.")  # clear without the class
     return message[errors[-1].end() if ours else errors[-1].start() :].strip()

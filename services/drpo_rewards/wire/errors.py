@@ -1,4 +1,4 @@
-"""Errors over gRPC: a status, whose trailing metadata carries the typed members."""
+"""Errors over gRPC: a status whose trailing metadata carries the error's code and other members."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 
 from drpo_rewards.errors import RewardsError, from_code
 
-# A key of the trailing metadata that carries an error's typed members as JSON.
+# The key of the trailing metadata that carries an error's members as JSON.
 ERROR_METADATA = "drpo-error"
 
 
 def error_to_metadata(error: RewardsError) -> str:
-    """The error's typed members as one line of ASCII JSON; its message travels as the status' details."""
+    """Return the error's members as one line of ASCII JSON. Its message travels as the status's details."""
     members = {
         "code": error.code,
         "reward": error.reward,
@@ -23,5 +23,6 @@ def error_to_metadata(error: RewardsError) -> str:
 
 
 def error_from_metadata(text: str, message: str) -> RewardsError:
+    """Make the error again from the text of `error_to_metadata` and the status's details."""
     members = json.loads(text)
     return from_code(members.pop("code", "internal"), message, **members)

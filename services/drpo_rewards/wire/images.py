@@ -1,4 +1,4 @@
-"""Images to protobuf messages and back."""
+"""Conversion of images to protobuf messages and back."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from drpo_rewards.v1 import ranking_pb2 as pb
 
 
 def images_to_proto(options: Options, images: Sequence[np.ndarray | bytes]) -> Iterator[pb.Image]:
-    """Make a message of each image. Arrays travel as RGB8, lossless; a file's bytes as they are.
+    """Make one message per image. Arrays travel as RGB8, lossless; a file's bytes as they are.
 
     Raises:
-        InvalidRequestError: the request may not have so many images.
+        InvalidRequestError: there are too few or too many images for the request.
     """
     options.check_count(len(images))
     return (_image_to_proto(image) for image in images)
@@ -25,7 +25,7 @@ def image_from_proto(image: pb.Image, field: str) -> bytes | tuple[bytes, int, i
     """Read one image: a file's bytes, or RGB8 data with its width and height.
 
     Raises:
-        InvalidImageError: the message is empty; names `field`.
+        InvalidImageError: the message is empty; the error names `field`.
     """
     kind = image.WhichOneof("content")
     if kind == "encoded":

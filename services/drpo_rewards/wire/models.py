@@ -1,4 +1,4 @@
-"""Models and readiness."""
+"""Conversion of models and readiness to protobuf messages and back."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from drpo_rewards.api.contract import Metric, ModelInfo, Readiness, RewardReadiness, State
 from drpo_rewards.v1 import ranking_pb2 as pb
-from drpo_rewards.wire.values import NORMALIZE, NORMALIZE_BACK
+from drpo_rewards.wire.values import NORMALIZE_FROM_PROTO, NORMALIZE_TO_PROTO
 
-_STATE: dict[State, pb.Model.State] = {
+_STATE_TO_PROTO: dict[State, pb.Model.State] = {
     "ready": pb.Model.STATE_READY,
     "busy": pb.Model.STATE_BUSY,
     "unavailable": pb.Model.STATE_UNAVAILABLE,
 }
-_STATE_BACK: dict[int, State] = {number: name for name, number in _STATE.items()}
+_STATE_FROM_PROTO: dict[int, State] = {number: name for name, number in _STATE_TO_PROTO.items()}
 
 
 def models_to_proto(models: Sequence[ModelInfo]) -> pb.ListModelsResponse:
@@ -28,11 +28,11 @@ def models_to_proto(models: Sequence[ModelInfo]) -> pb.ListModelsResponse:
             checkpoint=info.checkpoint or "",
             revision=info.revision or "",
             license=info.license or "",
-            state=_STATE[info.state],
+            state=_STATE_TO_PROTO[info.state],
             higher_is_better=info.higher_is_better,
             needs_metadata=info.needs_metadata,
             weights=info.weights or {},
-            normalize=NORMALIZE[info.normalize],
+            normalize=NORMALIZE_TO_PROTO[info.normalize],
             metrics=[pb.Metric(**metric.model_dump()) for metric in info.metrics],
         )
         if info.range is not None:
@@ -51,12 +51,12 @@ def models_from_proto(message: pb.ListModelsResponse) -> list[ModelInfo]:
             checkpoint=entry.checkpoint or None,
             revision=entry.revision or None,
             license=entry.license or None,
-            state=_STATE_BACK.get(entry.state, "ready"),  # an older service says nothing of it
+            state=_STATE_FROM_PROTO.get(entry.state, "ready"),  # older services do not send it
             range=(entry.lowest, entry.highest) if entry.HasField("lowest") else None,
             higher_is_better=entry.higher_is_better,
             needs_metadata=entry.needs_metadata,
             weights=dict(entry.weights) or None,
-            normalize=NORMALIZE_BACK[entry.normalize],
+            normalize=NORMALIZE_FROM_PROTO[entry.normalize],
             metrics=[
                 Metric(
                     name=metric.name,

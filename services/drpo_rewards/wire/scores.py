@@ -1,4 +1,4 @@
-"""One reward's scores to protobuf messages and back."""
+"""Conversion of one reward's scores to protobuf messages and back."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def scores_from_proto(entry: Any) -> dict[str, Any]:
         "version": entry.version,
         "details": [struct_to_dict(details) or None for details in entry.details] or None,
         "metrics": {name: list(metric.values) for name, metric in entry.metrics.items()} or None,
-        "tournament": _tournament(entry.tournament) if entry.HasField("tournament") else None,
+        "tournament": _read_tournament(entry.tournament) if entry.HasField("tournament") else None,
     }
 
 
-def _tournament(entry: pb.Tournament) -> TournamentSummary:
+def _read_tournament(entry: pb.Tournament) -> TournamentSummary:
     return TournamentSummary(
         comparisons=entry.comparisons,
         ties=entry.ties,

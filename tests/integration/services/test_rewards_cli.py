@@ -152,7 +152,7 @@ def test_a_reward_with_an_application_of_its_own_is_upgraded(served: Served, pic
     asked = "rank", "--prompt", "p", "--reward", "darkness", "--url", served.http_url, "--json", "a.png", "b.png"
     assert json.loads(run(pictures, *asked).stdout)["rewards"]["darkness"]["version"] == "darkness-1"
     told = run(served.folder, "upgrade", "my.yaml", "geneval", "--address", ray_is_at, status=1).stderr
-    assert "'geneval' is no reward with `own_app: true`" in told
+    assert "'geneval' is not a reward with `own_app: true`" in told
 
 
 def local(text: str, served: Served) -> str:

@@ -1,6 +1,6 @@
-"""Ways to reach a ranking service: `base` says what one is, and each scheme of an address has a file.
+"""Transports, the ways to reach a ranking service: `base` defines them, and each kind of address has one file.
 
-`open_transport` picks one, and imports it only then: a client of one needs nothing of the others.
+`open_transport` imports only the transport that an address needs, so a client needs no packages of the others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def open_transport(address: str, api_key: str | None) -> Transport:
 
     Args:
         address: `http(s)://host:port[/app]`, `grpc://host:port[/app]` or `serve://app`.
-        api_key: for services that ask for one.
+        api_key: the key, if the service requires one.
 
     Raises:
         ValueError: the address is none of these.

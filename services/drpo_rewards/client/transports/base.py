@@ -1,4 +1,4 @@
-"""What a transport is."""
+"""The interface of a transport."""
 
 from __future__ import annotations
 
@@ -18,10 +18,25 @@ class Transport(Protocol):
 
     async def perform(
         self, operation: Operation[OptionsT, ResponseT], options: OptionsT, images: Sequence[Payload], timeout_s: float
-    ) -> ResponseT: ...
+    ) -> ResponseT:
+        """Perform an operation.
 
-    async def models(self, timeout_s: float) -> list[ModelInfo]: ...
+        Args:
+            operation: the operation.
+            options: everything in the request except its images.
+            images: the request's images in order.
+            timeout_s: seconds for this attempt.
+        """
+        ...
 
-    async def ready(self, timeout_s: float) -> Readiness: ...
+    async def models(self, timeout_s: float) -> list[ModelInfo]:
+        """List the service's rewards and mixtures."""
+        ...
 
-    async def close(self) -> None: ...
+    async def ready(self, timeout_s: float) -> Readiness:
+        """Let every reward score an image."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...

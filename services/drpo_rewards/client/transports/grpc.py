@@ -1,4 +1,4 @@
-"""gRPC: arrays travel as RGB8 messages. The cheapest transport from outside a Ray cluster."""
+"""The gRPC transport, the fastest one from outside a Ray cluster. Arrays travel as RGB8 messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BY_STATUS: dict[grpc.StatusCode, type[RewardsError]] = {
     grpc.StatusCode.NOT_FOUND: ServiceUnavailableError,  # Serve's proxy: no such application, or not yet
     grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,
     grpc.StatusCode.CANCELLED: ServiceUnavailableError,
-    # The gateway's own INTERNAL carries typed metadata; one without comes from Serve, whose replica died.
+    # An INTERNAL of the gateway has our metadata; one without it comes from Serve, whose replica died.
     grpc.StatusCode.INTERNAL: ServiceUnavailableError,
 }
 
@@ -50,14 +50,14 @@ class GrpcTransport:
         self._metadata = [("application", application)]
         if api_key:
             self._metadata.append(("authorization", f"Bearer {api_key}"))
-        self._opened: grpc.aio.Channel | None = None
+        self._channel: grpc.aio.Channel | None = None
 
     @property
     def _stub(self) -> Any:
-        # A channel belongs to the event loop that it is made in, so it is made at the first call.
-        if self._opened is None:
-            self._opened = grpc.aio.insecure_channel(self.target, options=_OPTIONS)
-        return ranking_pb2_grpc.RankingStub(self._opened)
+        # A channel belongs to the event loop in which it is created, so it is created by the first call.
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self.target, options=_OPTIONS)
+        return ranking_pb2_grpc.RankingStub(self._channel)
 
     async def perform(
         self, operation: Operation[OptionsT, ResponseT], options: OptionsT, images: Sequence[Payload], timeout_s: float
@@ -74,20 +74,20 @@ class GrpcTransport:
         return readiness_from_proto(await self._call(self._stub.Ready, pb.ReadyRequest(), timeout_s))
 
     async def close(self) -> None:
-        if self._opened is not None:
-            await self._opened.close()
-            self._opened = None
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
 
     async def _call(self, method: Any, request: Any, timeout_s: float, metadata: Sequence[tuple[str, str]] = ()) -> Any:
         try:
             return await method(request, timeout=timeout_s, metadata=[*self._metadata, *metadata])
         except grpc.aio.AioRpcError as error:
-            raise self._typed(error) from None
+            raise self._convert_error(error) from None
 
-    def _typed(self, error: grpc.aio.AioRpcError) -> RewardsError:
+    def _convert_error(self, error: grpc.aio.AioRpcError) -> RewardsError:
         message = error.details() or error.code().name
         for key, value in error.trailing_metadata() or ():
             if key == ERROR_METADATA:
                 return error_from_metadata(str(value), message)
-        kind = _BY_STATUS.get(error.code(), InternalError)
-        return kind(f"{self.target} answered {error.code().name}: {message[:200]}")
+        error_class = _BY_STATUS.get(error.code(), InternalError)
+        return error_class(f"{self.target} answered {error.code().name}: {message[:200]}")

@@ -1,4 +1,4 @@
-"""HTTP: multipart bodies, in which arrays are plain RGB8 parts (lossless, and cheaper than any file format)."""
+"""The HTTP transport. In its multipart bodies, arrays are plain RGB8: lossless, and faster than any file format."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 from pydantic import ValidationError
 
-from drpo_rewards.api.contract import ModelInfo, ModelList, Problem, Readiness
-from drpo_rewards.client.retries import retry_after_s
+from drpo_rewards.api.contract import ModelInfo, ModelList, ModelT, Problem, Readiness
+from drpo_rewards.client.retries import parse_retry_after
 from drpo_rewards.client.transports.base import Payload
 from drpo_rewards.errors import (
     AuthenticationError,
@@ -31,7 +31,7 @@ class HttpTransport:
     def __init__(self, url: str, api_key: str | None) -> None:
         self.url = url
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        # The environment's proxies lead to the web; a ranking service runs nearby.
+        # Ignore the environment's proxy settings: they are for the web, and a ranking service runs nearby.
         self._client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=False)
 
     async def perform(
@@ -43,17 +43,17 @@ class HttpTransport:
         parts += [("images", _part(index, image)) for index, image in enumerate(images)]
         headers = {"x-request-id": options.request_id} if options.request_id else {}
         response = await self._send("POST", f"/v1/{operation.name}", timeout_s, files=parts, headers=headers)
-        return _read(operation.response, _checked(response))
+        return _read(operation.response, _check_response(response))
 
     async def models(self, timeout_s: float) -> list[ModelInfo]:
-        return _read(ModelList, _checked(await self._send("GET", "/v1/models", timeout_s))).models
+        return _read(ModelList, _check_response(await self._send("GET", "/v1/models", timeout_s))).models
 
     async def ready(self, timeout_s: float) -> Readiness:
         response = await self._send("GET", "/health/ready", timeout_s)
         # 503 with a readiness document is the answer "not ready"; 503 with anything else is a failure.
         if response.status_code == 503 and b'"rewards"' in response.content:
             return _read(Readiness, response)
-        return _read(Readiness, _checked(response))
+        return _read(Readiness, _check_response(response))
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -77,15 +77,15 @@ def _part(index: int, image: Payload) -> tuple[str, bytes, str]:
     return (str(index), image, "application/octet-stream")
 
 
-def _read(model: Any, response: httpx.Response) -> Any:
+def _read(model: type[ModelT], response: httpx.Response) -> ModelT:
     try:
         return model.model_validate_json(response.content)
     except ValidationError as error:
-        raise InternalError(f"{response.url} sent no valid {model.__name__}: {error}") from None
+        raise InternalError(f"{response.url} did not send a valid {model.__name__}: {error}") from None
 
 
-def _checked(response: httpx.Response) -> httpx.Response:
-    """Return a successful response; raise the problem document of any other as an error."""
+def _check_response(response: httpx.Response) -> httpx.Response:
+    """Return a successful response, or raise the error in its problem document."""
     if response.is_success:
         return response
     if response.headers.get("content-type", "").startswith("application/problem+json"):
@@ -95,21 +95,21 @@ def _checked(response: httpx.Response) -> httpx.Response:
             pass
         else:
             raise from_code(
-                problem.code if problem.code != "http" else _by_status(response.status_code).code,
+                problem.code if problem.code != "http" else _error_class(response.status_code).code,
                 problem.detail,
                 reward=problem.reward,
                 field=problem.field,
                 retry_after_s=problem.retry_after_s,
                 request_id=problem.request_id,
             )
-    # Not from the gateway: Ray Serve's own proxy, or one between here and there.
-    raise _by_status(response.status_code)(
+    # This answer is not from the gateway, but from Ray Serve's proxy or another proxy on the way.
+    raise _error_class(response.status_code)(
         f"{response.url} answered {response.status_code}: {response.text[:200]}",
-        retry_after_s=retry_after_s(response.headers.get("retry-after", "")),
+        retry_after_s=parse_retry_after(response.headers.get("retry-after", "")),
     )
 
 
-def _by_status(status: int) -> type[RewardsError]:
+def _error_class(status: int) -> type[RewardsError]:
     if status == 429:
         return OverloadedError
     if status == 408:

@@ -1,4 +1,4 @@
-"""A Ray Serve handle: the fastest transport inside the service's Ray cluster, and the only one that needs Ray."""
+"""The transport by Ray Serve handle, the fastest one inside the service's Ray cluster. Only this one needs Ray."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class ServeTransport:
         self, operation: Operation[OptionsT, ResponseT], options: OptionsT, images: Sequence[Payload], timeout_s: float
     ) -> ResponseT:
         if not isinstance(images, np.ndarray):
-            names = [options.image_field(index) for index in range(len(images))]
-            images = await asyncio.to_thread(_decode_all, images, names)
-        # exclude_unset: the gateway fills in its own defaults, as it does for every other transport
+            fields = [options.image_field(index) for index in range(len(images))]
+            images = await asyncio.to_thread(_decode_all, images, fields)
+        # exclude_unset, so that the gateway fills in its own defaults, as it does for the other transports
         answer = await self._call("call", images, operation.name, options.model_dump(exclude_unset=True))
         return operation.response.model_validate(answer)
 
@@ -57,12 +57,12 @@ class ServeTransport:
                 raise cause from None
             raise InternalError(f"the gateway of {self.application!r} failed: {cause}") from error
         except BackPressureError as error:
-            raise OverloadedError(f"{self.application!r} has all the work it can queue: {error}") from None
+            raise OverloadedError(f"the queue of {self.application!r} is full: {error}") from None
         except RayServeException as error:
-            self._caller = None  # the application may be deployed anew
+            self._caller = None  # the application may be deployed again
             raise ServiceUnavailableError(f"{self.application!r} is not available: {error}") from None
         except RayError as error:
-            raise ServiceUnavailableError(f"a gateway of {self.application!r} went away: {error}") from None
+            raise ServiceUnavailableError(f"a gateway of {self.application!r} died: {error}") from None
 
     def _connect(self) -> Caller:
         if not ray.is_initialized():
@@ -76,8 +76,8 @@ class ServeTransport:
             raise ServiceUnavailableError(f"no application {self.application!r} is deployed: {error}") from None
 
 
-def _decode_all(images: Sequence[Payload], names: Sequence[str]) -> list[np.ndarray]:
+def _decode_all(images: Sequence[Payload], fields: Sequence[str]) -> list[np.ndarray]:
     return [
-        decode(image, field=name) if isinstance(image, bytes) else image
-        for image, name in zip(images, names, strict=True)
+        decode(image, field=field) if isinstance(image, bytes) else image
+        for image, field in zip(images, fields, strict=True)
     ]

@@ -1,1 +1,1 @@
-"""Where a reward's files come from: what the reward declares, the model hub, and strict loading."""
+"""A reward's files: their declaration, the model hub, and strict loading."""

@@ -1,4 +1,4 @@
-"""Finds a model's files on this machine: in a folder, or in the model hub's cache, where they may be downloaded first.
+"""Finding of a model's files on this machine: in a folder, or in the model hub's cache, which may be filled first.
 
 Files in the cache are read without asking the hub. So a service whose files were downloaded starts without a network,
 and always with the same files. Only `fetch` brings newer ones.
@@ -49,14 +49,14 @@ class Fetched:
 
 
 def find(files: ModelFiles, source: str) -> Path:
-    """The folder that holds all of the files. Missing files of a repository are downloaded.
+    """Find the folder that holds all of the files. Missing files of a repository are downloaded.
 
     Args:
-        files: what is needed.
+        files: the needed files.
         source: a folder or a hub id, as `files.source(options)` returns it.
 
     Raises:
-        MissingFilesError: files are missing, and a download would bring them.
+        MissingFilesError: files are missing and cannot be downloaded now.
         WeightsError: a folder or repository does not have the files. The message names them.
     """
     folder = find_offline(files, source)
@@ -73,7 +73,7 @@ def find(files: ModelFiles, source: str) -> Path:
 
 
 def find_offline(files: ModelFiles, source: str) -> Path | None:
-    """`find` without a download: None if a repository's files are not in the cache.
+    """Find the folder without a download. Return None if a repository's files are not in the cache.
 
     Raises:
         WeightsError: a folder does not have the files.
@@ -89,17 +89,18 @@ def find_offline(files: ModelFiles, source: str) -> Path | None:
 
 
 def is_folder(source: str) -> bool:
+    """Return whether a source is a folder here, not a hub id."""
     return Path(source).expanduser().is_dir()
 
 
 def cached_commit(source: str) -> str | None:
-    """The commit of a repository whose files are in the cache; None for a folder."""
+    """Return the commit of a repository whose files are in the cache; None for a folder."""
     cached = None if Path(source).expanduser().exists() else _cached_folder(*split_id(source))
     return cached.name if cached is not None else None
 
 
 def explain_missing(files: ModelFiles, source: str) -> str:
-    """Which files of a repository the cache lacks, in words."""
+    """Describe which files of a repository are not in the cache."""
     from huggingface_hub import constants
 
     repo, revision = split_id(source)
@@ -115,9 +116,9 @@ def fetch(files: ModelFiles, source: str, report: Callable[[str], None] = lambda
     Their sizes and hashes are compared with the hub's. An interrupted download continues where it stopped.
 
     Args:
-        files: what is needed.
+        files: the needed files.
         source: the hub id.
-        report: called with a line of text as each step begins.
+        report: called with a line of text when each step begins.
 
     Raises:
         WeightsError: the repository does not have the files, or they are damaged.
@@ -148,10 +149,10 @@ def fetch(files: ModelFiles, source: str, report: Callable[[str], None] = lambda
 
 
 def split_id(source: str) -> tuple[str, str | None]:
-    """Splits owner/name@revision in two; the revision is None if there is none.
+    """Split owner/name@revision into two; the revision is None if there is none.
 
     Raises:
-        WeightsError: it is not a hub id.
+        WeightsError: `source` is not a hub id.
     """
     matched = _HUB_ID.fullmatch(source)
     if matched is None:
@@ -218,7 +219,7 @@ def _verify(api: Any, repo: str, revision: Any, files: list[str]) -> None:
 
 @contextmanager
 def _translate_errors(repo: str, revision: str | None) -> Iterator[None]:
-    """Turns the exceptions of the hub's library into a WeightsError, or a HubError if another attempt may help."""
+    """Turn the exceptions of the hub's library into a WeightsError, or a HubError if another attempt may help."""
     from huggingface_hub import constants, errors
 
     try:
@@ -237,7 +238,7 @@ def _translate_errors(repo: str, revision: str | None) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.ENOSPC, errno.EROFS):
             raise WeightsError(f"cannot write the files of {repo}: {error}") from error
         cause: BaseException = error
-        while cause.__cause__ is not None:  # the library's text is a paragraph long; its cause says enough
+        while cause.__cause__ is not None:  # the library's message is a paragraph; its cause is one line
             cause = cause.__cause__
         reason = (str(cause).splitlines() or [""])[0]
         raise HubError(

@@ -1,4 +1,4 @@
-"""Which files a reward reads, and from where: one declaration for loading, `download` and `doctor`."""
+"""The declaration of the files that a reward reads, for loading, `download` and `doctor`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ModelFiles:
     built with, and returns ModelFiles.
 
     Attributes:
-        option: the reward's option that names another source, e.g. "model" or "tokenizer".
+        option: the reward's option that sets another source, e.g. "model" or "tokenizer".
         repo: the default source on the hub, as owner/name or owner/name@revision.
         required: the files that are needed, each with its alternatives.
         license: the licence of the files, e.g. "MIT".
@@ -54,14 +54,14 @@ class ModelFiles:
     subfolder: str = ""
 
     def source(self, options: Mapping[str, Any]) -> str:
-        """The folder or hub id to read from, for a reward with these options.
+        """Return the folder or hub id to read from, for a reward with these options.
 
         It is the value of `option` where that is set. Otherwise it is the folder of the reward's model if that holds
         any of the files, and `repo` if it does not.
         """
-        given, model = options.get(self.option), options.get("model")
-        if given is not None:
-            return str(given)
+        source, model = options.get(self.option), options.get("model")
+        if source is not None:
+            return str(source)
         if model is not None and self.option != "model":
             folder = Path(model).expanduser() / self.subfolder
             names = {name for one_of in self.required for alternative in one_of for name in alternative}
@@ -71,7 +71,7 @@ class ModelFiles:
 
 
 def choose(one_of: OneOf, present: Collection[str]) -> list[str]:
-    """File names of the first alternative that is complete in `present`; empty if none is."""
+    """Return the file names of the first alternative that is complete in `present`; empty if none is."""
     for alternative in one_of:
         matches = [[name for name in present if fnmatchcase(name, pattern)] for pattern in alternative]
         if all(matches):
@@ -80,7 +80,7 @@ def choose(one_of: OneOf, present: Collection[str]) -> list[str]:
 
 
 def missing(files: ModelFiles, folder: Path) -> list[str]:
-    """The files that a folder lacks, in words; empty if it has them all."""
+    """Describe the files that a folder lacks; empty if it has them all."""
     present = file_names(folder)
     lacking = [_describe_missing(one_of, present) for one_of in files.required if not choose(one_of, present)]
     for one_of in files.required:
@@ -91,12 +91,12 @@ def missing(files: ModelFiles, folder: Path) -> list[str]:
 
 
 def file_names(folder: Path) -> set[str]:
-    """Names of the files directly inside a folder."""
+    """Return the names of the files directly inside a folder."""
     return {entry.name for entry in folder.iterdir() if entry.is_file()}
 
 
 def _describe_missing(one_of: OneOf, present: Collection[str]) -> str:
-    """The rest of an alternative of which some files are present, otherwise the first two alternatives."""
+    """Name the missing rest of an alternative that is partly present, otherwise the first two alternatives."""
     for alternative in one_of:
         rest = [name for name in alternative if not any(fnmatchcase(other, name) for other in present)]
         if len(rest) < len(alternative):

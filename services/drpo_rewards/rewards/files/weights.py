@@ -1,11 +1,11 @@
-"""Loads model files: strictly, and without running any code in them.
+"""Strict loading of model files, without running any code in them.
 
 A key that is missing, unexpected or of another shape is a WeightsError that names the file and the first such keys.
-Without this check a wrong file gives a model that is partly random, and scores that look fine.
+Without this check, a wrong file would give a model with random parts, whose scores look plausible.
 
 With `headers_only=True` the loaders read only the headers of the files. They check every key and shape but read no
-tensor. The resulting model is on torch's `meta` device and cannot score. That takes a second and no memory, for a model
-of any size.
+tensor. The resulting model is on torch's `meta` device and cannot score. This takes about a second and no memory,
+whatever the model's size.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 # Constants that some releases of the libraries save with the weights. They follow from the configuration.
 _CONSTANTS = re.compile(r"(^|\.)(position_ids|relative_position_index|criterion\.empty_weight)$")
-_FIRST = 3
+_FIRST = 3  # keys that an error names
 
 
 def empty_modules(headers_only: bool) -> AbstractContextManager[Any]:
-    """A context in which new modules take no memory if only headers are read."""
+    """Return a context in which new modules take no memory if only headers are read."""
     return torch.device("meta") if headers_only else nullcontext()
 
 
 def pick_device(device: str, headers_only: bool = False) -> torch.device:
-    """The torch device of this name; "auto" is the first GPU if there is one, otherwise the CPU.
+    """Return the torch device of this name; "auto" is the first GPU if there is one, otherwise the CPU.
 
     Raises:
         ConfigError: this machine has no such device.
@@ -65,7 +65,7 @@ def pick_device(device: str, headers_only: bool = False) -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device, on_gpu: str) -> torch.dtype:
-    """The torch dtype of this name; "auto" is float32 on a CPU, and `on_gpu`, which the model's authors use, on a GPU.
+    """Return the torch dtype of this name; "auto" is float32 on a CPU, and the authors' choice `on_gpu` on a GPU.
 
     Raises:
         ConfigError: there is no such dtype.
@@ -78,7 +78,7 @@ def pick_dtype(dtype: str, device: torch.device, on_gpu: str) -> torch.dtype:
 
 
 def locate(model: str | Path, *names: str) -> Path:
-    """The path of the first of `names` that exists in `model`: a folder or a repository, downloaded if needed.
+    """Find the first of `names` that exists in `model`, a folder or a repository. It is downloaded if needed.
 
     Raises:
         WeightsError: none of the files exists.
@@ -89,17 +89,17 @@ def locate(model: str | Path, *names: str) -> Path:
 
 
 def read_tensors(path: Path, inside: str | None = None, headers_only: bool = False) -> dict[str, Tensor]:
-    """The named tensors of a safetensors or torch file, on the CPU.
+    """Read the named tensors of a safetensors or torch file, onto the CPU.
 
     Torch files are read with `weights_only=True`, so no code in them can run.
 
     Args:
         path: the file.
-        inside: the key under which a torch file has its dict of tensors; None if the file is that dict itself.
+        inside: the key of the dict of tensors in a torch file; None if the file is that dict itself.
         headers_only: read names and shapes only; the tensors are on the `meta` device.
 
     Raises:
-        WeightsError: the file cannot be read, or holds something else.
+        WeightsError: the file cannot be read, or does not hold tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -112,10 +112,10 @@ def read_tensors(path: Path, inside: str | None = None, headers_only: bool = Fal
         raise WeightsError(f"{path} is not a file of tensors that can be read safely: {reason}") from error
     if inside is not None:
         if not isinstance(content, dict) or not isinstance(content.get(inside), dict):
-            raise WeightsError(f"{path} has no dict {inside!r} of tensors; it is another file")
+            raise WeightsError(f"{path} has no dict {inside!r} of tensors; it is a different file")
         content = content[inside]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path} does not hold a plain dict of tensors; it is another file")
+        raise WeightsError(f"{path} does not hold a plain dict of tensors; it is a different file")
     return dict(content)
 
 
@@ -157,12 +157,12 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, 
 def load_pretrained(
     cls: type[ModuleT], model: str | Path, dtype: torch.dtype, headers_only: bool = False, **options: Any
 ) -> ModuleT:
-    """`cls.from_pretrained(model)` of transformers, as strict as `load_strictly`; in evaluation mode, on the CPU."""
+    """Load a model of transformers as strictly as `load_strictly`, in evaluation mode, onto the CPU."""
     return _from_pretrained(cls, locate(model, *PRETRAINED), model, dtype, headers_only, options)
 
 
 def load_tokenizer(cls: Any, model: str | Path, *names: str) -> Any:
-    """`cls.from_pretrained(model)`, if the folder or repository `model` has one of the files `names`.
+    """Load a tokenizer of transformers, if the folder or repository `model` has one of the files `names`.
 
     Raises:
         WeightsError: no such file exists, or it cannot be read.
@@ -182,9 +182,9 @@ def build_pretrained(
     dtype: torch.dtype,
     headers_only: bool = False,
 ) -> ModuleT:
-    """A model of transformers filled strictly with `tensors`, which came from `path`.
+    """Build a model of transformers from `tensors`, which came from `path`, as strictly as `load_strictly`.
 
-    Its parameters are not initialised at random first, which alone takes minutes for 8 billion of them.
+    Its parameters are not initialised at random first, which would take minutes for 8 billion of them.
     """
     options = {"config": config, "state_dict": dict(tensors)}
     return _from_pretrained(cls, path, None, dtype, headers_only, options)
@@ -199,7 +199,7 @@ def _from_pretrained(
     options: Mapping[str, Any],
 ) -> ModuleT:
     if headers_only:
-        disable_progress_bar()  # which would show weights that are not loaded
+        disable_progress_bar()  # it would show weights that are not loaded
         options = {**options, "device_map": "meta"}
     try:
         module, info = cls.from_pretrained(  # type: ignore[attr-defined]
@@ -210,7 +210,7 @@ def _from_pretrained(
     finally:
         if headers_only:
             enable_progress_bar()
-    misshaped = {name: (tuple(found), tuple(needed)) for name, found, needed in info["mismatched_keys"]}
+    misshaped = {name: (tuple(actual), tuple(expected)) for name, actual, expected in info["mismatched_keys"]}
     check_keys(path, info["missing_keys"], info["unexpected_keys"], misshaped)
     return module.eval()
 
@@ -221,7 +221,7 @@ def check_keys(
     unexpected: set[str],
     misshaped: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
 ) -> None:
-    """Checks that the keys of a file fit a model. Constants that only some files have are ignored.
+    """Check that the keys of a file fit a model. Constants that only some files have are ignored.
 
     Args:
         path: the file.
@@ -239,7 +239,7 @@ def check_keys(
     if unexpected:
         problems.append(f"{len(unexpected)} unexpected ({_first_names(unexpected)})")
     if misshaped:
-        shapes = {f"{name} {list(found)}, not {list(needed)}" for name, (found, needed) in misshaped.items()}
+        shapes = {f"{name} {list(actual)}, not {list(expected)}" for name, (actual, expected) in misshaped.items()}
         problems.append(f"{len(misshaped)} of another shape ({_first_names(shapes)})")
     if problems:
         raise WeightsError(f"{path} does not fit the model; keys: {'; '.join(problems)}")
@@ -250,13 +250,13 @@ def _first_names(names: set[str]) -> str:
 
 
 def public_name(model: str) -> str:
-    """What an answer may call a checkpoint: a hub id as it is, a folder or file by its last name only."""
+    """Return the name of a checkpoint for callers: a hub id unchanged, a folder or file without its path."""
     path = Path(model).expanduser()
     return path.name if path.exists() else model
 
 
 def version_label(reward: str, model: str, dtype: torch.dtype) -> str:
-    """The `version` of a reward that has a model.
+    """Make the `version` of a reward that has a model.
 
     It joins the reward's own version, the model's name without its folder, and the precision, e.g.
     "clip-1/clip-vit-large-patch14/float16".

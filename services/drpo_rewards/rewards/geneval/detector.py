@@ -1,4 +1,4 @@
-"""What GenEval's rules need of a detector and a colour classifier: any object with these methods."""
+"""The interfaces of a detector and a colour classifier, as GenEval's rules need them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,16 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Finds objects. `classes` are all labels that it knows; a spec with any other class is refused."""
+    """Finds objects in images.
+
+    Attributes:
+        classes: all labels that it knows. A spec with any other class is refused.
+    """
 
     classes: tuple[str, ...]
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        """Detections of each image, (H, W, 3) uint8 RGB, in any order. The rules apply the thresholds."""
+        """Return the detections in each image, (H, W, 3) uint8 RGB, in any order. The rules apply the thresholds."""
         ...
 
 
@@ -44,19 +48,23 @@ class StagedDetector(Detector, Protocol):
     """A detector that prepares pictures on the CPU while its network works on others."""
 
     def prepare(self, images: Sequence[np.ndarray]) -> Any:
-        """The work that needs no network. It is called from another thread than `detect_prepared`."""
+        """Do the work that needs no network. It runs in another thread than `detect_prepared`."""
         ...
 
     def detect_prepared(self, prepared: Any) -> list[list[Detection]]:
-        """What `detect` returns, for the pictures that `prepare` got."""
+        """Return what `detect` returns, for the pictures that `prepare` got."""
         ...
 
 
 class ColorClassifier(Protocol):
-    """Names the colour of each detected object. The name is always one of `colors`."""
+    """Names the colour of each detected object.
+
+    Attributes:
+        colors: the names that it may return.
+    """
 
     colors: tuple[str, ...]
 
     def classify(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
-        """One colour name per detection of `image`, (H, W, 3) uint8 RGB, in the detections' order."""
+        """Return one colour name per detection in `image`, (H, W, 3) uint8 RGB, in the detections' order."""
         ...

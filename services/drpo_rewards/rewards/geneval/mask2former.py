@@ -23,7 +23,7 @@ from drpo_rewards.rewards.files.model_files import CONFIG, WEIGHTS, ModelFiles
 from drpo_rewards.rewards.files.weights import load_pretrained, pick_device, pick_dtype, public_name
 from drpo_rewards.rewards.geneval.detector import Detection
 from drpo_rewards.rewards.geneval.rules import THRESHOLD
-from drpo_rewards.rewards.shared.clip_model import ClipEmbedder, unit
+from drpo_rewards.rewards.shared.clip_model import ClipEmbedder, normalize_vectors
 from drpo_rewards.rewards.shared.preprocess import check_aspect, pinned
 
 DETECTOR = ModelFiles("model", "facebook/mask2former-swin-small-coco-instance", (CONFIG, WEIGHTS), "MIT", 0.28)
@@ -44,7 +44,7 @@ CLASSES: tuple[str, ...] = tuple(name.strip() for name in _CLASS_NAMES.split(","
 
 LONG, SHORT, MULTIPLE = 1333, 800, 32  # pixels: pictures are scaled into LONG x SHORT, and padded to MULTIPLE
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of 0..255
-TOP = 100  # the most probable (query, class) pairs, which are considered
+TOP = 100  # only this many (query, class) pairs are considered, the most probable ones
 
 COLORS: tuple[str, ...] = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TEMPLATES = ("a photo of a {color} {label}", "a photo of a {color}-colored {label}", "a photo of a {color} object")
@@ -71,15 +71,15 @@ class PreparedPictures:
 
 
 @dataclass(frozen=True)
-class FoundMasks:
-    """One picture's detections. Several of them may share one of the D masks.
+class DetectedMasks:
+    """The detections in one picture. Several of them may share one of the D masks.
 
     Attributes:
         labels: each detection's class.
         scores: each detection's class probability, 0 to 1.
         rows: each detection's row in `masks_DHW`.
         masks_DHW: bool.
-        confidence_D: how confident the network is of each mask's own pixels, 0 to 1.
+        confidence_D: the network's mean probability inside each mask, 0 to 1.
     """
 
     labels: list[str]
@@ -90,7 +90,7 @@ class FoundMasks:
 
 
 class Mask2FormerDetector:
-    """Finds COCO's eighty classes. Leaves out detections with a confidence up to THRESHOLD, which no rule uses."""
+    """Finds COCO's eighty classes. Leaves out detections at or below THRESHOLD, which no rule uses."""
 
     classes = CLASSES
 
@@ -107,7 +107,7 @@ class Mask2FormerDetector:
         self.checkpoint = public_name(model)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        """Detections of each (H, W, 3) uint8 picture, the most confident first."""
+        """Return the detections in each (H, W, 3) uint8 picture, the most confident first."""
         return self.detect_prepared(self.prepare(images))
 
     def prepare(self, images: Sequence[np.ndarray]) -> list[PreparedPictures]:
@@ -128,11 +128,11 @@ class Mask2FormerDetector:
         ]
 
     def detect_prepared(self, batches: Sequence[PreparedPictures]) -> list[list[Detection]]:
-        """What `detect` returns, for the pictures that `prepare` got."""
-        found: dict[int, list[Detection]] = {}
+        """Return what `detect` returns, for the pictures that `prepare` got."""
+        by_index: dict[int, list[Detection]] = {}
         for batch in batches:
             classes_NQC, masks_NQhw = self.predict(batch.pixels_N3HW)
-            classes_NQC = classes_NQC.cpu()  # waits for the GPU once; `find_masks` only queues work on it
+            classes_NQC = classes_NQC.cpu()  # this waits for the GPU; `find_masks` only queues work
             padded = tuple(batch.pixels_N3HW.shape[2:])
             masks = [
                 find_masks(classes_QC, masks_Qhw, padded, scaled, original)
@@ -140,18 +140,18 @@ class Mask2FormerDetector:
                     classes_NQC, masks_NQhw, batch.scaled, batch.original, strict=True
                 )
             ]
-            found |= {index: to_detections(one) for index, one in zip(batch.indices, masks, strict=True)}
-        return [found[index] for index in range(len(found))]
+            by_index |= {index: to_detections(detected) for index, detected in zip(batch.indices, masks, strict=True)}
+        return [by_index[index] for index in range(len(by_index))]
 
     @torch.inference_mode()
     def predict(self, pixels_N3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits (N, Q, 81) and mask logits (N, Q, H / 4, W / 4), float32."""
+        """Compute class logits (N, Q, 81) and mask logits (N, Q, H / 4, W / 4), float32."""
         outputs = self.network(pixel_values=pixels_N3HW.to(self.device, self.dtype, non_blocking=True))
         return outputs.class_queries_logits.float(), outputs.masks_queries_logits.float()
 
 
 def prepare_picture(image_HW3: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
-    """A picture's padded network input, (3, H, W), and the height and width of the picture in it."""
+    """Make a picture's padded network input, (3, H, W), and return the height and width of the picture in it too."""
     check_aspect(image_HW3)
     height, width = image_HW3.shape[:2]
     scale = min(LONG / max(height, width), SHORT / min(height, width))
@@ -164,21 +164,14 @@ def prepare_picture(image_HW3: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
     return functional.pad(((pixels_3HW - mean) / std).float(), (0, right, 0, below)), scaled
 
 
-def detections(
-    classes_QC: Tensor, masks_Qhw: Tensor, padded: tuple[int, ...], scaled: tuple[int, int], original: tuple[int, ...]
-) -> list[Detection]:
-    """The detections in one picture's class and mask logits, the most confident first."""
-    return to_detections(find_masks(classes_QC, masks_Qhw, padded, scaled, original))
-
-
 @torch.inference_mode()
 def find_masks(
     classes_QC: Tensor, masks_Qhw: Tensor, padded: tuple[int, ...], scaled: tuple[int, int], original: tuple[int, ...]
-) -> FoundMasks:
-    """The masks of the queries whose class probability exceeds THRESHOLD. Does not wait for the GPU.
+) -> DetectedMasks:
+    """Compute the masks of the queries whose class probability exceeds THRESHOLD. Does not wait for the GPU.
 
     The mask logits are scaled to the padded input, cropped to the scaled picture, scaled to the original picture, and
-    only then thresholded at 0. Thresholded at a lower resolution, boxes would be off by many pixels.
+    only then thresholded at 0. If they were thresholded at a lower resolution, boxes would be off by many pixels.
     """
     probabilities = classes_QC.softmax(dim=-1)[:, :-1].flatten()  # the last class is "no object"
     best = probabilities.topk(min(TOP, len(probabilities)))
@@ -186,29 +179,29 @@ def find_masks(
     scores, indices = best.values[kept], best.indices[kept]
     distinct, rows = (indices // len(CLASSES)).unique(return_inverse=True)
     if not len(distinct):
-        return FoundMasks([], [], [], masks_Qhw.new_zeros((0, *original), dtype=torch.bool), masks_Qhw.new_zeros(0))
+        return DetectedMasks([], [], [], masks_Qhw.new_zeros((0, *original), dtype=torch.bool), masks_Qhw.new_zeros(0))
     logits_DHW = functional.interpolate(masks_Qhw[distinct][None], padded, mode="bilinear", align_corners=False)
     logits_DHW = logits_DHW[..., : scaled[0], : scaled[1]]
     logits_DHW = functional.interpolate(logits_DHW, original, mode="bilinear", align_corners=False)[0]
     masks_DHW = logits_DHW > 0
     confidence_D = (logits_DHW.sigmoid() * masks_DHW).sum(dim=(1, 2)) / (masks_DHW.sum(dim=(1, 2)) + 1e-6)
     labels = [CLASSES[index % len(CLASSES)] for index in indices.tolist()]
-    return FoundMasks(labels, scores.tolist(), rows.tolist(), masks_DHW, confidence_D)
+    return DetectedMasks(labels, scores.tolist(), rows.tolist(), masks_DHW, confidence_D)
 
 
-def to_detections(found: FoundMasks) -> list[Detection]:
-    """Detections, the most confident first. A score is the class's probability times the mask's confidence."""
-    masks, confidence = found.masks_DHW.cpu().numpy(), found.confidence_D.tolist()
-    detected = [
+def to_detections(detected: DetectedMasks) -> list[Detection]:
+    """Make detections, the most confident first. A score is the class's probability times the mask's confidence."""
+    masks, confidence = detected.masks_DHW.cpu().numpy(), detected.confidence_D.tolist()
+    detections = [
         Detection(label, score * confidence[row], bounding_box(masks[row]), masks[row])
-        for label, score, row in zip(found.labels, found.scores, found.rows, strict=True)
+        for label, score, row in zip(detected.labels, detected.scores, detected.rows, strict=True)
         if masks[row].any()
     ]
-    return sorted(detected, key=lambda detection: -detection.score)
+    return sorted(detections, key=lambda detection: -detection.score)
 
 
 def bounding_box(mask_HW: np.ndarray) -> tuple[float, float, float, float]:
-    """The tightest box around a mask that is not empty. x2 and y2 are one past its last pixel."""
+    """Return the tightest box around a mask that is not empty. x2 and y2 are one past its last pixel."""
     columns, rows = np.flatnonzero(mask_HW.any(axis=0)), np.flatnonzero(mask_HW.any(axis=1))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
@@ -228,7 +221,7 @@ class ClipColorClassifier:
         self._color_vectors: dict[str, Tensor] = {}
 
     def classify(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
-        """One colour name per detection of `image`, (H, W, 3) uint8 RGB, in the detections' order."""
+        """Return one colour name per detection in `image`, (H, W, 3) uint8 RGB, in the detections' order."""
         if not detections:
             return []
         objects_ND = self.clip.embed_images([cut_out(image, detection) for detection in detections])
@@ -238,16 +231,16 @@ class ClipColorClassifier:
         ]
 
     def _embed_colors(self, label: str) -> Tensor:
-        """(colours, D) unit vectors of the colours of objects of one class, kept for each of the eighty classes."""
+        """Return (colours, D) unit vectors of the colours of one class of objects. They are computed once per class."""
         if label not in self._color_vectors:
             sentences = [template.format(color=color, label=label) for color in COLORS for template in TEMPLATES]
             vectors = self.clip.embed_prompts(sentences).unflatten(0, (len(COLORS), len(TEMPLATES)))
-            self._color_vectors[label] = unit(vectors.mean(dim=1))
+            self._color_vectors[label] = normalize_vectors(vectors.mean(dim=1))
         return self._color_vectors[label]
 
 
 def cut_out(image: np.ndarray, detection: Detection) -> np.ndarray:
-    """The image cropped to the object's box, with grey outside the object's mask."""
+    """Crop the image to the object's box, with grey outside the object's mask."""
     on_grey = np.where(detection.mask[..., None], image, np.uint8(BACKGROUND))
     x1, y1, x2, y2 = (int(edge) for edge in detection.box)
     return on_grey[y1:y2, x1:x2]

@@ -17,12 +17,12 @@ from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.rewards.geneval.detector import ColorClassifier, Detection, Detector, StagedDetector
 from drpo_rewards.rewards.geneval.rules import judge
 
-Prepared = tuple[Sequence[ScoreItem], list[GenevalSpec], Any]  # the last: pictures as the detector takes them
+Prepared = tuple[Sequence[ScoreItem], list[GenevalSpec], Any]  # the last: what the detector takes
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The options of GenevalReward that are about its models."""
+    """The options of GenevalReward that concern its models."""
 
     model: str | None
     clip: str | None
@@ -34,14 +34,14 @@ class ModelOptions:
 class GenevalReward(StagedReward):
     """Does the picture show the objects, counts, colours and positions that the prompt asks for?
 
-    0 to 1. Each request needs a GenEval spec as its metadata. The details of every score have both numbers, "strict"
-    and "graded", and "reasons", a list with one sentence for each demand that is not met.
+    The score is 0 to 1. Each request needs a GenEval spec as its metadata. The details of every score have both
+    numbers, "strict" and "graded", and "reasons", a list with one sentence for each demand that is not met.
 
     Args:
         detector: "shapes" finds the eight shapes of the embedded world and has no model. "mask2former" finds COCO's
             eighty classes in real pictures. By default "mask2former" if `model` is given, otherwise "shapes".
-        score: the number that ranks. "graded" is the mean of all checks, each 0 to 1; "strict" is the benchmark's own
-            score, 0 or 1.
+        score: the number that is the score. "graded" is the mean of all checks, each 0 to 1; "strict" is the
+            benchmark's own score, 0 or 1.
         model: Mask2Former's folder or hub id.
         clip: the folder or hub id of the CLIP that names colours; by default the subfolder `clip` of `model` if that
             exists, otherwise OpenAI's ViT-L/14.
@@ -96,32 +96,32 @@ class GenevalReward(StagedReward):
         return (DETECTOR, CLIP)
 
     def prepare(self, items: Sequence[ScoreItem]) -> Prepared:
-        specs, images = self._specs(items), [item.image for item in items]
+        specs, images = self._parse_specs(items), [item.image for item in items]
         return items, specs, self.detector.prepare(images) if isinstance(self.detector, StagedDetector) else images
 
     def score_prepared(self, prepared: Prepared) -> list[Score]:
         items, specs, pictures = prepared
         if isinstance(self.detector, StagedDetector):
-            found = self.detector.detect_prepared(pictures)
+            detections = self.detector.detect_prepared(pictures)
         else:
-            found = self.detector.detect(pictures)
-        return [self._score_one(*arguments) for arguments in zip(items, specs, found, strict=True)]
+            detections = self.detector.detect(pictures)
+        return [self._score_image(*arguments) for arguments in zip(items, specs, detections, strict=True)]
 
-    def _score_one(self, item: ScoreItem, spec: GenevalSpec, detections: Sequence[Detection]) -> Score:
-        verdict = judge(spec, detections, lambda found: self.color_classifier.classify(item.image, found))
+    def _score_image(self, item: ScoreItem, spec: GenevalSpec, detections: Sequence[Detection]) -> Score:
+        verdict = judge(spec, detections, lambda objects: self.color_classifier.classify(item.image, objects))
         value = float(verdict.strict) if self.kind == "strict" else verdict.graded
         return Score(value, {"strict": verdict.strict, "graded": verdict.graded, "reasons": verdict.reasons})
 
-    def _specs(self, items: Sequence[ScoreItem]) -> list[GenevalSpec]:
-        """Each item's spec. The images of a group share their metadata object, so each object is checked once."""
-        known: dict[int, GenevalSpec] = {}
+    def _parse_specs(self, items: Sequence[ScoreItem]) -> list[GenevalSpec]:
+        """Return each item's spec. The images of a group share their metadata object, so each object is parsed once."""
+        specs: dict[int, GenevalSpec] = {}
         for item in items:
-            if id(item.metadata) not in known:
-                known[id(item.metadata)] = self._parse_spec(item.metadata)
-        return [known[id(item.metadata)] for item in items]
+            if id(item.metadata) not in specs:
+                specs[id(item.metadata)] = self._parse_spec(item.metadata)
+        return [specs[id(item.metadata)] for item in items]
 
     def _parse_spec(self, metadata: dict[str, Any] | None) -> GenevalSpec:
-        """The spec in `metadata`. Raises InvalidRequestError if the detector cannot check it."""
+        """Parse the spec in `metadata`. Raises InvalidRequestError if the detector cannot check it."""
         if metadata is None:
             raise InvalidRequestError("geneval needs the prompt's GenEval spec as `metadata`", field="metadata")
         try:
@@ -167,8 +167,8 @@ def _detector_name(detector: str | None, model: str | None) -> str:
     return detector or ("shapes" if model is None else "mask2former")
 
 
-def _check_known(what: str, value: str, known: Sequence[str]) -> None:
+def _check_known(kind: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise InvalidRequestError(
-            f"metadata asks for {what} {value!r}; the detector knows {', '.join(known)}", field="metadata"
+            f"metadata asks for {kind} {value!r}; the detector knows {', '.join(known)}", field="metadata"
         )

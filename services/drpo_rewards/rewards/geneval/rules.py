@@ -1,8 +1,8 @@
-"""GenEval's rules: they check the detections in an image against what the prompt asks for. Pure functions.
+"""GenEval's rules, which check the detections in an image against what the prompt asks for. Pure functions.
 
 Source: the GenEval benchmark (Ghosh et al., 2023), whose evaluator these rules follow check by check. `strict` is its
-score, 0 or 1. `graded` is our own, for ranking: the mean of the checks, each the share of a demand that is met, 0 to 1.
-So it is 1 exactly where `strict` is 1, and images that fail still differ by how much they fail.
+score, 0 or 1. `graded` is our own, for ranking: the mean of the checks, each of which is the share of a demand that is
+met, 0 to 1. So it is 1 exactly if `strict` is 1, and images that fail still differ in how much they fail.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from drpo_rewards.api.geneval import Clause, GenevalSpec
 from drpo_rewards.rewards.geneval.detector import Detection
 
-THRESHOLD = 0.3  # a detection counts above this confidence,
-COUNTING_THRESHOLD = 0.9  # and above this one if the task is counting
+THRESHOLD = 0.3  # a detection counts above this confidence
+COUNTING_THRESHOLD = 0.9  # the same if the task is counting
 MAX_PER_CLASS = 16
-POSITION_MARGIN = 0.1  # two centres must differ by more than this share of the summed sizes
+POSITION_MARGIN = 0.1  # two centres must differ by more than this share of the sum of the two sizes
 
 NameColors = Callable[[Sequence[Detection]], list[str]]
 
@@ -50,13 +50,13 @@ def judge(spec: GenevalSpec, detections: Sequence[Detection], name_colors: NameC
     Args:
         spec: what the prompt asks for.
         detections: the objects that were detected in the image, in any order.
-        name_colors: returns the colour name of each detection that it is given.
+        name_colors: returns one colour name per detection.
     """
     objects = keep(detections, COUNTING_THRESHOLD if spec.tag == "counting" else THRESHOLD)
     shares: list[float] = []
     reasons: list[str] = []
-    matched: list[bool] = []  # per include clause: whether every demand is met
-    groups: list[list[Detection]] = []  # per include clause: the found objects
+    matched: list[bool] = []  # for each include clause, whether every demand is met
+    groups: list[list[Detection]] = []  # for each include clause, the found objects
     for clause in spec.include:
         found = objects.get(clause.class_, [])[: clause.count]
         shares.append(len(found) / clause.count)
@@ -69,7 +69,7 @@ def judge(spec: GenevalSpec, detections: Sequence[Detection], name_colors: NameC
             shares.append(min(right, clause.count) / clause.count)
             if met and right < clause.count:
                 met = False
-                reasons.append(f"expected {clause.count} {clause.color} {clause.class_}, found {_listed(colors)}")
+                reasons.append(f"expected {clause.count} {clause.color} {clause.class_}, found {_join_colors(colors)}")
         if clause.position is not None:
             relation, target = clause.position
             share = _position_share(relation, found, clause.count, groups[target], spec.include[target].count)
@@ -95,7 +95,7 @@ def judge(spec: GenevalSpec, detections: Sequence[Detection], name_colors: NameC
 
 
 def keep(detections: Sequence[Detection], threshold: float) -> dict[str, list[Detection]]:
-    """The detections above the threshold by class: the most confident first, at most MAX_PER_CLASS of each class."""
+    """Return the detections above the threshold by class, the most confident first, at most MAX_PER_CLASS of each."""
     objects: dict[str, list[Detection]] = {}
     for detection in sorted(detections, key=lambda detection: -detection.score):
         if detection.score > threshold:
@@ -104,14 +104,14 @@ def keep(detections: Sequence[Detection], threshold: float) -> dict[str, list[De
 
 
 def relations(a: Detection, b: Detection) -> set[str]:
-    """The relations of `a` to `b`. Several may hold, or none if the two overlap too much."""
+    """Return the relations of `a` to `b`. Several may hold, or none if the two overlap too much."""
     corners_a, corners_b = (np.array(box.box).reshape(2, 2) for box in (a, b))  # ((x1, y1), (x2, y2))
     offset = corners_a.mean(axis=0) - corners_b.mean(axis=0)
     sizes = np.abs(corners_a[1] - corners_a[0]) + np.abs(corners_b[1] - corners_b[0])
     beyond = np.maximum(np.abs(offset) - POSITION_MARGIN * sizes, 0) * np.sign(offset)
     if (np.abs(beyond) < 1e-3).all():
         return set()
-    dx, dy = beyond / np.linalg.norm(offset)  # divided by the raw offset, as in the original; y grows downward
+    dx, dy = beyond / np.linalg.norm(offset)  # divided by the full offset, as in the original; y grows downward
     holds = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}
     return {name for name, does_hold in holds.items() if does_hold}
 
@@ -119,8 +119,8 @@ def relations(a: Detection, b: Detection) -> set[str]:
 def _position_share(
     relation: str, found: Sequence[Detection], count: int, targets: Sequence[Detection], target_count: int
 ) -> float:
-    """The share of all requested (object, target) pairs in which the relation holds. It fails for missing objects."""
-    holding = sum(relation in relations(one, target) for one in found for target in targets)
+    """Return the share of all requested (object, target) pairs that are in the relation. Missing objects are not."""
+    holding = sum(relation in relations(detection, target) for detection in found for target in targets)
     return holding / (count * target_count)
 
 
@@ -128,5 +128,5 @@ def _amount(clause: Clause) -> str:
     return f"{clause.count} {clause.class_}"
 
 
-def _listed(colors: Sequence[str]) -> str:
+def _join_colors(colors: Sequence[str]) -> str:
     return ", ".join(colors) if colors else "none"

@@ -1,8 +1,8 @@
 """Classical computer vision for the embedded `shapes` world: a detector and a colour classifier without weights.
 
-An object is a connected patch of one colour that differs from the background. The patch is stretched to a square, and
-the outline that it matches best is its class. Its score follows from how well it matches and how pure its colour is, so
-that a blurred, misshapen or two-coloured blob stays below the rules' thresholds.
+An object is a connected patch of one colour that differs from the background. The patch is stretched to a square and
+compared with the outline of each class; the best match is its class. The score follows from how good the match is and
+how pure the colour is, so that a blurred, misshapen or two-coloured blob stays below the rules' thresholds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy import ndimage
 from drpo_rewards.api.shapes import PALETTE, SHAPES
 from drpo_rewards.rewards.geneval.detector import Detection
 
-_SIDE = 24  # outlines are compared at this many pixels
+_SIDE = 24  # pixels; patches and outlines are compared at this width and height
 _FOREGROUND = 48.0  # RGB distance from the background above which a pixel may belong to an object
 _SMALLEST_AREA = 30  # pixels; the smallest object of the world has about 80
 _SMALLEST_SIDE = 4  # pixels; the thinner side of the smallest bar is 5
@@ -34,14 +34,17 @@ class ShapesDetector:
     classes = SHAPES
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        """Detections of each `(H, W, 3)` uint8 RGB image, best first."""
+        """Return the detections in each (H, W, 3) uint8 RGB image, the most confident first."""
         return [self._detect(image) for image in images]
 
     def _detect(self, image: np.ndarray) -> list[Detection]:
         pixels = image.astype(np.float32)
         color_HW = _nearest_color(pixels)
-        found = [_classify_patch(patch, window, pixels, color_HW) for patch, window in _patches(pixels, color_HW)]
-        return sorted((d for d in found if d is not None), key=lambda detection: -detection.score)
+        candidates = [
+            _classify_patch(patch, window, pixels, color_HW) for patch, window in _find_patches(pixels, color_HW)
+        ]
+        detections = [detection for detection in candidates if detection is not None]
+        return sorted(detections, key=lambda detection: -detection.score)
 
 
 class ShapesColorClassifier:
@@ -50,7 +53,7 @@ class ShapesColorClassifier:
     colors = tuple(PALETTE)
 
     def classify(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
-        """One colour name per detection of `image`, (H, W, 3) uint8 RGB, in the detections' order."""
+        """Return one colour name per detection in `image`, (H, W, 3) uint8 RGB, in the detections' order."""
         names = []
         for detection in detections:
             x1, y1, x2, y2 = (int(edge) for edge in detection.box)
@@ -60,21 +63,23 @@ class ShapesColorClassifier:
 
 
 Window = tuple[slice, slice]
-"""Rows and columns of a part of the image. A patch is a mask of the size of its window, which saves work."""
+"""Rows and columns of a part of the image. A patch is a mask of the size of its window."""
 
 
-def _patches(pixels: NDArray[np.float32], color_HW: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.bool_], Window]]:
-    """Connected patches that differ from the background, each of one colour."""
+def _find_patches(
+    pixels: NDArray[np.float32], color_HW: NDArray[np.intp]
+) -> Iterator[tuple[NDArray[np.bool_], Window]]:
+    """Yield connected patches that differ from the background, each of one colour."""
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     contrast = _distance(pixels, np.median(border, axis=0))
-    for region, window in _connected(contrast > _FOREGROUND):
+    for region, window in _connected_patches(contrast > _FOREGROUND):
         # An anti-aliased edge is where the contrast is half of the object's own.
         region &= contrast[window] > 0.5 * np.quantile(contrast[window][region], 0.75)
-        for patch, inner in _connected(region):
+        for patch, inner in _connected_patches(region):
             yield from _split_colors(patch, _within(window, inner), color_HW)
 
 
-def _connected(mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], Window]]:
+def _connected_patches(mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], Window]]:
     labels, _ = ndimage.label(mask)
     for k, window in enumerate(ndimage.find_objects(labels), start=1):
         patch = labels[window] == k
@@ -90,20 +95,20 @@ def _within(outer: Window, inner: Window) -> Window:
 def _split_colors(
     patch: NDArray[np.bool_], window: Window, color_HW: NDArray[np.intp]
 ) -> Iterator[tuple[NDArray[np.bool_], Window]]:
-    """The patch itself, or its parts if two objects of different colours touch."""
+    """Yield the patch itself, or its parts if two objects of different colours touch."""
     sizes = np.bincount(color_HW[window][_inside(patch)], minlength=len(PALETTE))
     if np.sort(sizes)[-2] < _SPLIT_SHARE * sizes.sum():
         yield patch, window
         return
     for name in np.flatnonzero(sizes):
-        for part, inner in _connected(patch & (color_HW[window] == name)):
+        for part, inner in _connected_patches(patch & (color_HW[window] == name)):
             yield part, _within(window, inner)
 
 
 def _classify_patch(
     patch: NDArray[np.bool_], window: Window, pixels: NDArray[np.float32], color_HW: NDArray[np.intp]
 ) -> Detection | None:
-    """The detection of a patch; None if the patch is too thin to be a shape."""
+    """Classify a patch. Return None if it is too thin to be a shape."""
     height, width = patch.shape
     if min(width, height) < _SMALLEST_SIDE:
         return None
@@ -118,8 +123,8 @@ def _classify_patch(
     elif not 0.6 < aspect < _BAR_ASPECT:  # all other shapes are about as wide as high
         overlap *= 0.5
     inside = _inside(patch)
-    own = _nearest_color(pixels[window][inside].mean(axis=0))
-    purity = float((color_HW[window][inside] == own).mean())
+    main_color = _nearest_color(pixels[window][inside].mean(axis=0))
+    purity = float((color_HW[window][inside] == main_color).mean())
     mask = np.zeros(pixels.shape[:2], dtype=bool)
     mask[window] = patch
     box = (float(window[1].start), float(window[0].start), float(window[1].stop), float(window[0].stop))
@@ -127,7 +132,7 @@ def _classify_patch(
 
 
 def _overlap(a: NDArray, b: NDArray) -> float:
-    """Intersection over union of two soft masks."""
+    """Return the intersection over union of two soft masks."""
     return float(np.minimum(a, b).sum() / np.maximum(a, b).sum())
 
 
@@ -136,7 +141,7 @@ def _ramp(value: float, bounds: tuple[float, float]) -> float:
 
 
 def _inside(patch: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The patch without its edge, whose colour is mixed with the background."""
+    """Return the patch without its edge, whose colour is mixed with the background."""
     eroded = patch.copy()
     eroded[1:] &= patch[:-1]
     eroded[:-1] &= patch[1:]
@@ -148,19 +153,19 @@ def _inside(patch: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _nearest_color(pixels: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The index of the nearest colour in PALETTE for each `(..., 3)` pixel."""
+    """Return the index of the nearest colour in PALETTE for each (..., 3) pixel."""
     return np.stack([_distance(pixels, np.array(color)) for color in PALETTE.values()]).argmin(axis=0)
 
 
 def _distance(pixels: NDArray[np.float32], color: NDArray) -> NDArray[np.float32]:
-    """Euclidean RGB distance of each `(..., 3)` pixel to one colour."""
+    """Return the Euclidean RGB distance of each (..., 3) pixel to one colour."""
     r, g, b = (pixels[..., k] - np.float32(color[k]) for k in range(3))
     return np.sqrt(r * r + g * g + b * b)
 
 
 @cache
 def _outlines() -> dict[str, NDArray[np.float32]]:
-    """Each shape filled and its bounding box stretched to a square: (24, 24) in 0..1. A stretched bar is a square."""
+    """Return each shape filled and stretched to a square: (24, 24) in 0..1. A bar becomes a square."""
     side = 16 * _SIDE
     v, u = (np.mgrid[0:side, 0:side] + 0.5) / side * 2 - 1  # -1..1, v downward
     radius = np.hypot(u, v)
@@ -179,19 +184,19 @@ def _outlines() -> dict[str, NDArray[np.float32]]:
 
 
 def _heart(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """A heart: two lobes over a point."""
+    """Return a heart: two lobes over a point."""
     lobes = np.hypot((np.abs(u) - 0.48) / 0.52, (v + 0.42) / 0.55) < 1
     return lobes | ((v > -0.35) & (np.abs(u) < 0.98 * (1 - v) / 1.3))
 
 
 def _moon(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """A crescent open to the right: a disc minus a smaller one. Before stretching it reaches from -1 to 0.574 in x."""
+    """Return a crescent open to the right: a disc minus a smaller one. Unstretched, x reaches from -1 to 0.574."""
     x = (u + 1) / 2 * 1.574 - 1
     return (np.hypot(x, v) < 1) & (np.hypot(x - 0.5, v) > 0.82)
 
 
 def _star(side: int) -> NDArray[np.bool_]:
-    """A star with five points, one of them up. The notches are at 0.417 of the points' radius."""
+    """Return a star with five points, one of them up. The notches are at 0.417 of the points' radius."""
     angles = np.pi / 5 * np.arange(10)
     radii = np.where(np.arange(10) % 2 == 0, 1.0, 0.417)
     xs, ys = radii * np.sin(angles), -radii * np.cos(angles)

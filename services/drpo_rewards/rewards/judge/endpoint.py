@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
-from drpo_rewards.client.retries import may_retry, retry_after_s, wait
+from drpo_rewards.client.retries import may_retry, parse_retry_after, wait
 from drpo_rewards.errors import (
     ConfigError,
     OverloadedError,
@@ -48,7 +48,7 @@ class EndpointBackend:
         model: the model's name at the endpoint; $DRPO_JUDGE_MODEL by default.
         base_url: the endpoint's address up to `/chat/completions`, e.g. http://127.0.0.1:8000/v1;
             $DRPO_JUDGE_BASE_URL by default.
-        timeout_s: seconds for one verdict, all attempts together.
+        timeout_s: seconds for one verdict, with all attempts.
         concurrency: how many verdicts are requested at the same time.
         retries: how often a call that failed for a temporary reason is repeated.
 
@@ -66,27 +66,28 @@ class EndpointBackend:
         concurrency: int = 16,
         retries: int = 3,
     ) -> None:
-        self.model = model or _required(MODEL, "model")
-        self.base_url = (base_url or _required(BASE_URL, "base_url")).rstrip("/")
+        self.model = model or _from_environment(MODEL, "model")
+        self.base_url = (base_url or _from_environment(BASE_URL, "base_url")).rstrip("/")
         if not self.base_url.startswith(("http://", "https://")):
             raise ConfigError(f"the judge's base_url is {self.base_url!r}; write http://HOST:PORT/v1")
         self.timeout_s, self.retries = timeout_s, retries
         key = os.environ.get(API_KEY)
         self._client = httpx.Client(headers={"authorization": f"Bearer {key}"} if key else {})
         self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="judge")
-        self._takes_schema = True
+        self._accepts_schema = True
         self.checkpoint: str | None = self.model
         self.version = f"endpoint/{self.model}"
 
     def ask(self, pairs: list[PairItem]) -> list[Opinion]:
-        opinions = [self._threads.submit(self._ask_one, pair) for pair in pairs]
+        """Return one opinion per pair, in order; see `Backend.ask`."""
+        opinions = [self._threads.submit(self._ask_about_pair, pair) for pair in pairs]
         try:
             return [opinion.result() for opinion in opinions]
         finally:
-            for opinion in opinions:  # after a failure, calls that have not started are dropped
+            for opinion in opinions:  # after a failure, drop the calls that have not started
                 opinion.cancel()
 
-    def _ask_one(self, pair: PairItem) -> Opinion:
+    def _ask_about_pair(self, pair: PairItem) -> Opinion:
         deadline = time.monotonic() + self.timeout_s
         messages = [{"role": "user", "content": _content(pair)}]
         answer = self._complete(messages, deadline)
@@ -101,7 +102,7 @@ class EndpointBackend:
         return opinion
 
     def _complete(self, messages: list[dict[str, Any]], deadline: float) -> str:
-        """The model's answer. A failed call is repeated if that may help and fits the deadline."""
+        """Return the model's answer. A failed call is repeated if that may help and fits the deadline."""
         attempts = Retrying(
             retry=retry_if_exception(may_retry),
             stop=stop_after_attempt(1 + self.retries) | stop_before_delay(deadline - time.monotonic()),
@@ -112,13 +113,13 @@ class EndpointBackend:
 
     def _complete_once(self, messages: list[dict[str, Any]], deadline: float) -> str:
         body = {"model": self.model, "messages": messages, "max_tokens": ANSWER_TOKENS, "temperature": 0, "seed": 0}
-        if self._takes_schema:
+        if self._accepts_schema:
             format = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": SCHEMA, "strict": True}}
             response = self._post(body | {"response_format": format}, deadline)
             if response.status_code not in (400, 422) or "response_format" not in response.text:
                 return self._read_response(response)
             logger.warning("%s does not accept a JSON schema; the judge continues without one", self.base_url)
-            self._takes_schema = False
+            self._accepts_schema = False
         return self._read_response(self._post(body, deadline))
 
     def _post(self, body: dict[str, Any], deadline: float) -> httpx.Response:
@@ -134,12 +135,12 @@ class EndpointBackend:
             raise RewardUnavailableError(f"the judge's endpoint cannot be reached ({type(error).__name__})") from None
 
     def _read_response(self, response: httpx.Response) -> str:
-        """The model's answer. A server's error text goes to the log only, because it may name hosts and keys."""
+        """Return the model's answer. A server's error text goes to the log only, because it may name hosts and keys."""
         status = response.status_code
         if not response.is_success:
             logger.warning("the judge's endpoint %s answered %d: %.500s", self.base_url, status, response.text)
             message = f"the judge's endpoint answered {status}{_hint(status)}; its error text is in the log"
-            wait_s = retry_after_s(response.headers.get("retry-after", ""))
+            wait_s = parse_retry_after(response.headers.get("retry-after", ""))
             if status == 429:
                 raise OverloadedError(message, retry_after_s=wait_s)
             if status >= 500:
@@ -158,16 +159,16 @@ def _hint(status: int) -> str:
     return " (is the model's name right, and does base_url end in /v1?)" if status == 404 else ""
 
 
-def _required(variable: str, option: str) -> str:
+def _from_environment(variable: str, option: str) -> str:
     if value := os.environ.get(variable):
         return value
     raise ConfigError(f"the judge's endpoint needs the option `{option}`, or ${variable}")
 
 
 def _content(pair: PairItem) -> list[dict[str, Any]]:
-    """One message of OpenAI's chat format: the two pictures, each under its label, and the question."""
+    """Make a message of OpenAI's chat format: the two pictures, each under its label, and the question."""
     before, between, after = LABELS
-    prompt = _MARKUP.sub("< ", pair.prompt)  # breaks special tokens, of whichever model reads it
+    prompt = _MARKUP.sub("< ", pair.prompt)  # breaks special tokens of any model
     return [
         {"type": "text", "text": before},
         {"type": "image_url", "image_url": {"url": _data_uri(pair.first)}},

@@ -1,7 +1,7 @@
-"""The question to a judge, the answers it may give, and how they are read.
+"""The question to a judge, its possible answers, and how they are parsed.
 
 The question is the paper's (Appendix B.4). The two images come before it, each under its label; the paper does not say
-where they are.
+where it puts them.
 """
 
 from __future__ import annotations
@@ -51,33 +51,34 @@ class Opinion:
 
 
 class Backend(Protocol):
-    """What a judge's answers come from: a model in this process or an endpoint."""
+    """The source of a judge's answers: a model in this process or an endpoint."""
 
     version: str
     checkpoint: str | None
     license: str | None
 
     def ask(self, pairs: list[PairItem]) -> list[Opinion]:
-        """One opinion per pair, in order. `first` is shown as Image A. Raises a RewardsError if there is no answer."""
+        """Return one opinion per pair, in order. `first` is Image A. Raises a RewardsError without an answer."""
         ...
 
 
 def write_question(prompt: str) -> str:
-    """The text after the two images. The prompt is quoted, and cannot end the quotation."""
+    """Return the text after the two images. The prompt is in quotes, and cannot end them."""
     return _QUESTION.replace("{prompt}", prompt.replace('"""', "'''"))
 
 
 def parse_answer(answer: str) -> Opinion | None:
-    """The verdict in a model's answer: the whole answer as JSON, or the first JSON object in it that is a verdict.
+    """Find the verdict in a model's answer: the whole answer as JSON, or the first JSON object in it with a winner.
 
-    None if there is no verdict.
+    Returns:
+        The verdict; None if there is none.
     """
-    for text in (answer, *_objects(answer)):
+    for text in (answer, *_find_objects(answer)):
         try:
             data = json.loads(text, strict=False)  # models write line breaks inside strings
         except ValueError:
             continue
-        if isinstance(data, dict) and (winner := _winner(data.get("winner"))) is not None:
+        if isinstance(data, dict) and (winner := _parse_winner(data.get("winner"))) is not None:
             confidence = data.get("confidence")
             if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
                 confidence = None
@@ -85,13 +86,13 @@ def parse_answer(answer: str) -> Opinion | None:
     return None
 
 
-def _winner(value: Any) -> Winner | None:
+def _parse_winner(value: Any) -> Winner | None:
     names = {name.lower(): winner for name, winner in WINNERS.items()}
     return names.get(value.strip().lower()) if isinstance(value, str) else None
 
 
-def _objects(text: str) -> Iterator[str]:
-    """Every outermost balanced `{...}` in a text, in order. Braces inside strings do not count."""
+def _find_objects(text: str) -> Iterator[str]:
+    """Yield every outermost balanced `{...}` in a text, in order. Braces inside strings do not count."""
     start = text.find("{")
     while start >= 0:
         end = _end_of_object(text, start)

@@ -1,4 +1,4 @@
-"""The judge in this process: a Qwen3-VL of transformers, whose answer is limited to three verdicts.
+"""The judge in this process: a Qwen3-VL of transformers, whose answer is one of three verdicts.
 
 The prompt already contains the beginning of the answer, `{"winner":"`, and only A, B or tie may follow. Each of the
 three begins with a different token, so one token decides, and the softmax over the three tokens' logits is the verdict
@@ -63,7 +63,7 @@ class Qwen3VLBackend:
         torch_dtype = pick_dtype(dtype, self.device, on_gpu="bfloat16")
         folder = find(MODEL, model)
         self.tokenizer = qwen_tokenizer(folder)
-        self.verdict_ids = verdict_ids(self.tokenizer, model)
+        self.verdict_ids = find_verdict_ids(self.tokenizer, model)
         self.processor = _load_processor(folder, max_pixels)
         network = load_pretrained(Qwen3VLForConditionalGeneration, folder, torch_dtype, headers_only)
         self.network: Any = network.to(self.device)  # type: ignore[arg-type]
@@ -72,8 +72,9 @@ class Qwen3VLBackend:
 
     @torch.inference_mode()
     def ask(self, pairs: list[PairItem]) -> list[Opinion]:
+        """Return one opinion per pair, in order; see `Backend.ask`."""
         probabilities_N3 = self.logits(pairs).softmax(dim=-1)
-        best_N = probabilities_N3.argmax(dim=-1)  # the first of equals; the other order is asked too
+        best_N = probabilities_N3.argmax(dim=-1)  # A if it ties with another one; asking in both orders corrects that
         winners = list(WINNERS.values())
         return [
             Opinion(winners[best], float(probabilities_3[best]))
@@ -81,7 +82,7 @@ class Qwen3VLBackend:
         ]
 
     def logits(self, pairs: list[PairItem]) -> Tensor:
-        """(N, 3) float32 on the CPU: the logits of A, B and tie at the verdict's position.
+        """Compute the logits of A, B and tie at the verdict's position: (N, 3) float32 on the CPU.
 
         An image that occurs more than once is encoded once. If both orders are asked, each image occurs twice.
         """
@@ -113,7 +114,7 @@ class Qwen3VLBackend:
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
     def conversation(self, prompt: str) -> str:
-        """The model's input text: each picture under its label, the question, and the beginning of the answer.
+        """Make the model's input text: each picture under its label, the question, and the beginning of the answer.
 
         It is Qwen3-VL's chat format, which has no system prompt.
         """
@@ -123,8 +124,8 @@ class Qwen3VLBackend:
         return f"{user}<|im_start|>assistant\n{ANSWER_START}"
 
 
-def verdict_ids(tokenizer: Any, model: str) -> list[int]:
-    """The id of each verdict's first token after ANSWER_START. Raises WeightsError if two are the same."""
+def find_verdict_ids(tokenizer: Any, model: str) -> list[int]:
+    """Return the id of each verdict's first token after ANSWER_START. Raises WeightsError if two are the same."""
     start: list[int] = tokenizer(ANSWER_START)["input_ids"]
     ids = []
     for name in WINNERS:

@@ -14,12 +14,12 @@ from drpo_rewards.rewards.judge.question import Backend, Opinion
 class Judge:
     """Which of two images is the cleaner, more coherent realisation of the prompt, by a vision-language model.
 
-    Both orders are asked, because such models favour one position. If the two answers differ, the pair is a tie and
-    `flipped`. An answer that cannot be read counts as a tie, and in `unparsed`.
+    Both orders are asked, because such models favour one position. If the two answers differ, the pair is a tie, and
+    `flipped` is True. An answer that cannot be read is a tie, and `unparsed` counts it.
 
     Args:
         backend: "transformers" loads a Qwen3-VL in this process; "endpoint" asks any OpenAI-compatible server.
-        options: those of the backend, see `Qwen3VLBackend` and `EndpointBackend`.
+        options: the backend's options, see `Qwen3VLBackend` and `EndpointBackend`.
         headers_only: see `files/weights.py`.
     """
 
@@ -37,7 +37,7 @@ class Judge:
 
     @staticmethod
     def files(backend: str = "transformers", **options: Any) -> tuple[ModelFiles, ...]:
-        if backend == "endpoint":  # which reads no files
+        if backend == "endpoint":  # it reads no files
             return ()
         from drpo_rewards.rewards.judge.qwen3_vl import MODEL
 
@@ -45,8 +45,8 @@ class Judge:
 
     def compare(self, items: Sequence[PairItem]) -> list[Comparison]:
         opinions = self._backend.ask([*items, *(item.swap() for item in items)])
-        as_given, swapped = opinions[: len(items)], opinions[len(items) :]
-        return [combine_orders(one, other) for one, other in zip(as_given, swapped, strict=True)]
+        in_order, swapped = opinions[: len(items)], opinions[len(items) :]
+        return [combine_orders(*pair) for pair in zip(in_order, swapped, strict=True)]
 
 
 def _create_backend(name: str, headers_only: bool, options: dict[str, Any]) -> Backend:
@@ -61,21 +61,21 @@ def _create_backend(name: str, headers_only: bool, options: dict[str, Any]) -> B
     raise ConfigError(f"the judge has no backend {name!r}; write transformers or endpoint")
 
 
-def combine_orders(one: Opinion, swapped: Opinion) -> Comparison:
-    """The comparison that follows from the answers to both orders; `swapped` is the answer about the swapped pair."""
-    other = Comparison(swapped.winner).swap().winner  # in terms of the pair as it was given
-    both_parsed = one.parsed and swapped.parsed
-    agreed = one.winner == other
-    confidences = [opinion.confidence for opinion in (one, swapped) if opinion.confidence is not None]
+def combine_orders(opinion: Opinion, swapped: Opinion) -> Comparison:
+    """Make the comparison of a pair from the opinions about the pair and about the swapped pair."""
+    swapped_winner = Comparison(swapped.winner).swap().winner  # in terms of the pair that is not swapped
+    agreed = opinion.winner == swapped_winner
+    both = (opinion, swapped)
+    confidences = [each.confidence for each in both if each.confidence is not None]
     return Comparison(
-        winner=one.winner if agreed else "tie",
+        winner=opinion.winner if agreed else "tie",
         confidence=sum(confidences) / len(confidences) if agreed and confidences else None,
         details={
-            "asked": [_opinion_details(one.winner, one), _opinion_details(other, swapped)],
-            "reasons": [opinion.reason for opinion in (one, swapped) if opinion.reason],
+            "asked": [_opinion_details(opinion.winner, opinion), _opinion_details(swapped_winner, swapped)],
+            "reasons": [each.reason for each in both if each.reason],
         },
-        flipped=not agreed if both_parsed else None,
-        unparsed=(not one.parsed) + (not swapped.parsed),
+        flipped=not agreed if opinion.parsed and swapped.parsed else None,
+        unparsed=sum(not each.parsed for each in both),
         asked=2,
     )
 

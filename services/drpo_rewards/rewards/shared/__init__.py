@@ -1,1 +1,1 @@
-"""What several rewards compute with: CLIP, Qwen-VL, and preparation of pictures and prompts."""
+"""Code that several rewards share: CLIP, Qwen-VL, and the preparation of pictures and prompts."""

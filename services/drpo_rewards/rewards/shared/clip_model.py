@@ -1,4 +1,4 @@
-"""A CLIP in the layout of transformers, as several rewards use it. It turns pictures and prompts into unit vectors."""
+"""A CLIP of transformers, which turns pictures and prompts into unit vectors for several rewards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ClipEmbedder:
     def __init__(self, model: CLIPModel, tokenizer: Any, crop: Crop, device: torch.device) -> None:
         self.model = model.eval().to(device)
         self.tokenizer = tokenizer
-        # Public configurations have 2 here. That is not the end of text; it selects an older way to find it.
+        # Public configurations have 2 here, which is not the end-of-text token: it selects an older way to find it.
         self.model.text_model.eos_token_id = tokenizer.eos_token_id
         self.crop = crop
         config: Any = model.config
@@ -61,19 +61,19 @@ class ClipEmbedder:
 
     @property
     def scale(self) -> float:
-        """The number that CLIP multiplies a cosine by."""
+        """The factor by which CLIP multiplies a cosine."""
         return float(self.model.logit_scale.detach().float().exp())
 
     def prepare(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> PreparedClip:
-        """A batch of cropped pictures and tokenized prompts, on the CPU."""
+        """Crop pictures and tokenize their prompts, on the CPU."""
         return PreparedClip(self.crop_images(images), *self.tokenize(prompts))
 
     def crop_images(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Crops (H, W, 3) uint8 pictures of any sizes: (N, S, S, 3) uint8."""
+        """Crop (H, W, 3) uint8 pictures of any sizes to (N, S, S, 3) uint8."""
         return pinned(crop_squares(images, self.side, self.crop), self.model.device)
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids of the distinct prompts, (P, T), and for each prompt its row in them, (N,)."""
+        """Return the token ids of the distinct prompts, (P, T), and the row of each prompt in them, (N,)."""
         distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         tokens = self.tokenizer(
             [break_special_tokens(prompt, self.tokenizer) for prompt in distinct],
@@ -87,39 +87,39 @@ class ClipEmbedder:
 
     @torch.inference_mode()
     def embed_pixels(self, pixels_N3SS: Tensor) -> Tensor:
-        """(N, D) float32 unit vectors of pictures with normalised colours."""
+        """Return the (N, D) float32 unit vectors of pictures with normalised colours."""
         pixels_N3SS = pixels_N3SS.to(self.model.device, self.model.dtype, non_blocking=True)
-        return unit(self.model.get_image_features(pixel_values=pixels_N3SS).pooler_output)
+        return normalize_vectors(self.model.get_image_features(pixel_values=pixels_N3SS).pooler_output)
 
     def embed_crops(self, bytes_NSS3: Tensor) -> Tensor:
-        """(N, D) float32 unit vectors of pictures from `crop_images`."""
+        """Return the (N, D) float32 unit vectors of pictures from `crop_images`."""
         return self.embed_pixels(clip_pixels(bytes_NSS3, self.model.device, self.model.dtype))
 
     @torch.inference_mode()
     def embed_tokens(self, ids_PT: Tensor, rows_N: Tensor) -> Tensor:
-        """(N, D) float32 unit vectors of prompts from `tokenize`."""
+        """Return the (N, D) float32 unit vectors of prompts from `tokenize`."""
         ids_PT, rows_N = (tensor.to(self.model.device, non_blocking=True) for tensor in (ids_PT, rows_N))
         # No attention mask: under the causal mask, no token up to the end of a text sees the padding after it.
-        return unit(self.model.get_text_features(input_ids=ids_PT).pooler_output)[rows_N]
+        return normalize_vectors(self.model.get_text_features(input_ids=ids_PT).pooler_output)[rows_N]
 
     def embed_images(self, images: Sequence[np.ndarray]) -> Tensor:
-        """(N, D) float32 unit vectors of (H, W, 3) uint8 pictures."""
+        """Return the (N, D) float32 unit vectors of (H, W, 3) uint8 pictures."""
         return self.embed_crops(self.crop_images(images))
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(N, D) float32 unit vectors of prompts."""
+        """Return the (N, D) float32 unit vectors of prompts."""
         return self.embed_tokens(*self.tokenize(prompts))
 
     def cosines(self, images_ND: Tensor, prepared: PreparedClip) -> Tensor:
-        """(N,) float32 cosines of pictures' unit vectors with the vectors of their prompts."""
+        """Return the (N,) float32 cosines of pictures' unit vectors and those of their prompts."""
         return (images_ND * self.embed_tokens(prepared.ids_PT, prepared.rows_N)).sum(dim=-1)
 
 
 def clip_tokenizer(model: str | Path) -> Any:
-    """CLIP's tokenizer from a folder. Raises WeightsError if it cannot be read."""
+    """Load CLIP's tokenizer from a folder. Raises WeightsError if it cannot be read."""
     return load_tokenizer(CLIPTokenizer, model, "tokenizer.json", "vocab.json")
 
 
-def unit(vectors_ND: Tensor) -> Tensor:
-    """The vectors divided by their L2 norms, in float32."""
+def normalize_vectors(vectors_ND: Tensor) -> Tensor:
+    """Divide vectors by their L2 norms, in float32."""
     return torch.nn.functional.normalize(vectors_ND.float(), dim=-1)

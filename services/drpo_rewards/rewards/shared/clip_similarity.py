@@ -1,4 +1,4 @@
-"""What the rewards `clip` and `pickscore` share: the similarity of a picture and its prompt, by one CLIP."""
+"""The base class of the rewards `clip` and `pickscore`: the similarity of picture and prompt, by a CLIP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from drpo_rewards.rewards.shared.clip_model import ClipEmbedder, PreparedClip
 class ClipSimilarity(StagedReward):
     """The cosine of the CLIP vectors of picture and prompt, times a scale.
 
-    Subclasses set `model_files`, `label` (of the version, e.g. "clip-1") and `license`, and may override `to_scores`.
+    Subclasses set `model_files`, `label` (the start of the version, e.g. "clip-1") and `license`, and may override
+    `to_scores`.
     """
 
     model_files: ClassVar[ModelFiles]
@@ -46,5 +47,5 @@ class ClipSimilarity(StagedReward):
         return [Score(value) for value in self.to_scores(cosines_N).tolist()]
 
     def to_scores(self, cosines_N: Tensor) -> Tensor:
-        """(N,) scores of (N,) cosines: the cosines themselves."""
+        """Compute (N,) scores from (N,) cosines: here the cosines themselves."""
         return cosines_N.clamp(-1, 1)  # rounding may exceed 1 by a little

@@ -1,4 +1,4 @@
-"""The small network that AES and ImageReward end with."""
+"""The small network at the end of `aesthetic` and `image_reward`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LinearHead(nn.Module):
         self.layers = nn.ModuleDict(dict(zip("02467", linear, strict=True)))
 
     def forward(self, vectors_ND: Tensor) -> Tensor:
-        """(N,) scores of (N, D) float32 vectors."""
+        """Compute (N,) scores from (N, D) float32 vectors."""
         for layer in self.layers.values():
             vectors_ND = layer(vectors_ND)
         return vectors_ND[:, 0]

@@ -1,6 +1,6 @@
-"""Pictures as the models of the CLIP family take them, and prompts as plain text.
+"""Preparation of pictures for the models of the CLIP family, and of prompts as plain text.
 
-The models differ only in a picture's geometry. The wrong one changes the score without an error.
+The models differ only in the geometry of pictures. A wrong one changes the score without an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from drpo_rewards.errors import InvalidImageError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MAX_ASPECT = 200  # scaled up, a line of pixels would take gigabytes
+MAX_ASPECT = 200  # a picture one pixel wide would take gigabytes when it is scaled up
 
 Crop = Literal["floor", "round"]
 
@@ -48,7 +48,7 @@ def _offset(surplus: int, crop: Crop) -> int:
 
 
 def crop_squares(images: Sequence[np.ndarray], side: int, crop: Crop) -> Tensor:
-    """Each image cropped by `crop_square`: (N, side, side, 3) uint8."""
+    """Crop each image with `crop_square`, to (N, side, side, 3) uint8."""
     return torch.from_numpy(np.stack([crop_square(image, side, crop) for image in images]))
 
 
@@ -85,12 +85,12 @@ def clip_pixels(bytes_NHW3: Tensor, device: torch.device, dtype: torch.dtype) ->
 
 
 def pinned(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor in pinned memory if `device` is a GPU, which can copy from there while the CPU does other work."""
+    """Return a tensor in pinned memory if `device` is a GPU, which can copy from it while the CPU does other work."""
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 def check_aspect(image_HW3: np.ndarray) -> None:
-    """Raises InvalidImageError if one side is more than MAX_ASPECT times the other."""
+    """Raise InvalidImageError if one side is more than MAX_ASPECT times the other."""
     height, width = image_HW3.shape[:2]
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise InvalidImageError(f"an image is {width}x{height}; one side may be at most {MAX_ASPECT} times the other")

@@ -1,4 +1,4 @@
-"""Prepares pictures and text for the Qwen-VL models without their processors, which need torchvision."""
+"""Preparation of pictures and text for the Qwen-VL models, without their processors, which need torchvision."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PAD = "<|image_pad|>"
 
 
 def qwen_tokenizer(model: str | Path) -> Any:
-    """The tokenizer in a folder. Raises WeightsError if it cannot be read."""
+    """Load the tokenizer in a folder. Raises WeightsError if it cannot be read."""
     return load_tokenizer(AutoTokenizer, model, "tokenizer.json", "vocab.json")
 
 
 def encode_images(processor: Qwen2VLImageProcessorPil, images: Sequence[np.ndarray]) -> dict[str, Tensor]:
-    """The network's picture inputs.
+    """Make the network's picture inputs.
 
     They are `pixel_values`, (patches of all pictures, pixels of a patch), and `image_grid_thw`, (pictures, 3).
     """
@@ -37,10 +37,10 @@ def encode_images(processor: Qwen2VLImageProcessorPil, images: Sequence[np.ndarr
 def encode_texts(
     tokenizer: Any, texts: Sequence[str], image_grid_thw: Tensor, merge_size: int, padding_side: str
 ) -> dict[str, Tensor]:
-    """The network's text inputs `input_ids`, `attention_mask` and `mm_token_type_ids`, each (texts, T).
+    """Make the network's text inputs `input_ids`, `attention_mask` and `mm_token_type_ids`, each (texts, T).
 
-    Each IMAGE in the texts stands for the next picture of `image_grid_thw`. Its placeholder is repeated once for every
-    token that the model has for that picture.
+    Each IMAGE in the texts stands for the next picture of `image_grid_thw`. Its placeholder is repeated, so that there
+    is one for every token that the model has for that picture.
     """
     counts = iter((image_grid_thw.prod(dim=-1) // merge_size**2).tolist())
     expanded = []

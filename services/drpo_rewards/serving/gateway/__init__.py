@@ -1,1 +1,1 @@
-"""From a socket to a question: the gateway takes requests, asks the rewards, and answers."""
+"""The gateway: it reads requests, asks the rewards, and responds."""

@@ -1,6 +1,6 @@
 """Limits on what the gateway holds at the same time: requests, waiting requests, bytes of bodies, and pixels.
 
-What exceeds a limit is refused, with the time after which it may come again.
+A request that exceeds a limit is refused with the time after which it may be sent again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from drpo_rewards.serving.config import LimitsConfig
 
 
 class Admission:
-    """Gives turns to requests. Belongs to one event loop."""
+    """Decides when a request may proceed. Belongs to one event loop."""
 
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
@@ -29,11 +29,14 @@ class Admission:
     async def turn(self, announced_bytes: int = 0) -> AsyncIterator[Allowance]:
         """Wait for a turn, then hold it.
 
-        The announced bytes of a body count from here on, because Ray already receives them while their request waits.
+        The announced bytes of a body count from now on, because Ray receives them while the request waits.
+
+        Args:
+            announced_bytes: the length of the body that the request states; 0 if unknown.
 
         Raises:
-            OverloadedError: too many requests wait already, or these bytes do not fit now.
-            RequestTooLargeError: these bytes never fit.
+            OverloadedError: too many requests wait already, or there is no room for the body now.
+            RequestTooLargeError: the body exceeds the limit on bodies.
         """
         allowance = Allowance(self._limits, self.pixels, self.body_bytes)
         try:
@@ -49,9 +52,7 @@ class Admission:
 
     async def _wait(self) -> None:
         if self._turns.locked() and self.waiting >= self._limits.max_queued:
-            raise OverloadedError(
-                "the gateway has all the requests that it can queue", retry_after_s=self._limits.retry_after_s
-            )
+            raise OverloadedError("the gateway's queue is full", retry_after_s=self._limits.retry_after_s)
         self.waiting += 1
         try:
             await self._turns.acquire()
@@ -61,23 +62,23 @@ class Admission:
 
 
 class Pool:
-    """Memory that all requests of a gateway share. Decoding threads use it too.
+    """A limited amount of memory that all requests of a gateway share. May be used from several threads.
 
     Args:
-        what: the unit that is counted, for messages.
+        unit: what is counted, for messages.
         size: how many units there are.
-        retry_after_s: seconds after which a refused request may come again.
+        retry_after_s: seconds after which a refused request may be sent again.
     """
 
-    def __init__(self, what: str, size: int, retry_after_s: float) -> None:
-        self._what = what
+    def __init__(self, unit: str, size: int, retry_after_s: float) -> None:
+        self._unit = unit
         self._size = size
         self._retry_after_s = retry_after_s
         self._lock = threading.Lock()
         self.taken = 0
 
     def take(self, amount: int) -> None:
-        """Take units.
+        """Reserve units.
 
         Raises:
             OverloadedError: there are not enough now.
@@ -85,13 +86,13 @@ class Pool:
         with self._lock:
             if self.taken + amount > self._size:
                 raise OverloadedError(
-                    f"the gateway holds all the {self._what} that fit in its memory just now",
+                    f"the gateway has no memory for more {self._unit} now",
                     retry_after_s=self._retry_after_s,
                 )
             self.taken += amount
 
     def give_back(self, amount: int) -> None:
-        """Give units back."""
+        """Return reserved units."""
         with self._lock:
             self.taken -= amount
 
@@ -114,25 +115,25 @@ class Allowance:
         self._released = False
 
     def check_body(self, size: int) -> None:
-        """Take room for a body of `size` bytes, announced or received so far.
+        """Reserve memory for a body of `size` bytes, which were announced or have been received so far.
 
         Raises:
-            RequestTooLargeError: no body may be so large.
-            OverloadedError: the gateway has no room for it now.
+            RequestTooLargeError: the body exceeds the limit on bodies.
+            OverloadedError: the gateway has no memory for it now.
         """
         if size > self._max_bytes:
-            raise RequestTooLargeError(f"the body has {size} bytes or more; at most {self._max_bytes} are taken")
+            raise RequestTooLargeError(f"the body has {size} bytes or more; at most {self._max_bytes} are allowed")
         with self._lock:
             if size > self._bytes and not self._released:
                 self._byte_pool.take(size - self._bytes)
                 self._bytes = size
 
     def check(self, width: int, height: int, field: str) -> None:
-        """Take room for one more image.
+        """Reserve memory for one more image.
 
         Raises:
-            InvalidRequestError: it exceeds the limit of an image or of a request; names `field`.
-            OverloadedError: the gateway has no room for it now.
+            InvalidRequestError: it exceeds the limit on an image or on a request; the error names `field`.
+            OverloadedError: the gateway has no memory for it now.
         """
         self._image_limits.check(width, height, field)
         pixels, most = width * height, self._image_limits.max_group_pixels
@@ -141,12 +142,12 @@ class Allowance:
                 raise InvalidRequestError(
                     f"with {field} the request has more than {most} pixels; send fewer or smaller images", field=field
                 )
-            if not self._released:  # a decoding thread may go on after its request has ended
+            if not self._released:  # a decoding thread may continue after its request has ended
                 self._pixel_pool.take(pixels)
                 self._pixels += pixels
 
     def release(self) -> None:
-        """Give everything back, for good."""
+        """Return everything. Later reservations have no effect."""
         with self._lock:
             self._released = True
             self._pixel_pool.give_back(self._pixels)

@@ -1,4 +1,4 @@
-"""What the gateway knows of a call before it has read it."""
+"""What the gateway knows about a call before it reads the body."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Origin:
     """Where a call comes from.
 
     Attributes:
-        transport: by which way it came.
-        request_id: used where the request itself names none.
-        key: the API key that the caller sent.
-        body_bytes: size of the body, as far as it is known before the body is read.
+        transport: how the call arrived.
+        request_id: the id that is used if the request itself names none.
+        key: the API key that the caller sent; None without one.
+        body_bytes: the announced size of the body; 0 if unknown.
     """
 
     transport: Literal["http", "grpc", "serve"]
@@ -29,5 +29,5 @@ class Origin:
     body_bytes: int = 0
 
 
-# Reads a request's options and images, and asks the allowance before it takes memory for them.
+# Reads a request's options and images. It reserves memory for the images before it decodes them.
 Reader = Callable[[Allowance], Awaitable[tuple[OptionsT, Sequence[np.ndarray]]]]

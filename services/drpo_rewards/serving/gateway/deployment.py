@@ -23,41 +23,41 @@ from drpo_rewards.serving.gateway.memory import return_large_buffers
 
 
 class GatewayDeployment(GrpcMethods):
-    """What Ray Serve starts in each gateway replica.
+    """The class that Ray Serve builds in each gateway replica.
 
     Args:
-        config: fields of the ServiceConfig.
+        config: the fields of the ServiceConfig.
         key_digests: SHA-256 of each accepted API key.
-        rewards: a handle, or the name of the application of a reward with `own_app`.
+        rewards: by name, each reward's handle, or the name of the Serve application of a reward with `own_app`.
     """
 
     def __init__(
         self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle | str]
     ) -> None:
         return_large_buffers()
-        name = serve.get_replica_context().replica_tag
-        self.gateway = Gateway(ServiceConfig.model_validate(config), key_digests, rewards, name)
+        replica = serve.get_replica_context().replica_tag
+        self.gateway = Gateway(ServiceConfig.model_validate(config), key_digests, rewards, replica)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_app(self.gateway)
 
-    async def call(self, images: Sequence[np.ndarray], operation: str, options: dict[str, Any]) -> dict[str, Any]:
+    async def call(self, images: Sequence[np.ndarray], name: str, options: dict[str, Any]) -> dict[str, Any]:
         """Perform an operation for a handle.
 
         Args:
             images: (H, W, 3) uint8 arrays, or one array (K, H, W, 3).
-            operation: its name.
-            options: fields of its options.
+            name: the operation's name.
+            options: the fields of its options.
 
         Returns:
             The fields of its response.
         """
-        found = OPERATIONS[operation]
+        operation = OPERATIONS[name]
 
         async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
-            return parse(found.options, options), images  # decoded already, in memory that is not the gateway's
+            return parse(operation.options, options), images  # decoded already, outside the gateway's memory
 
-        response = await self.gateway.perform(found, Origin("serve", uuid.uuid4().hex), read)
+        response = await self.gateway.perform(operation, Origin("serve", uuid.uuid4().hex), read)
         return response.model_dump()
 
     async def models(self) -> list[dict[str, Any]]:
@@ -65,5 +65,5 @@ class GatewayDeployment(GrpcMethods):
         return (await self.gateway.list_models()).model_dump()["models"]
 
     async def ready(self) -> dict[str, Any]:
-        """Say whether every reward can score just now, for a handle."""
+        """Let every reward score one image, for a handle."""
         return (await self.gateway.probe_rewards()).model_dump()

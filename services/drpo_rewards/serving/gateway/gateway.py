@@ -1,7 +1,7 @@
 """The gateway: one path for every call, whatever its transport and its operation.
 
-It holds no model. Everything that takes CPU time (decoding) runs off its event loop. `http`, `grpc` and `deployment`
-turn what comes from a socket or a handle into a call of `Gateway.perform`.
+It holds no model. Work that takes CPU time, such as decoding, runs in threads. `http`, `grpc` and `deployment` turn
+each request into a call of `Gateway.perform`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from drpo_rewards.api.contract import MAX_FIELD, ModelInfo, ModelList, Readiness
 from drpo_rewards.api.images import check_images
-from drpo_rewards.errors import AuthenticationError, InternalError, RewardsError
+from drpo_rewards.errors import UNEXPECTED, AuthenticationError, InternalError, RewardsError
 from drpo_rewards.operations.base import Mixture, Operation, OptionsT, ResponseT, ServedRewards
 from drpo_rewards.serving.config import ServiceConfig, key_is_known
 from drpo_rewards.serving.gateway.admission import Admission
@@ -26,7 +26,7 @@ from drpo_rewards.serving.gateway.tasks import run_together
 
 logger = logging.getLogger("ray.serve")
 
-# Characters of an error's message. Rewards may quote what they were sent, and gRPC's trailers end at 8 kB.
+# Characters of an error's message. A reward may quote the request in it, and gRPC's trailers may have only 8 kB.
 MAX_MESSAGE = 500
 
 
@@ -34,10 +34,10 @@ class Gateway:
     """Performs operations.
 
     Args:
-        config: of the whole service.
-        key_digests: SHA-256 of each accepted API key; empty: no key is needed.
-        rewards: by name, a reward's handle, or the name of the Serve application of a reward with `own_app`.
-        name: of this gateway among several, in its metrics.
+        config: the config of the service.
+        key_digests: SHA-256 of each accepted API key; empty if no key is needed.
+        rewards: by name, each reward's handle, or the name of the Serve application of a reward with `own_app`.
+        name: the name of this gateway in metrics.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Gateway:
     async def perform(
         self, operation: Operation[OptionsT, ResponseT], origin: Origin, read: Reader[OptionsT]
     ) -> ResponseT:
-        """Answer one call, from checking its key to its response.
+        """Perform one call, from checking its key to its response.
 
         Raises:
             RewardsError: any failure, with the request's id.
@@ -81,17 +81,17 @@ class Gateway:
                 by_reward = dict(zip(question.rewards, answers, strict=True))
                 response = operation.answer(options, question, by_reward, self._served)
         except Exception as error:
-            known = _outgoing(error, request_id)
+            outgoing = _prepare_error(error, request_id)
             elapsed_s = time.perf_counter() - started
-            self._metrics.failed(*call, elapsed_s, stage, known)
-            logger.info("%s %s %s %s: %s %.1f ms", *call, request_id, known.code, known, elapsed_s * 1e3)
+            self._metrics.count_failure(*call, elapsed_s, stage, outgoing)
+            logger.info("%s %s %s %s: %s %.1f ms", *call, request_id, outgoing.code, outgoing, elapsed_s * 1e3)
             try:
-                raise known.with_traceback(None) from None
+                raise outgoing.with_traceback(None) from None
             finally:
-                del known  # otherwise this frame and the error's traceback hold each other, and the request
+                del outgoing  # otherwise the error's traceback and this frame form a cycle that keeps the request alive
         elapsed_s = time.perf_counter() - started
         timings_ms["total"] = elapsed_s * 1e3
-        self._metrics.answered(*call, elapsed_s, len(images), timings_ms)
+        self._metrics.count_success(*call, elapsed_s, len(images), timings_ms)
         logger.info("%s %s %s ok: %d images %.1f ms", *call, request_id, len(images), elapsed_s * 1e3)
         if "timings_ms" in operation.response.model_fields:
             rounded = {stage: round(value, 3) for stage, value in timings_ms.items()}
@@ -99,7 +99,7 @@ class Gateway:
         return response
 
     def authorize(self, origin: Origin) -> None:
-        """Check the API key. A call by handle needs none: whoever holds a handle is inside the cluster already.
+        """Check the API key. A call by handle needs none, because its caller is inside the cluster already.
 
         Raises:
             AuthenticationError: the key is missing or wrong.
@@ -128,13 +128,13 @@ class Gateway:
         return ModelList(models=[*infos, *mixtures])
 
     async def probe_rewards(self) -> Readiness:
-        """Score one image with every reward. Whoever asks meanwhile shares the answer, so probes cannot pile up."""
+        """Score one image with every reward. Calls during a probe share its result, so probes cannot pile up."""
         if self._probing is None or self._probing.done():
             self._probing = asyncio.create_task(self._probe_rewards())
         return await asyncio.shield(self._probing)
 
     def metrics_text(self) -> bytes:
-        """The counters in Prometheus' text format."""
+        """Return the counters in Prometheus' text format."""
         return self._metrics.text()
 
     async def _probe_rewards(self) -> Readiness:
@@ -143,18 +143,18 @@ class Gateway:
         return Readiness(ready=all(state.ready for state in states), rewards=dict(zip(names, states, strict=True)))
 
 
-def _outgoing(error: Exception, request_id: str) -> RewardsError:
-    """Make the error that may go out: typed, with the request's id, and nothing of the inside."""
+def _prepare_error(error: Exception, request_id: str) -> RewardsError:
+    """Make the error that the caller gets: typed, with the request's id, without internal details."""
     if not isinstance(error, RewardsError):
-        logger.error("request %s: unforeseen error", request_id, exc_info=error)
-        error = InternalError("something unforeseen went wrong; the service's log has it")
+        logger.error("request %s: unexpected error", request_id, exc_info=error)
+        error = InternalError(UNEXPECTED)
     error.request_id = request_id
-    # The error's context and its traceback hold frames that hold the images, in cycles that wait for the collector.
+    # Its context refers to frames that refer to the images, in cycles that only the garbage collector ends.
     error.__context__ = None
     error.message = _cut(error.message, MAX_MESSAGE)
     error.field = error.field and _cut(error.field, MAX_FIELD)
     return error
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
+def _cut(text: str, max_length: int) -> str:
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."

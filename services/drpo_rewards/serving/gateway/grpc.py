@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext
 
 from drpo_rewards.api.images import SizeCheck, decode, from_rgb8
-from drpo_rewards.errors import InternalError, RewardsError
+from drpo_rewards.errors import UNEXPECTED, InternalError, RewardsError
 from drpo_rewards.operations import OPERATIONS, Operation
 from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.call import Origin
@@ -28,7 +28,7 @@ from drpo_rewards.wire.models import models_to_proto, readiness_to_proto
 
 logger = logging.getLogger("ray.serve")
 
-# What Serve's proxy must register to receive these calls.
+# The functions that register these calls with Serve's proxy.
 SERVICER_FUNCTIONS = [
     "drpo_rewards.v1.ranking_pb2_grpc.add_RankingServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
@@ -42,9 +42,9 @@ SERVICES = ("", pb.DESCRIPTOR.services_by_name["Ranking"].full_name)
 
 
 class GrpcMethods:
-    """The gateway's gRPC methods, by the names that the proto gives them; `_add_operations` adds those of operations.
+    """The gateway's gRPC methods, under their names in the proto. `_add_operations` adds one for each operation.
 
-    Ray Serve finds each by its name, and fills in the argument `grpc_context`.
+    Ray Serve calls each by its name, and passes the argument `grpc_context`.
     """
 
     gateway: Gateway
@@ -56,7 +56,7 @@ class GrpcMethods:
             self.gateway.authorize(_origin(grpc_context))
             return models_to_proto((await self.gateway.list_models()).models)
         except Exception as error:
-            _report(error, grpc_context)
+            _set_status(error, grpc_context)
             return pb.ListModelsResponse()
 
     async def Ready(self, request: pb.ReadyRequest, grpc_context: RayServegRPCContext) -> pb.ReadyResponse:
@@ -85,14 +85,14 @@ class GrpcMethods:
         return states.SERVING if (await self.gateway.probe_rewards()).ready else states.NOT_SERVING
 
 
-def _method_of(operation: Operation[Any, Any]) -> Callable[..., Any]:
-    """The gRPC method of one operation: perform it, or set the call's status and answer nothing."""
+def _make_method(operation: Operation[Any, Any]) -> Callable[..., Any]:
+    """Make the gRPC method of one operation. After an error it sets the call's status and returns an empty message."""
 
     async def method(self: GrpcMethods, request: Any, grpc_context: RayServegRPCContext) -> Any:
         async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
             options = operation.options_from_proto(request)
             images = operation.images_of(request)
-            options.check_count(len(images))  # before any work is done on them
+            options.check_count(len(images))  # before any image is decoded
             decoding = (_decode(image, options.image_field(index), allowance) for index, image in enumerate(images))
             return options, await run_together(decoding)
 
@@ -100,7 +100,7 @@ def _method_of(operation: Operation[Any, Any]) -> Callable[..., Any]:
             origin = _origin(grpc_context, request.ByteSize())
             return operation.response_to_proto(await self.gateway.perform(operation, origin, read))
         except Exception as error:
-            _report(error, grpc_context)
+            _set_status(error, grpc_context)
             return operation.response_message()
 
     return method
@@ -109,7 +109,7 @@ def _method_of(operation: Operation[Any, Any]) -> Callable[..., Any]:
 def _add_operations() -> None:
     for operation in OPERATIONS.values():
         if operation.rpc_name is not None:
-            setattr(GrpcMethods, operation.rpc_name, _method_of(operation))
+            setattr(GrpcMethods, operation.rpc_name, _make_method(operation))
 
 
 _add_operations()
@@ -132,11 +132,11 @@ async def _decode(image: pb.Image, field: str, check: SizeCheck) -> np.ndarray:
     return await asyncio.to_thread(decode, content, field=field, limits=check)
 
 
-def _report(error: Exception, context: RayServegRPCContext) -> None:
-    """Set the call's status from an error, without anything of the inside (traceback, host, pid)."""
+def _set_status(error: Exception, context: RayServegRPCContext) -> None:
+    """Set the call's status from an error, without internal details (traceback, host, process id)."""
     if not isinstance(error, RewardsError):
-        logger.error("unforeseen error in a gRPC call", exc_info=error)
-        error = InternalError("something unforeseen went wrong; the service's log has it")
+        logger.error("unexpected error in a gRPC call", exc_info=error)
+        error = InternalError(UNEXPECTED)
     context.set_code(getattr(grpc.StatusCode, error.grpc_status))
     context.set_details(str(error))
     context.set_trailing_metadata([(ERROR_METADATA, error_to_metadata(error))])

@@ -23,7 +23,7 @@ PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' expositio
 
 
 def build_app(gateway: Gateway) -> FastAPI:
-    """The routes, bound to one gateway replica."""
+    """Build the app with all routes, for one gateway replica."""
     app = FastAPIOffline(  # serves the scripts of /docs itself
         title="DrPO ranking service", version="1", redoc_url=None, swagger_ui_oauth2_redirect_url="/docs/oauth2"
     )
@@ -32,24 +32,24 @@ def build_app(gateway: Gateway) -> FastAPI:
 
     @app.get("/v1/models", response_model=ModelList, responses=openapi.problems(401))
     async def models(request: Request) -> Response:
-        """The rewards and mixtures of this service."""
+        """List the rewards and mixtures of this service."""
         gateway.authorize(_origin(request))
         return Response((await gateway.list_models()).model_dump_json(), media_type=JSON)
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
-        """The gateway answers. Says nothing about rewards."""
+        """Return 200 if the gateway runs. This does not check any reward."""
         return {"status": "live"}
 
     @app.get("/health/ready", response_model=Readiness, responses={503: {"model": Readiness}})
     async def ready() -> Response:
-        """Scores one image with every reward; 503 unless all of them could."""
+        """Score one image with every reward. The status is 503 if one of them cannot."""
         readiness = await gateway.probe_rewards()
         return Response(readiness.model_dump_json(), 200 if readiness.ready else 503, media_type=JSON)
 
     @app.get("/metrics", response_class=Response, responses=openapi.METRICS)
     async def metrics(request: Request) -> Response:
-        """The gateway's counters, for Prometheus."""
+        """Return the gateway's counters, for Prometheus."""
         gateway.authorize(_origin(request))
         return Response(gateway.metrics_text(), media_type=PLAIN_TEXT)
 
@@ -91,12 +91,12 @@ def _origin(request: Request) -> Origin:
 
 
 class SecurityHeaders:
-    """Adds headers that keep a browser from running or guessing anything that this service did not send.
+    """Adds headers that keep a browser from running anything that this service did not send.
 
-    A route with a stricter header of its own, such as the page, keeps it.
+    A header that a route has set itself is kept; the page sets stricter ones.
     """
 
-    # The documentation page starts itself with an inline script; blob: shows pictures that a page was given.
+    # /docs starts with an inline script; blob: shows pictures that the user has chosen.
     HEADERS: ClassVar[dict[bytes, bytes]] = {
         b"content-security-policy": b"default-src 'self'; script-src 'self' 'unsafe-inline'; "
         b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",
@@ -109,10 +109,10 @@ class SecurityHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = list(message.get("headers", []))
-                names = {name.lower() for name, _ in given}
+                headers = list(message.get("headers", []))
+                names = {name.lower() for name, _ in headers}
                 missing = [(name, value) for name, value in self.HEADERS.items() if name not in names]
-                message["headers"] = given + missing
+                message["headers"] = headers + missing
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

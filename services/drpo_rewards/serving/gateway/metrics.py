@@ -1,8 +1,8 @@
-"""The gateway's counters, which Prometheus reads from `GET /metrics`.
+"""The gateway's metrics, which Prometheus reads from `GET /metrics`.
 
-The gateway measures all of them. What happens inside a reward's replica (its batches, its queue) arrives with the
-replica's answers. Where several gateways run, each counts its own calls and adds its name as the label `gateway`, so
-sums over that label are right whichever gateway a scrape reaches.
+The gateway records all of them; a replica reports its batches and its queue in its answers. If several gateways run,
+each counts its own calls and adds its name as the label `gateway`. So a sum over this label is right, whichever gateway
+each scrape reaches.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """The counters of one gateway replica, in their own registry."""
+    """The metrics of one gateway replica, in a separate registry."""
 
     def __init__(self, gateway: str, admission: Admission) -> None:
         self._gateway = gateway
@@ -66,15 +66,15 @@ class Metrics:
         for name, text, read in (
             ("requests_in_flight", "Calls that the gateway works on.", lambda: admission.ongoing),
             ("requests_waiting", "Calls that wait for the gateway.", lambda: admission.waiting),
-            ("body_bytes_in_flight", "Bytes of the bodies of both.", lambda: admission.body_bytes.taken),
-            ("pixels_in_flight", "Decoded pixels of the calls worked on.", lambda: admission.pixels.taken),
+            ("body_bytes_in_flight", "Bytes of bodies that the gateway holds.", lambda: admission.body_bytes.taken),
+            ("pixels_in_flight", "Decoded pixels that the gateway holds.", lambda: admission.pixels.taken),
         ):
             Gauge(f"{prefix}_{name}", text, registry=registry).set_function(read)
 
-    def answered(
+    def count_success(
         self, operation: str, transport: str, seconds: float, images: int, timings_ms: dict[str, float]
     ) -> None:
-        """Count a call that succeeded; `timings_ms` as in its response (`decode`, `reward.NAME`, `score.NAME`)."""
+        """Count a call that succeeded. `timings_ms` is that of its response (`decode`, `reward.NAME`, `score.NAME`)."""
         self._requests.labels(operation, transport, "ok").inc()
         self._images.labels(operation, transport).inc(images)
         self._latency.labels(operation, transport).observe(seconds)
@@ -83,15 +83,15 @@ class Metrics:
             if stage != "total":
                 self._stages.labels(stage, reward).observe(value / 1e3)
 
-    def failed(self, operation: str, transport: str, seconds: float, stage: str, error: RewardsError) -> None:
-        """Count a failed call; `stage` is `admit` (waiting for its turn), `decode` (being read) or `answer`."""
+    def count_failure(self, operation: str, transport: str, seconds: float, stage: str, error: RewardsError) -> None:
+        """Count a call that failed. `stage` is `admit` (it waited), `decode` (it was read) or `answer`."""
         self._requests.labels(operation, transport, error.code).inc()
         self._latency.labels(operation, transport).observe(seconds)
         self._errors.labels("reward" if error.reward else stage, error.reward or "", error.code).inc()
 
     @contextmanager
-    def asking(self, reward: str) -> Iterator[None]:
-        """Count one call of a reward as in flight inside this block."""
+    def count_in_flight(self, reward: str) -> Iterator[None]:
+        """Count one call of a reward as in flight while this block runs."""
         in_flight = self._in_flight.labels(reward)
         in_flight.inc()
         try:
@@ -99,15 +99,15 @@ class Metrics:
         finally:
             in_flight.dec()
 
-    def scored(self, reward: str, answer: ReplicaAnswer) -> None:
-        """Count the batches that a replica's answer reports; each is reported once."""
+    def count_batches(self, reward: str, answer: ReplicaAnswer) -> None:
+        """Count the batches in a replica's answer. Each batch is in one answer only."""
         for batch in answer.batches:
             self._batch_images.labels(reward).observe(batch.images)
             self._batch_seconds.labels(reward).observe(batch.milliseconds / 1e3)
             self._queue.labels(reward).set(batch.waiting)
 
     def text(self) -> bytes:
-        """The counters in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(_Labelled(self._registry, {"gateway": self._gateway}))  # type: ignore[arg-type]
 
 
@@ -120,5 +120,7 @@ class _Labelled(Collector):
 
     def collect(self) -> Iterable[Metric]:
         for metric in self._registry.collect():
-            metric.samples = [Sample(one.name, one.labels | self._labels, *one[2:]) for one in metric.samples]
+            metric.samples = [
+                Sample(sample.name, sample.labels | self._labels, *sample[2:]) for sample in metric.samples
+            ]
             yield metric

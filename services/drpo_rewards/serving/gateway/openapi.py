@@ -1,4 +1,4 @@
-"""The service's OpenAPI document, where FastAPI cannot know it: bodies are read by hand, in two forms."""
+"""Parts of the OpenAPI document that FastAPI cannot derive, because bodies are read by hand, in two forms."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from drpo_rewards.serving.gateway.problem_documents import PROBLEM
 from drpo_rewards.serving.gateway.request_body import RGB8
 
 REFERENCE = "#/components/schemas/{model}"
-# With a key or without one: whether a key is needed is the operator's choice.
+# With a key or without one, because the operator decides whether a key is needed.
 SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}]
 
 Responses = dict[int | str, dict[str, Any]]
 
 
 def problems(*statuses: int) -> Responses:
-    """The errors that a route may answer, all in one form."""
+    """Describe the errors of a route, which are all problem documents."""
     content = {PROBLEM: {"schema": {"$ref": REFERENCE.format(model=Problem.__name__)}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
@@ -31,13 +31,13 @@ METRICS: Responses = {200: {"content": {"text/plain": {"schema": {"type": "strin
 
 
 def request_body(operation: Operation[Any, Any]) -> dict[str, Any]:
-    """A route's body: JSON with the images inside, or multipart with the images beside a JSON part."""
+    """Describe a route's body: JSON with the images inside, or multipart with one JSON part and the images."""
     options = operation.options
     images = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
-        "minItems": options.fewest,
-        "maxItems": options.most,
+        "minItems": options.min_images,
+        "maxItems": options.max_images,
     }
     multipart = {
         "type": "object",
@@ -60,13 +60,13 @@ def complete(app: FastAPI, operations: Iterable[Operation[Any, Any]]) -> None:
     for operation in operations:
         models += [operation.body, operation.options]
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE)
-    made = app.openapi
+    build_document = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = made()  # made once, then kept by FastAPI
+        document = build_document()  # FastAPI builds it once and keeps it
         components = document.setdefault("components", {})
         components["schemas"] = components.get("schemas", {}) | schemas["$defs"]
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         return document
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to change it
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents

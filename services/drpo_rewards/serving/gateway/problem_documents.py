@@ -1,4 +1,4 @@
-"""Errors over HTTP: each is answered as a problem document (RFC 9457)."""
+"""Errors over HTTP, as problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from drpo_rewards.api.contract import Problem
-from drpo_rewards.errors import AuthenticationError, InternalError, RewardsError
+from drpo_rewards.errors import UNEXPECTED, AuthenticationError, InternalError, RewardsError
 
 logger = logging.getLogger("ray.serve")
 
@@ -22,11 +22,11 @@ def handle_errors(app: FastAPI) -> None:
     """Answer every error of the app as a problem document."""
     app.add_exception_handler(RewardsError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_unforeseen)
+    app.add_exception_handler(Exception, _on_unexpected)
 
 
 def request_id_of(request: Request) -> str:
-    """The caller's `x-request-id` if it is valid, otherwise a new one that stays with this request.
+    """Return the caller's `x-request-id` if it is valid, otherwise a new id, which this request keeps.
 
     Serve's proxy adds an id to a request without one, and sends it back in the response's headers.
     """
@@ -37,12 +37,12 @@ def request_id_of(request: Request) -> str:
 
 
 def is_request_id(text: str) -> bool:
-    """Whether a text may be a request's id: 1 to 128 letters, digits or `._:-`."""
+    """Return whether a text may be a request's id: 1 to 128 letters, digits or `._:-`."""
     return text.isascii() and 0 < len(text) <= 128 and all(c.isalnum() or c in "._:-" for c in text)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RewardsError)  # registered for no other
+    assert isinstance(error, RewardsError)  # it is registered for this class only
     problem = Problem(
         type=f"urn:drpo-rewards:{error.code}",
         title=error.title,
@@ -60,7 +60,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = "Bearer"
-    return _answer(problem, headers)
+    return _make_response(problem, headers)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -74,13 +74,13 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         code="http",
         request_id=request_id_of(request),
     )
-    return _answer(problem, dict(error.headers or {}))
+    return _make_response(problem, dict(error.headers or {}))
 
 
-async def _on_unforeseen(request: Request, error: Exception) -> Response:
-    logger.error("unforeseen error in %s", request.url.path, exc_info=error)
-    return await _on_error(request, InternalError("something unforeseen went wrong; the service's log has it"))
+async def _on_unexpected(request: Request, error: Exception) -> Response:
+    logger.error("unexpected error in %s", request.url.path, exc_info=error)
+    return await _on_error(request, InternalError(UNEXPECTED))
 
 
-def _answer(problem: Problem, headers: dict[str, Any]) -> Response:
+def _make_response(problem: Problem, headers: dict[str, Any]) -> Response:
     return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, media_type=PROBLEM)

@@ -28,12 +28,12 @@ from drpo_rewards.serving.gateway.tasks import run_together
 # Plain pixels as a multipart part: `Content-Type: application/x-rgb8; width=64; height=64`.
 RGB8 = "application/x-rgb8"
 
-# A score request may hold a prompt of 10,000 characters and its metadata for each of 64 groups.
+# The part `request` of a score request may have a prompt of 10,000 characters and metadata for each of 64 groups.
 MAX_HEAD_BYTES = 64 * (MAX_METADATA_BYTES + 40_000)
 
 
 class InMemoryParser(MultiPartParser):
-    """Starlette's parser, without its detour of parts above a megabyte over the disk."""
+    """Starlette's parser, but parts above a megabyte stay in memory instead of on disk."""
 
     spool_max_size = sys.maxsize  # the body as a whole has a limit
 
@@ -41,27 +41,27 @@ class InMemoryParser(MultiPartParser):
 async def read(
     request: Request, operation: Operation[Any, Any], allowance: Allowance, idle_s: float
 ) -> tuple[Any, list[np.ndarray]]:
-    """Read the options and decode the images of a request: JSON, or multipart with the images beside a JSON part.
+    """Read the options and decode the images of a request: JSON, or multipart with one JSON part and the images.
 
     Raises:
-        RewardsError: the body is wrong; names the field. Or nothing of it came for `idle_s` seconds.
+        RewardsError: the body is not valid (the error names the field), or no data came for `idle_s` seconds.
     """
-    limited = _limited(request, allowance, idle_s)
-    kind = content_type(request.headers.get("content-type", ""))[0]
+    limited = _limit_body(request, allowance, idle_s)
+    kind = parse_content_type(request.headers.get("content-type", ""))[0]
     try:
         if kind == "application/json":
             return await _from_json(await limited.body(), operation.body, allowance)
         if kind == "multipart/form-data":
             return await _from_multipart(limited, operation.options, allowance)
     except ClientDisconnect:
-        raise InvalidRequestError("the connection closed before the whole body had come") from None
+        raise InvalidRequestError("the connection closed before the whole body arrived") from None
     raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
 
 
-def _limited(request: Request, allowance: Allowance, idle_s: float) -> Request:
-    """The same request, whose body raises as soon as it is too long, announced or not, or stops coming.
+def _limit_body(request: Request, allowance: Allowance, idle_s: float) -> Request:
+    """Return the same request with a body that raises an error once it is too long or no data comes for `idle_s`.
 
-    A client that has gone silent must not keep its turn and its share of the memory from the others.
+    A silent client must not hold a turn and memory that other requests need.
     """
     received = 0
 
@@ -72,7 +72,7 @@ def _limited(request: Request, allowance: Allowance, idle_s: float) -> Request:
                 message = await request.receive()
         except TimeoutError:
             raise IncompleteRequestError(
-                f"nothing of the body came for {idle_s:g} s, and {received} bytes before; send the request anew"
+                f"no data came for {idle_s:g} s, after {received} bytes of the body; send the request again"
             ) from None
         received += len(message.get("body", b""))
         allowance.check_body(received)
@@ -92,7 +92,7 @@ async def _from_json(data: bytes, model: type[Model], check: SizeCheck) -> tuple
 
 
 async def _from_multipart(request: Request, model: type[Options], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
-    limits = {"max_files": model.most + 1, "max_fields": 2, "max_part_size": MAX_HEAD_BYTES}
+    limits = {"max_files": model.max_images + 1, "max_fields": 2, "max_part_size": MAX_HEAD_BYTES}
     try:
         form = await InMemoryParser(request.headers, request.stream(), **limits).parse()
     except MultiPartException as error:  # malformed, or over the limits
@@ -119,7 +119,7 @@ async def _from_part(part: UploadFile | str, field: str, check: SizeCheck) -> np
     if isinstance(part, str):
         raise InvalidImageError(f"{field} is a text field; send it as a file part (with a filename)", field=field)
     data = await part.read()
-    kind, parameters = content_type(part.content_type or "")
+    kind, parameters = parse_content_type(part.content_type or "")
     if kind != RGB8:
         return await asyncio.to_thread(decode, data, field=field, limits=check)
     width, height = parameters.get("width", ""), parameters.get("height", "")
@@ -130,7 +130,7 @@ async def _from_part(part: UploadFile | str, field: str, check: SizeCheck) -> np
     return from_rgb8(data, int(width), int(height), field=field, limits=check)
 
 
-def content_type(header: str) -> tuple[str, dict[str, str]]:
-    """A content type in lower case and its parameters, e.g. `image/png; a=b`; read as the multipart parser reads it."""
+def parse_content_type(header: str) -> tuple[str, dict[str, str]]:
+    """Split a content type such as `image/png; a=b` into the lower-case type and its parameters."""
     kind, parameters = parse_options_header(header)
     return kind.decode("latin-1"), {key.decode("latin-1"): value.decode("latin-1") for key, value in parameters.items()}

@@ -1,4 +1,4 @@
-"""The gateway's side of a call to a reward: deadlines, replicas that die, and every failure as a typed error."""
+"""The gateway's calls to rewards: deadlines, repeated attempts when a replica dies, and failures as typed errors."""
 
 from __future__ import annotations
 
@@ -34,16 +34,15 @@ logger = logging.getLogger("ray.serve")
 
 Images = Sequence[np.ndarray]
 
-# Ranking is idempotent, so a call whose replica died is simply made again. A group that kills its replica each time
-# must not do so for ever.
+# Ranking is idempotent, so a call whose replica died is repeated, but not forever: the group may be what kills it.
 REPLICA_ATTEMPTS = 3
 
-# A replica describes itself without scoring, so a reward's own deadline is not meant for that.
+# For a description, which needs no scoring, a reward's own deadline would be too long.
 DESCRIBE_DEADLINE_S = 5.0
 
 
 class ReplicaDiedError(Exception):
-    """The replica went away during a call; only seen between the gateway's own attempts."""
+    """The replica died during a call. Never leaves this file."""
 
 
 class RewardCalls:
@@ -54,24 +53,24 @@ class RewardCalls:
         self._rewards = rewards
         self._callers: dict[str, Caller] = {}
         self._metrics = metrics
-        self._known: dict[str, ModelInfo] = {}  # what each reward last said of itself
+        self._known: dict[str, ModelInfo] = {}  # the last description of each reward
 
     async def ask(
         self, name: str, question: Question, images: Images, request_id: str, timings_ms: dict[str, float]
     ) -> ReplicaAnswer:
-        """Put a question to one reward. `timings_ms` gets how long the answer and its batches took.
+        """Ask one reward a question. Add the milliseconds of the answer and of its batches to `timings_ms`.
 
-        What kind of reward it is, is known before any image is sent. An upgrade may change the kind: then the answer
-        says so, and the question is put anew.
+        Whether the reward scores or compares is known before any image is sent. If an upgrade has changed that, the
+        answer says so, and the question is asked again.
 
         Raises:
             RewardsError: the reward failed, or did not answer in time.
         """
         started = time.perf_counter()
-        with self._metrics.asking(name):
+        with self._metrics.count_in_flight(name):
             for _ in range(REPLICA_ATTEMPTS):
                 if await self._is_pairwise(name):
-                    answer = await self._judge(name, question, images, request_id)
+                    answer = await self._ask_pairwise(name, question, images, request_id)
                 else:
                     answer = await self._call(
                         name, RewardReplica.score, images, question.groups, question.details, request_id
@@ -81,7 +80,7 @@ class RewardCalls:
                 self._known.pop(name, None)
             else:
                 raise self._unavailable(name, f"reward {name!r} is being replaced by one of another kind")
-        self._metrics.scored(name, answer)
+        self._metrics.count_batches(name, answer)
         timings_ms[f"reward.{name}"] = (time.perf_counter() - started) * 1e3
         timings_ms[f"score.{name}"] = answer.score_ms
         if answer.error is not None:
@@ -89,7 +88,7 @@ class RewardCalls:
         return answer
 
     async def describe(self, name: str) -> ModelInfo:
-        """Say what a reward says of itself, or last said; `state` tells whether it answers now. Never raises."""
+        """Return the reward's description, or the last known one. `state` says whether it answers now. Never raises."""
         try:
             self._known[name] = info = await self._call(name, RewardReplica.describe, deadline_s=DESCRIBE_DEADLINE_S)
             return info
@@ -100,7 +99,7 @@ class RewardCalls:
         return self._known.get(name, ModelInfo(name=name)).model_copy(update={"state": state})
 
     async def probe(self, name: str) -> RewardReadiness:
-        """Have one image really scored. Never raises."""
+        """Let the reward score one image. Never raises."""
         started = time.perf_counter()
         try:
             answer: ReplicaAnswer = await self._call(name, RewardReplica.probe)
@@ -111,48 +110,48 @@ class RewardCalls:
         return RewardReadiness(ready=not message, message=message, milliseconds=elapsed_ms)
 
     async def _is_pairwise(self, name: str) -> bool:
-        """Whether the reward compares two images. It is asked once, and again after an answer said otherwise."""
+        """Return whether the reward compares images. It is asked once, and again if an answer contradicts it."""
         if name not in self._known:
             self._known[name] = await self._call(name, RewardReplica.describe)
         return self._known[name].mode == "pairwise"
 
-    async def _judge(self, name: str, question: Question, images: Images, request_id: str) -> ReplicaAnswer:
-        """Put a question to a pairwise reward: one judgement of a pair, or tournaments whose outcome becomes scores.
+    async def _ask_pairwise(self, name: str, question: Question, images: Images, request_id: str) -> ReplicaAnswer:
+        """Ask a pairwise reward for one judgement of a pair, or for tournaments whose outcomes become scores.
 
-        The reward's deadline holds for all rounds together.
+        The reward's deadline holds for the whole tournament.
         """
         if question.one_pair:
             (group,) = question.groups
             return await self._call(name, RewardReplica.compare, images, [(0, 1)], group, question.details, request_id)
         settings = self._config.rewards[name]
-        # So that the rounds of one request never fill the queue of their reward, however many groups it has.
+        # Limits the calls of one request, so that they do not fill the reward's queue, however many groups it has.
         turns = asyncio.Semaphore(settings.first_replicas * settings.max_ongoing)
 
-        async def compare(own: Images, pairs: Sequence[tuple[int, int]], group: GroupToScore) -> ReplicaAnswer:
+        async def compare(group_images: Images, pairs: Sequence[tuple[int, int]], group: GroupToScore) -> ReplicaAnswer:
             async with turns:
-                return await self._call(name, RewardReplica.compare, own, pairs, group, False, request_id)
+                return await self._call(name, RewardReplica.compare, group_images, pairs, group, False, request_id)
 
         try:
             async with asyncio.timeout(settings.deadline_s):
                 return await score_by_comparing(compare, settings.most_replicas, images, question)
         except KindChangedError as change:
             return change.answer
-        except RewardsError as error:  # the reward's own timeout among them, which is also a TimeoutError
+        except RewardsError as error:  # before TimeoutError, because a RewardTimeoutError is both
             error.reward = error.reward or name
             raise
         except TimeoutError:
-            raise _too_late(name, settings.deadline_s) from None
+            raise _timeout_error(name, settings.deadline_s) from None
 
     async def _call(
         self, name: str, method: Callable[..., Any], *arguments: Any, deadline_s: float | None = None
     ) -> Any:
-        """Call a method of one of the reward's replicas within the deadline, again where the replica died.
+        """Call a method of one of the reward's replicas within the deadline, and again if the replica died.
 
         Args:
-            name: of the reward.
-            method: of RewardReplica.
-            arguments: what it takes; images come first.
-            deadline_s: the reward's own by default.
+            name: the reward's name.
+            method: a method of RewardReplica.
+            arguments: the method's arguments, images first.
+            deadline_s: seconds; by default the reward's deadline.
 
         Raises:
             RewardsError: any failure.
@@ -167,19 +166,19 @@ class RewardCalls:
             async with asyncio.timeout(deadline_s):
                 return await attempts(self._call_once, name, method, *arguments)
         except TimeoutError:
-            raise _too_late(name, deadline_s) from None
+            raise _timeout_error(name, deadline_s) from None
         except RetryError:
             raise self._unavailable(
-                name, f"reward {name!r} went away {REPLICA_ATTEMPTS} times while it scored this group"
+                name, f"reward {name!r} died {REPLICA_ATTEMPTS} times while it scored this group"
             ) from None
 
     async def _call_once(self, name: str, method: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            caller = await self._caller(name)
+            caller = await self._get_caller(name)
             return await caller.call(method.__name__, *arguments)
         except BackPressureError:
             raise OverloadedError(
-                f"reward {name!r} has all the work it can queue",
+                f"the queue of reward {name!r} is full",
                 reward=name,
                 retry_after_s=self._config.limits.retry_after_s,
             ) from None
@@ -187,16 +186,16 @@ class RewardCalls:
             logger.exception("reward %s: its deployment failed", name)
             raise RewardError(f"reward {name!r} failed inside its deployment; see the log", reward=name) from None
         except RayServeException:
-            raise self._unavailable(name, f"reward {name!r} is not deployed just now") from None
+            raise self._unavailable(name, f"reward {name!r} is not deployed now") from None
         except RayError as error:
-            logger.warning("reward %s: a replica went away (%s)", name, type(error).__name__)
+            logger.warning("reward %s: a replica died (%s)", name, type(error).__name__)
             raise ReplicaDiedError from None
 
-    async def _caller(self, name: str) -> Caller:
-        """The way to a reward. A reward with an application of its own is looked up when it is first asked."""
+    async def _get_caller(self, name: str) -> Caller:
+        """Return the caller of a reward. The application of a reward with `own_app` is found at its first call."""
         if name not in self._callers:
-            found = self._rewards[name]
-            handle = await asyncio.to_thread(serve.get_app_handle, found) if isinstance(found, str) else found
+            target = self._rewards[name]
+            handle = await asyncio.to_thread(serve.get_app_handle, target) if isinstance(target, str) else target
             self._callers[name] = Caller(handle)
         return self._callers[name]
 
@@ -204,5 +203,5 @@ class RewardCalls:
         return RewardUnavailableError(message, reward=name, retry_after_s=self._config.limits.retry_after_s)
 
 
-def _too_late(name: str, deadline_s: float) -> RewardTimeoutError:
+def _timeout_error(name: str, deadline_s: float) -> RewardTimeoutError:
     return RewardTimeoutError(f"reward {name!r} gave no answer within its deadline of {deadline_s:g} s", reward=name)

@@ -1,4 +1,4 @@
-"""Several coroutines at the same time, as one."""
+"""Running of several coroutines at the same time."""
 
 from __future__ import annotations
 

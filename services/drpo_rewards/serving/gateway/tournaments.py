@@ -1,4 +1,4 @@
-"""How a pairwise reward scores groups: a tournament for each, all at once, their rounds spread over the replicas."""
+"""Scores of groups by a pairwise reward: a tournament per group, all at once, with rounds spread over the replicas."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from drpo_rewards.serving.gateway.tasks import run_together
 Images = Sequence[np.ndarray]
 Pairs = Sequence[tuple[int, int]]
 
-# Has one replica judge pairs of these images.
+# Lets one replica judge pairs of these images.
 Compare = Callable[[Images, Pairs, GroupToScore], Coroutine[Any, Any, ReplicaAnswer]]
 
 
 class KindChangedError(RewardsError):
-    """The reward was upgraded to one that scores. Never leaves the gateway."""
+    """The reward was upgraded to one that scores images. Never leaves the gateway."""
 
     def __init__(self, answer: ReplicaAnswer) -> None:
-        super().__init__("the reward scores images now, and compares none")
+        super().__init__("the reward now scores images instead of comparing them")
         self.answer = answer
 
 
 async def score_by_comparing(compare: Compare, replicas: int, images: Images, question: Question) -> ReplicaAnswer:
-    """Make the answer that a pointwise reward would give to the question. The first failure ends all of it.
+    """Answer a question like a pointwise reward, with scores from tournaments. The first failure ends all of them.
 
     Raises:
-        RewardsError: a group of one image, an error of the reward, or a judge none of whose answers could be read.
+        RewardsError: a group has only one image, the reward failed, or none of the judge's answers could be read.
         KindChangedError: the reward does not compare any more.
     """
     for group in question.groups:
         if len(group.fields) < 2:
             field = group.fields[0].rpartition("[")[0]
             raise InvalidRequestError(
-                f"`{field}`: one image has nothing to be compared with; a pairwise reward needs two", field=field
+                f"`{field}` has only one image; a pairwise reward needs at least two", field=field
             )
     answers: list[ReplicaAnswer] = []
 
-    async def ask(own: Images, pairs: Pairs, group: GroupToScore) -> list[Comparison]:
+    async def ask(group_images: Images, pairs: Pairs, group: GroupToScore) -> list[Comparison]:
         used = sorted({index for pair in pairs for index in pair})  # a replica gets only the images that it needs
         positions = {index: position for position, index in enumerate(used)}
-        within = [(positions[first], positions[second]) for first, second in pairs]
-        answer = await compare([own[index] for index in used], within, group)
+        used_pairs = [(positions[first], positions[second]) for first, second in pairs]
+        answer = await compare([group_images[index] for index in used], used_pairs, group)
         if answer.other_kind:
             raise KindChangedError(answer)
         if answer.error is not None:
@@ -63,7 +63,7 @@ async def score_by_comparing(compare: Compare, replicas: int, images: Images, qu
     )
     return ReplicaAnswer(
         version=answers[0].version,
-        sign=1,  # strengths: the higher is the better
+        sign=1,  # higher strengths are better
         score_ms=sum(answer.score_ms for answer in answers),
         batches=[batch for answer in answers for batch in answer.batches],
         scores=[score for result in results for score in result.scores],
@@ -78,7 +78,7 @@ async def _play(
     group: GroupToScore,
     all_pairs: bool,
 ) -> TournamentResult:
-    """Play one group's tournament. Hashing pixels and fitting strengths take CPU time: they run off the event loop."""
+    """Play one group's tournament. Hashing pixels and fitting strengths take CPU time, so they run in threads."""
     tournament = Tournament(await asyncio.to_thread(seeding, group.prompt, images), all_pairs)
     while pairs := tournament.next_round():
         share = -(-len(pairs) // replicas)

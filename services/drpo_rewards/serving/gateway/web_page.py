@@ -1,4 +1,4 @@
-"""The page at `/`: plain files from `static/`, which talk to this service only."""
+"""The page at `/`: static files, which send requests to this service only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 
 FOLDER = Path(__file__).parent / "static"
 
-# With these headers a browser loads nothing from elsewhere, runs no other script, and shows the page in no frame.
+# With these headers a browser loads nothing from other servers, runs no other script, and shows no page in a frame.
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -36,7 +36,7 @@ def add_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
-        if not request.url.path.endswith("/"):  # below a prefix: the page's own addresses are relative to its folder
+        if not request.url.path.endswith("/"):  # under a prefix: relative links on the page need the slash
             return RedirectResponse(f"{request.url.path}/")
         return await files.get_response("index.html", request.scope)
 

@@ -1,1 +1,1 @@
-"""What an operator uses: the doctor, and estimates of what replicas need of a machine."""
+"""Checks for operators: the doctor, and estimates of the resources that replicas need."""

@@ -1,1 +1,1 @@
-"""From a question to scores: one reward's replica, and its batches across requests."""
+"""A reward's replica: it turns questions into scores, in batches across requests."""

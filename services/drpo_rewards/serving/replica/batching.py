@@ -1,6 +1,6 @@
-"""Batches across calls. Each is formed when the worker is free for it, out of all that has come by then.
+"""Batches across calls. A batch is formed when a worker is free, from the items that have arrived by then.
 
-Ray Serve's own batches are formed as soon as a call comes, and queue up as they are: under load, one batch a call.
+Ray Serve's own batching forms a batch as soon as a call arrives, so under load the queue holds one batch per call.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ ResultT = TypeVar("ResultT")
 class _Entry(Generic[ItemT, ResultT]):
     item: ItemT
     result: asyncio.Future[ResultT]
-    arrived: float  # in the event loop's time
+    arrived: float  # seconds of the event loop's clock
 
 
 class Batcher(Generic[ItemT, ResultT]):
-    """Items of many calls, handed to `run` in order: at most `size` at a time, and `batches_at_once` batches at a time.
+    """Collects the items of many calls, and hands them to `run` in batches, in order. Belongs to one event loop.
 
-    A batch that is not full waits for more until its oldest item is `wait_s` old. Belongs to one event loop.
+    Args:
+        run: returns one result per item of a batch.
+        size: the most items in a batch.
+        wait_s: a batch that is not full waits for more items until its oldest item is this many seconds old.
+        batches_at_once: how many batches may run at the same time.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class Batcher(Generic[ItemT, ResultT]):
         return sum(not entry.result.done() for entry in self._queue)
 
     async def submit(self, items: Sequence[ItemT]) -> list[ResultT]:
-        """The items' results in order. A call that is cancelled takes what still waits out of the queue."""
+        """Return the items' results in order. If this call is cancelled, its waiting items leave the queue."""
         loop = asyncio.get_running_loop()
         entries = [_Entry(item, loop.create_future(), loop.time()) for item in items]
         self._queue.extend(entries)

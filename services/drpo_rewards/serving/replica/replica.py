@@ -1,4 +1,4 @@
-"""One replica of one reward: batches images across calls, and answers scores or a typed error."""
+"""One replica of one reward, which batches images across calls and answers with scores or a typed error."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Ticket:
     """One item on its way into a batch.
 
     Attributes:
-        call: number of the call that it came with.
-        group: its group. Where a batch fails, each group of each call is tried by itself.
-        field: how an error names it.
+        call: the number of the call that it belongs to.
+        group: its group. If a batch fails, each group of each call is scored separately.
+        field: its name in errors.
         item: what the reward gets.
     """
 
@@ -49,7 +49,14 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Processed:
-    """What became of one ticket: its outcome, the number and the record of its batch, and that batch's first call."""
+    """A ticket's outcome and its batch.
+
+    Attributes:
+        outcome: the score, the comparison, or the error.
+        number: the number of the batch.
+        batch: the record of the batch for metrics.
+        first_call: the call of the batch's first ticket, whose answer reports the batch.
+    """
 
     outcome: Outcome
     number: int
@@ -58,13 +65,13 @@ class Processed:
 
 
 class RewardReplica:
-    """Holds one reward, and calls it from threads of its own, so that the event loop stays free meanwhile.
+    """Holds one reward, and calls it in separate threads, so that the event loop stays free.
 
     One thread scores. A StagedReward has another one, which prepares the next batch while this one is scored.
 
     Args:
-        name: of the reward at the gateway.
-        config: fields of its RewardConfig.
+        name: the reward's name in the service.
+        config: the fields of its RewardConfig.
     """
 
     def __init__(self, name: str, config: dict[str, Any]) -> None:
@@ -73,14 +80,14 @@ class RewardReplica:
         self.reward: Any = rewards.create(settings.type, settings.options)  # a Reward, StagedReward or PairwiseReward
         self.info = describe(name, self.reward)
         self._pairwise, self._staged = is_pairwise(self.reward), isinstance(self.reward, StagedReward)
-        # A reward that hangs for good keeps its thread. Past this age Serve is told to replace the replica.
+        # A reward that hangs keeps its thread. After this time the health check fails, and Serve replaces the replica.
         self.stuck_after_s = max(60.0, 3 * settings.deadline_s)
         self._busy_since: dict[int, float] = {}  # by thread
         self._scoring = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{name}")
-        # One thread prepares, because a tokenizer may not be used by two at a time.
+        # Only one thread prepares, because two threads must not use a tokenizer at the same time.
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"prepare-{name}")
         self._calls, self._batches = itertools.count(), itertools.count()
-        # Two batches at a time where one can be prepared while the other one is scored.
+        # Two batches at the same time, if one can be prepared while the other is scored.
         self._batcher: Batcher[Ticket, Processed] = Batcher(
             self._run_batch, settings.batch_size, settings.batch_wait_s, batches_at_once=2 if self._staged else 1
         )
@@ -118,42 +125,41 @@ class RewardReplica:
         return self._collect(tickets, await self._batcher.submit(tickets), with_details, request_id)
 
     async def probe(self) -> ReplicaAnswer:
-        """Really score one image, through the same batches as everybody's."""
+        """Score one image, in the same batches as other calls."""
         group = GroupToScore("", ["the probe's image"])
         tickets = [Ticket(next(self._calls), group, group.fields[0], probe(self.reward))]
         return self._collect(tickets, await self._batcher.submit(tickets), False, "readiness")
 
     def describe(self) -> ModelInfo:
-        """Say what the reward is."""
+        """Return the reward's entry of `GET /v1/models`."""
         return self.info
 
     def check_health(self) -> None:
-        """Serve's own check; raising has the replica replaced."""
+        """Raise an error if a batch hangs. Serve calls this, and then replaces the replica."""
         if any(time.monotonic() - since > self.stuck_after_s for since in list(self._busy_since.values())):
             raise RuntimeError(f"reward {self.name!r} has been scoring one batch for over {self.stuck_after_s:.0f} s")
 
     async def _run_batch(self, tickets: list[Ticket]) -> list[Processed]:
-        """Score one batch; where it fails, score group by group, so that only the one at fault is hurt."""
+        """Score one batch. If it fails, score group by group, so that only the group at fault fails."""
         waiting, seconds = self._batcher.waiting, [0.0]
         outcomes = await self._attempt(tickets, seconds)
-        groups = [
-            list(own) for _, own in itertools.groupby(tickets, key=lambda ticket: (ticket.call, id(ticket.group)))
-        ]
+        by_group = itertools.groupby(tickets, key=lambda ticket: (ticket.call, id(ticket.group)))
+        groups = [list(group_tickets) for _, group_tickets in by_group]
         if isinstance(outcomes[0], RewardsError) and len(groups) > 1:
-            outcomes = [outcome for own in groups for outcome in await self._attempt(own, seconds)]
+            outcomes = [outcome for group in groups for outcome in await self._attempt(group, seconds)]
         batch, number = Batch(len(tickets), sum(seconds) * 1e3, waiting), next(self._batches)
         return [Processed(outcome, number, batch, tickets[0].call) for outcome in outcomes]
 
     async def _attempt(self, tickets: list[Ticket], seconds: list[float]) -> Sequence[Outcome]:
-        """Call the reward with these tickets' items. Where it fails, its error is the outcome of all of them.
+        """Call the reward with these tickets' items. If it fails, its error is the outcome of all of them.
 
-        `seconds` gets the time that the reward took.
+        The seconds that the reward took are appended to `seconds`.
         """
         items: list[Any] = [ticket.item for ticket in tickets]
         try:
             if self._pairwise:
-                judged = await self._in_thread(self._scoring, seconds, self.reward.compare, items, len(items))
-                return check_comparisons(self.name, judged, items)
+                comparisons = await self._in_thread(self._scoring, seconds, self.reward.compare, items, len(items))
+                return check_comparisons(self.name, comparisons, items)
             if self._staged:
                 prepared = await self._in_thread(self._preparing, seconds, self.reward.prepare, items, len(items))
                 scores = await self._in_thread(self._scoring, seconds, self.reward.score_prepared, prepared, len(items))
@@ -161,7 +167,7 @@ class RewardReplica:
                 scores = await self._in_thread(self._scoring, seconds, self.reward.score, items, len(items))
             return check_scores(self.name, scores, items, [ticket.field for ticket in tickets], self.info.metrics)
         except Exception as error:
-            return [self._typed(error, len(tickets))] * len(tickets)
+            return [self._convert_error(error, len(tickets))] * len(tickets)
 
     async def _in_thread(
         self,
@@ -171,10 +177,10 @@ class RewardReplica:
         argument: Any,
         images: int,
     ) -> Any:
-        """Run `work(argument)` in the executor's thread, and add its seconds.
+        """Run `work(argument)` in the executor's thread, and append its seconds to `seconds`.
 
-        Its errors get their type in that thread already. A StopIteration could not reach the event loop: the future
-        would never be done. A CancelledError of concurrent.futures would look like a cancellation of the batch.
+        Errors are converted in that thread already. A StopIteration could not reach the event loop: the future would
+        never be done. A CancelledError of concurrent.futures would look like a cancellation of the batch.
         """
 
         def timed() -> Any:
@@ -183,20 +189,20 @@ class RewardReplica:
             try:
                 return work(argument)
             except Exception as error:
-                raise self._typed(error, images) from None
+                raise self._convert_error(error, images) from None
             finally:
                 seconds.append(time.monotonic() - started)
                 del self._busy_since[thread]
 
         return await asyncio.get_running_loop().run_in_executor(executor, timed)
 
-    def _typed(self, error: Exception, images: int) -> RewardsError:
-        """The error that goes to the caller for what the reward raised."""
+    def _convert_error(self, error: Exception, images: int) -> RewardsError:
+        """Convert what the reward raised to the error that the caller gets."""
         if isinstance(error, InvalidRequestError | OverloadedError | RewardError):
             error.reward = error.reward or self.name
             error.__traceback__ = error.__cause__ = error.__context__ = None
             return error
-        # The text of a foreign exception may hold paths and hosts: it goes to the log, its kind to the caller.
+        # The text of any other exception may name paths and hosts, so it goes to the log only.
         logger.error("reward %s failed on a batch of %d images", self.name, images, exc_info=error)
         kind = type(error).__name__
         return RewardError(f"reward {self.name!r} failed with {kind}; the service's log has more", reward=self.name)
@@ -204,20 +210,20 @@ class RewardReplica:
     def _collect(
         self, tickets: list[Ticket], processed: list[Processed], with_details: bool, request_id: str
     ) -> ReplicaAnswer:
-        """One call's answer from what became of its tickets."""
+        """Make one call's answer from the outcomes of its tickets."""
         scores: list[Score] = []
         comparisons: list[Comparison] = []
         error = None
-        for ticket, one in zip(tickets, processed, strict=True):
-            error = self._error_of(ticket, one.outcome, with_details)
+        for ticket, result in zip(tickets, processed, strict=True):
+            error = self._find_error(ticket, result.outcome, with_details)
             if error is not None:
                 logger.info("reward %s: request %s failed: %s", self.name, request_id, error)
                 break
-            if isinstance(one.outcome, Score):
-                scores.append(Score(float(one.outcome.value), one.outcome.details))
-            elif isinstance(one.outcome, Comparison):
-                comparisons.append(one.outcome)
-        batches = {one.number: one for one in processed}
+            if isinstance(result.outcome, Score):
+                scores.append(Score(float(result.outcome.value), result.outcome.details))
+            elif isinstance(result.outcome, Comparison):
+                comparisons.append(result.outcome)
+        batches = {result.number: result for result in processed}
         metrics = {
             metric.name: [float((score.details or {})[metric.name]) for score in scores]
             for metric in (self.info.metrics if with_details and error is None else ())
@@ -228,16 +234,16 @@ class RewardReplica:
         return ReplicaAnswer(
             version=self.info.version,
             sign=1 if self.info.higher_is_better else -1,
-            score_ms=sum(one.batch.milliseconds for one in batches.values()),
-            batches=[one.batch for one in batches.values() if one.first_call == tickets[0].call],
+            score_ms=sum(result.batch.milliseconds for result in batches.values()),
+            batches=[result.batch for result in batches.values() if result.first_call == tickets[0].call],
             scores=scores,
             metrics=metrics,
             comparisons=comparisons,
             error=error,
         )
 
-    def _error_of(self, ticket: Ticket, outcome: Outcome, with_details: bool) -> RewardsError | None:
-        """Why a ticket's outcome cannot be answered; None where it can."""
+    def _find_error(self, ticket: Ticket, outcome: Outcome, with_details: bool) -> RewardsError | None:
+        """Return the error of a ticket's outcome; None if the outcome can be sent."""
         if isinstance(outcome, RewardsError):
             if outcome.field is not None and not outcome.field.startswith(ticket.group.prefix):
                 outcome.field = ticket.group.prefix + outcome.field

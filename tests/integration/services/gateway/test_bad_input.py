@@ -198,7 +198,7 @@ def test_a_body_that_stops_coming_is_given_up(guarded: serving.RunningService) -
         answer = connection.getresponse()
         problem = json.loads(answer.read())
         assert (answer.status, problem["code"]) == (408, "incomplete")
-        assert "nothing of the body came for 10 s, and 1 bytes before" in problem["detail"]
+        assert "no data came for 10 s, after 1 bytes of the body" in problem["detail"]
         assert held_bytes(guarded) == 0
 
 

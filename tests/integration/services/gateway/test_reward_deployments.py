@@ -138,9 +138,9 @@ def test_load_brings_more_replicas(client: RankingClient) -> None:
 
 
 def test_what_cannot_be_upgraded_or_placed(service: serving.RunningService) -> None:
-    with pytest.raises(ConfigError, match="'scaled' is no reward with `own_app: true`"):
+    with pytest.raises(ConfigError, match="'scaled' is not a reward with `own_app: true`"):
         serving.upgrade(config(), "scaled", app_name=APP)
     with pytest.raises(ConfigError, match="no application 'elsewhere-own'"):
         serving.upgrade(config(), "own", app_name="elsewhere")
-    with pytest.raises(ConfigError, match="ask for 1 big_gpus together and this Ray cluster has 0; lower `resources`"):
+    with pytest.raises(ConfigError, match="ask for 1 big_gpus in total, but this Ray cluster has 0; lower `resources`"):
         serving.start(config(resources={"big_gpus": 1}), app_name="elsewhere", http_port=0)

@@ -90,7 +90,7 @@ async def test_a_hanging_reward_delays_nobody_else(service: serving.RunningServi
 
 async def test_a_group_that_kills_replicas_is_given_up(service: serving.RunningService) -> None:
     async with AsyncRankingClient(service.handle_address, timeout_s=200, retries=0) as client:
-        with pytest.raises(errors.RewardUnavailableError, match="went away 3 times") as caught:
+        with pytest.raises(errors.RewardUnavailableError, match="died 3 times") as caught:
             await client.rank("p", PICTURES[:2], rewards={"failing": 1}, metadata={"how": "die"})
         assert caught.value.reward == "failing"
         assert (await client.rank("p", PICTURES[:2], rewards={"failing": 1})).all_tied  # and its successor serves

@@ -223,7 +223,7 @@ def test_errors_name_images_as_the_request_does() -> None:
     assert ScoreOptions(groups=groups).image_field(2) == "groups[1].images[0]"
     assert RerankOptions(query="a").image_field(2) == "documents[2]"
     assert RankOptions(prompt="a").image_field(2) == "images[2]"
-    with pytest.raises(InvalidRequestError, match="4 images together, and 3 came"):
+    with pytest.raises(InvalidRequestError, match="need 4 images in total; this request has 3"):
         ScoreOptions(groups=groups).check_count(3)
 
 

@@ -12,7 +12,7 @@ from support.images import picture
 
 from drpo_rewards.errors import RewardError
 from drpo_rewards.ranking.bradley_terry import PRIOR_DEVIATION, fit
-from drpo_rewards.ranking.tournament import Tournament, TournamentResult, rounds, seeding
+from drpo_rewards.ranking.tournament import Tournament, TournamentResult, count_rounds, seeding
 from drpo_rewards.rewards.base import Comparison
 
 VARIANCE = PRIOR_DEVIATION**2
@@ -76,7 +76,7 @@ def test_against_another_solver() -> None:
 def test_comparisons_are_few(count: int) -> None:
     result, sizes = play(np.arange(count, dtype=float))
     assert result.summary.comparisons == sum(sizes) <= count * math.ceil(math.log2(count))
-    assert len(sizes) <= rounds(count)
+    assert len(sizes) <= count_rounds(count)
     played = [sum(score.details.values()) for score in result.scores if score.details]
     assert min(played) > 0
     assert sum(played) == 2 * result.summary.comparisons

@@ -18,7 +18,7 @@ from drpo_rewards.errors import ConfigError, InvalidRequestError, WeightsError
 from drpo_rewards.rewards.base import ScoreItem
 from drpo_rewards.rewards.checks import check_scores, probe
 from drpo_rewards.rewards.geneval.detector import Detection
-from drpo_rewards.rewards.geneval.mask2former import CLASSES, COLORS, detections, prepare_picture
+from drpo_rewards.rewards.geneval.mask2former import CLASSES, COLORS, find_masks, prepare_picture, to_detections
 from drpo_rewards.rewards.geneval.reward import GenevalReward
 
 pytestmark = pytest.mark.thorough
@@ -119,7 +119,8 @@ def test_detections_of_drawn_logits() -> None:
         padded = tuple((n + 31) // 32 * 32 for n in scaled)
         classes = random.normal(size=(6, 81)) * 4
         masks = stretched(random.normal(size=(6, 4, 4)) * 6 - 3, padded[0] // 4, padded[1] // 4)
-        found = detections(torch.from_numpy(classes).float(), torch.from_numpy(masks).float(), padded, scaled, image)
+        logits = torch.from_numpy(classes).float(), torch.from_numpy(masks).float()
+        found = to_detections(find_masks(*logits, padded, scaled, image))
         expected = plain_detections(classes, masks, padded, scaled, image)  # type: ignore[arg-type]
         kept = [one for one in found if one.score > 0.3]
         assert [(one.label, one.box) for one in kept] == [(label, box) for label, _, box in expected]

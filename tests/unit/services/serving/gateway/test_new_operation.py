@@ -43,8 +43,8 @@ class Best(Operation[BestOptions, BestResponse]):
     body = BestRequest
     response = BestResponse
 
-    def question(self, options: BestOptions, images: int, served: ServedRewards) -> Question:
-        return Question(list(served.names)[:1], one_group(options.prompt, images, options))
+    def question(self, options: BestOptions, num_images: int, served: ServedRewards) -> Question:
+        return Question(list(served.names)[:1], one_group(options.prompt, num_images, options))
 
     def answer(self, options: BestOptions, question: Question, answers: Answers, served: ServedRewards) -> BestResponse:
         scores = [score.value for score in answers[question.rewards[0]].scores]
