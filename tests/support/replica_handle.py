@@ -18,6 +18,7 @@ class ReplicaHandle:
 
     def __init__(self, reward: str) -> None:
         self.calls: list[tuple[str, int]] = []
+        self.delay_s = 0.0  # of each call
         self.deploy(reward)
 
     def deploy(self, reward: str) -> None:
@@ -33,6 +34,7 @@ class ReplicaHandle:
     async def _run(self, method: str, arguments: tuple[Any, ...]) -> Any:
         images = arguments[0] if arguments and isinstance(arguments[0], Sequence | np.ndarray) else ()
         self.calls.append((method, len(images)))
+        await asyncio.sleep(self.delay_s)
         found = getattr(self._replica, method)(*arguments)
         return await found if asyncio.iscoroutine(found) else found
 
@@ -45,8 +47,10 @@ class _Method:
         return self._handle._run(self._name, arguments)
 
 
-def local_gateway(**rewards: str) -> tuple[Gateway, dict[str, ReplicaHandle]]:
+def local_gateway(deadline_s: float = 30.0, **rewards: str) -> tuple[Gateway, dict[str, ReplicaHandle]]:
     """A gateway over rewards (name to type) whose replicas run in this process, and their handles."""
     handles = {name: ReplicaHandle(kind) for name, kind in rewards.items()}
-    config = ServiceConfig.model_validate({"rewards": {name: {"type": kind} for name, kind in rewards.items()}})
+    config = ServiceConfig.model_validate(
+        {"rewards": {name: {"type": kind, "deadline_s": deadline_s} for name, kind in rewards.items()}}
+    )
     return Gateway(config, [], handles, "tested"), handles  # type: ignore[arg-type]

@@ -57,11 +57,12 @@ class BackgroundLoop:
             raise
 
     def close(self) -> None:
-        """Stop the loop and end its thread. A second call does nothing."""
+        """Cancel what still runs, stop the loop and end its thread. A second call does nothing."""
         if self.closed:
             return
+        asyncio.run_coroutine_threadsafe(_cancel_other_tasks(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
+        self._thread.join()
         self._loop.close()
 
     def __enter__(self) -> BackgroundLoop:
@@ -69,3 +70,11 @@ class BackgroundLoop:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+async def _cancel_other_tasks() -> None:
+    """Cancel every other task of this loop, so that nobody waits for a result that never comes."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

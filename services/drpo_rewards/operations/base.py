@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -32,12 +32,12 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 ResponseT = TypeVar("ResponseT", bound=Model)
 
 
-class Body(Protocol):
-    """A JSON body: options with the images inside."""
+class Body(Model):
+    """Base of the JSON bodies: options with the images inside."""
 
     def split(self) -> tuple[Options, list[str]]:
         """Return the options, and the images' base64 texts in order."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -100,21 +100,20 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
         name: names the HTTP route, the client's method, and the operation in metrics and logs.
         summary: one line for the OpenAPI document.
         options: the class of everything in a request except its images.
-        body: the class of the JSON body, see `Body`.
+        body: the class of the JSON body.
         response: the class of the response.
         other_paths: further HTTP paths that other services' clients call.
         rpc_name: the name of its gRPC method; None if it has no protobuf messages.
-        request_message, response_message: the classes of its protobuf messages.
+        response_message: the class of its protobuf response.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     options: type[OptionsT]
-    body: type[Model]
+    body: type[Body]
     response: type[ResponseT]
     other_paths: ClassVar[tuple[str, ...]] = ()
     rpc_name: ClassVar[str | None] = None
-    request_message: ClassVar[Any] = None
     response_message: ClassVar[Any] = None
 
     @abstractmethod

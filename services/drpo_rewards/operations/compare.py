@@ -13,6 +13,7 @@ from drpo_rewards.api.question import Question, ReplicaAnswer
 from drpo_rewards.operations.base import (
     Answers,
     Base64,
+    Body,
     Operation,
     ServedRewards,
     combine_answers,
@@ -49,7 +50,7 @@ class CompareOptions(Options):
     details: bool = Field(default=False, description="Also return what the rewards report beyond the winner.")
 
 
-class CompareRequest(CompareOptions):
+class CompareRequest(CompareOptions, Body):
     """The JSON body of `POST /v1/compare`."""
 
     images: list[Base64] = Field(min_length=2, max_length=2)
@@ -93,7 +94,6 @@ class Compare(Operation[CompareOptions, CompareResponse]):
     body = CompareRequest
     response = CompareResponse
     rpc_name = "Compare"
-    request_message: ClassVar[Any] = pb.CompareRequest
     response_message: ClassVar[Any] = pb.CompareResponse
 
     def question(self, options: CompareOptions, num_images: int, served: ServedRewards) -> Question:

@@ -28,6 +28,7 @@ from drpo_rewards.api.question import Question
 from drpo_rewards.operations.base import (
     Answers,
     Base64,
+    Body,
     Mixture,
     Operation,
     ServedRewards,
@@ -86,7 +87,7 @@ class RankOptions(Options):
         return self
 
 
-class RankRequest(RankOptions):
+class RankRequest(RankOptions, Body):
     """The JSON body of `POST /v1/rank`."""
 
     images: list[Base64] = Field(min_length=MIN_IMAGES, max_length=MAX_IMAGES)
@@ -125,7 +126,6 @@ class Rank(Operation[RankOptions, RankResponse]):
     body = RankRequest
     response = RankResponse
     rpc_name = "Rank"
-    request_message: ClassVar[Any] = pb.RankRequest
     response_message: ClassVar[Any] = pb.RankResponse
 
     def question(self, options: RankOptions, num_images: int, served: ServedRewards) -> Question:

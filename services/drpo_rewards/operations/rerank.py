@@ -15,7 +15,14 @@ from pydantic import Field, WithJsonSchema
 from drpo_rewards.api.contract import MAX_IMAGES, Metadata, Model, Name, Options, PromptText, parse
 from drpo_rewards.api.question import Question
 from drpo_rewards.errors import InvalidImageError
-from drpo_rewards.operations.base import Answers, Operation, ServedRewards, combine_answers, one_group
+from drpo_rewards.operations.base import (
+    Answers,
+    Body,
+    Operation,
+    ServedRewards,
+    combine_answers,
+    one_group,
+)
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto
 from drpo_rewards.wire.values import metadata_from_proto, set_metadata
@@ -100,7 +107,7 @@ Document = Annotated[Any, WithJsonSchema(_DOCUMENT)]
 Ignored = Annotated[Any, Field(default=None, description="Accepted and ignored: it concerns text only.")]
 
 
-class RerankRequest(RerankOptions):
+class RerankRequest(RerankOptions, Body):
     """The JSON body of `POST /v1/rerank`."""
 
     documents: list[Document] = Field(min_length=1, max_length=MAX_IMAGES)
@@ -129,7 +136,6 @@ class Rerank(Operation[RerankOptions, RerankResponse]):
     response = RerankResponse
     other_paths = ("/rerank", "/v2/rerank")
     rpc_name = "Rerank"
-    request_message: ClassVar[Any] = pb.RerankRequest
     response_message: ClassVar[Any] = pb.RerankResponse
 
     def question(self, options: RerankOptions, num_images: int, served: ServedRewards) -> Question:

@@ -23,7 +23,14 @@ from drpo_rewards.api.contract import (
 )
 from drpo_rewards.api.question import GroupToScore, Question
 from drpo_rewards.errors import InvalidRequestError
-from drpo_rewards.operations.base import Answers, Base64, Operation, ServedRewards, reward_scores
+from drpo_rewards.operations.base import (
+    Answers,
+    Base64,
+    Body,
+    Operation,
+    ServedRewards,
+    reward_scores,
+)
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto
 from drpo_rewards.wire.scores import scores_from_proto, scores_to_proto
@@ -94,7 +101,7 @@ class ScoreGroup(Model):
     metadata: Metadata | None = None
 
 
-class ScoreRequest(Model):
+class ScoreRequest(Body):
     """The JSON body of `POST /v1/score`."""
 
     groups: list[ScoreGroup] = Field(min_length=1, max_length=MAX_GROUPS)
@@ -135,7 +142,6 @@ class ScoreGroups(Operation[ScoreOptions, ScoreResponse]):
     body = ScoreRequest
     response = ScoreResponse
     rpc_name = "Score"
-    request_message: ClassVar[Any] = pb.ScoreRequest
     response_message: ClassVar[Any] = pb.ScoreResponse
 
     def question(self, options: ScoreOptions, num_images: int, served: ServedRewards) -> Question:

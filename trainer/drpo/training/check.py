@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -53,14 +52,13 @@ def _absolute_path(path: str) -> str:
 
 
 def _check_objective(config: Config) -> list[str]:
-    from drpo.method.objectives import load_objective
+    from drpo.method.objectives import load_objective, objective_class
 
     name, settings = config.objective.name, config.objective.settings
     try:
         load_objective(name, settings)
     except ValidationError as error:
-        default: Any = load_objective(name)
-        known = list(type(default.settings).model_fields)
+        known = objective_class(name).settings_class.model_fields
         problems = []
         for details in error.errors():
             key = ".".join(str(part) for part in details["loc"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +20,9 @@ REFERENCE = "#/components/schemas/{model}"
 SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}]
 
 Responses = dict[int | str, dict[str, Any]]
+
+# The sections of a docstring are for readers of the code; fields have descriptions of their own.
+_DOCSTRING_SECTION = re.compile(r"^(?:Attributes|Example):$", re.MULTILINE)
 
 
 def problems(*statuses: int) -> Responses:
@@ -66,6 +70,9 @@ def complete(app: FastAPI, operations: Iterable[Operation[Any, Any]]) -> None:
         document = build_document()  # FastAPI builds it once and keeps it
         components = document.setdefault("components", {})
         components["schemas"] = components.get("schemas", {}) | schemas["$defs"]
+        for schema in components["schemas"].values():
+            if "description" in schema:
+                schema["description"] = _DOCSTRING_SECTION.split(schema["description"], maxsplit=1)[0].rstrip()
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         return document
 

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from drpo_rewards.api.contract import MAX_METADATA_BYTES, Model, Options, parse
+from drpo_rewards.api.contract import MAX_METADATA_BYTES, Options, parse
 from drpo_rewards.api.images import SizeCheck, decode, from_base64, from_rgb8
 from drpo_rewards.errors import (
     IncompleteRequestError,
@@ -21,7 +21,7 @@ from drpo_rewards.errors import (
     InvalidRequestError,
     UnsupportedContentError,
 )
-from drpo_rewards.operations import Operation
+from drpo_rewards.operations.base import Body, Operation
 from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.tasks import run_together
 
@@ -81,9 +81,9 @@ def _limit_body(request: Request, allowance: Allowance, idle_s: float) -> Reques
     return Request(request.scope, receive)
 
 
-async def _from_json(data: bytes, model: type[Model], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
-    parsed: Any = await asyncio.to_thread(parse, model, data)
-    options, texts = parsed.split()
+async def _from_json(data: bytes, model: type[Body], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
+    body = await asyncio.to_thread(parse, model, data)
+    options, texts = body.split()
     options.check_count(len(texts))
     return options, await run_together(
         asyncio.to_thread(from_base64, text, field=options.image_field(index), limits=check)

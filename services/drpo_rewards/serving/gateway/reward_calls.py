@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -40,6 +41,9 @@ REPLICA_ATTEMPTS = 3
 # For a description, which needs no scoring, a reward's own deadline would be too long.
 DESCRIBE_DEADLINE_S = 5.0
 
+# The longest pause before a question is asked again because the reward is of another kind now.
+KIND_PAUSE_S = 0.2
+
 
 class ReplicaDiedError(Exception):
     """The replica died during a call. Never leaves this file."""
@@ -61,25 +65,32 @@ class RewardCalls:
         """Ask one reward a question. Add the milliseconds of the answer and of its batches to `timings_ms`.
 
         Whether the reward scores or compares is known before any image is sent. If an upgrade has changed that, the
-        answer says so, and the question is asked again.
+        answer says so, and the question is asked again. The reward's deadline holds for all of it.
 
         Raises:
             RewardsError: the reward failed, or did not answer in time.
         """
         started = time.perf_counter()
-        with self._metrics.count_in_flight(name):
-            for _ in range(REPLICA_ATTEMPTS):
-                if await self._is_pairwise(name):
-                    answer = await self._ask_pairwise(name, question, images, request_id)
-                else:
-                    answer = await self._call(
-                        name, RewardReplica.score, images, question.groups, question.details, request_id
-                    )
-                if not answer.other_kind:
-                    break
-                self._known.pop(name, None)
-            else:
-                raise self._unavailable(name, f"reward {name!r} is being replaced by one of another kind")
+        deadline_s = self._config.rewards[name].deadline_s
+        try:
+            with self._metrics.count_in_flight(name):
+                async with asyncio.timeout(deadline_s):
+                    while True:
+                        if await self._is_pairwise(name):
+                            answer = await self._ask_pairwise(name, question, images, request_id)
+                        else:
+                            answer = await self._call(
+                                name, RewardReplica.score, images, question.groups, question.details, request_id
+                            )
+                        if not answer.other_kind:
+                            break
+                        self._known.pop(name, None)
+                        # While an upgrade runs, old and new replicas answer in turn.
+                        await asyncio.sleep(random.uniform(0, KIND_PAUSE_S))
+        except RewardsError:  # before TimeoutError, because a RewardTimeoutError is both
+            raise
+        except TimeoutError:
+            raise _timeout_error(name, deadline_s) from None
         self._metrics.count_batches(name, answer)
         timings_ms[f"reward.{name}"] = (time.perf_counter() - started) * 1e3
         timings_ms[f"score.{name}"] = answer.score_ms

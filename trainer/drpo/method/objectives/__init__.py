@@ -27,10 +27,19 @@ def load_objective(name: str, settings: Mapping[str, Any] | BaseModel | None = N
         CatalogueError: there is no objective of that name.
         pydantic.ValidationError: the settings are wrong.
     """
+    return objective_class(name)(settings)
+
+
+def objective_class(name: str) -> Any:
+    """The class of an objective.
+
+    Raises:
+        CatalogueError: there is no objective of that name.
+    """
     if name not in OBJECTIVES:
         raise CatalogueError(f"there is no objective {name!r}; choose from {', '.join(sorted(OBJECTIVES))}")
     module, _, attribute = OBJECTIVES[name].partition(":")
-    return getattr(import_module(module), attribute)(settings)
+    return getattr(import_module(module), attribute)
 
 
-__all__ = ["OBJECTIVES", "Objective", "ObjectiveResult", "load_objective"]
+__all__ = ["OBJECTIVES", "Objective", "ObjectiveResult", "load_objective", "objective_class"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from pydantic import BaseModel
 from torch import Tensor
 
 
@@ -22,7 +23,15 @@ class ObjectiveResult:
 
 
 class Objective(Protocol):
-    """Turns one group's features and preferences into a loss."""
+    """Turns one group's features and preferences into a loss.
+
+    Its class is built from its settings: a mapping, a `settings_class`, or None for the defaults.
+
+    Attributes:
+        settings_class: the pydantic model of the settings, the keys of a preset's section `objective`.
+    """
+
+    settings_class: ClassVar[type[BaseModel]]
 
     def loss(self, features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> ObjectiveResult:
         """The loss of one group.

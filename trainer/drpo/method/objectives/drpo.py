@@ -23,7 +23,7 @@ Axes: K candidates, T tokens, D features, M pairs, B sets, Q queries of a set.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +84,8 @@ class DrPOObjective:
     Args:
         settings: the settings, as a model or a mapping; None: the defaults.
     """
+
+    settings_class: ClassVar[type[BaseModel]] = DrPOSettings
 
     def __init__(self, settings: DrPOSettings | Mapping[str, Any] | None = None) -> None:
         self.settings = settings if isinstance(settings, DrPOSettings) else DrPOSettings.model_validate(settings or {})

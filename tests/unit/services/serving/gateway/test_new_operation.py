@@ -13,7 +13,7 @@ from support.service import PICTURES, REDS
 from drpo_rewards.api.contract import Model, Options, PromptText
 from drpo_rewards.api.images import encode_png
 from drpo_rewards.operations import OPERATIONS
-from drpo_rewards.operations.base import Answers, Base64, Operation, Question, ServedRewards, one_group
+from drpo_rewards.operations.base import Answers, Base64, Body, Operation, Question, ServedRewards, one_group
 from drpo_rewards.serving.gateway.http import build_app
 
 
@@ -22,7 +22,7 @@ class BestOptions(Options):
     metadata: None = None
 
 
-class BestRequest(BestOptions):
+class BestRequest(BestOptions, Body):
     images: list[Base64] = Field(min_length=2, max_length=256)
 
     def split(self) -> tuple[BestOptions, list[str]]:
@@ -64,3 +64,12 @@ async def test_a_new_operation_is_served(monkeypatch: pytest.MonkeyPatch) -> Non
         document = (await client.get("/openapi.json")).json()
         assert document["paths"]["/v1/best"]["post"]["summary"] == Best.summary
         assert 'operation="best"' in (await client.get("/metrics")).text
+
+
+async def test_the_openapi_document_is_written_for_readers_of_http() -> None:
+    gateway, _ = local_gateway(redness="support.rewards:Redness")
+    schemas = build_app(gateway).openapi()["components"]["schemas"]
+    assert schemas["PairOptions"]["description"].startswith("How many (winner, loser) pairs to draw")
+    for name, schema in schemas.items():
+        assert "Example:" not in schema.get("description", ""), name
+        assert "Attributes:" not in schema.get("description", ""), name

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from support.replica_handle import local_gateway
 from support.service import PICTURES
 
 from drpo_rewards import RankResponse
+from drpo_rewards.errors import RewardTimeoutError
 from drpo_rewards.operations import COMPARE, RANK, SCORE
 from drpo_rewards.operations.base import Operation
 from drpo_rewards.serving.gateway.call import Origin
@@ -56,3 +58,12 @@ async def test_an_upgrade_to_the_other_kind_is_noticed() -> None:
     handles["r"].calls.clear()
     assert (await rank(gateway)).rewards["r"].version == "redness-1"
     assert [method for method, _ in handles["r"].calls] == ["compare", "describe", "score"]
+
+
+async def test_the_deadline_holds_for_the_description_and_the_scores_together() -> None:
+    gateway, handles = local_gateway(deadline_s=0.5, r="support.rewards:Redness")
+    handles["r"].delay_s = 0.4
+    with pytest.raises(RewardTimeoutError, match=r"deadline of 0\.5 s") as caught:
+        await rank(gateway)
+    assert caught.value.reward == "r"
+    assert handles["r"].calls == [("describe", 0), ("score", 4)]
