@@ -1,8 +1,8 @@
-"""The cost of the ranking service on top of the reward, for 24 images of 64x64.
+"""The time that the ranking service adds to the reward, for 24 images of 64x64.
 
 Launch: python tests/bench/bench_handle_overhead.py
 
-The same GenEval reward scores the same group of rendered scenes in this process and behind serve://, in turn. The
+The same GenEval reward scores the same group of rendered scenes alternately in this process and through serve://. The
 output is both medians and their difference, which should be at most 15 ms.
 """
 

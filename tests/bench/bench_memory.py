@@ -3,8 +3,9 @@
 Launch: python tests/bench/bench_memory.py [--groups 1000] [--group-size 16] [--side 256] [--encoding png]
 
 The output is the slope of a line through the second half of the samples, when pools and caches are full, in MiB per
-1,000 groups. It should be a small part of the size of one group. It is given for all resident memory and for the memory
-that the gateway does not share. Resident memory includes pages of Ray's object store, and grows until all are touched.
+1,000 groups. It should be a small part of the size of one group. It is printed for all resident memory and for the part
+that the gateway does not share. Resident memory includes pages of Ray's object store, and grows until the gateway has
+touched all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SAMPLES = 50
 
 
 class Mean:
-    """A cheap reward, so that most of the time goes into the gateway."""
+    """A cheap reward, so that most of the time is spent in the gateway."""
 
     version = "mean-1"
 

@@ -1,12 +1,12 @@
-"""A training step with pipelined ranking against the same step ranked serially, with a reward as slow as generation.
+"""Compare training steps with pipelined and with serial ranking, for a reward as slow as generation.
 
 Launch: python tests/bench/bench_pipeline.py [--tiny]
 
-The embedded generator draws, a served reward sleeps for as long as generating a group takes, and steps with and without
-the pipeline alternate. The script prints
+The embedded generator is trained, a served reward sleeps for as long as generating a group takes, and steps with and
+without the pipeline alternate. The script prints
 
     ratio      serial step / pipelined step, which should be at least 1.4
-    overlap    pipelined step / the longer one of only computing and only ranking, which should be at most 1.15
+    overlap    pipelined step / the longer of computing and ranking, which should be at most 1.15
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from drpo_rewards.rewards.base import Score, ScoreItem
 
 
 class Slow:
-    """Prefers red, and takes as long as the request says, like a large model on another machine."""
+    """Prefers red, and sleeps for as long as the request says, like a large model on another machine."""
 
     version = "slow-1"
 

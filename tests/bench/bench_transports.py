@@ -5,8 +5,8 @@ Launch: python tests/bench/bench_transports.py [--seconds 15] [--side 256] [--gr
 Two rewards are measured, one after the other.
 
     accelerator    sleeps for 20 ms per batch and 10 ms per image, as the host does while a GPU runs a large model
-    encoder        a transformer over patches, on a GPU if there is one; else it shares the cores with clients,
-                   proxy and gateway, and is slower by what these take
+    encoder        a transformer over patches, on a GPU if there is one; otherwise clients, proxy and gateway take
+                   time from its cores
 
 Every round measures each kind of call once, so that a busy machine slows down all of them. The output is images/s, and
 their ratio to the reward in this process on full batches, which should be at least 0.9 when clients fill the batches.
@@ -61,7 +61,7 @@ class Encoder:
 
 
 class Accelerator:
-    """Takes as long as a model on a GPU would, and no time of the host's processor."""
+    """Takes as long as a model on a GPU, and no time of the host's processor."""
 
     version = "accelerator-1"
     batch_s, image_s = 0.020, 0.010
@@ -104,7 +104,7 @@ def start_plain_server(port: int) -> subprocess.Popen[bytes]:
     raise TimeoutError("the plain server did not start")
 
 
-def in_process(reward: Reward, groups: Sequence[Sequence[Any]], batch: int, seconds: float) -> float:
+def measure_in_process(reward: Reward, groups: Sequence[Sequence[Any]], batch: int, seconds: float) -> float:
     """Images/s of the reward on full batches of the same images."""
     images = [image for group in groups for image in group]
     items = [ScoreItem(images[index % len(images)], "p") for index in range(batch)]
@@ -152,9 +152,11 @@ def main() -> None:
                 weights = {"rewards": {name: 1.0}}
                 for connect in connects.values():  # warm up
                     asyncio.run(run_load(connect, "p", groups, clients=2, requests=4, **weights))
-                in_process(reward, groups, arguments.batch_size, 0.5)
+                measure_in_process(reward, groups, arguments.batch_size, 0.5)
                 for _ in range(arguments.rounds):
-                    rates["alone", 0].append(in_process(reward, groups, arguments.batch_size, arguments.seconds))
+                    rates["in process", 0].append(
+                        measure_in_process(reward, groups, arguments.batch_size, arguments.seconds)
+                    )
                     for clients in arguments.clients:
                         for kind, connect in connects.items():
                             load = run_load(connect, "p", groups, clients=clients, seconds=arguments.seconds, **weights)
@@ -178,12 +180,12 @@ def settings_of(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 def report(name: str, rates: dict[tuple[str, int], list[float]], arguments: argparse.Namespace) -> None:
     """Prints a table with a row for each number of clients."""
     median = {key: statistics.median(values) for key, values in rates.items()}
-    alone = median["alone", 0]
+    in_process = median["in process", 0]
     print(f"\n{name}: groups of {arguments.group_size} images of {arguments.side}x{arguments.side}, as plain pixels")
-    print(f"in this process, batches of {arguments.batch_size}: {alone:.1f} images/s")
+    print(f"in this process, batches of {arguments.batch_size}: {in_process:.1f} images/s")
     print(f"{'clients':>8} {'HTTP':>16} {'gRPC':>16} {'plain FastAPI':>16} {'HTTP / plain':>13}")
     for clients in arguments.clients:
-        cells = [f"{median[kind, clients]:8.1f} ({median[kind, clients] / alone:4.2f})" for kind in KINDS]
+        cells = [f"{median[kind, clients]:8.1f} ({median[kind, clients] / in_process:4.2f})" for kind in KINDS]
         ahead = median["HTTP", clients] / median["plain", clients]
         print(f"{clients:>8} " + " ".join(f"{cell:>16}" for cell in cells) + f" {ahead:13.2f}", flush=True)
 

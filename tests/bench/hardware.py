@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on, in one line. The numbers of a benchmark mean nothing without it."""
+"""Describe the machine on which a benchmark runs. Its numbers mean nothing without this line."""
 
 from __future__ import annotations
 

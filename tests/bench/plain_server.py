@@ -1,4 +1,4 @@
-"""A server as one would write it without this project: FastAPI, one worker, each request scored separately.
+"""A server as many would write it without this project: FastAPI, one worker, each request scored separately.
 
 Launch: python tests/bench/plain_server.py PORT (bench_transports.py starts it)
 

@@ -1,4 +1,4 @@
-"""The arrows of CONTRIBUTING.md: which folder may know which. Read from the source of every file, lazy imports too."""
+"""The arrows of CONTRIBUTING.md: which folder may import which. Lazy imports count too."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from support import ROOT
 from support.imports import find_circle, find_modules, is_generated, read_import_graph, read_imports
 
-# Left: a folder or a file. A file belongs to the longest name that fits it: serving/gateway/http.py to
-# "serving.gateway", serving/app.py to "serving". Right: all that its files may import, besides each other and `errors`.
-# Of the other package a row names single files, not folders.
+# Left: a folder or a file. A file belongs to the longest name that matches it: serving/gateway/http.py to
+# "serving.gateway", serving/app.py to "serving". Right: everything that its files may import, except each other and
+# `errors`. From the other package a row names single files, not folders.
 SERVICES = {
     "drpo_rewards": {"api", "client", "operations"},  # the public face, __init__.py
     "cli": {
@@ -100,7 +100,7 @@ ARROWS = {
 
 
 def folder_of(module: str, arrows: Mapping[str, set[str]]) -> str | None:
-    """The longest name in the table that fits a module. A package's own name fits its __init__.py only."""
+    """The longest name in the table that matches a module. The name of a package matches only its __init__.py."""
     parents = [module.rsplit(".", count)[0] for count in range(module.count("."))]
     return next((name for name in parents if name in arrows), module if module in arrows else None)
 
@@ -108,21 +108,21 @@ def folder_of(module: str, arrows: Mapping[str, set[str]]) -> str | None:
 def find_forbidden_imports(
     graph: Mapping[str, set[str]], files: Mapping[str, Path], arrows: Mapping[str, set[str]]
 ) -> list[str]:
-    """A sentence for every import that the table does not allow, and for every file that is not in the table."""
-    found = []
+    """An error message for every import that the table does not allow, and for every file that is not in it."""
+    errors = []
     for module, imported in sorted(graph.items()):
         file, folder = files[module], folder_of(module, arrows)
         if folder is None:
-            found.append(f"{file} is in no row of the table in tests/unit/test_architecture.py")
+            errors.append(f"{file} is in no row of the table in tests/unit/test_architecture.py")
             continue
         allowed = arrows[folder]
-        found += [
-            f"{file} imports {other}: {folder} may only know {', '.join(sorted(allowed)) or 'nothing'}"
+        errors += [
+            f"{file} imports {other}: {folder} may only import {', '.join(sorted(allowed)) or 'nothing'}"
             for other in sorted(imported)
             if other not in allowed
             and (other.split(".")[0] != module.split(".")[0] or folder_of(other, arrows) not in {folder, *allowed})
         ]
-    return found
+    return errors
 
 
 def test_every_import_follows_an_arrow() -> None:
@@ -131,7 +131,7 @@ def test_every_import_follows_an_arrow() -> None:
     assert not forbidden, "\n".join(forbidden)
 
 
-def test_an_arrow_turned_round_is_found() -> None:
+def test_forbidden_imports_are_found() -> None:
     arrows = {
         "our.high": {"our.high.middle"},
         "our.high.middle": {"our.low.file"},
@@ -148,27 +148,27 @@ def test_an_arrow_turned_round_is_found() -> None:
     }
     files = {name: Path(f"{name.replace('.', '/')}.py") for name in graph}
     assert find_forbidden_imports(graph, files, arrows) == [
-        "our/high/middle/two.py imports our.high: our.high.middle may only know our.low.file",
-        "our/high/middle/two.py imports our.low.other: our.high.middle may only know our.low.file",
-        "our/low/other.py imports our.low.folder.file: our.low may only know nothing",
+        "our/high/middle/two.py imports our.high: our.high.middle may only import our.low.file",
+        "our/high/middle/two.py imports our.low.other: our.high.middle may only import our.low.file",
+        "our/low/other.py imports our.low.folder.file: our.low may only import nothing",
         "our/new/file.py is in no row of the table in tests/unit/test_architecture.py",
     ]
 
 
-def test_the_table_names_what_exists() -> None:
+def test_every_name_in_the_table_exists() -> None:
     modules = find_modules(*PACKAGES.values())
     named = set(ARROWS).union(*ARROWS.values())
-    assert named <= modules.keys(), f"not there: {', '.join(sorted(named - modules.keys()))}"
+    assert named <= modules.keys(), f"there are no {', '.join(sorted(named - modules.keys()))}"
 
 
-def test_services_never_know_the_trainer() -> None:
-    guilty = {
+def test_services_never_import_the_trainer() -> None:
+    forbidden = {
         f"{name} imports {other}"
         for name, file in find_modules(PACKAGES["drpo_rewards"]).items()
         for other in read_imports(file, find_modules(*PACKAGES.values()))
         if other.split(".")[0] == "drpo"
     }
-    assert not guilty
+    assert not forbidden
 
 
 def test_no_circles_between_files() -> None:
@@ -237,7 +237,7 @@ def test_a_relative_import_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_stay_short() -> None:
-    """Nobody reads on after 350 lines. Generated files do not count."""
+    """Long files are hard to read from top to bottom. Generated files do not count."""
     folders = ("services", "trainer", "tests", "deploy", "protos")
     files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py")) if not is_generated(file)]
     lines = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in files}
@@ -246,8 +246,8 @@ def test_files_stay_short() -> None:
     assert statistics.median(lines.values()) <= 200
 
 
-def test_the_walks_of_contributing_name_what_exists() -> None:
-    """Every numbered line of "Two walks" begins with a file and a function or method in it."""
+def test_the_functions_in_the_walks_of_contributing_exist() -> None:
+    """Every numbered line of "Two walks" begins with a file and one of its functions or methods."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     request, step = text.partition("## Two walks")[2].partition("\n## ")[0].split("### ")[1:]
     for package, walk, most in (("drpo_rewards", request, 9), ("drpo", step, 12)):
@@ -258,15 +258,15 @@ def test_the_walks_of_contributing_name_what_exists() -> None:
 
 
 def defined_names(file: Path) -> set[str]:
-    """Functions of a file, and methods as Class.method."""
-    found = set()
+    """The functions of a file, and its methods as Class.method."""
+    names = set()
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.ClassDef):
-            methods = (one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
-            found |= {f"{node.name}.{method.name}" for method in methods}
-    return found
+            methods = (item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef))
+            names |= {f"{node.name}.{method.name}" for method in methods}
+    return names
 
 
 def test_drift_is_pure_tensor_code() -> None:
@@ -286,8 +286,8 @@ def test_drift_is_pure_tensor_code() -> None:
     ],
 )
 def test_importing_it_stays_light(module: str, heavy: tuple[str, ...]) -> None:
-    """In a fresh interpreter, because this one has imported everything."""
+    """Checked in a fresh interpreter, because this one has imported everything."""
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.strip() == "[]"
+    python = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert python.returncode == 0, python.stderr
+    assert python.stdout.strip() == "[]"

@@ -1,6 +1,6 @@
-"""Errors of `drpo`: they share one base class, and each is also the built-in error that a caller would expect.
+"""The errors of `drpo`. They share one base class, and each is also the built-in error that a caller would expect.
 
-Each takes one argument, its message, so it can be pickled and cross process boundaries. A message says what was wrong,
+Each takes one argument, its message, so it can be pickled and sent to another process. A message says what was wrong,
 where, and what to do.
 """
 
@@ -24,7 +24,7 @@ class ModelLoadError(DrpoError, OSError):
 
 
 class UnsupportedModelError(DrpoError, NotImplementedError):
-    """A model was found and recognized, but this project cannot run it (yet)."""
+    """A model was found and recognized, but this project does not support it yet."""
 
 
 class CatalogueError(DrpoError, LookupError):
@@ -32,12 +32,8 @@ class CatalogueError(DrpoError, LookupError):
 
 
 class TrainingStoppedError(DrpoError, RuntimeError):
-    """A run ended before its last step, for a reason that a restart would not cure."""
+    """A run ended before its last step, and restarting its workers would not help."""
 
 
 class EvaluationError(DrpoError, ValueError):
     """An evaluation has nothing to measure, or two evaluations cannot be compared."""
-
-
-class ReportError(DrpoError, ValueError):
-    """A run's folder lacks files that its report needs."""

@@ -26,13 +26,13 @@ def serve(
 
     stopped = threading.Event()
     set_ray_environment(import_from=[Path(config).resolve().parent, Path.cwd()])
-    try:
-        with exit_on_error():
-            from drpo_rewards.serving import ServiceConfig, start
+    with exit_on_error():
+        from drpo_rewards.serving import ServiceConfig, start
 
-            settings = ServiceConfig.load(config)
-            if host is not None:
-                settings = settings.model_copy(update={"host": host})
+        settings = ServiceConfig.load(config)
+        if host is not None:
+            settings = settings.model_copy(update={"host": host})
+        try:
             with busy("starting Ray and the ranking service (about 30 s)"):
                 start_local_ray(listen_host=settings.host)
                 service = start(
@@ -51,5 +51,5 @@ def serve(
                 pass
             with busy("stopping after the calls in progress"):
                 service.stop(keep_serve=True)
-    finally:
-        stop_ray()
+        finally:
+            stop_ray()

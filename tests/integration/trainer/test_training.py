@@ -1,7 +1,7 @@
-"""Real training on a real local Ray: what a run leaves behind, and that it survives the loss of any of its processes.
+"""Real training on a real local Ray: the files of a run, and runs that lose one of their processes.
 
 The generator is tiny and random, the reward is redness. All runs are compared with one uninterrupted run of one worker:
-the runs that lose a worker, a reward replica or their driver must come to the same numbers.
+runs that lose a worker, a reward replica or their driver must give the same numbers.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def launch(home: Path, address: str, watch: Callable[[dict], None] | None = None
 
 
 def computed(run_dir: Path) -> list[dict]:
-    """The metrics without those that depend on time."""
-    clock = ("time_s", "seconds", "images_per_s")
+    """The metrics that do not depend on time."""
+    times = ("time_s", "seconds", "images_per_s")
     return [
-        {key: value for key, value in line.items() if key not in clock}
+        {key: value for key, value in line.items() if key not in times}
         for line in read_metrics(run_dir / "metrics.jsonl")
     ]
 
@@ -116,7 +116,7 @@ def uninterrupted(home: Path, address: str) -> Path:
     return launch(home, address)
 
 
-def test_what_a_run_leaves(uninterrupted: Path, home: Path) -> None:
+def test_the_files_of_a_run(uninterrupted: Path, home: Path) -> None:
     lines = computed(uninterrupted)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert all(line["groups"] == 2 and line["groups_dropped"] == 0 for line in lines)
@@ -165,7 +165,7 @@ def test_a_lost_worker_changes_nothing(uninterrupted: Path, home: Path, address:
     assert same(adapter(run_dir), adapter(uninterrupted))
 
 
-def test_two_workers_and_a_lost_reward_replica_come_to_the_same(uninterrupted: Path, home: Path, address: str) -> None:
+def test_two_workers_and_a_lost_reward_replica_change_nothing(uninterrupted: Path, home: Path, address: str) -> None:
     killed = []
 
     def kill_after_step_3(metrics: dict) -> None:
@@ -178,7 +178,7 @@ def test_two_workers_and_a_lost_reward_replica_come_to_the_same(uninterrupted: P
     assert killed
     lines, expected = computed(run_dir), computed(uninterrupted)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
-    assert sum(line["groups_dropped"] for line in lines) == 0  # the gateway and the client try again
+    assert sum(line["groups_dropped"] for line in lines) == 0  # the gateway and the client retry
     for line, one_worker in zip(lines, expected, strict=True):
         assert line["groups"] == 2
         assert line["loss"] == pytest.approx(one_worker["loss"], rel=1e-3)
@@ -187,7 +187,7 @@ def test_two_workers_and_a_lost_reward_replica_come_to_the_same(uninterrupted: P
     assert len(state["random"]) == 2
 
 
-def test_too_many_failures_end_the_run_with_their_reason(home: Path, address: str) -> None:
+def test_too_many_failures_stop_the_run_with_the_reason(home: Path, address: str) -> None:
     values = settings(home)
     values["rewards"] = {"service": None, "address": address, "weights": {"fails": 1.0}}
     (home / "blue.jsonl").write_text('{"prompt": "blue"}\n')
@@ -205,7 +205,7 @@ Start = Callable[..., subprocess.Popen]
 
 @pytest.fixture
 def start_drpo() -> Iterator[Start]:
-    """Starts `drpo train` in another process, which ends with the test."""
+    """Starts `drpo train` in another process, and ends it after the test."""
     started: list[subprocess.Popen] = []
 
     def start(*arguments: str) -> subprocess.Popen:
@@ -230,8 +230,8 @@ def start_drpo() -> Iterator[Start]:
         driver.wait()
 
 
-def own_service(home: Path, name: str) -> tuple[str, Path]:
-    """The settings of a run that starts its own Ray and service, and the folder of that run."""
+def write_run_config(home: Path, name: str) -> tuple[str, Path]:
+    """Writes the config of a run that starts its own Ray and service. Returns its path and the run's folder."""
     values = settings(home)
     values["rewards"] = {"service": str(home / "service.yaml")}
     values["run"]["name"] = name
@@ -240,7 +240,7 @@ def own_service(home: Path, name: str) -> tuple[str, Path]:
     return str(config), home / "runs" / name
 
 
-def finish(run_dir: Path, start_drpo: Start) -> None:
+def resume(run_dir: Path, start_drpo: Start) -> None:
     driver = start_drpo("--resume", str(run_dir))
     output, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, output
@@ -248,25 +248,25 @@ def finish(run_dir: Path, start_drpo: Start) -> None:
 
 @pytest.mark.timeout(600)
 def test_ctrl_c_leaves_a_run_that_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
-    config, run_dir = own_service(home, "interrupted")
+    config, run_dir = write_run_config(home, "interrupted")
     driver = start_drpo("--preset", config)
     wait_for_step(run_dir, 1, driver)
     driver.send_signal(signal.SIGINT)
     output, _ = driver.communicate(timeout=300)
     assert driver.returncode == 130, output
-    assert "INFO" not in output  # Ray's own words are for its log
+    assert "INFO" not in output  # Ray's messages belong in its log
     assert f"drpo train --resume {run_dir}" in output
     stopped_at = len(computed(run_dir))
     assert 1 <= stopped_at < STEPS
     assert checkpoints(run_dir / "checkpoints")[-1].name == f"step-{stopped_at:06d}"
 
-    finish(run_dir, start_drpo)
+    resume(run_dir, start_drpo)
     assert computed(run_dir) == computed(uninterrupted)
     assert same(adapter(run_dir), adapter(uninterrupted))
 
 
 def test_a_missing_cluster_is_reported(home: Path, start_drpo: Start) -> None:
-    config, _ = own_service(home, "no-cluster")
+    config, _ = write_run_config(home, "no-cluster")
     cluster = f"127.0.0.1:{free_port()}"
     driver = start_drpo("--preset", config, "--run.ray_address", cluster)
     output, _ = driver.communicate(timeout=200)
@@ -278,19 +278,19 @@ def test_a_missing_cluster_is_reported(home: Path, start_drpo: Start) -> None:
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_a_killed_driver_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
-    """While the run lasts, none of its processes can be reached from another machine."""
-    config, run_dir = own_service(home, "killed")
+    """This also checks that no process of the run can be reached from another machine."""
+    config, run_dir = write_run_config(home, "killed")
     driver = start_drpo("--preset", config)
-    wait_for_step(run_dir, 3, driver)  # one past a checkpoint, which the resumed run must compute again
+    wait_for_step(run_dir, 3, driver)  # one step after a checkpoint, which the resumed run must compute again
     open_to_others = reachable_from_elsewhere(driver.pid)
-    own = psutil.Process(driver.pid).children(recursive=True)
+    processes = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.communicate(timeout=60)
-    wait_for_end(own)
-    # torch's store, through which the workers of a run find each other, has no setting for its address
-    assert [one for one in open_to_others if "RayTrainWorker" not in one] == []
+    wait_for_end(processes)
+    # torch's store, with which the workers find each other, has no setting for its address
+    assert [name for name in open_to_others if "RayTrainWorker" not in name] == []
 
-    finish(run_dir, start_drpo)
+    resume(run_dir, start_drpo)
     assert computed(run_dir) == computed(uninterrupted)
     assert same(adapter(run_dir), adapter(uninterrupted))
 

@@ -1,4 +1,4 @@
-"""Ray Serve accepts each Serve config of deploy/cluster, and builds its application."""
+"""Ray Serve accepts each Serve config in deploy/cluster, and its application can be built."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ CONFIGS = sorted(CLUSTER.glob("serve*.yaml"))
 
 def application(file: Path) -> dict[str, Any]:
     """The only application of a Serve config."""
-    (only,) = yaml.safe_load(file.read_text())["applications"]
-    return only
+    (settings,) = yaml.safe_load(file.read_text())["applications"]
+    return settings
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_ray_serve_accepts_it(file: Path) -> None:
     schema = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
     assert schema.grpc_options.grpc_servicer_functions == SERVICER_FUNCTIONS
-    assert [one.import_path for one in schema.applications] == ["drpo_rewards.serving.app:ranking"]
-    assert [one.name for one in schema.applications] == ["ranking"]
+    assert [application.import_path for application in schema.applications] == ["drpo_rewards.serving.app:ranking"]
+    assert [application.name for application in schema.applications] == ["ranking"]
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -48,7 +48,7 @@ def test_an_application_is_built_from_it(file: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_rewards_stay_on_their_nodes(file: Path) -> None:
+def test_rewards_run_on_their_nodes(file: Path) -> None:
     settings = ServiceConfig.model_validate(application(file)["args"])
     for reward in settings.rewards.values():
         assert reward.resources == {"rewards": 0.001}

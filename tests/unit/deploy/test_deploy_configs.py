@@ -1,4 +1,4 @@
-"""The configs of deploy/serve are valid and fit their rewards, and every reward scores with tiny weights."""
+"""The configs in deploy/serve are valid and fit their rewards, and every reward scores with tiny weights."""
 
 from __future__ import annotations
 

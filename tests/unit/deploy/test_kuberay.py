@@ -1,4 +1,4 @@
-"""The manifests of deploy/kuberay are complete, and agree with the compose cluster.
+"""The manifests in deploy/kuberay are complete, and agree with the compose cluster.
 
 With KUBERAY_CRDS=FOLDER (helm-chart/kuberay-operator/crds of a copy of KubeRay) they are also checked against KubeRay's
 schemas.
@@ -62,6 +62,7 @@ def groups() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def walk(value: Any) -> Iterator[Any]:
+    """A value, and all values inside it."""
     yield value
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from walk(inner)
@@ -83,7 +84,7 @@ def test_every_key_is_one_that_kuberay_knows() -> None:
 
 
 @pytest.mark.parametrize(("name", "group"), list(groups()))
-def test_pods_are_confined_probed_and_have_what_they_mount(name: str, group: dict[str, Any]) -> None:
+def test_pods_are_restricted_have_probes_and_their_volumes(name: str, group: dict[str, Any]) -> None:
     assert all(isinstance(value, str) for value in group["rayStartParams"].values()), "KubeRay takes only strings"
     pod = group["template"]["spec"]
     assert pod["securityContext"]["runAsUser"] == 10001
@@ -143,7 +144,7 @@ def test_every_named_claim_and_secret_exists() -> None:
 
 
 def kubernetes_documents() -> Iterator[Any]:
-    """Every part of the manifests that has a type of Kubernetes: whole documents, and parts of KubeRay's documents."""
+    """Every part of the manifests with a Kubernetes type: whole documents, and parts of KubeRay's documents."""
     for (kind, name), document in DOCUMENTS.items():
         if document not in (SERVICE, JOB):
             yield pytest.param(document, id=f"{kind} {name}")
@@ -158,7 +159,7 @@ def test_kubernetes_schema_accepts_it(document: dict[str, Any]) -> None:
     assert kubernetes_validate.validate(document, KUBERNETES, strict=True) == KUBERNETES
 
 
-def test_kubernetes_schema_refuses_a_typing_error() -> None:
+def test_kubernetes_schema_refuses_a_misspelt_key() -> None:
     pod = copy.deepcopy(SERVICE["spec"]["rayClusterConfig"]["headGroupSpec"]["template"])
     pod["spec"]["containers"][0]["readinesProbe"] = pod["spec"]["containers"][0].pop("readinessProbe")
     with pytest.raises(kubernetes_validate.ValidationError, match="readinesProbe"):
@@ -169,14 +170,14 @@ def test_kubernetes_schema_refuses_a_typing_error() -> None:
 @pytest.mark.parametrize("document", [SERVICE, JOB], ids=lambda document: document["kind"])
 def test_kuberay_schema_accepts_it(document: dict[str, Any]) -> None:
     file = Path(os.environ["KUBERAY_CRDS"]) / f"ray.io_{document['kind'].lower()}s.yaml"
-    (version,) = (one for one in yaml.safe_load(file.read_text())["spec"]["versions"] if one["name"] == "v1")
+    (version,) = (item for item in yaml.safe_load(file.read_text())["spec"]["versions"] if item["name"] == "v1")
     jsonschema.validate(document, forbid_other_keys(version["schema"]["openAPIV3Schema"]))
 
 
 def forbid_other_keys(schema: Any) -> Any:
     """The schema, changed so that objects accept only the keys it lists. Kubernetes ignores other keys silently."""
     if isinstance(schema, list):
-        return [forbid_other_keys(one) for one in schema]
+        return [forbid_other_keys(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     closed = {key: forbid_other_keys(value) for key, value in schema.items()}

@@ -1,4 +1,4 @@
-"""The messages of deploy/observe/snapshot.py without a Prometheus. tests/cluster runs it with one."""
+"""The messages of deploy/observe/snapshot.py without Prometheus. tests/cluster runs it with Prometheus."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def other_server() -> Iterator[str]:
 def run_and_fail(tmp_path: Path, address: str) -> str:
     picture = tmp_path / "dashboard.png"
     command = [sys.executable, str(SNAPSHOT), str(picture), "--prometheus", address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr, picture.exists()) == (1, "", False)
-    return done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (completed.returncode, completed.stderr, picture.exists()) == (1, "", False)
+    return completed.stdout
 
 
 def test_prometheus_does_not_answer(tmp_path: Path, other_server: str) -> None:

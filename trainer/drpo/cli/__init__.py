@@ -27,7 +27,7 @@ app.command("doctor")(doctor.doctor)
 
 @app.command("shapes", context_settings={**OVERRIDES, "help_option_names": []})
 def shapes(context: typer.Context) -> None:
-    """The embedded model: `drpo shapes pretrain` trains it from scratch, `drpo shapes render` draws its world."""
+    """The embedded model: `drpo shapes pretrain` trains it from scratch, `drpo shapes render` draws examples."""
     from drpo.shapes.cli import app as shapes_app
 
     shapes_app(args=context.args, prog_name="drpo shapes")

@@ -1,4 +1,4 @@
-"""What the commands share: the console, overrides, readable errors, Ray and the ranking service."""
+"""Shared parts of the commands: the console, overrides, readable errors, Ray and the ranking service."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from drpo_rewards.errors import RewardsError
 console = Console()
 
 OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Context settings of a command that takes --dotted.key VALUE."""
+"""Context settings of a command that accepts --dotted.key VALUE."""
 
 
 class Application(typer.Typer):
-    """A typer app that prints the message of an expected error, and exits with 2 (wrong settings) or 1 (other)."""
+    """A typer app that prints the message of an expected error, and exits with 2 (wrong setting) or 1 (others)."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         silence_libraries()
@@ -36,7 +36,7 @@ class Application(typer.Typer):
 
 
 def silence_libraries() -> None:
-    """Keeps messages of libraries out of the progress bar."""
+    """Hides the messages of libraries, which would break the progress bar."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -46,7 +46,7 @@ def silence_libraries() -> None:
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[str]:
-    """Reads dotted options of the command line.
+    """Parses the dotted options of the command line.
 
     Args:
         arguments: for example ["--training.steps", "5", "--optimizer.lr=1e-3"].
@@ -61,7 +61,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[str]:
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--") or "." not in argument.partition("=")[0]:
-            raise ConfigError(f"there is no option {argument}; settings are given as --section.key VALUE")
+            raise ConfigError(f"there is no option {argument}; write settings as --section.key VALUE")
         key = argument[2:]
         if "=" not in key:
             if not rest:
@@ -73,31 +73,31 @@ def parse_overrides(arguments: Sequence[str]) -> list[str]:
 
 @contextmanager
 def ray_and_rewards(config: Config) -> Iterator[Config]:
-    """Starts Ray, and the ranking service unless the config names a running one; ends both afterwards.
+    """Starts Ray, and the ranking service unless `rewards.address` is set; ends both after the block.
 
     Yields:
-        The config with `rewards.address` filled in.
+        The config with `rewards.address` set.
     """
     from drpo.cluster.connect import connect_ray
     from drpo_rewards.cluster.local_ray import silence_serve, stop_ray
 
     start_service = config.rewards.address is None
-    what = "Ray and the reward service (about 30 s)" if start_service else "Ray (about 10 s)"
+    starting = "Ray and the reward service (about 30 s)" if start_service else "Ray (about 10 s)"
     service = None
     try:
-        with console.status(f"starting {what}"):
+        with console.status(f"starting {starting}"):
             training = config.training
             connect_ray(config.run.ray_address, cpus=training.num_workers * training.threads_per_worker + 4)
             silence_serve(logging.ERROR)
             if start_service:
                 from drpo_rewards.serving import start
 
-                assert config.rewards.service is not None  # `RewardsConfig` wants one where there is no address
+                assert config.rewards.service is not None  # `RewardsConfig` requires one if there is no address
                 service = start(config.rewards.service)
                 rewards = config.rewards.model_copy(update={"address": service.handle_address})
                 config = config.model_copy(update={"rewards": rewards})
         yield config
     finally:
         if service is not None and config.run.ray_address is not None:
-            service.stop()  # a local Ray ends together with the service
+            service.stop()  # not needed for a local Ray, which ends with its services
         stop_ray()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -19,6 +18,7 @@ from drpo.cli.common import console
 PACKAGES = ("torch", "ray", "diffusers", "transformers", "peft", "pydantic", "grpcio", "fastapi", "tensorboard")
 
 Check = Callable[[], tuple[bool, str]]
+"""Returns whether the check passed, and what it found."""
 
 
 def doctor(
@@ -26,7 +26,7 @@ def doctor(
         str | None, typer.Option(help="Also check this ranking service: grpc://HOST:PORT or http://HOST:PORT.")
     ] = None,
 ) -> None:
-    """Check this machine: what is installed, what it can run, and what is missing."""
+    """Check this machine: what is installed, and what is missing."""
     checks: list[tuple[str, Check]] = [
         ("python", _python),
         *((name, lambda name=name: _package(name)) for name in PACKAGES),
@@ -44,11 +44,11 @@ def doctor(
     with console.status("checking"):
         for name, check in checks:
             try:
-                good, what = check()
+                passed, finding = check()
             except Exception as error:  # whatever the error, the check has failed
-                good, what = False, f"{type(error).__name__}: {error}"
-            healthy &= good
-            table.add_row("[green]ok[/]" if good else "[red]missing[/]", name, what)
+                passed, finding = False, f"{type(error).__name__}: {error}"
+            healthy &= passed
+            table.add_row("[green]ok[/]" if passed else "[red]missing[/]", name, finding)
     console.print(table)
     if not healthy:
         raise typer.Exit(1)
@@ -107,8 +107,6 @@ def _presets() -> tuple[bool, str]:
 
 
 def _service(address: str) -> tuple[bool, str]:
-    if importlib.util.find_spec("drpo_rewards") is None:
-        return False, "drpo_rewards is not installed"
     from drpo_rewards.client import RankingClient
 
     with RankingClient(address, timeout_s=10) as client:

@@ -1,4 +1,4 @@
-"""`drpo eval`, and the end of a training run: base against adapter, from the same noise."""
+"""`drpo eval`, and the end of a training run: compares base and adapter."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Seconds = dict[str, float]
 def evaluate(
     context: typer.Context,
     adapter: Annotated[Path, typer.Option(help="The folder of an adapter or of a run.")],
-    preset: Annotated[str, typer.Option(help="Settings to use if the adapter is not in a run's folder.")] = "shapes",
+    preset: Annotated[str, typer.Option(help="The preset to use if the adapter is not in a run's folder.")] = "shapes",
     generator: Annotated[
-        str | None, typer.Option(help="A generator to use instead of the one in the settings.")
+        str | None, typer.Option(help="The generator to use instead of the one in the settings.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -44,25 +44,25 @@ def evaluate(
     config = check_config(override_config(config, overrides) if config else load_config(preset, overrides))
     run_dir = find_run(folder)
     with ray_and_rewards(config) as served:
-        evaluated = compare(served, folder)
-    show(evaluated.comparison)
+        evaluated = evaluate_with_progress(served, folder)
+    print_comparison(evaluated.comparison)
     if out is not None or run_dir is None:
         out = out or folder / "evaluation.json"
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(evaluated.comparison, indent=2) + "\n")
         console.print(f"written to {out}", highlight=False, soft_wrap=True)
     else:
-        finish(config, run_dir, evaluated, {"evaluation": evaluated.seconds})
+        write_results(config, run_dir, evaluated, {"evaluation": evaluated.seconds})
 
 
-def compare(config: Config, adapter: Path) -> AdapterEvaluation:
-    """Evaluates base and adapter with a progress bar. The ranking service at `config.rewards.address` must run."""
+def evaluate_with_progress(config: Config, adapter: Path) -> AdapterEvaluation:
+    """Evaluates base and adapter with a progress bar. A ranking service must run at `config.rewards.address`."""
     import torch
 
     from drpo.evaluation import evaluate_adapter
 
     use_gpu = config.model.device != "cpu" and torch.cuda.is_available()
-    if not use_gpu:  # leave one core to the rewards, which score while this process generates
+    if not use_gpu:  # leave one core for the rewards, which score while this process generates
         torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
@@ -75,8 +75,8 @@ def compare(config: Config, adapter: Path) -> AdapterEvaluation:
         )
 
 
-def finish(config: Config, run_dir: Path, evaluated: AdapterEvaluation | None, seconds: Seconds) -> None:
-    """Writes a run's summary.json, samples and report.html, and prints the path of the report."""
+def write_results(config: Config, run_dir: Path, evaluated: AdapterEvaluation | None, seconds: Seconds) -> None:
+    """Writes evaluation.jsonl, samples/, summary.json and report.html of a run, and prints the report's path."""
     from drpo.evaluation import write_summary
     from drpo.report import write_report
 
@@ -87,7 +87,7 @@ def finish(config: Config, run_dir: Path, evaluated: AdapterEvaluation | None, s
     console.print(f"report: [bold]{report}[/]", highlight=False, soft_wrap=True)
 
 
-def show(comparison: dict[str, Any]) -> None:
+def print_comparison(comparison: dict[str, Any]) -> None:
     """Prints the comparison as a table."""
     unit = " %" if comparison["percentage"] else ""
     notes = (", percent" if unit else "") + ("" if comparison["higher_is_better"] else ", lower is better")

@@ -1,4 +1,4 @@
-"""The progress of a run: a bar on a terminal, or a line every few seconds in a log."""
+"""Show the progress of a run: a bar on a terminal, or a line every few seconds in a log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class TrainingProgress:
-    """Shows how far a run is, its rewards, loss, images per second, and the time left.
+    """Shows the steps, rewards, loss and images per second of a run, and the time left.
 
-    Use it in a `with` block, and call it with the metrics of each step. The mean of each reward is smoothed, because a
-    single step has only a few prompts.
+    Use it in a `with` block, and call it with the metrics of each step. The reward means are smoothed, because a single
+    step has only a few prompts.
     """
 
     def __init__(self, config: Config, console: Console) -> None:

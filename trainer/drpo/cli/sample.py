@@ -1,4 +1,4 @@
-"""`drpo sample`: draw images of prompts."""
+"""`drpo sample`: generate images for prompts."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 def sample(
     prompt: Annotated[list[str], typer.Option(help="The prompt. Repeat the option for more prompts, one row each.")],
     adapter: Annotated[
-        Path | None, typer.Option(help="The folder of an adapter or of a run; without it, the base generator draws.")
+        Path | None, typer.Option(help="The folder of an adapter or of a run. Without it, the base is used.")
     ] = None,
     generator: Annotated[
         str | None, typer.Option(help="The generator to use if the adapter is not in a run's folder.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
+    count: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the noise; use the same seed to compare base and adapter.")] = 0,
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Draw images of prompts into one grid."""
+    """Generate images for prompts, and write them into one grid."""
     import numpy as np
     import torch
     from PIL import Image
 
-    with console.status("drawing"):
+    with console.status("generating"):
         model = load_with_adapter(adapter, generator, device)
         rows = []
         for text in prompt:
@@ -47,7 +47,7 @@ def sample(
 
 
 def load_with_adapter(adapter: Path | None, generator: str | None, device: str) -> OneStepGenerator:
-    """A generator with an adapter. If the adapter is in a run's folder, the run's settings say which generator."""
+    """Loads a generator with an adapter. If the adapter is in a run's folder, the run's settings name the generator."""
     from drpo.training.build import build_generator
 
     folder, config = find_adapter(adapter) if adapter is not None else (None, None)
@@ -60,14 +60,14 @@ def load_with_adapter(adapter: Path | None, generator: str | None, device: str) 
     return model
 
 
-def find_adapter(given: Path) -> tuple[Path, Config | None]:
-    """The folder of an adapter's weights, and the config of the run in which it is; None: it is in no run."""
-    from drpo.training.run_folder import find_run, read_config
+def find_adapter(path: Path) -> tuple[Path, Config | None]:
+    """The folder of the adapter's weights in `path`, and the config of its run; None if it is not in a run's folder."""
+    from drpo.training.run_folder import ADAPTER, find_run, read_config
 
-    for folder in (given, given / "adapter"):
+    for folder in (path, path / ADAPTER):
         if any(folder.glob("*.safetensors")):
             run_dir = find_run(folder)
             return folder.resolve(), read_config(run_dir) if run_dir else None
     raise ConfigError(
-        f"--adapter: there is no adapter in {given}; give a folder with a .safetensors file, or the folder of a run"
+        f"--adapter: there is no adapter in {path}; give a folder with a .safetensors file, or the folder of a run"
     )

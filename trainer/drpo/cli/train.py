@@ -29,7 +29,7 @@ def train(
     context: typer.Context,
     preset: Annotated[str | None, typer.Option(help="The name of a preset, or a YAML file.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue this run, given by its folder or by its name under runs/.")
+        Path | None, typer.Option(help="The run to continue: its folder, or its name under runs/.")
     ] = None,
     generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id in the SD-Turbo layout.")] = None,
     seed: Seed = None,
@@ -44,12 +44,12 @@ def train(
     shorthands = {"model.generator": generator, "run.seed": seed, "run.name": name}
     overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
     if resume is not None:
-        run_dir = find_resumed(resume)
+        run_dir = find_run_to_resume(resume)
         config = read_config(run_dir)
         if preset not in (None, config.preset) or name not in (None, run_dir.name):
             raise ConfigError(
                 f"--resume uses the settings of {run_dir.name} (preset {config.preset}): leave out --preset and "
-                f"--name, or give the same ones"
+                "--name, or give the same ones"
             )
         config = check_config(override_config(config, overrides))
         write_config(config, run_dir)
@@ -61,19 +61,19 @@ def train(
     run(config, run_dir, started)
 
 
-def find_resumed(given: Path) -> Path:
-    """The folder of a run that is given by its folder, or by its name in the folder of runs."""
+def find_run_to_resume(run: Path) -> Path:
+    """The folder of a run. `run` is that folder, or the name of a run in the folder of all runs."""
     from drpo.training.run_folder import CONFIG_FILE
 
-    for candidate in (given, runs_folder() / given):
+    for candidate in (run, runs_folder() / run):
         if (candidate / CONFIG_FILE).is_file():
             return candidate.resolve()
-    raise ConfigError(f"there is no run {given}; give the folder of a run, or the name of a run under {runs_folder()}/")
+    raise ConfigError(f"there is no run {run}; give the folder of a run, or the name of a run under {runs_folder()}/")
 
 
 def run(config: Config, run_dir: Path, started: float) -> None:
     """Starts Ray and the rewards, trains, evaluates, and writes the report."""
-    from drpo.cli.evaluate import compare, finish, show
+    from drpo.cli.evaluate import evaluate_with_progress, print_comparison, write_results
     from drpo.cluster.launch import train as fit
     from drpo.training.metrics import read_metrics
     from drpo.training.run_folder import ADAPTER, METRICS_FILE
@@ -81,41 +81,41 @@ def run(config: Config, run_dir: Path, started: float) -> None:
     console.print(f"run [bold]{run_dir.name}[/] in {run_dir}", highlight=False, soft_wrap=True)
     resumed_s = max((line["time_s"] for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
     with ray_and_rewards(config) as served:
-        with TrainingProgress(config, console) as progress, interrupted_by_sigterm():
+        with TrainingProgress(config, console) as progress, sigterm_as_ctrl_c():
             outcome = fit(served, run_dir, watch=progress)
         if outcome.status == "interrupted":
-            console.print(f"stopped at step {outcome.step}, with a checkpoint. Continue with", highlight=False)
+            console.print(f"stopped at step {outcome.step}, with a checkpoint. To continue, run", highlight=False)
             console.print(f"  [bold]drpo train --resume {run_dir}[/]", highlight=False, soft_wrap=True)
             raise typer.Exit(130)
         trained_s = outcome.seconds - resumed_s
         seconds = {"startup": time.perf_counter() - started - trained_s, "training": outcome.seconds}
-        evaluated = compare(served, run_dir / ADAPTER) if config.evaluation.enabled else None
+        evaluated = evaluate_with_progress(served, run_dir / ADAPTER) if config.evaluation.enabled else None
     if evaluated is not None:
-        show(evaluated.comparison)
+        print_comparison(evaluated.comparison)
         seconds["evaluation"] = evaluated.seconds
     seconds["total"] = time.perf_counter() - started
-    finish(config, run_dir, evaluated, seconds)
+    write_results(config, run_dir, evaluated, seconds)
     console.print(
         f"{outcome.step} steps in {outcome.seconds:.0f} s, {seconds['total']:.0f} s in all. "
-        f"Adapter: {run_dir / 'adapter'}",
+        f"Adapter: {run_dir / ADAPTER}",
         highlight=False,
         soft_wrap=True,
     )
 
 
 @contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
+def sigterm_as_ctrl_c() -> Iterator[None]:
     """Treats SIGTERM as Ctrl-C within this block, so that the run writes a checkpoint before it ends.
 
-    `ray job stop` and container runtimes send SIGTERM. Enter the block once Ray runs, because Ray sets its own handler
-    when it starts.
+    `ray job stop` and container runtimes send SIGTERM. Enter the block after Ray has started, because Ray installs its
+    own handler when it starts.
     """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    earlier_handler = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, earlier_handler)

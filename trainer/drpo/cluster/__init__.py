@@ -1,1 +1,8 @@
-"""Ray Train around the training loop: `connect` starts or joins Ray, `launch` is the driver, `worker` its workers."""
+"""Training on Ray Train.
+
+Files:
+    connect    start or join Ray
+    launch     the driver: starts the workers and watches them
+    worker     the training loop on each worker
+    gauges     metrics for Prometheus
+"""

@@ -1,4 +1,4 @@
-"""Start or join the Ray of a run. Import this module, and call `connect_ray`, before anything imports Ray."""
+"""Start or join Ray for a run. Call `connect_ray` before anything else imports Ray."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from drpo_rewards.cluster.local_ray import join_ray, start_local_ray
 
 
 def connect_ray(address: str | None, *, cpus: int) -> None:
-    """Joins a cluster, or starts a local Ray that ends with this process; does nothing if Ray runs already.
+    """Joins a cluster, or starts a local Ray that ends with this process. Does nothing if Ray is already running.
 
     Args:
         address: "auto", HOST:PORT or ray://HOST:PORT for a cluster; None for a local Ray.
-        cpus: logical CPUs of the local Ray, for its bookkeeping. They may be more than the machine has: the rewards and
-            the workers take turns.
+        cpus: logical CPUs of the local Ray, which it only counts. They may be more than the machine has, because the
+            rewards and the workers take turns.
 
     Raises:
         drpo_rewards.errors.ServiceUnavailableError: no Ray answers at `address`.

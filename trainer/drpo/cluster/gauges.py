@@ -1,7 +1,7 @@
-"""The metrics of a run for Prometheus, through Ray: every node exports them on its metrics port as `ray_drpo_...`.
+"""The metrics of a run for Prometheus. Ray exports them on the metrics port of each node, as `ray_drpo_run_...`.
 
-metrics.jsonl is the record of a run; these gauges show it while it runs, next to those of the cluster and of the
-ranking service.
+metrics.jsonl is the record of a run. These gauges show the run on the dashboard, next to the metrics of the cluster and
+of the ranking service.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The driver's side of a run: start the workers with Ray Train, watch the run, and end it cleanly.
+"""The driver of a run: starts the workers with Ray Train, watches the run, and ends it cleanly.
 
     outcome = train(config, run_dir)        # Ray is running and config.rewards.address is set
 
 Ray Train restarts lost workers, which continue from the last checkpoint in the run's folder. Only the files in that
-folder decide where to continue, never what Ray remembers, so a run whose driver was killed resumes in the same way.
+folder decide where to continue, not the state of Ray, so a run whose driver was killed resumes in the same way.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        status: "finished" (all its steps), "time" (`training.max_seconds` is over) or "interrupted" (by Ctrl-C).
+        status: "finished" (all steps done), "time" (`training.max_seconds` reached) or "interrupted" (by Ctrl-C).
         step: optimizer steps done.
-        seconds: time spent in training, including that before a restart.
+        seconds: seconds of training, including those before a restart.
     """
 
     status: str
@@ -46,20 +46,20 @@ def train(config: Config, run_dir: Path, *, watch: Watcher | None = None, poll_s
     """Trains a run to its end, from its newest checkpoint if it has one.
 
     Args:
-        config: as `drpo.training.check.check_config` left it, with `rewards.address`.
+        config: the result of `drpo.training.check.check_config`, with `rewards.address`.
         run_dir: absolute path of the run's folder.
-        watch: called on this thread with the metrics of each step, as they appear.
-        poll_s: seconds between two looks at the metrics.
+        watch: called on this thread with the metrics of each step, as soon as they are written.
+        poll_s: seconds between two reads of metrics.jsonl.
 
     Raises:
         ConfigError: `rewards.address` is not set.
         TrainingStoppedError: the run cannot continue; the message says why.
-        KeyboardInterrupt: on a second Ctrl-C. The first one ends the run after the current step, with a checkpoint.
+        KeyboardInterrupt: a second Ctrl-C. The first one ends the run after the current step, with a checkpoint.
     """
-    set_ray_environment(for_training=True)  # Ray Train passes its variables to the workers when the run starts
-    service_address(config.rewards)  # raises if there is none
+    set_ray_environment(for_training=True)  # Ray Train passes these variables to the workers when the run starts
+    service_address(config.rewards)  # raises if it is not set
     (run_dir / STOP_FILE).unlink(missing_ok=True)
-    # With this file Ray Train would silently continue from what it remembers of an earlier start under the same name.
+    # With this file Ray Train would silently continue from the state of an earlier start under the same name.
     (run_dir / CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
 
     fit = _Fit(config, run_dir)
@@ -67,7 +67,7 @@ def train(config: Config, run_dir: Path, *, watch: Watcher | None = None, poll_s
     fit.start()
     while not fit.done.is_set():
         try:
-            fit.done.wait(poll_s)  # not join: after an interrupted join Python no longer waits for the thread
+            fit.done.wait(poll_s)  # not join(): after an interrupted join() Python no longer waits for the thread
             tail.read()
         except KeyboardInterrupt:
             if (run_dir / STOP_FILE).exists():
@@ -82,7 +82,7 @@ def train(config: Config, run_dir: Path, *, watch: Watcher | None = None, poll_s
 
 
 class _Fit(threading.Thread):
-    """Runs Ray Train's fit() on another thread; on the main thread it would catch Ctrl-C and abort the workers."""
+    """Runs Ray Train's fit() on a thread. On the main thread it would catch Ctrl-C and abort the workers."""
 
     def __init__(self, config: Config, run_dir: Path) -> None:
         super().__init__(name="ray-train", daemon=True)
@@ -94,7 +94,7 @@ class _Fit(threading.Thread):
 
     def run(self) -> None:
         try:
-            # `return_value` of a V2 result is what the first worker returned.
+            # In Ray Train V2 `return_value` is what the first worker returned.
             self._result = self._trainer().fit().return_value  # type: ignore[attr-defined]
         except BaseException as error:  # `result` raises it on the main thread
             self._error = error
@@ -128,15 +128,15 @@ class _Fit(threading.Thread):
         """
         if self._error is not None:
             raise TrainingStoppedError(
-                f"training failed: {_innermost(self._error)}. The checkpoints in {self._run_dir} are complete; "
+                f"training failed: {_worker_message(self._error)}. The checkpoints in {self._run_dir} are complete; "
                 f"continue with --resume {self._run_dir}"
             ) from self._error
         assert self._result is not None
         return self._result
 
 
-def _innermost(error: BaseException) -> str:
-    """The message of a worker's own exception, without the exceptions that Ray wraps around it."""
+def _worker_message(error: BaseException) -> str:
+    """The message of the worker's exception, without the exceptions that Ray wraps around it."""
     failures = getattr(error, "worker_failures", None)
     if failures:
         error = next(iter(failures.values()))
@@ -147,7 +147,7 @@ def _innermost(error: BaseException) -> str:
 
 
 class _MetricsTail:
-    """Follows a metrics.jsonl and reports each step once, even if a restart replaces the file by a shorter one."""
+    """Follows a metrics.jsonl, and reports each step once, even if a restart replaces the file by a shorter one."""
 
     def __init__(self, path: Path, watch: Watcher | None) -> None:
         self._path = path

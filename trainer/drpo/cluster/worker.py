@@ -1,7 +1,7 @@
-"""What every Ray Train worker runs: load, continue from the last checkpoint, then steps and checkpoints until done.
+"""The training loop on a Ray Train worker: load, continue from the last checkpoint, then run steps and save.
 
-All workers come to the same decisions: they see the same metrics, and whatever only one of them knows (an error while
-loading, the time, a request to stop) is first gathered from all.
+All workers make the same decisions: they have the same metrics, and they gather what only one of them knows (an error
+while loading, the time, a request to stop).
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `status` ("finished", "time", "interrupted" or "stopped"), `reason`, `step` and `seconds`; the same on every
-        worker. "stopped" is an error that a restart would not cure; after an exception Ray Train would restart.
+        worker. An error that a restart would repeat is returned as "stopped", because Ray Train restarts the workers
+        after every exception.
     """
     from drpo.training import collective
     from drpo.training.ranking import BackgroundRanker
-    from drpo.training.ranking_client import run_ranker
+    from drpo.training.ranking_client import make_ranker
 
     config = Config.model_validate(arguments["config"])
     run_dir = Path(arguments["run_dir"])
-    ranker = BackgroundRanker(lambda: run_ranker(config))
+    ranker = BackgroundRanker(lambda: make_ranker(config))
     try:
         error = ""
         try:
@@ -99,19 +100,19 @@ class _Loop:
         self.elapsed_before = 0.0
         self.saved_at = -1
         collective.broadcast_parameters(trainer.parameters)
-        self._continue()
+        self._restore()
         self.started = time.perf_counter()
-        first = collective.rank() == 0
-        self.log = MetricsLog(run_dir, after=trainer.step) if first else None
-        self.gauges = RunGauges(run_dir.name) if first else None
+        is_first = collective.rank() == 0
+        self.log = MetricsLog(run_dir, after=trainer.step) if is_first else None
+        self.gauges = RunGauges(run_dir.name) if is_first else None
 
     @property
     def elapsed(self) -> float:
-        """Seconds trained, including those before a restart."""
+        """Seconds of training, including those before a restart."""
         return self.elapsed_before + time.perf_counter() - self.started
 
     def run(self) -> dict[str, Any]:
-        """Runs steps until the run is over; returns what `train_worker` returns."""
+        """Runs steps until the run ends. Returns what `train_worker` returns."""
         from drpo.training import collective
 
         trainer, settings = self.trainer, self.settings
@@ -137,14 +138,14 @@ class _Loop:
         return {"status": status, "reason": reason, "step": trainer.step, "seconds": self.elapsed}
 
     def _status(self) -> str:
-        """Why the run stops now, or "finished" if nothing stops it. The status of the first worker counts."""
+        """The status if the run must end now, else "finished". The status of the first worker counts."""
         if (self.run_dir / STOP_FILE).exists():
             return "interrupted"
         limit = self.settings.max_seconds
         return "time" if limit is not None and self.elapsed >= limit else "finished"
 
-    def _continue(self) -> None:
-        """Restores the newest complete checkpoint on the disk, after a lost worker or a lost driver."""
+    def _restore(self) -> None:
+        """Restores the newest complete checkpoint, if there is one."""
         from drpo.training import collective
         from drpo.training.checkpoint import checkpoints, read_checkpoint, set_random_state
 

@@ -1,13 +1,13 @@
-"""The settings of a run: a YAML preset and dotted overrides, all checked before anything is loaded.
+"""The settings of a run: a YAML preset and dotted overrides, checked before any model is loaded.
 
     config = load_config("shapes", ["training.steps=50", "optimizer.lr=3e-4"])
 
 Files:
-    sections   what takes part in a run: generator, adapter, feature map, objective, rewards, prompts
-    schedule   how it proceeds: optimizer, training loop, evaluation
-    config     all sections together, `Config`
-    loading    presets, overrides, and errors in words
-    site       settings of one machine or cluster, laid over every preset
+    sections   the parts of a run: generator, adapter, feature map, objective, rewards, prompts
+    schedule   the course of a run: optimizer, training loop, evaluation
+    config     `Config`, all sections together
+    loading    presets, overrides, and readable errors
+    site       settings of one machine or cluster, which override every preset
 
 This package imports neither torch nor ray.
 """

@@ -21,9 +21,9 @@ from drpo.config.sections import (
 
 
 class Config(Section):
-    """All settings of a run. `preset` is the name of the preset that they came from."""
+    """All settings of a run."""
 
-    preset: str = "custom"
+    preset: str = Field(default="custom", description="the name of the preset, part of the default name of a run")
     run: RunConfig = Field(default_factory=RunConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     lora: LoraConfig = Field(default_factory=LoraConfig)
@@ -45,7 +45,7 @@ class Config(Section):
         return self
 
     def to_yaml(self) -> str:
-        """The resolved config, with every key written out."""
+        """The config as YAML, with every key."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 

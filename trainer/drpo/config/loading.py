@@ -1,4 +1,4 @@
-"""Read a config from a preset, apply overrides, and put into words what is wrong with it."""
+"""Read a config from a preset, apply overrides, and report mistakes in plain words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from drpo.config.config import Config, known_keys
 from drpo.config.site import merge_sections, read_sections, site_settings
@@ -29,8 +30,8 @@ def load_config(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
         overrides: each is "dotted.key=value", with the value in YAML.
 
     Raises:
-        ConfigError: there is no such preset, a key does not exist (the nearest one is named), or a value is out of
-            range.
+        ConfigError: there is no such preset, a key does not exist (the message suggests the nearest one), or a value
+            is out of range.
     """
     name = str(preset)
     if name.endswith((".yaml", ".yml")):
@@ -53,15 +54,15 @@ def load_config(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
-    """Checks a whole config that is given as nested mappings.
+    """Checks a whole config, given as nested mappings.
 
     Raises:
-        ConfigError: lists everything that is wrong, each on its own line.
+        ConfigError: lists all mistakes, one per line.
     """
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_describe(one) for one in error.errors())) from None
+        raise ConfigError("\n".join(_describe(details) for details in error.errors())) from None
     return config
 
 
@@ -92,8 +93,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
 
 
-def _describe(error: Any) -> str:
-    """One line of text for one of pydantic's errors."""
+def _describe(error: ErrorDetails) -> str:
+    """One of pydantic's errors as one line of text."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"there is no setting {key}{_suggest(key)}"
@@ -103,7 +104,7 @@ def _describe(error: Any) -> str:
 
 
 def _suggest(key: str) -> str:
-    """What an unknown key may have meant: a section, a similar key, that name in another section, or a sibling."""
+    """Suggests a section, a similar key, that name in another section, or the section's keys."""
     section, _, last = key.rpartition(".")
     keys = list(known_keys())
     elsewhere = [known for known in keys if did_you_mean(last, [known.rpartition(".")[2]], cutoff=0.8)]

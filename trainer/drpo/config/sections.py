@@ -1,4 +1,4 @@
-"""The sections of a config that say what takes part in a run."""
+"""The sections of a config for the parts of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class RunConfig(Section):
     )
     folder: Path = Field(default=Path("runs"), description="the run is written to FOLDER/NAME")
     seed: int = Field(
-        default=0, ge=0, description="determines the noise, the pairs, the prompt order and the adapter's first values"
+        default=0,
+        ge=0,
+        description="determines the noise, the pairs, the prompt order and the adapter's initial values",
     )
     ray_address: str | None = Field(
         default=None,
@@ -57,10 +59,10 @@ class ModelConfig(Section):
     )
     device: str = Field(default="auto", description='"auto": the worker\'s GPU if it has one, else "cpu"')
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="of the frozen base; the adapter stays in float32"
+        default="float32", description="of the frozen base; 16 bits save memory on a GPU; the adapter stays in float32"
     )
     gradient_checkpointing: bool = Field(
-        default=False, description="needs less memory for the U-Net's backward pass, and about a third more time"
+        default=False, description="the U-Net's backward pass needs less memory, and about a third more time"
     )
 
 
@@ -74,17 +76,19 @@ class LoraConfig(Section):
           target_modules: [to_q, to_k, to_v, to_out.0]
     """
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, description="rank of each update; a higher one can learn more")
     alpha: float | None = Field(
-        default=None, gt=0, description="the update is scaled by alpha / rank; null: alpha = rank"
+        default=None, gt=0, description="each update is scaled by alpha / rank; null: alpha = rank"
     )
     target_modules: tuple[str, ...] = Field(
-        default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1, description="name endings of the U-Net's layers"
+        default=("to_q", "to_k", "to_v", "to_out.0"),
+        min_length=1,
+        description="the U-Net's layers that get an update, by the ends of their names",
     )
 
 
 class FeaturesConfig(Section):
-    """The feature map phi: samples drift in its feature space.
+    """The feature map phi, in whose space the drift field is computed.
 
     Example:
         features:
@@ -94,32 +98,32 @@ class FeaturesConfig(Section):
             keys: [layer1_mean, layer2_mean_4, layer3_std]
     """
 
-    name: str = Field(default="latent_mae", description="a name in drpo.method.features")
+    name: str = Field(default="latent_mae", description="a feature map of drpo.method.features")
     path: str | None = Field(
-        default="shapes", description='folder of its weights; "shapes": the embedded ones; null: it has no weights'
+        default="shapes", description='folder of its weights; "shapes": the embedded weights; null: it has no weights'
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the feature map")
+    options: dict[str, Any] = Field(default_factory=dict, description="more arguments of the feature map")
 
 
 class ObjectiveConfig(BaseModel):
-    """The objective's name; all other keys are that objective's own settings and are checked against them.
+    """The objective and its settings: all keys but `name` are settings of that objective.
 
     Example:
         objective:
           name: drpo
           kernel: rbf
-          radii: [0.02, 0.05, 0.2]   # in mean distances between the supports
+          radii: [0.02, 0.05, 0.2]   # in mean distances between queries and supports
           velocity: 1.0
           reference_weight: 0.2
     """
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(default="drpo", description="a name in drpo.method.objectives")
+    name: str = Field(default="drpo", description="an objective of drpo.method.objectives")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every key but the name."""
+        """All keys but `name`."""
         return dict(self.model_extra or {})
 
 
@@ -136,26 +140,28 @@ class RewardsConfig(Section):
     """
 
     service: str | None = Field(
-        default="shapes", description="service config (a name or a YAML file) to start if `address` is null"
+        default="shapes", description="the service config (a name or a YAML file) to start if `address` is null"
     )
     address: str | None = Field(
         default=None, description="a running service: grpc://HOST:PORT, http://HOST:PORT or serve://APP"
     )
     api_key_env: str | None = Field(default=None, description="environment variable that holds the service's API key")
     mixture: str | None = Field(
-        default=None, description="a mixture of the service; null: `weights`, or else the service's default mixture"
+        default=None,
+        description="a mixture of the service; null: `weights`, or without them the service's default mixture",
     )
     weights: dict[str, float] | None = Field(
-        default=None, description="reward name to weight, instead of a mixture of the service"
+        default=None, description="the weight of each reward, instead of a mixture of the service"
     )
     normalize: Literal["zscore", "none", "rank"] | None = Field(
-        default=None, description="how scores are made comparable before they are added; null: as the mixture says"
+        default=None,
+        description="how scores of rewards are made comparable before they are added; null: as in the mixture",
     )
-    timeout_s: float = Field(default=60.0, gt=0, description="seconds that one ranking may take")
-    retries: int = Field(default=3, ge=0, description="attempts after the first one, for failures that may pass")
+    timeout_s: float = Field(default=60.0, gt=0, description="seconds for one ranking, including all retries")
+    retries: int = Field(default=3, ge=0, description="more attempts after a temporary failure")
     details: bool = Field(
         default=True,
-        description="ask for the rewards' details; the metrics that a reward declares are logged from them",
+        description="ask for details of the scores; without them the metrics that a reward declares are not logged",
     )
 
     @model_validator(mode="after")
@@ -178,8 +184,10 @@ class PromptsConfig(Section):
           balance_tasks: true
     """
 
-    source: str = Field(default="shapes", description="a name in drpo.data.prompts")
-    path: str | None = Field(default=None, description="the file or folder, if the source reads one")
+    source: str = Field(default="shapes", description="a prompt source of drpo.data.prompts")
+    path: str | None = Field(default=None, description="the file, if the source needs one")
     split: str = Field(default="train", description="the split, if the source has splits")
-    tasks: tuple[str, ...] | None = Field(default=None, description="only these tasks; null: all")
-    balance_tasks: bool = Field(default=True, description="draw every task equally often, however many prompts it has")
+    tasks: tuple[str, ...] | None = Field(default=None, description="use only these tasks; null: all")
+    balance_tasks: bool = Field(
+        default=True, description="draw all tasks equally often; false: in proportion to their prompts"
+    )

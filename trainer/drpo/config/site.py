@@ -1,4 +1,4 @@
-"""Settings that belong to a machine or a cluster, not to a preset: where runs are kept, and which service ranks.
+"""Settings of a machine or a cluster, not of a preset: where runs are kept, and which service ranks.
 
 $DRPO_SITE names a YAML file with sections as in a preset. Its settings replace the preset's, and the command line
 replaces both, so that the same command trains on a laptop and on a cluster. For example:
@@ -18,7 +18,7 @@ import yaml
 
 from drpo.errors import ConfigError
 
-SITE = "DRPO_SITE"
+SITE_VARIABLE = "DRPO_SITE"
 
 
 def site_settings() -> dict[str, Any]:
@@ -27,25 +27,25 @@ def site_settings() -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, or it does not hold sections.
     """
-    path = os.environ.get(SITE)
+    path = os.environ.get(SITE_VARIABLE)
     if not path:
         return {}
     try:
-        return read_sections(Path(path).read_text(), f"${SITE} ({path})")
+        return read_sections(Path(path).read_text(), f"${SITE_VARIABLE} ({path})")
     except OSError as error:
-        raise ConfigError(f"${SITE}: cannot read {path}: {error.strerror}") from None
+        raise ConfigError(f"${SITE_VARIABLE}: cannot read {path}: {error.strerror}") from None
 
 
 def runs_folder() -> Path:
-    """The folder in which a run is looked up by its name."""
+    """The folder that is searched for a run by its name."""
     return Path((site_settings().get("run") or {}).get("folder", "runs"))
 
 
 def read_sections(text: str, name: str) -> dict[str, Any]:
-    """The sections in a YAML text. Messages call it `name`.
+    """The sections in a YAML text, which error messages call `name`.
 
     Raises:
-        ConfigError: the text is not YAML, or holds something else than sections.
+        ConfigError: the text is not YAML, or does not hold sections.
     """
     try:
         values = yaml.safe_load(text) or {}
@@ -57,7 +57,7 @@ def read_sections(text: str, name: str) -> dict[str, Any]:
 
 
 def merge_sections(values: dict[str, Any], others: Mapping[str, Any]) -> None:
-    """Replaces in `values` what `others` has, section by section."""
+    """Overwrites `values` with the settings in `others`, section by section."""
     for key, other in others.items():
         if isinstance(other, Mapping) and isinstance(values.get(key), dict):
             merge_sections(values[key], other)

@@ -1,1 +1,1 @@
-"""What a run reads: prompts, and the random seeds of its steps and groups."""
+"""The data of a run: its prompts, and the random seeds of its steps and groups."""

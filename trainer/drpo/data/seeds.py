@@ -1,6 +1,6 @@
-"""Random seeds that depend only on the position in a run where they are used.
+"""Random seeds that depend only on the run's seed and on the position in the run where they are used.
 
-The noise and the pairs of group `g` of step `s` are the same in a resumed run, and with any number of workers.
+So the noise and the pairs of a group are the same in a resumed run, and with any number of workers.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""The adapter against its base on held-out prompts, from the same noise.
+"""Compare an adapter with its base on held-out prompts, from the same noise.
 
     evaluated = evaluate_adapter(config, "runs/NAME/adapter")     # a ranking service runs at config.rewards.address
     evaluated.save(run_dir)                                       # evaluation.jsonl and samples/
     write_summary(run_dir, config, evaluated.comparison, ...)     # summary.json
 
 Files:
-    plan       which images are generated: prompts and noise seeds
-    metric     which number of a reward is shown
-    evaluate   generate the images and have them scored
+    plan       which images to generate: prompts and noise seeds
+    metric     which number of a reward to show
+    evaluate   generate the images and score them
     result     the scored images
-    compare    base against adapter, with intervals
-    adapter    all of it, from a run's settings
+    compare    differences between base and adapter, with intervals
+    adapter    the whole evaluation, from a run's settings
     summary    summary.json
 """
 

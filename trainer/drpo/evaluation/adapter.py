@@ -1,4 +1,4 @@
-"""Compare an adapter with its base, from a run's settings to numbers. The ranking service must be running."""
+"""The whole evaluation of an adapter, from a run's settings. It needs a running ranking service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from drpo.evaluation.plan import plan_images
 from drpo.evaluation.result import EvaluationResult
 from drpo.generators.base import OneStepGenerator
 from drpo.training.build import build_generator
-from drpo.training.ranking_client import ranking_client
+from drpo.training.ranking_client import make_ranking_client
 from drpo_rewards.client import RankingClient
 
 SAMPLES = "samples"
@@ -28,7 +28,14 @@ SCORES_FILE = "evaluation.jsonl"
 
 @dataclass(frozen=True)
 class AdapterEvaluation:
-    """Both sides, their comparison (see `drpo.evaluation.compare`), and the seconds that all of it took."""
+    """The evaluation of base and adapter.
+
+    Attributes:
+        base: the images of the base.
+        tuned: the images with the adapter, for the same prompts and noises.
+        comparison: see `drpo.evaluation.compare`, and "seen_in_training" in `evaluate_adapter`.
+        seconds: of the whole evaluation.
+    """
 
     base: EvaluationResult
     tuned: EvaluationResult
@@ -36,16 +43,16 @@ class AdapterEvaluation:
     seconds: float
 
     def save(self, run_dir: Path) -> None:
-        """Writes every image's scores to evaluation.jsonl, and the example pictures with an index.json to samples/.
+        """Writes the scores of every image to evaluation.jsonl, and the example pictures and an index.json to samples/.
 
-        A line of evaluation.jsonl, whose scores are under REWARD and REWARD/METRIC, is for example
+        A line of evaluation.jsonl has scores under REWARD and metrics under REWARD/METRIC, for example
             {"task": "colors", "prompt": "a red ring", "image": 0, "seed": 7,
              "base": {"geneval": 0.5, "geneval/strict": 0.0}, "tuned": {"geneval": 1.0, "geneval/strict": 1.0}}
         """
         lines = []
         for base, tuned in zip(self.base.images, self.tuned.images, strict=True):
-            one = base.planned
-            line = {"task": one.record.task, "prompt": one.record.prompt, "image": one.number, "seed": one.seed}
+            plan = base.planned
+            line = {"task": plan.record.task, "prompt": plan.record.prompt, "image": plan.number, "seed": plan.seed}
             lines.append(json.dumps({**line, "base": base.rewards, "tuned": tuned.rewards}))
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / SCORES_FILE).write_text("\n".join(lines) + "\n")
@@ -65,15 +72,15 @@ def evaluate_adapter(
     """Compares an adapter with its base on the prompts of `config.evaluation`, from the same noise.
 
     Args:
-        config: `rewards.address` names a running service.
-        adapter: folder of the adapter; None: the one that `generator` has.
-        generator, client, records: used if given, else made from the config.
-        device: where a generator made here computes.
-        progress: called with the images scored so far and all images of both sides.
+        config: the settings of the run. A ranking service must run at `rewards.address`.
+        adapter: folder of the adapter; None: the adapter in `generator`.
+        generator, client, records: None: made from the config.
+        device: the device of a generator that is made from the config.
+        progress: called with (images scored so far, images of both sides).
 
     Returns:
-        Both sides and their comparison. Its entry "seen_in_training" says how many of the prompts are also training
-        prompts; none should be.
+        Both sides and their comparison. The comparison has one more entry, "seen_in_training": the number of prompts
+        that are also training prompts. It should be 0.
 
     Raises:
         ConfigError: `rewards.address` is not set.
@@ -90,7 +97,7 @@ def evaluate_adapter(
         prompts_per_task=settings.prompts_per_task,
         seed=settings.seed,
     )
-    with nullcontext(client) if client is not None else ranking_client(config.rewards) as service:
+    with nullcontext(client) if client is not None else make_ranking_client(config.rewards) as service:
 
         def evaluate_side(done_before: int) -> EvaluationResult:
             def report(done: int, total: int) -> None:
@@ -114,19 +121,19 @@ def evaluate_adapter(
         tuned = evaluate_side(len(planned))
     comparison = compare(base, tuned)
     trained = {record.prompt for record in load_prompts(config.prompts)}
-    comparison["seen_in_training"] = len({one.record.prompt for one in planned} & trained)
+    comparison["seen_in_training"] = len({image.record.prompt for image in planned} & trained)
     return AdapterEvaluation(base, tuned, comparison, time.perf_counter() - started)
 
 
 def evaluation_prompts(config: Config) -> list[PromptRecord]:
-    """The prompts of `config.evaluation`: its split and file, with all other settings of `config.prompts`."""
+    """The prompts of `config.evaluation`: its split and file, and otherwise the settings of `config.prompts`."""
     evaluation = config.evaluation
     change: dict[str, Any] = {"split": evaluation.split, "path": evaluation.path or config.prompts.path}
     return load_prompts(config.prompts.model_copy(update=change))
 
 
 def _save_samples(folder: Path, base: EvaluationResult, tuned: EvaluationResult) -> None:
-    """Writes each picture as a lossless WebP, and to index.json what each shows."""
+    """Writes each picture as a lossless WebP, and describes all of them in index.json."""
     folder.mkdir(parents=True, exist_ok=True)
     index, counts = [], dict.fromkeys(base.task_means(), 0)
     for before, after in zip(base.images, tuned.images, strict=True):

@@ -1,4 +1,4 @@
-"""Generate the planned images, and have the ranking service score them."""
+"""Generate the planned images, and score them with the ranking service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from drpo_rewards import RankResponse
 from drpo_rewards.client import RankingClient
 
 Progress = Callable[[int, int], None]
-"""Called with (images scored, images in all)."""
+"""Called with (images scored, all images)."""
 
 _CONCURRENT_REQUESTS = 4
 
@@ -37,16 +37,17 @@ def evaluate(
     batch_size: int = 24,
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Generates the planned images and has them scored over the ranking API, both at the same time.
+    """Generates the planned images, and scores them with the ranking service at the same time.
 
     Args:
-        generator: a one-step generator as it is: with its adapter on, or off inside `generator.reference()`.
-        client: of the ranking service. It retries after failures that may pass; if it gives up on a group, the
-            evaluation ends.
-        planned: see `plan_images`; the images of one prompt must follow each other.
-        reward, metric: the number that is shown; see `choose_metric`.
-        rewards, mixture: what the service shall score with; None for both: its default mixture.
-        batch_size: images generated at once, of as many prompts as fit.
+        generator: the generator. Its adapter is on, but off inside `generator.reference()`.
+        client: a client of the ranking service. It retries temporary failures; if a group fails anyway, the evaluation
+            ends.
+        planned: see `plan_images`; the images of one prompt must be adjacent.
+        reward, metric: the number to show; see `choose_metric`.
+        rewards, mixture: the rewards with which the service scores; None for both: its default mixture.
+        batch_size: images generated at once, for as many prompts as fit.
+        progress: called with (images scored so far, all images) as scores arrive.
 
     Returns:
         The scores, in the order of the plan.
@@ -58,20 +59,20 @@ def evaluate(
     if not planned:
         raise EvaluationError("there is nothing to evaluate: the plan has no images")
     started = time.perf_counter()
-    asked: dict[str, Any] = {"rewards": dict(rewards) if rewards else None, "mixture": mixture}
+    choice: dict[str, Any] = {"rewards": dict(rewards) if rewards else None, "mixture": mixture}
     if reward is not None and not rewards and mixture is None:
-        asked["rewards"] = {reward: 1.0}
+        choice["rewards"] = {reward: 1.0}
     declared: Declarations = {model.name: model for model in client.models() if model.kind == "reward"}
 
     def score(group: Sequence[PlannedImage], images_KHWC: NDArray[np.uint8]) -> tuple[ShownMetric, list[ScoredImage]]:
-        # A ranking needs two images. A single one is sent twice, and its second score is dropped: raw scores do not
-        # depend on the group.
+        # A ranking needs two images. A single image is sent twice, and its second score is dropped. This is correct,
+        # because raw scores do not depend on the group.
         sent_KHWC = images_KHWC if len(group) > 1 else np.repeat(images_KHWC, 2, axis=0)
         record = group[0].record
         metadata = dict(record.metadata) if record.metadata is not None else None
-        response = client.rank(record.prompt, sent_KHWC, metadata=metadata, details=True, **asked)
+        response = client.rank(record.prompt, sent_KHWC, metadata=metadata, details=True, **choice)
         shown = choose_metric(response, declared, reward, metric)
-        return shown, [_scored(one, i, images_KHWC[i], response, shown) for i, one in enumerate(group)]
+        return shown, [_scored_image(image, i, images_KHWC[i], response, shown) for i, image in enumerate(group)]
 
     scored: list[ScoredImage] = []
     waiting: list[Future[tuple[ShownMetric, list[ScoredImage]]]] = []
@@ -88,7 +89,7 @@ def evaluate(
     with ThreadPoolExecutor(_CONCURRENT_REQUESTS, thread_name_prefix="scoring") as pool:
         try:
             for batch in _batches(planned, batch_size):
-                images_NHWC = _generate(generator, [one for group in batch for one in group])
+                images_NHWC = _generate(generator, [image for group in batch for image in group])
                 start = 0
                 for group in batch:
                     waiting.append(pool.submit(score, group, images_NHWC[start : start + len(group)]))
@@ -107,23 +108,23 @@ def evaluate(
 
 @torch.no_grad()
 def _generate(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> NDArray[np.uint8]:
-    """Images (N, H, W, 3). Each noise has its own seed and is drawn on the CPU, so it depends on no batch or device."""
-    noise_NChw = torch.cat([generator.noise(1, torch.Generator().manual_seed(one.seed)) for one in planned])
-    text_NTD = generator.encode_prompts([one.record.prompt for one in planned])
+    """Images (N, H, W, 3). Each noise has its own seed and is drawn on the CPU: no batch or device changes it."""
+    noise_NChw = torch.cat([generator.noise(1, torch.Generator().manual_seed(image.seed)) for image in planned])
+    text_NTD = generator.encode_prompts([image.record.prompt for image in planned])
     return generator.decode(generator.sample(noise_NChw, text_NTD))
 
 
 def _batches(planned: Sequence[PlannedImage], size: int) -> Iterator[list[list[PlannedImage]]]:
-    """Batches of at most `size` images; each is a list of groups, and a group holds images of one prompt."""
+    """Batches of at most `size` images. A batch is a list of groups, and a group is a list of images of one prompt."""
     groups: list[list[PlannedImage]] = []
-    for one in planned:
-        if groups and groups[-1][0].record == one.record:
-            groups[-1].append(one)
+    for image in planned:
+        if groups and groups[-1][0].record == image.record:
+            groups[-1].append(image)
         else:
-            groups.append([one])
+            groups.append([image])
     batch: list[list[PlannedImage]] = []
     for group in groups:
-        # A prompt with more images than a batch holds is sent in several requests.
+        # If a prompt has more images than a batch holds, they are sent in several requests.
         for piece in (group[start : start + size] for start in range(0, len(group), size)):
             if batch and sum(map(len, batch)) + len(piece) > size:
                 yield batch
@@ -133,10 +134,10 @@ def _batches(planned: Sequence[PlannedImage], size: int) -> Iterator[list[list[P
         yield batch
 
 
-def _scored(
+def _scored_image(
     planned: PlannedImage, index: int, image_HWC: NDArray[np.uint8], response: RankResponse, shown: ShownMetric
 ) -> ScoredImage:
-    """The scores of image `index` of a response."""
+    """A planned image with its scores: those of image `index` of a response."""
     numbers: dict[str, float] = {}
     for name, result in response.rewards.items():
         numbers[name] = result.scores[index]

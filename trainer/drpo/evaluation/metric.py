@@ -1,4 +1,4 @@
-"""Which number of a reward an evaluation shows: a metric that the reward declares, or its raw score."""
+"""Choose which number of a reward an evaluation shows: a metric that the reward declares, or its raw score."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from drpo_rewards import RankResponse
 from drpo_rewards.api.contract import ModelInfo
 
 Declarations = Mapping[str, ModelInfo]
-"""What the service says of each reward, by name."""
+"""What the service declares about each reward, by the reward's name."""
 
 
 @dataclass(frozen=True)
 class ShownMetric:
-    """The number that stands for an image.
+    """The number by which an evaluation judges an image.
 
     Attributes:
-        reward: the reward that gives it.
-        metric: the metric that the reward declares; None: its raw score.
-        description: what it measures, in the reward's words; "" if the reward does not say.
-        percentage: it is a share, 0 to 1, and is shown in percent.
+        reward: the name of the reward.
+        metric: the name of a metric that the reward declares; None: the raw score.
+        description: what the number measures, as the reward describes it; "" if there is no description.
+        percentage: whether the number is a share (0 to 1) that is shown in percent.
         higher_is_better: whether a larger number is a better one.
 
     Example:
@@ -51,7 +51,7 @@ def choose_metric(
 
     Args:
         response: a ranking with the scores and metrics of every reward that took part.
-        declared: what the service says of its rewards.
+        declared: what the service declares about its rewards.
         reward: the reward; None: the first one of the response.
         metric: a metric that this reward declares; None: the first one, or the raw score if it declares none.
 
@@ -60,12 +60,12 @@ def choose_metric(
     """
     if reward is not None and reward not in response.rewards:
         raise EvaluationError(
-            f"evaluation.reward: the service gave no scores of {reward!r}, only of {', '.join(response.rewards)}"
+            f"evaluation.reward: the response has no scores of {reward!r}, only of {', '.join(response.rewards)}"
         )
     name = reward if reward is not None else next(iter(response.rewards))
     info = declared.get(name)
-    given = response.rewards[name].metrics or {}
-    metrics = {one.name: one for one in (info.metrics if info else ()) if one.name in given}
+    scored = response.rewards[name].metrics or {}
+    metrics = {entry.name: entry for entry in (info.metrics if info else ()) if entry.name in scored}
     if metric is not None and metric not in metrics:
         raise EvaluationError(f"evaluation.metric: {_no_metric(name, metric, list(metrics))}")
     if not metrics:

@@ -1,4 +1,4 @@
-"""Which images an evaluation generates: prompts, and a noise seed for each image."""
+"""Plan the images of an evaluation: prompts, and a noise seed for each image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PlannedImage:
     Attributes:
         record: its prompt.
         number: its index among the images of that prompt, from 0.
-        seed: of its noise; depends only on the evaluation's seed, the task, the prompt and the number.
+        seed: the seed of its noise. It depends only on the evaluation's seed, the task, the prompt and the number.
         example: whether the picture itself is kept.
     """
 
@@ -28,7 +28,7 @@ class PlannedImage:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What identifies the same image in another evaluation: task, prompt and noise seed."""
+        """The task, the prompt and the noise seed. They identify the same image in another evaluation."""
         return self.record.task, self.record.prompt, self.seed
 
 
@@ -42,15 +42,15 @@ def plan_images(
 ) -> list[PlannedImage]:
     """Chooses prompts and noise seeds.
 
-    The order of a task's prompts depends only on the seed, the task and the prompts, and so does the noise of image 0,
-    1, ... of a prompt. Adding images, prompts or tasks changes none of the images that were planned before.
+    The order of a task's prompts depends only on the seed, the task and the prompts. The noise of an image depends only
+    on the seed, the task, the prompt and the image's number. So more images, prompts or tasks do not change the others.
 
     Args:
         records: prompts with their tasks; a prompt that appears twice in a task counts once.
-        images_per_prompt: images of each prompt.
-        prompts_per_task: how many prompts of each task to take, from the first in its order; None: all of them.
-        seed: another seed is another evaluation set.
-        examples_per_task: how many prompts of each task keep their first picture, from the first in its order.
+        images_per_prompt: images per prompt.
+        prompts_per_task: prompts per task, the first ones in its order; None: all.
+        seed: another seed gives another evaluation set.
+        examples_per_task: prompts per task that keep the picture of their first image, the first ones in its order.
 
     Raises:
         EvaluationError: there are no prompts.

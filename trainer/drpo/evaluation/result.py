@@ -1,4 +1,4 @@
-"""The result of an evaluation: one score for each image, and the pictures of the first prompts of each task."""
+"""The result of an evaluation: a score for each image, and example pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ScoredImage:
         planned: its prompt and noise seed.
         score: its value under the shown metric, 0 to 100 for a percentage.
         rewards: every reward's raw score and metrics, such as {"geneval": 0.5, "geneval/strict": 0.0}.
-        reasons: why the shown reward marked it down, if the reward says so.
+        reasons: what the reward found wrong, if it reports reasons.
         picture_HWC: the picture itself, uint8, if it is kept.
     """
 
@@ -36,9 +36,9 @@ class EvaluationResult:
     """All scored images of one generator.
 
     Attributes:
-        metric: says what `score` of an image is.
+        metric: the metric behind the `score` of an image.
         images: in the order of the plan.
-        seconds: that generating and scoring took.
+        seconds: the time to generate and score them.
     """
 
     metric: ShownMetric
@@ -53,5 +53,5 @@ class EvaluationResult:
         return {task: float(np.mean(values)) for task, values in scores.items()}
 
     def mean(self) -> float:
-        """The mean over tasks; each task counts the same."""
+        """The mean over tasks, in which each task counts the same."""
         return float(np.mean(list(self.task_means().values())))

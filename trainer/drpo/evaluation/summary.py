@@ -29,25 +29,25 @@ def write_summary(
         run_dir: the run's folder.
         config: the run's config.
         comparison: from `drpo.evaluation.compare`; None if nothing was evaluated.
-        seconds: of "startup", "training", "evaluation" and "total", as far as known. Those that are missing are kept
-            from an earlier summary of the run. "by_stage" (sums over the steps, mean over the workers) is added here.
+        seconds: seconds of "startup", "training", "evaluation" and "total". Missing ones are kept from an earlier
+            summary of the run. This function adds "by_stage" (sums over the steps, means over the workers).
     """
     path = run_dir / SUMMARY_FILE
-    known = read_summary(run_dir)["seconds"] if path.is_file() else {}
+    earlier = read_summary(run_dir)["seconds"] if path.is_file() else {}
     metrics = read_metrics(run_dir / METRICS_FILE)
     stages: Counter[str] = Counter()
     for line in metrics:
         stages.update({stage: value for stage, value in line.get("seconds", {}).items() if stage != "total"})
-    nothing: dict[str, Any] = {"metric": None, "percentage": False, "tasks": {}, "mean": None}
+    no_comparison: dict[str, Any] = {"metric": None, "percentage": False, "tasks": {}, "mean": None}
     summary = {
         "run": run_dir.name,
         "preset": config.preset,
         "seed": config.run.seed,
         "steps": len(metrics),
         "images": int(sum(line.get("images", 0) for line in metrics)),
-        **(comparison or nothing),
-        "seconds": {**known, **seconds, "by_stage": dict(stages)},
-        "versions": versions(),
+        **(comparison or no_comparison),
+        "seconds": {**earlier, **seconds, "by_stage": dict(stages)},
+        "versions": installed_versions(),
     }
     partial = run_dir / f".partial-{SUMMARY_FILE}"
     partial.write_text(json.dumps(summary, indent=2) + "\n")
@@ -70,12 +70,12 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that the results may depend on."""
-    found = {"python": platform.python_version()}
+def installed_versions() -> dict[str, str]:
+    """The versions of Python and of the packages that may affect the results."""
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

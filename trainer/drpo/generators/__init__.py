@@ -1,6 +1,9 @@
-"""One-step generators: one file per layout.
+"""One-step generators: one file per layout of a model.
 
-`base` says what training and evaluation need of a generator, `adapter` is the LoRA adapter that all of them share.
+Files:
+    base       the interface of a generator and of its adapter
+    adapter    the LoRA adapter on a U-Net
+    sd_turbo   the SD-Turbo layout
 """
 
 from __future__ import annotations
@@ -23,14 +26,14 @@ def load_generator(
     lora: LoraConfig | None = None,
     gradient_checkpointing: bool = False,
 ) -> OneStepGenerator:
-    """Loads the generator of a diffusers folder or hub id, with a fresh adapter if `lora` is given.
+    """Loads a generator, with a fresh adapter if `lora` is given.
 
     Args:
         source: a diffusers folder or hub id. The SD-Turbo layout is the only one so far.
         device: where the generator computes.
         dtype: of the frozen base; None: float32.
         lora: settings of the adapter; None: no adapter.
-        gradient_checkpointing: less memory and more time for the backward pass.
+        gradient_checkpointing: the backward pass needs less memory and more time.
 
     Raises:
         ModelLoadError: there is no such model.

@@ -1,4 +1,4 @@
-"""The LoRA adapter on a U-Net: add it, switch it off, load, save, copy its weights."""
+"""The LoRA adapter on a U-Net: add it, switch it off, save and load it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from torch import Tensor, nn
 from drpo.config import LoraConfig
 from drpo.errors import ConfigError, ModelLoadError
 
-NAME = "default"
+_NAME = "default"
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
 
 class LoraAdapter:
-    """The adapter of a U-Net, which has none until `lora` is given or one is loaded.
+    """The adapter of a U-Net: a fresh one if `lora` is given, else none until one is loaded.
 
-    The adapter's weights stay in float32, whatever the dtype of the U-Net. A fresh adapter is random in its first
-    factor (drawn from torch's global generator) and 0 in its second, so it changes nothing yet.
+    The adapter's weights stay in float32, whatever the dtype of the U-Net. Each update is a product of two factors. In
+    a fresh adapter the first is random (from torch's global random generator) and the second 0, so it changes nothing.
 
     Args:
         unet: the frozen U-Net of a diffusers pipeline.
         lora: settings of a fresh adapter; None: no adapter yet.
 
     Raises:
-        ConfigError: `lora.target_modules` name no layers of the U-Net.
+        ConfigError: no layer of the U-Net has a name in `lora.target_modules`.
     """
 
     def __init__(self, unet: Any, lora: LoraConfig | None = None) -> None:
@@ -46,7 +46,7 @@ class LoraAdapter:
 
     @contextmanager
     def switched_off(self) -> Iterator[None]:
-        """Within this block the U-Net computes what it would compute without the adapter."""
+        """Within this block the U-Net computes as without the adapter."""
         if not self.present:
             yield
             return
@@ -59,34 +59,34 @@ class LoraAdapter:
     def state(self) -> dict[str, Tensor]:
         """A copy of the weights on the CPU, by name."""
         self._check_present()
-        state = get_peft_model_state_dict(self._unet, adapter_name=NAME)
+        state = get_peft_model_state_dict(self._unet, adapter_name=_NAME)
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Copies weights of `state` into the adapter in place, so that an optimizer of it stays valid.
+        """Copies the weights in `state` into the adapter in place, so that its optimizer stays valid.
 
         Raises:
-            ModelLoadError: the weights belong to an adapter of another rank or on other layers.
+            ModelLoadError: the weights are of an adapter with another rank or on other layers.
         """
         expected = {name: tensor.shape for name, tensor in self.state().items()}
         if {name: tensor.shape for name, tensor in state.items()} != expected:
             raise ModelLoadError(
-                f"the adapter's weights have another rank or other layers than this generator's adapter, which has "
+                f"the weights are of an adapter with another rank or on other layers; this generator's adapter has "
                 f"rank {self._config().r} on {sorted(self._config().target_modules)}"
             )
-        set_peft_model_state_dict(self._unet, state, adapter_name=NAME)
+        set_peft_model_state_dict(self._unet, state, adapter_name=_NAME)
 
     def save(self, folder: str | Path) -> None:
-        """Writes the weights file of diffusers; `pipeline.load_lora_weights(folder)` reads it."""
+        """Writes the weights as diffusers does; `pipeline.load_lora_weights(folder)` reads them."""
         layers = convert_state_dict_to_diffusers(self.state())
         metadata = self._config().to_dict()
         StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
 
     def load(self, folder: str | Path) -> None:
-        """Reads an adapter that `save` (or diffusers) wrote, into the present adapter or as a new one.
+        """Loads an adapter that `save` or diffusers wrote. If there is an adapter already, it must have the same shape.
 
         Raises:
-            ModelLoadError: there is no adapter in the folder, or it does not fit the present one.
+            ModelLoadError: there is no adapter in the folder, or it has another shape.
         """
         try:
             state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
@@ -98,7 +98,7 @@ class LoraAdapter:
             ) from error
         if not self.present:
             self._unet.load_lora_adapter(
-                state, prefix="unet", network_alphas=alphas, adapter_name=NAME, metadata=metadata or None
+                state, prefix="unet", network_alphas=alphas, adapter_name=_NAME, metadata=metadata or None
             )
             self._make_trainable()
             return
@@ -115,7 +115,7 @@ class LoraAdapter:
         alpha: Any = lora.rank if lora.alpha is None else lora.alpha  # peft's type hint is int, but any number works
         config = PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=list(lora.target_modules))
         try:
-            self._unet.add_adapter(config, adapter_name=NAME)
+            self._unet.add_adapter(config, adapter_name=_NAME)
         except ValueError as error:
             raise ConfigError(
                 f"lora.target_modules {list(lora.target_modules)} do not fit the U-Net: {error}"
@@ -129,7 +129,7 @@ class LoraAdapter:
             parameter.requires_grad_(True)
 
     def _config(self) -> Any:
-        return self._unet.peft_config[NAME]
+        return self._unet.peft_config[_NAME]
 
     def _check_present(self) -> None:
         if not self.present:

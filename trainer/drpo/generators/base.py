@@ -1,4 +1,4 @@
-"""What training and evaluation need of a one-step generator and of its adapter."""
+"""The interface of a one-step generator and of its adapter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Adapter(Protocol):
         ...
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Copies weights of `state` into the adapter in place, so that an optimizer of it stays valid."""
+        """Copies the weights in `state` into the adapter in place, so that its optimizer stays valid."""
         ...
 
     def save(self, folder: str | Path) -> None:
@@ -32,7 +32,7 @@ class Adapter(Protocol):
         ...
 
     def load(self, folder: str | Path) -> None:
-        """Reads an adapter from a folder."""
+        """Loads the adapter in a folder."""
         ...
 
 
@@ -56,21 +56,21 @@ class OneStepGenerator(Protocol):
         ...
 
     def sample(self, noise_NChw: Tensor, text_NTD: Tensor) -> Tensor:
-        """Clean latents (N, C, h, w) of the noises under N encoded prompts or under a single one; differentiable."""
+        """Clean latents (N, C, h, w) from the noises, for N encoded prompts or one for all; differentiable."""
         ...
 
     def reference(self) -> AbstractContextManager[None]:
-        """Within this block the adapter is off, and `sample` is the frozen base."""
+        """Within this block the adapter is off, so that `sample` computes the frozen base."""
         ...
 
     def decode_float(self, latents_NChw: Tensor) -> Tensor:
-        """Images (N, 3, H, W), about [-1, 1] and not clamped; differentiable."""
+        """Images (N, 3, H, W), roughly in [-1, 1] and not clamped; differentiable."""
         ...
 
     def decode(self, latents_NChw: Tensor) -> np.ndarray:
         """Images (N, H, W, 3) uint8, without a gradient."""
         ...
 
-    def to_uint8(self, images_NCHW: Tensor) -> np.ndarray:
+    def to_uint8(self, images_N3HW: Tensor) -> np.ndarray:
         """The images of `decode_float` as (N, H, W, 3) uint8."""
         ...

@@ -32,6 +32,10 @@ from drpo.generators.adapter import LoraAdapter
 class SDTurboGenerator:
     """Maps prompts and noises to latents and images in one call of the U-Net. Everything but the adapter is frozen.
 
+    Args:
+        pipeline: a loaded diffusers pipeline; `load` makes one from a folder.
+        lora: settings of a fresh adapter; None: no adapter.
+
     Attributes:
         adapter: the LoRA adapter of the U-Net.
         latent_shape: (C, h, w) of one latent, for example (4, 64, 64).
@@ -76,8 +80,8 @@ class SDTurboGenerator:
             device: where the generator computes.
             dtype: of the frozen base.
             lora: settings of the adapter; None: no adapter.
-            gradient_checkpointing: trades time for memory in the backward pass.
-            variant: of diffusers' weight files, such as "fp16".
+            gradient_checkpointing: the backward pass needs less memory and more time.
+            variant: the variant of the weight files, such as "fp16".
 
         Raises:
             ModelLoadError: there is no such model.
@@ -86,10 +90,10 @@ class SDTurboGenerator:
         source = str(source)
         with _no_progress_bars():
             try:
-                kind = DiffusionPipeline.load_config(source).get("_class_name")
-                if kind != "StableDiffusionPipeline":
-                    raise UnsupportedModelError(_unsupported(source, f"its pipeline is {kind}"))
-                # Training uses neither; SD-Turbo comes without both.
+                pipeline_class = DiffusionPipeline.load_config(source).get("_class_name")
+                if pipeline_class != "StableDiffusionPipeline":
+                    raise _unsupported_model(source, f"its pipeline is {pipeline_class}")
+                # SD-Turbo has neither a checker nor an extractor, and training needs none.
                 no_checker = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
                 pipeline = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, variant=variant, **no_checker)
             except (OSError, ValueError) as error:
@@ -107,7 +111,7 @@ class SDTurboGenerator:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """The text encoder's last hidden states, (N, T, D); longer prompts are cut at the tokenizer's length."""
+        """The text encoder's last hidden states, (N, T, D). Prompts of more than T tokens are cut."""
         tokens = self.tokenizer(
             list(prompts),
             padding="max_length",
@@ -119,26 +123,29 @@ class SDTurboGenerator:
         return self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)[0]
 
     def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise (count, C, h, w), drawn on the generator's own device and moved to the model's.
+        """Standard normal noise (count, C, h, w), drawn on the device of `generator` and moved to the model's device.
 
-        The pipeline draws the same from the same generator for `count` images of one prompt.
+        The stock pipeline draws the same noise from the same generator for `count` images of one prompt.
         """
         return randn_tensor((count, *self.latent_shape), generator=generator, device=self.device, dtype=self.dtype)
 
     def sample(self, noise_NChw: Tensor, text_NTD: Tensor) -> Tensor:
-        """Clean latents (N, C, h, w) of standard normal noises under N encoded prompts, or under one for all of them.
+        """Clean latents (N, C, h, w) from standard normal noises, for N encoded prompts or one for all.
 
-        Differentiable with respect to the adapter. This is one Euler step from the first sigma to 0, in the pipeline's
-        order of operations: scale, predict the noise, take the step in float32.
+        This is one Euler step from the first sigma to 0, with the operations in the pipeline's order: scale, predict
+        the noise, take the step in float32. It is differentiable with respect to the adapter.
+
+        Raises:
+            ShapeError: the noise has another shape, or the number of prompts is neither N nor 1.
         """
         if noise_NChw.shape[1:] != self.latent_shape or text_NTD.shape[0] not in (1, noise_NChw.shape[0]):
             raise ShapeError(
-                f"sample needs noise (N, {', '.join(map(str, self.latent_shape))}) and text of N prompts or of one, "
+                f"sample needs noise (N, {', '.join(map(str, self.latent_shape))}) and N encoded prompts or one, "
                 f"not {tuple(noise_NChw.shape)} and {tuple(text_NTD.shape)}"
             )
         start_NChw = noise_NChw.to(self.dtype) * self._initial_sigma
         model_input_NChw = start_NChw / ((self._sigma**2 + 1) ** 0.5)
-        text_NTD = text_NTD.to(self.dtype).expand(noise_NChw.shape[0], -1, -1).contiguous()  # as the pipeline has it
+        text_NTD = text_NTD.to(self.dtype).expand(noise_NChw.shape[0], -1, -1).contiguous()  # as in the pipeline
         epsilon_NChw = self.unet(model_input_NChw, self._timestep, encoder_hidden_states=text_NTD, return_dict=False)[0]
         start_NChw = start_NChw.float()
         clean_NChw = start_NChw - self._sigma * epsilon_NChw
@@ -146,25 +153,25 @@ class SDTurboGenerator:
         return (start_NChw + derivative_NChw * (self._last_sigma - self._sigma)).to(epsilon_NChw.dtype)
 
     def reference(self) -> AbstractContextManager[None]:
-        """Within this block the adapter is off: `sample` is the frozen base, bit for bit."""
+        """Within this block the adapter is off, so that `sample` computes the frozen base, bit for bit."""
         return self.adapter.switched_off()
 
     # -- images -------------------------------------------------------------------------------------------------
 
     def decode_float(self, latents_NChw: Tensor) -> Tensor:
-        """Images (N, 3, H, W), about [-1, 1] and not clamped; differentiable."""
+        """Images (N, 3, H, W), roughly in [-1, 1] and not clamped; differentiable."""
         scaled_NChw = latents_NChw.to(self.dtype) / self.vae.config.scaling_factor
         return self.vae.decode(scaled_NChw, return_dict=False)[0]
 
     @torch.no_grad()
     def decode(self, latents_NChw: Tensor, *, chunk_size: int = 8) -> np.ndarray:
-        """Images (N, H, W, 3) uint8, rounded as the pipeline rounds; `chunk_size` of them are decoded at a time."""
-        return np.concatenate([self.to_uint8(self.decode_float(latents)) for latents in latents_NChw.split(chunk_size)])
+        """Images (N, H, W, 3) uint8, rounded as in the pipeline; decoded in chunks of `chunk_size`."""
+        return np.concatenate([self.to_uint8(self.decode_float(chunk)) for chunk in latents_NChw.split(chunk_size)])
 
     @staticmethod
-    def to_uint8(images_NCHW: Tensor) -> np.ndarray:
-        """Images of `decode_float` as (N, H, W, 3) uint8, rounded as the pipeline rounds."""
-        images_NHWC = (images_NCHW.detach() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    def to_uint8(images_N3HW: Tensor) -> np.ndarray:
+        """The images of `decode_float` as (N, H, W, 3) uint8, rounded as in the pipeline."""
+        images_NHWC = (images_N3HW.detach() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
         return (images_NHWC.float().cpu().numpy() * 255).round().astype("uint8")
 
 
@@ -172,24 +179,24 @@ def _check_one_step(source: str, pipeline: Any) -> None:
     """Refuses models for which the one step of `sample` would be wrong."""
     settings, unet = pipeline.scheduler.config, pipeline.unet
     if not isinstance(pipeline.scheduler, EulerDiscreteScheduler):
-        raise UnsupportedModelError(_unsupported(source, f"its scheduler is {type(pipeline.scheduler).__name__}"))
+        raise _unsupported_model(source, f"its scheduler is {type(pipeline.scheduler).__name__}")
     if settings.prediction_type != "epsilon" or settings.timestep_spacing != "trailing":
-        found = f"{settings.prediction_type} prediction with {settings.timestep_spacing} spacing"
-        raise UnsupportedModelError(_unsupported(source, f"its scheduler has {found}"))
+        scheduler = f"{settings.prediction_type} prediction with {settings.timestep_spacing} spacing"
+        raise _unsupported_model(source, f"its scheduler has {scheduler}")
     if unet.config.time_cond_proj_dim is not None or unet.config.addition_embed_type is not None:
-        raise UnsupportedModelError(_unsupported(source, "its U-Net takes more conditions than the text"))
+        raise _unsupported_model(source, "its U-Net takes more conditions than the text")
 
 
-def _unsupported(source: str, found: str) -> str:
-    return (
-        f"{source!r} is not a one-step generator in the SD-Turbo layout: {found}. Supported is StableDiffusionPipeline "
-        "with an EulerDiscreteScheduler, epsilon prediction and trailing spacing (SDXL-Turbo is not supported yet)"
+def _unsupported_model(source: str, reason: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{source!r} is not a one-step generator in the SD-Turbo layout: {reason}. Use a StableDiffusionPipeline with "
+        "an EulerDiscreteScheduler, epsilon prediction and trailing spacing (SDXL-Turbo is not supported yet)"
     )
 
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Switches off the bars that both libraries draw while they load; the command line has its own."""
+    """Switches off the progress bars of both libraries while they load. The command line shows its own."""
     loggings = [module for module in (diffusers_logging, transformers_logging) if module.is_progress_bar_enabled()]
     for module in loggings:
         module.disable_progress_bar()

@@ -1,15 +1,15 @@
-"""Algorithm A2: the drift field of a set of queries between positive and negative supports.
+"""Algorithm A2: the field that moves queries towards positive supports and away from negative ones.
 
 Pure tensor code that can be read beside Appendix A of "Drifting Preference Optimization for One-Step Generative Models"
 (arXiv 2606.02521): each step names its equation. Everything is computed in float32 and without gradients; the field is
 a constant of the loss (Eq. 16).
 
-Two published variants differ in what the supports are and in how the affinities are guarded:
+Two published variants differ in the supports, and in how small distances and affinities are clamped:
 
 paper      Appendix A as written. The supports are the negatives and the positives.
-released   the authors' trainer. The queries themselves join the negatives, with weight 1 and their own diagonal masked
-           by 100 / rho, so that a query never repels itself; squared distances are clamped at 1e-8 and affinities at
-           1e-6 before the root of Eq. 22. The scale of Eq. 19 is then taken over all of these supports.
+released   The authors' trainer. The queries are negatives too, with weight 1. The logit of a query with itself is
+           lowered by 100 / rho, so that it does not repel itself. Squared distances are clamped at 1e-8, and the
+           product under the root of Eq. 22 at 1e-6. The scale of Eq. 19 is the mean over all of these supports.
 
 Axes: Q queries, P positives, N negatives, S supports, D features; any leading batch axes are written `...`.
 """
@@ -30,11 +30,11 @@ from drpo.errors import ConfigError, ShapeError
 Kernel = Literal["rbf", "laplacian", "exponential", "cosine"]
 Variant = Literal["paper", "released"]
 
-# The paper names its three epsilons without values; these are the ones of the authors' trainer.
+# The paper gives no values for its three epsilons; these are from the authors' trainer.
 SCALE_FLOOR = 1e-3  # eps_s of Eq. 19 and eps_z of Eq. 20
 MEAN_SQUARE_FLOOR = 1e-8  # eps_v of Eq. 25
 
-# Guards of the released variant.
+# Clamps and mask of the released variant.
 SQUARED_DISTANCE_FLOOR = 1e-8
 AFFINITY_FLOOR = 1e-6
 SELF_MASK = 100.0
@@ -47,8 +47,8 @@ class DriftField:
     Attributes:
         field_QD: (..., Q, D), V of Eq. 26, a displacement in normalized coordinates z / scale.
         scale: (..., 1, 1), s_z of Eq. 20.
-        distance_scale: (..., 1, 1), s of Eq. 19, the mean distance of the supports.
-        magnitudes: for each radius the RMS of V before Eq. 25 divides by it, (..., 1, 1).
+        distance_scale: (..., 1, 1), s of Eq. 19, the mean distance between queries and supports.
+        magnitudes: for each radius (..., 1, 1), the RMS by which Eq. 25 divides V.
     """
 
     field_QD: Tensor
@@ -76,10 +76,11 @@ def drift_field(
     Args:
         queries_QD, positives_PD, negatives_ND: (..., Q, D), (..., P, D) and (..., N, D) with equal leading axes. A
             support that occurs twice counts twice.
-        radii: the radii of Eq. 21, in mean distances between the supports, such as (0.02, 0.05, 0.2).
-        kernel, variant: see Eq. 21 and the module's docstring.
-        positive_weights_P, negative_weights_N: one number, or (P,) and (N,), or batched like the supports.
-        mask_negative_diagonal: negative i is query i, and does not repel itself (released only).
+        radii: rho of Eq. 21, in units of the mean distance s of Eq. 19, such as (0.02, 0.05, 0.2).
+        kernel: "rbf" is Eq. 21; for the others see `_logits`.
+        variant: see the module's docstring.
+        positive_weights_P, negative_weights_N: w of Eq. 19 and 22: one number, or (..., P) and (..., N).
+        mask_negative_diagonal: negative i is query i, and does not repel it (released only).
         share_scales: take the scales of Eq. 19 and 25 over the whole batch, as the drifting models do for the
             locations of one feature map; otherwise each batch entry has its own scales.
 
@@ -87,7 +88,7 @@ def drift_field(
         ShapeError: the tensors do not fit each other.
         ConfigError: the settings do not fit each other.
     """
-    _check(queries_QD, positives_PD, negatives_ND, radii, kernel, variant, mask_negative_diagonal)
+    _check_arguments(queries_QD, positives_PD, negatives_ND, radii, kernel, variant, mask_negative_diagonal)
     # Models may run in half precision, even under autocast. The field may not: it consists of small differences.
     with torch.autocast(queries_QD.device.type, enabled=False):
         queries_QD, positives_PD, negatives_ND = queries_QD.float(), positives_PD.float(), negatives_ND.float()
@@ -95,8 +96,8 @@ def drift_field(
             [_weights(negatives_ND, negative_weights_N), _weights(positives_PD, positive_weights_P)], dim=-1
         )
         if variant == "released":
-            own_weights_Q = queries_QD.new_ones(queries_QD.shape[:-1])
-            weights_S = torch.cat([own_weights_Q, weights_S], dim=-1)
+            query_weights_Q = queries_QD.new_ones(queries_QD.shape[:-1])
+            weights_S = torch.cat([query_weights_Q, weights_S], dim=-1)
             negatives_ND = torch.cat([queries_QD, negatives_ND], dim=-2)
         return _field(
             queries_QD,
@@ -124,7 +125,7 @@ def _field(
     share_scales: bool,
 ) -> DriftField:
     """Eq. 18-26 over the joint support batch B = [B-; B+] whose first `num_negatives` rows are B-."""
-    # Eq. 18, in the direct form: with inner products, rounding would give duplicates a distance.
+    # Eq. 18, computed from differences: inner products would round, and equal vectors would get a distance above 0.
     distances_QS = torch.cdist(queries_QD, supports_SD, compute_mode="donot_use_mm_for_euclid_dist")
     if variant == "released":
         distances_QS = distances_QS.clamp_min(math.sqrt(SQUARED_DISTANCE_FLOOR))
@@ -135,8 +136,8 @@ def _field(
     distance_scale = mean_distance.clamp_min(SCALE_FLOOR)
     scale = (distance_scale / math.sqrt(queries_QD.shape[-1])).clamp_min(SCALE_FLOOR)
 
-    # Eq. 24 sums over normalized supports. The coefficients of a row add up to 0, so any common origin gives the same
-    # field; with the mean query as origin, numbers stay small if the features have a large offset.
+    # Eq. 24 sums over normalized supports. The coefficients of a row add up to 0, so the origin does not change the
+    # field. With the mean query as origin, the numbers stay small even if the features have a large offset.
     origin_1D = queries_QD.mean(dim=-2, keepdim=True)
     supports_normalized_SD = (supports_SD - origin_1D) / scale
 
@@ -168,14 +169,14 @@ def _field(
 
 
 def _logits(queries_QD: Tensor, supports_SD: Tensor, distances_QS: Tensor, radius: float, kernel: Kernel) -> Tensor:
-    """log k of Eq. 21 (..., Q, S) up to a constant; `distances_QS` is D_ij, in units of the mean distance."""
+    """The logits L of Eq. 21, (..., Q, S). `distances_QS` is D_ij, the distance in units of the mean distance s."""
     if kernel == "rbf":
         return -distances_QS.square() / (2 * radius**2)
     if kernel == "laplacian":
         return -distances_QS / radius
     if kernel == "exponential":
-        # The paper names this kernel but gives no formula; this is the usual one, the RBF without the square. (In the
-        # authors' trainer the name is an alias of the Laplacian.)
+        # The paper gives no formula for this kernel. This is the usual one, the RBF without the square. (In the
+        # authors' trainer, the name means the Laplacian.)
         return -distances_QS / (2 * radius**2)
     return F.normalize(queries_QD, dim=-1) @ F.normalize(supports_SD, dim=-1).transpose(-1, -2) / radius
 
@@ -199,7 +200,7 @@ def _weights(supports_SD: Tensor, weights_S: Tensor | float) -> Tensor:
 
 
 def _self_mask(queries_QD: Tensor, num_supports: int, variant: Variant, negatives_too: bool) -> Tensor | None:
-    """A mask (Q, S) that is 1 where a support is the query itself; the released supports begin with the queries."""
+    """A mask (Q, S) that is 1 where a support is the query itself. The released supports begin with the queries."""
     if variant == "paper":
         return None
     num_queries = queries_QD.shape[-2]
@@ -210,7 +211,7 @@ def _self_mask(queries_QD: Tensor, num_supports: int, variant: Variant, negative
     return mask_QS
 
 
-def _check(
+def _check_arguments(
     queries_QD: Tensor,
     positives_PD: Tensor,
     negatives_ND: Tensor,
@@ -230,12 +231,13 @@ def _check(
     if not radii or min(radii) <= 0:
         raise ConfigError(f"drift field: radii must be one or more positive numbers, not {list(radii)}")
     if kernel not in get_args(Kernel):
-        raise ConfigError(f"drift field: there is no kernel {kernel!r}; there are {', '.join(get_args(Kernel))}")
+        raise ConfigError(f"drift field: there is no kernel {kernel!r}; choose from {', '.join(get_args(Kernel))}")
     if variant not in get_args(Variant):
-        raise ConfigError(f"drift field: there is no variant {variant!r}; there are {', '.join(get_args(Variant))}")
+        raise ConfigError(f"drift field: there is no variant {variant!r}; choose from {', '.join(get_args(Variant))}")
     if mask_negative_diagonal and variant != "released":
-        raise ConfigError("drift field: only the released variant masks the negatives' diagonal")
+        raise ConfigError("drift field: mask_negative_diagonal needs variant='released'")
     if mask_negative_diagonal and shapes[0] != shapes[2]:
         raise ShapeError(
-            f"drift field: a masked diagonal needs one negative per query, but they are {shapes[2]} and {shapes[0]}"
+            f"drift field: mask_negative_diagonal needs one negative per query, not negatives {shapes[2]} for queries "
+            f"{shapes[0]}"
         )

@@ -1,4 +1,11 @@
-"""report.html: one file that shows the results of a run. It loads nothing from the network and runs no script."""
+"""Write report.html, one file with the results of a run. It loads nothing from the network and runs no script.
+
+Files:
+    content    what the report shows, read from a run's folder
+    scale      how scores are written and placed on an axis
+    figures    the training curves
+    write      fills the template report.html.j2
+"""
 
 from drpo.report.write import REPORT_FILE, write_report
 

@@ -1,4 +1,4 @@
-"""Everything that the report shows, read from a run's folder."""
+"""Read everything that the report shows from a run's folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from drpo.training.metrics import read_metrics
 from drpo.training.run_folder import CONFIG_FILE, METRICS_FILE
 
 LARGEST_PICTURE = 384
-"""Pixels on the longer side. Larger pictures are scaled down, to keep the file small enough for an e-mail."""
+"""Pixels of the longer side. Larger pictures are scaled down, so that the report can be sent by e-mail."""
 
 _TASKS = {
     "single_object": ("One object", "the object is there"),
@@ -30,7 +30,7 @@ _TASKS = {
     "position": ("Position", "both objects are there, placed as the prompt says"),
     "color_attr": ("Colour attribution", "both objects are there, each in its own colour"),
 }
-"""Titles of GenEval's tasks, and what counts as right."""
+"""GenEval's tasks: their titles, and when an image is right."""
 
 _STAGES = {
     "generate": "generate candidates",
@@ -43,7 +43,7 @@ _STAGES = {
 
 @dataclass(frozen=True)
 class Side:
-    """One picture of a pair: its data URI, its score, its mark ("hit" or "miss"), and why the reward marked it down."""
+    """One picture of a pair: its data URI, its score, its mark ("hit" or "miss"), and what the reward found wrong."""
 
     source: str
     score: float
@@ -53,7 +53,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """One prompt and noise, drawn by the base and by the adapter."""
+    """The pictures of base and adapter for one prompt and noise."""
 
     prompt: str
     base: Side
@@ -62,7 +62,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Task:
-    """A task's title, what counts as right, its scores (None if it was not evaluated) and its pictures."""
+    """A task: its title, when an image is right, its scores (None if it was not evaluated), and its pictures."""
 
     title: str
     rule: str
@@ -72,7 +72,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TimeShare:
-    """A segment of a time bar: its seconds, and their share of the bar in percent."""
+    """A segment of a time bar: its name, its seconds, and its share of the bar in percent."""
 
     name: str
     seconds: float
@@ -94,14 +94,14 @@ class Content:
     ranking_s: float
     config: str
     generator: str
-    seen: int | None
+    seen_in_training: int | None
     embedded: bool
     example_prompt: str
     facts: Sequence[tuple[str, str]]
 
 
-def gather(run_dir: Path) -> Content:
-    """Reads a run's folder. Only summary.json must exist; the report leaves out what is missing.
+def read_content(run_dir: Path) -> Content:
+    """Reads a run's folder. Only summary.json must exist; the report omits what is missing.
 
     Raises:
         EvaluationError: the folder has no summary.json.
@@ -130,15 +130,15 @@ def gather(run_dir: Path) -> Content:
         ranking_s=by_stage.get("rank", 0.0),
         config=text,
         generator=generator,
-        seen=summary.get("seen_in_training"),
+        seen_in_training=summary.get("seen_in_training"),
         embedded=is_embedded(generator),
         example_prompt=prompts[0] if prompts else "a photo of a red circle",
         facts=_facts(summary, config, metrics),
     )
 
 
-def duration(seconds: float) -> str:
-    """3.2 s, 45 s, 3 min 20 s, 2 h 05 min."""
+def format_duration(seconds: float) -> str:
+    """A duration for readers, such as 3.2 s, 45 s, 3 min 20 s, 2 h 05 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 90:
@@ -148,7 +148,7 @@ def duration(seconds: float) -> str:
 
 
 def _metric_title(summary: Mapping[str, Any]) -> str:
-    """For example "Metric strict of the reward geneval (GenEval's own score)"."""
+    """The title of the shown metric, such as "Metric strict of the reward geneval (GenEval's own score)"."""
     reward, _, metric = (summary.get("metric") or "").partition("/")
     if not metric:
         return f"Reward {reward}"
@@ -163,8 +163,8 @@ def _tasks(run_dir: Path, summary: Mapping[str, Any], scale: Scale) -> list[Task
     pairs: dict[str, list[Pair]] = {}
     for entry in index:
         sides = {side: entry[side]["score"] for side in ("base", "tuned")}
-        choose = max if scale.higher_is_better else min
-        best = choose(sides.values()) if sides["base"] != sides["tuned"] else None
+        best_of = max if scale.higher_is_better else min
+        best = best_of(sides.values()) if sides["base"] != sides["tuned"] else None
         base, tuned = (_side(index_file.parent, entry[side], scale, best) for side in ("base", "tuned"))
         pairs.setdefault(entry["task"], []).append(Pair(entry["prompt"], base, tuned))
     tasks = []
@@ -175,14 +175,14 @@ def _tasks(run_dir: Path, summary: Mapping[str, Any], scale: Scale) -> list[Task
 
 
 def _side(folder: Path, entry: Mapping[str, Any], scale: Scale, best: float | None) -> Side:
-    """A hit is right, for a metric that knows only right and wrong; else it is the better one of the two."""
+    """One side of a pair. With a binary metric a hit is a right image, otherwise the better one of the two."""
     right = entry["score"] > 0 if scale.binary else entry["score"] == best
     why = "; ".join(entry.get("reasons", ()))
     return Side(_data_uri(folder / entry["file"]), entry["score"], "hit" if right else "miss", why)
 
 
 def _data_uri(file: Path) -> str:
-    """The picture as a data URI: the file itself if it is small, else a smaller copy."""
+    """The picture as a data URI: the file itself if it is small, otherwise a smaller copy."""
     with Image.open(file) as picture:
         if max(picture.size) <= LARGEST_PICTURE and file.suffix in (".png", ".webp"):
             data, kind = file.read_bytes(), file.suffix[1:]
@@ -207,9 +207,9 @@ def _facts(
     facts = [(f"{summary['steps']:,}", "training steps"), (f"{summary['images']:,}", "images generated and ranked")]
     seconds = summary.get("seconds", {})
     if seconds.get("training"):
-        facts.append((duration(seconds["training"]), "training time"))
+        facts.append((format_duration(seconds["training"]), "training time"))
     if seconds.get("total"):
-        facts.append((duration(seconds["total"]), "in total, with start and evaluation"))
+        facts.append((format_duration(seconds["total"]), "in total, including start and evaluation"))
     elif metrics and metrics[-1].get("images_per_s"):
         facts.append((f"{metrics[-1]['images_per_s']:.0f}", "images per second"))
     if config.get("lora", {}).get("rank"):

@@ -1,4 +1,4 @@
-"""The report's curves, as SVG that takes its colours and its font from the page."""
+"""Draw the report's curves as SVG. They take their colours and font from the page."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-# Matplotlib draws with these colours. In the SVG they are replaced by variables of the page, which has a light and a
-# dark scheme.
+# Matplotlib draws with these colours. In the SVG they become variables of the page, which has light and dark colours.
 _VARIABLES = {"#777777": "--muted", "#dddddd": "--line", "#4f46e5": "--tuned"}
 _MUTED, _LINE, _CURVE = _VARIABLES
 
-
-_SCATTER = (
+_STEPS = (
     "Each dot is a step: the mean over its images, before the step's update. The line is a running mean. "
-    "Every step has other prompts, so single steps scatter."
+    "Every step has different prompts, so the dots scatter."
 )
 _LOSS = (
-    "How far the adapter still is from the drifted targets. The targets move with the adapter, so the loss need not "
-    "fall: the rewards show whether training works."
+    "The distance of the features from their targets. The targets move with the adapter, so the loss need not fall: "
+    "the rewards show whether training works."
 )
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One drawing: its title, the text below it, and a description for readers who cannot see it."""
+    """A figure: its title, its caption, its description for screen readers, and its drawing."""
 
     title: str
     caption: str
@@ -38,10 +36,10 @@ class Figure:
     svg: Markup
 
 
-def curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """One curve over the steps for each reward, each metric that a reward declares, and the loss.
+def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Draws one curve over the steps for each reward, for each metric that a reward declares, and for the loss.
 
-    A metric that repeats its reward's score is left out.
+    A metric that always equals its reward's score is left out.
 
     Args:
         metrics: the lines of metrics.jsonl; see `drpo.training.tally` for their keys.
@@ -51,9 +49,9 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
     for key in keys:
         if key.startswith("metric/"):
             reward, _, metric = key.removeprefix("metric/").rpartition("/")
-            if any(line.get(key) != line.get(f"reward/{reward}") for line in metrics):
+            if any(line[key] != line.get(f"reward/{reward}") for line in metrics if key in line):
                 titles[key] = f"Metric {metric} of {reward}"
-    figures = [_figure(title, _SCATTER, metrics, key) for key, title in titles.items()]
+    figures = [_figure(title, _STEPS, metrics, key) for key, title in titles.items()]
     if any(line.get("loss") is not None for line in metrics):
         figures.append(_figure("Loss", _LOSS, metrics, "loss"))
     return figures
@@ -68,7 +66,7 @@ def _figure(title: str, caption: str, metrics: Sequence[Mapping[str, Any]], key:
 
 
 def running_mean(values_S: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """The mean over the `window` values around each value, and over fewer at both ends."""
+    """The mean over the `window` values around each value; over fewer at both ends."""
     half = window // 2
     return np.array([values_S[max(0, i - half) : i + half + 1].mean() for i in range(len(values_S))])
 
@@ -76,7 +74,7 @@ def running_mean(values_S: NDArray[np.float64], window: int) -> NDArray[np.float
 def _draw(
     title: str, steps_S: NDArray[np.float64], values_S: NDArray[np.float64], mean_S: NDArray[np.float64]
 ) -> Markup:
-    # The object interface, because pyplot would look for a display and keep the figure.
+    # Not pyplot, which would look for a display and keep the figure in memory.
     import matplotlib
     from matplotlib.figure import Figure as Canvas
     from matplotlib.ticker import MaxNLocator
@@ -98,11 +96,11 @@ def _draw(
         axes.margins(x=0.02, y=0.08)
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _inline(buffer.getvalue())
+    return _to_inline_svg(buffer.getvalue())
 
 
-def _inline(svg: str) -> Markup:
-    """Only the <svg> element, without its metadata, size, namespaces and fonts."""
+def _to_inline_svg(svg: str) -> Markup:
+    """The <svg> element for use in HTML: without metadata, size, namespaces and fonts."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)

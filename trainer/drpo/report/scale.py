@@ -1,4 +1,4 @@
-"""How the report writes a score, and where the score lies on the axis of the table."""
+"""How the report writes scores, and where they lie on the axis of the table."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Scale:
     """The scale of the shown metric.
 
     Attributes:
-        percentage: scores are written in percent.
+        percentage: whether scores are percentages.
         low, high: the ends of the axis.
-        decimals: of a written score.
+        decimals: the decimals of a written score.
         higher_is_better: whether a larger score is a better one.
-        binary: each image has 0 or 100 %, so that it is right or wrong.
+        binary: whether each image has 0 or 100 %, so that it is right or wrong.
     """
 
     percentage: bool
@@ -39,12 +39,12 @@ class Scale:
         return cls(False, min(values) - margin, max(values) + margin, decimals, better)
 
     def text(self, value: float) -> str:
-        """A score as a percentage, or as a plain number whose decimals suit the length of the axis."""
+        """A score with a percent sign, or as a plain number."""
         number = f"{value:.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
         return f"{number}\N{NO-BREAK SPACE}%" if self.percentage else number
 
     def difference(self, value: float) -> str:
-        """A difference with its sign; percentages differ by points."""
+        """A difference with its sign. Differences of percentages are points, without a percent sign."""
         return f"{value:+.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
 
     def interval(self, low: float, high: float) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from drpo.report.content import gather
-from drpo.report.figures import curves
+from drpo.report.content import read_content
+from drpo.report.figures import draw_curves
 
 REPORT_FILE = "report.html"
 
@@ -20,14 +20,14 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         EvaluationError: the folder has no summary.json.
     """
-    content = gather(run_dir)
+    content = read_content(run_dir)
     files = resources.files("drpo.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files.joinpath("report.html.j2").read_text())
     html = template.render(
         run=content,
         style=Markup(files.joinpath("report.css").read_text()),
-        curves=curves(content.metrics),
+        curves=draw_curves(content.metrics),
     )
     partial = run_dir / f".partial-{REPORT_FILE}"
     partial.write_text(html)

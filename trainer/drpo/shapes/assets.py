@@ -1,4 +1,4 @@
-"""Paths of the embedded model, which `drpo shapes pretrain` made and the package contains."""
+"""The paths of the embedded model. The package contains it; `drpo shapes pretrain` made it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _FOLDER = Path(__file__).resolve().parent.parent / "assets" / "shapes"
 
 
 def generator_path() -> Path:
-    """Path of the one-step generator: a diffusers folder in the SD-Turbo layout."""
+    """The path of the one-step generator: a diffusers folder in the SD-Turbo layout."""
     return _find_folder("generator", "model_index.json")
 
 
 def feature_map_path() -> Path:
-    """Path of the latent-MAE feature map: a folder with `config.json` and `model.safetensors`."""
+    """The path of the latent-MAE feature map: a folder with `config.json` and `model.safetensors`."""
     return _find_folder("latent_mae", "config.json")
 
 

@@ -1,4 +1,4 @@
-"""`drpo shapes`: draws the embedded world, and makes its model."""
+"""`drpo shapes`: draw the embedded world, and train its model."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help
 @app.command()
 def pretrain(
     out: Annotated[
-        Path, typer.Option(help="Folder for generator/, latent_mae/, and work/, from which an interrupted run resumes.")
+        Path,
+        typer.Option(
+            help="The folder to write: generator/, latent_mae/, and work/, from which an interrupted run resumes."
+        ),
     ],
-    processes: Annotated[
-        int, typer.Option(min=1, help="Processes that average their gradients; use one per core.")
-    ] = 2,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that train together; use one per core.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every stage.")] = 0,
     tiny: Annotated[bool, typer.Option(help="Run a few steps of every stage, to see that it works.")] = False,
 ) -> None:
-    """Makes the embedded model from scratch: autoencoder, text encoder, one-step generator, feature map."""
+    """Train the embedded model from scratch: autoencoder, text encoder, one-step generator, feature map."""
     from dataclasses import replace
 
     from drpo.shapes.pretrain.recipe import Recipe
@@ -33,11 +34,11 @@ def pretrain(
 
 @app.command()
 def render(
-    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("shapes.png"),
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("shapes.png"),
     columns: Annotated[int, typer.Option(min=1, max=64, help="Pictures per task.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of prompts and scenes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the prompts and scenes.")] = 0,
 ) -> None:
-    """Draws a sheet of example pictures, one row per task, and prints their prompts."""
+    """Draw a sheet of example pictures, one row per task, and print their prompts."""
     import numpy as np
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The name "shapes" in a config: it stands for the generator and the feature map inside the package."""
+"""The name "shapes" in a config, which stands for the generator and the feature map in the package."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ EMBEDDED = "shapes"
 
 
 def is_embedded(source: str | None) -> bool:
-    """Whether a value of `model.generator` or `features.path` names the embedded model, not a folder or hub id."""
+    """Whether a value of `model.generator` or `features.path` is the name of the embedded model."""
     return source == EMBEDDED
 
 
 def generator_source(source: str) -> str:
-    """The folder or hub id of a generator, with the embedded name resolved."""
+    """The folder or hub id of a generator. "shapes" becomes the folder in the package."""
     return str(generator_path()) if is_embedded(source) else source
 
 
 def feature_map_source(source: str | None) -> str | None:
-    """The folder of a feature map's weights, with the embedded name resolved; None: it has no weights."""
+    """The folder of a feature map's weights. "shapes" becomes the folder in the package; None if it has no weights."""
     return str(feature_map_path()) if is_embedded(source) else source

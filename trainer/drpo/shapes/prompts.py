@@ -1,6 +1,6 @@
-"""The prompts of `shapes`: GenEval's six tasks over its shapes and colours, in three splits that share no prompt.
+"""The prompts of `shapes`: GenEval's six tasks with its shapes and colours, in three splits that share no prompt.
 
-Each task splits its prompts with its own seed, so a change to one task leaves the splits of the others as they are.
+Each task splits its prompts with its own seed, so a change to one task does not change the splits of the others.
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ Split = Literal["train", "validation", "test"]
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 HELD_OUT = 60
-"""Prompts per task in the test split, and as many in the validation split."""
+"""Prompts per task in the test split, and also in the validation split."""
 
 _MAX_TRAIN_PROMPTS = 2000  # per task; some tasks could form many more
 
-_LEADS = (
+_TEMPLATES = (
     "a photo of {}", "a picture of {}", "a drawing of {}", "an image of {}", "a painting of {}", "a sketch of {}",
     "an illustration of {}", "a rendering of {}", "a print of {}", "a view of {}", "{}", "there is {}", "this is {}",
 )  # fmt: skip
-_COUNT_LEADS = (*(lead for lead in _LEADS if not lead.startswith("th")), "there are {}", "these are {}")
+_COUNT_TEMPLATES = (
+    *(template for template in _TEMPLATES if not template.startswith("th")),
+    "there are {}",
+    "these are {}",
+)
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 _RELATION_WORDS = {
     "left of": ("left of", "to the left of"),
@@ -54,15 +58,15 @@ class ShapesPrompt:
 
 
 def prompts(split: Split, task: str | None = None) -> list[ShapesPrompt]:
-    """Returns the prompts of a split, for one task or for all six in the order of `TASKS`.
+    """The prompts of a split, of one task or of all six in the order of `TASKS`.
 
     Raises:
-        ValueError: if the split or the task does not exist.
+        ValueError: there is no such split or task.
     """
     if split not in get_args(Split):
-        raise ValueError(f"there is no split {split!r}: choose one of {', '.join(get_args(Split))}")
+        raise ValueError(f"there is no split {split!r}; choose from {', '.join(get_args(Split))}")
     if task is not None and task not in TASKS:
-        raise ValueError(f"there is no task {task!r}: choose one of {', '.join(TASKS)}")
+        raise ValueError(f"there is no task {task!r}; choose from {', '.join(TASKS)}")
     return [record for name in ([task] if task else TASKS) for record in _splits(name)[split]]
 
 
@@ -81,12 +85,12 @@ def _splits(task: str) -> dict[Split, list[ShapesPrompt]]:
 def _all_prompts(task: str) -> list[ShapesPrompt]:
     records: dict[str, ShapesPrompt] = {}
 
-    def add(lead: str, words: str, include: list[dict], exclude: Sequence[dict] = ()) -> None:
-        prompt = lead.format(words)
+    def add(template: str, words: str, include: list[dict], exclude: Sequence[dict] = ()) -> None:
+        prompt = template.format(words)
         metadata = {"tag": task, "prompt": prompt, "include": include, "exclude": list(exclude)}
         records.setdefault(prompt, ShapesPrompt(prompt, metadata, task))
 
-    _FORMS[task](add)
+    _ADD_PROMPTS[task](add)
     return list(records.values())
 
 
@@ -98,59 +102,61 @@ def _with_article(word: str) -> str:
 
 
 def _single_object(add: AddPrompt) -> None:
-    for lead in _LEADS:
+    for template in _TEMPLATES:
         for shape in SHAPES:
             for words in (_with_article(shape), f"one {shape}", f"a single {shape}"):
-                add(lead, words, [{"class": shape, "count": 1}])
+                add(template, words, [{"class": shape, "count": 1}])
 
 
 def _two_object(add: AddPrompt) -> None:
-    for lead in _LEADS:
+    for template in _TEMPLATES:
         for a, b in _ordered_pairs(SHAPES):
             add(
-                lead, f"{_with_article(a)} and {_with_article(b)}", [{"class": a, "count": 1}, {"class": b, "count": 1}]
+                template,
+                f"{_with_article(a)} and {_with_article(b)}",
+                [{"class": a, "count": 1}, {"class": b, "count": 1}],
             )
 
 
 def _counting(add: AddPrompt) -> None:
-    for lead in _COUNT_LEADS:
+    for template in _COUNT_TEMPLATES:
         for shape in SHAPES:
             for count, number in _NUMBERS.items():
-                # as GenEval writes it: there are n, and not n + 1
+                # as in GenEval: there are n, and not n + 1
                 exclude = [{"class": shape, "count": count + 1}]
-                add(lead, f"{number} {shape}s", [{"class": shape, "count": count}], exclude)
+                add(template, f"{number} {shape}s", [{"class": shape, "count": count}], exclude)
 
 
 def _colors(add: AddPrompt) -> None:
-    for lead in _LEADS:
+    for template in _TEMPLATES:
         for shape in SHAPES:
             for color in PALETTE:
                 for words in (_with_article(f"{color} {shape}"), f"one {color} {shape}"):
-                    add(lead, words, [{"class": shape, "count": 1, "color": color}])
+                    add(template, words, [{"class": shape, "count": 1, "color": color}])
 
 
 def _position(add: AddPrompt) -> None:
-    for lead in _LEADS:
+    for template in _TEMPLATES:
         for a, b in _ordered_pairs(SHAPES):
             for relation in RELATIONS:
                 for words in _RELATION_WORDS[relation]:
                     include = [{"class": b, "count": 1}, {"class": a, "count": 1, "position": [relation, 0]}]
-                    add(lead, f"{_with_article(a)} {words} {_with_article(b)}", include)
+                    add(template, f"{_with_article(a)} {words} {_with_article(b)}", include)
 
 
 def _color_attr(add: AddPrompt) -> None:
-    for lead in _LEADS:
+    for template in _TEMPLATES:
         for a, b in _ordered_pairs(SHAPES):
             for color_a, color_b in _ordered_pairs(tuple(PALETTE)):
                 include = [{"class": a, "count": 1, "color": color_a}, {"class": b, "count": 1, "color": color_b}]
-                add(lead, f"{_with_article(f'{color_a} {a}')} and {_with_article(f'{color_b} {b}')}", include)
+                add(template, f"{_with_article(f'{color_a} {a}')} and {_with_article(f'{color_b} {b}')}", include)
 
 
 def _ordered_pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(a, b) for a in names for b in names if a != b]
 
 
-_FORMS: dict[str, Callable[[AddPrompt], None]] = {
+_ADD_PROMPTS: dict[str, Callable[[AddPrompt], None]] = {
     "single_object": _single_object,
     "two_object": _two_object,
     "counting": _counting,

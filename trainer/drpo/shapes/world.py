@@ -1,8 +1,8 @@
-"""The world of `shapes`: what its scenes contain, and how they are drawn.
+"""The world of `shapes`: its scenes, and how they are drawn.
 
 A scene is one to five coloured shapes on a light background, drawn with anti-aliasing at 64 x 64 pixels. Scenes
 are sampled from a GenEval specification (`{"tag", "include": [{"class", "count", "color"?, "position"?}]}`). What the
-specification leaves open (positions, sizes, unnamed colours, background) is random.
+specification does not name (positions, sizes, colours, background) is random.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DIAMETERS = {1: (24, 32), 2: (21, 26), 3: (16, 19), 4: (16, 18), 5: (15, 18)}
 
 @dataclass(frozen=True)
 class Shape:
-    """One object of a scene, e.g. `Shape("star", "red", 20.5, 31.0, 24.0)`: centre (x, y) and diameter in pixels."""
+    """One object of a scene, such as `Shape("star", "red", 20.5, 31.0, 24.0)`; centre and diameter are in pixels."""
 
     name: str
     color: str
@@ -43,16 +43,16 @@ def sample_scene(metadata: dict, rng: np.random.Generator) -> list[Shape]:
     """Samples a scene that fulfils a GenEval specification.
 
     Raises:
-        ValueError: if the specification asks for more objects than `MAX_COUNT`, or for a shape that does not exist.
+        ValueError: the specification asks for more objects than `MAX_COUNT`, or for an unknown shape.
     """
     names: list[tuple[str, str]] = []
     for clause in metadata["include"]:
         if clause["class"] not in SHAPES:
-            raise ValueError(f"there is no shape {clause['class']!r}: the world has {', '.join(SHAPES)}")
+            raise ValueError(f"there is no shape {clause['class']!r}; choose from {', '.join(SHAPES)}")
         color = clause.get("color") or rng.choice(list(PALETTE))
         names += [(clause["class"], str(color))] * clause.get("count", 1)
     if len(names) > MAX_COUNT:
-        raise ValueError(f"{len(names)} objects were asked for: a scene holds at most {MAX_COUNT}")
+        raise ValueError(f"the specification asks for {len(names)} objects, but a scene has at most {MAX_COUNT}")
     relation = next((c["position"][0] for c in metadata["include"] if c.get("position")), None)
     centres = _centres(len(names), relation, rng)
     low, high = DIAMETERS[len(names)]
@@ -63,7 +63,7 @@ def sample_scene(metadata: dict, rng: np.random.Generator) -> list[Shape]:
 
 
 def _centres(count: int, relation: str | None, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Samples centres of `count` objects that do not touch. `relation` is that of the second object to the first."""
+    """Samples the centres of `count` objects that do not touch. The second is in `relation` to the first."""
     middle = SIZE / 2
     if count == 1:
         return [(middle + rng.uniform(-12, 12), middle + rng.uniform(-12, 12))]
@@ -81,9 +81,9 @@ def _centres(count: int, relation: str | None, rng: np.random.Generator) -> list
 
 
 def centres_of_two(relation: str, half: float, across_1: float, across_2: float) -> list[tuple[float, float]]:
-    """Returns the centres of two objects, the second one in `relation` to the first.
+    """The centres (x, y) of two objects, the second one in `relation` to the first.
 
-    Each is `half` pixels from the middle along the relation's axis, and `across_1` or `across_2` pixels across it.
+    Along the axis of the relation each is `half` pixels from the middle, and across it `across_1` or `across_2` pixels.
     """
     middle = SIZE / 2
     first, second = (half, -half) if relation in ("left of", "above") else (-half, half)
@@ -93,7 +93,7 @@ def centres_of_two(relation: str, half: float, across_1: float, across_2: float)
 
 
 def render(scene: list[Shape], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draws a scene on a light, slightly tinted background, with slightly varied colours: `(64, 64, 3)` uint8, RGB."""
+    """Draws a scene with a random light background and slightly varied colours; (64, 64, 3) uint8, RGB."""
     jitter = {shape: rng.integers(-_JITTER, _JITTER + 1, size=3) for shape in scene}
     tint = rng.uniform(232, 248) + rng.uniform(-5, 5, size=3)
     return draw_scene(scene, tint, rng.uniform(-6, 6), jitter)
@@ -105,18 +105,19 @@ def draw_scene(
     slope: float,
     jitter: Mapping[Shape, NDArray[np.int64]] | None = None,
 ) -> NDArray[np.uint8]:
-    """Draws a scene: `(64, 64, 3)` uint8, RGB.
+    """Draws a scene; (64, 64, 3) uint8, RGB.
 
     Args:
-        tint: the background's colour or brightness, in 0..255.
-        slope: how much brighter the bottom row is than the middle.
-        jitter: added to the colour of each shape, per channel.
+        scene: the shapes; later ones cover earlier ones.
+        tint: the colour (3,) or the brightness of the background, 0 to 255.
+        slope: how much brighter the bottom row is than the middle; negative: darker.
+        jitter: added to the colour (3,) of each shape.
     """
     image = Image.fromarray(_background(tint, slope)).resize((SIZE * _SUPERSAMPLING,) * 2, Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(image)
     for shape in scene:
         color = np.clip(np.array(PALETTE[shape.color]) + (jitter or {}).get(shape, 0), 0, 255)
-        _draw(draw, shape, (int(color[0]), int(color[1]), int(color[2])))
+        _draw_shape(draw, shape, (int(color[0]), int(color[1]), int(color[2])))
     return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
@@ -125,35 +126,21 @@ def _background(tint: NDArray[np.float64] | float, slope: float) -> NDArray[np.u
     return np.repeat(rows[:, None, :], SIZE, axis=1).astype(np.uint8)
 
 
-def mask(name: str, side: int = 48) -> NDArray[np.bool_]:
-    """Returns the filled outline of one shape, cropped to its bounding box and stretched to `(side, side)`."""
-    canvas = Image.new("L", (256, 256), 0)
-    _draw_at(ImageDraw.Draw(canvas), name, 128.0, 128.0, 100.0, 255)
-    box = canvas.getbbox()
-    assert box is not None
-    return np.asarray(canvas.crop(box).resize((side, side), Image.Resampling.BOX)) > 127
-
-
-def _draw(draw: ImageDraw.ImageDraw, shape: Shape, fill: tuple[int, int, int]) -> None:
+def _draw_shape(draw: ImageDraw.ImageDraw, shape: Shape, fill: tuple[int, int, int]) -> None:
     scale = _SUPERSAMPLING
-    _draw_at(draw, shape.name, shape.x * scale, shape.y * scale, shape.diameter / 2 * scale, fill)
-
-
-def _draw_at(
-    draw: ImageDraw.ImageDraw, name: str, x: float, y: float, r: float, fill: int | tuple[int, int, int]
-) -> None:
-    draw.polygon([(x + r * u, y + r * v) for u, v in _outline(name)], fill=fill)
+    x, y, r = shape.x * scale, shape.y * scale, shape.diameter / 2 * scale
+    draw.polygon([(x + r * u, y + r * v) for u, v in _outline(shape.name)], fill=fill)
 
 
 def _arc(cx: float, cy: float, r: float, start: float, stop: float, n: int = 40) -> list[tuple[float, float]]:
-    """Returns points on an arc. Angles are in degrees, clockwise from the right, since y grows downward."""
+    """Points on an arc. Angles are in degrees, clockwise from the right, because y grows downward."""
     return [
         (cx + r * math.cos(a), cy + r * math.sin(a)) for a in np.linspace(math.radians(start), math.radians(stop), n)
     ]
 
 
 def _outline(name: str) -> list[tuple[float, float]]:
-    """Returns the polygon of a shape in the square [-1, 1]^2; y grows downward."""
+    """The polygon of a shape, roughly in the square [-1, 1]^2; y grows downward."""
     if name == "circle":
         return _arc(0, 0, 1, 0, 360)
     if name == "square":
@@ -175,4 +162,4 @@ def _outline(name: str) -> list[tuple[float, float]]:
         return [*_arc(0.48, -0.38, 0.52, 205, 380, 24), (0, 0.98), *_arc(-0.48, -0.38, 0.52, 160, 335, 24)]
     if name == "bar":  # a horizontal rectangle
         return [(-1, -0.36), (1, -0.36), (1, 0.36), (-1, 0.36)]
-    raise ValueError(f"there is no shape {name!r}: the world has {', '.join(SHAPES)}")
+    raise ValueError(f"there is no shape {name!r}; choose from {', '.join(SHAPES)}")

@@ -1,6 +1,6 @@
-"""From settings to objects: builds the generator, the feature map and the objective of a run.
+"""Build the generator, the feature map and the objective of a run from its settings.
 
-Training, sampling and evaluation all build them here.
+Training, sampling and evaluation all use these functions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -> OneStepGenerator:
     """The one-step generator, with a fresh adapter if `lora` is true.
 
-    The adapter's first values come from torch's global random generator.
+    The adapter's initial values come from torch's global random generator.
     """
     import torch
 

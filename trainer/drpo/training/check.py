@@ -1,6 +1,6 @@
 """Check a config before its run starts: names, files, devices, the API key.
 
-Ray Train restarts its workers after any error, even a mistake in the config. So the driver looks for mistakes first.
+Ray Train restarts its workers after any error, even if the config is wrong. So the driver checks the config first.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from drpo_rewards.api.suggestions import did_you_mean
 
 
 def check_config(config: Config) -> Config:
-    """Checks a config, and returns it with absolute paths, because each worker runs in another folder.
+    """Checks a config, and returns a copy with absolute paths, because the workers run in other folders.
 
     Raises:
-        ConfigError: something is missing or contradicts something else; each problem is on its own line.
+        ConfigError: something is missing or contradictory; the message has one line per problem.
     """
     config = config.model_copy(deep=True)
     _make_paths_absolute(config)
@@ -45,11 +45,11 @@ def _make_paths_absolute(config: Config) -> None:
 
 
 def _absolute_path(path: str) -> str:
-    """An existing path made absolute; anything else is a name or a hub id and stays as it is."""
+    """An existing path as an absolute one. Anything else is a name or a hub id, and stays unchanged."""
     if is_embedded(path):  # even if there is a folder of that name
         return path
-    found = Path(path).expanduser()
-    return str(found.resolve()) if found.exists() else path
+    expanded = Path(path).expanduser()
+    return str(expanded.resolve()) if expanded.exists() else path
 
 
 def _check_objective(config: Config) -> list[str]:
@@ -62,12 +62,12 @@ def _check_objective(config: Config) -> list[str]:
         default: Any = load_objective(name)
         known = list(type(default.settings).model_fields)
         problems = []
-        for one in error.errors():
-            key = ".".join(str(part) for part in one["loc"])
-            if one["type"] == "extra_forbidden":
+        for details in error.errors():
+            key = ".".join(str(part) for part in details["loc"])
+            if details["type"] == "extra_forbidden":
                 problems.append(f"there is no setting objective.{key}{did_you_mean(key, known)}")
             else:
-                problems.append(f"objective.{key} = {one['input']!r}: {one['msg']}")
+                problems.append(f"objective.{key} = {details['input']!r}: {details['msg']}")
         return problems
     except DrpoError as error:
         return [f"objective: {error}"]

@@ -1,7 +1,7 @@
-"""Checkpoints: everything that the next step depends on. A kill at any moment leaves a complete one on the disk.
+"""Checkpoints: everything that the next step depends on. A kill at any moment leaves a complete one on disk.
 
 checkpoints/step-000050/state.pt    adapter, optimizer, step, random state of every worker, seconds trained
-checkpoints/step-000050/adapter/    only the adapter, as stock diffusers loads it
+checkpoints/step-000050/adapter/    only the adapter, in the format of diffusers
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAME = "step-{:06d}"
 def write_checkpoint(folder: Path, state: dict[str, Any], adapter: Adapter, *, keep: int) -> Path:
     """Writes the checkpoint of `state["step"]` under `folder`, and removes all but the newest `keep`.
 
-    The folder of a checkpoint gets its name by one rename, when all of it is on the disk.
+    The checkpoint is written to a temporary folder, which is renamed once it is complete.
 
     Returns:
         The folder of the checkpoint.
@@ -38,7 +38,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any], adapter: Adapter, *, k
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    if target.exists():  # the step ran again after a worker was lost, and came to the same state
+    if target.exists():  # the step ran again after a worker was lost, with the same result
         shutil.rmtree(target)
     partial.rename(target)
     for old in checkpoints(folder)[:-keep]:
@@ -47,7 +47,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any], adapter: Adapter, *, k
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints under a folder, oldest step first."""
+    """The complete checkpoints under a folder, earliest step first."""
     return sorted(path for path in folder.glob("step-*") if (path / "state.pt").is_file())
 
 
@@ -64,7 +64,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def publish_adapter(adapter: Adapter, folder: Path) -> None:
-    """Replaces the run's `adapter/` with the present one, completely or not at all."""
+    """Replaces the run's `adapter/` with the current adapter. It is never half written."""
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     adapter.save(partial)

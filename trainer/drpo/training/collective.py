@@ -1,7 +1,6 @@
-"""What the workers of a run exchange in an optimizer step: the sum of their gradients, and their tallies.
+"""Communication between the workers of a run: they add up gradients and gather tallies.
 
-This module uses only torch.distributed and does not need Ray. With a single worker every function is the identity, and
-torch.distributed is not used.
+This module uses only torch.distributed and does not need Ray. With a single worker nothing is sent.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def rank() -> int:
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all workers, by rank, on every worker. They must be small and picklable."""
+    """The values of all workers, by rank, on every worker. The values must be small and picklable."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -34,9 +33,9 @@ def gather(value: Any) -> list[Any]:
 
 
 def sum_gradients(parameters: Sequence[Tensor], scale: float) -> None:
-    """Replaces each `.grad` by `scale` times its sum over workers: one all-reduce of the flattened float32 gradient.
+    """Replaces each `.grad` by its sum over the workers times `scale`, with one all-reduce in float32.
 
-    A parameter without a gradient on this worker counts as 0.
+    A missing gradient counts as 0.
     """
     flat = torch.cat(
         [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]

@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard: one line, or one point, for each optimizer step, even across restarts."""
+"""metrics.jsonl and TensorBoard: each optimizer step is logged once, even if the run restarts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from drpo.training.run_folder import METRICS_FILE
 
 
 class MetricsLog:
-    """Appends the metrics of each step. Later steps than `after` are deleted when it opens: they will run again.
+    """Appends the metrics of each step. On opening it deletes the steps later than `after`, which will run again.
 
     Args:
-        run_dir: holds metrics.jsonl and tensorboard/.
+        run_dir: the run's folder, with metrics.jsonl and tensorboard/.
         after: the last step to keep; 0 for a new run.
     """
 
@@ -45,7 +45,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl in order, without a last line that a kill cut short."""
+    """The lines of a metrics.jsonl, in order. An incomplete last line, left by a kill, is skipped."""
     if not path.exists():
         return []
     lines = []

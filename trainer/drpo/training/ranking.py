@@ -1,7 +1,7 @@
-"""Ranking in the background: the training step submits groups and collects their rankings later.
+"""Ranking in the background: the training step submits groups, and gets their rankings later.
 
-The training step is plain synchronous tensor code, and the ranking client is asynchronous. `BackgroundRanker` connects
-the two: several groups can be ranked on its thread while the training thread generates the next one.
+The training step is synchronous, the ranking client is asynchronous. `BackgroundRanker` connects them: its thread can
+rank several groups while the training thread generates the next one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from drpo_rewards.client.background import BackgroundLoop
 
 
 class Ranker(Protocol):
-    """What a training step needs of the ranking service; `drpo_rewards.client.AsyncRankingClient` has it."""
+    """The interface of the ranking service for a training step. `drpo_rewards.client.AsyncRankingClient` has it."""
 
     async def rank(
         self,
@@ -51,8 +51,8 @@ class BackgroundRanker:
     """Ranks groups on a background thread. Close it, or use it in a `with` block.
 
     Args:
-        make_ranker: builds the ranker. It is called on that thread, because an asynchronous client belongs to the
-            event loop in which it is made.
+        make_ranker: makes the ranker. It is called on the background thread, because an asynchronous client belongs to
+            the event loop in which it is made.
     """
 
     def __init__(self, make_ranker: Callable[[], Ranker]) -> None:
@@ -75,7 +75,7 @@ class BackgroundRanker:
         pairs: PairOptions,
         request_id: str,
     ) -> Future[TimedRanking]:
-        """Starts the ranking of one group and returns at once. The future raises what the ranker raised."""
+        """Starts to rank one group, and returns at once. The future raises the ranker's errors."""
 
         async def rank() -> TimedRanking:
             started = time.perf_counter()

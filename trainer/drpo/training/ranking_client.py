@@ -1,4 +1,4 @@
-"""Clients of the ranking service, made from the settings of a run: for training (asyncio) and for evaluation."""
+"""Make clients of the ranking service from the settings of a run: async for training, sync for evaluation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from drpo_rewards.api.contract import PairOptions
 from drpo_rewards.client import AsyncRankingClient, RankingClient
 
 
-def ranking_client(rewards: RewardsConfig) -> RankingClient:
-    """A client of the service at `rewards.address`.
+def make_ranking_client(rewards: RewardsConfig) -> RankingClient:
+    """Makes a client of the service at `rewards.address`, for evaluation.
 
     Raises:
         ConfigError: `rewards.address` is not set.
@@ -23,8 +23,8 @@ def ranking_client(rewards: RewardsConfig) -> RankingClient:
     return RankingClient(service_address(rewards), **_connection(rewards))
 
 
-def run_ranker(config: Config) -> RunRanker:
-    """An asyncio client of the service at `rewards.address` that asks for the run's choice of rewards.
+def make_ranker(config: Config) -> RunRanker:
+    """Makes an async client of the service at `rewards.address`, for training. It ranks with the run's rewards.
 
     Raises:
         ConfigError: `rewards.address` is not set.
@@ -39,7 +39,7 @@ def service_address(rewards: RewardsConfig) -> str:
     """The address of the running service.
 
     Raises:
-        ConfigError: it is not set.
+        ConfigError: `rewards.address` is not set.
     """
     if rewards.address is None:
         raise ConfigError("rewards.address is not set: start a ranking service first, and give its address")
@@ -47,7 +47,7 @@ def service_address(rewards: RewardsConfig) -> str:
 
 
 class RunRanker:
-    """Ranks groups with the rewards (or the mixture), the normalisation and the details that a run's settings name."""
+    """Ranks groups with the rewards or the mixture, the normalisation and the details in a run's settings."""
 
     def __init__(self, client: AsyncRankingClient, rewards: RewardsConfig) -> None:
         self._client = client

@@ -1,9 +1,9 @@
-"""The folder of a run: create it, find it, and keep its resolved config. Needs no Ray.
+"""The folder of a run: create it, find it, write and read its config.
 
-runs/NAME/config.yaml      every setting of the run
-runs/NAME/metrics.jsonl    one line for each step
+runs/NAME/config.yaml      all settings of the run
+runs/NAME/metrics.jsonl    one line per step
 runs/NAME/checkpoints/     see `drpo.training.checkpoint`
-runs/NAME/adapter/         the newest adapter, as stock diffusers loads it
+runs/NAME/adapter/         the newest adapter, in the format of diffusers
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ADAPTER = "adapter"
 
 
 def create_run(config: Config) -> Path:
-    """Creates the folder of a new run, FOLDER/NAME, and writes the resolved config into it.
+    """Creates the folder of a new run, FOLDER/NAME, and writes its config.
 
     Returns:
         The absolute path of the folder.
 
     Raises:
-        ConfigError: a run of that name exists.
+        ConfigError: a run with that name exists.
     """
     name = config.run.name or f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = config.run.folder.expanduser().resolve()
@@ -46,7 +46,7 @@ def create_run(config: Config) -> Path:
 
 
 def write_config(config: Config, run_dir: Path) -> None:
-    """Writes the resolved config of a run."""
+    """Writes all settings of a run into its folder."""
     (run_dir / CONFIG_FILE).write_text(config.to_yaml())
 
 
@@ -63,7 +63,6 @@ def read_config(run_dir: Path) -> Config:
 
 
 def find_run(path: Path) -> Path | None:
-    """The folder of the run to which a path belongs, such as its adapter or a checkpoint; None: it is in no run."""
-    return next(
-        (folder for folder in list((path.resolve() / "x").parents)[:4] if (folder / CONFIG_FILE).is_file()), None
-    )
+    """The folder of the run that contains a path, such as an adapter or a checkpoint; None if no run does."""
+    path = path.resolve()
+    return next((folder for folder in [path, *path.parents][:4] if (folder / CONFIG_FILE).is_file()), None)

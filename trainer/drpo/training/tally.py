@@ -8,10 +8,9 @@ Scores are logged under these names, each a mean over the groups of the step:
     combined_mean        mean of the response's combined score within a group
     combined_std         its standard deviation within a group
 
-What the combined score means depends on the mixture's normalisation. With `zscore` its mean is 0 by construction, and
-its spread says how much the rewards agree: 1 if all of them order and space the candidates alike (always so for a
-single reward), near 0 if they cancel out. With `rank` both are on a scale of 0 to 1, and with `none` they are weighted
-sums of the raw scores.
+The meaning of the combined score depends on the mixture's normalisation. With `zscore` its mean is always 0, and its
+standard deviation shows how much the rewards agree: 1 if their z-scores are equal (as with a single reward), near 0 if
+they cancel out. With `rank` it lies between 0 and 1, and with `none` it is a weighted sum of the raw scores.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ STAGES = ("generate", "rank_wait", "rank", "features", "backward", "optimizer", 
 
 @dataclass
 class Tally:
-    """Sums over groups; `merge` adds those of another worker."""
+    """Counts, sums of metrics and seconds of some groups."""
 
     groups: int = 0
     dropped: int = 0
@@ -44,7 +43,7 @@ class Tally:
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, name: str, value: float) -> None:
-        """Adds one observation of a metric that is reported as its mean."""
+        """Adds one value of a metric, whose mean is reported."""
         self.sums[name] += float(value)
         self.counts[name] += 1
 
@@ -62,7 +61,7 @@ class Tally:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the seconds that the block takes to a stage."""
+        """Adds the seconds of this block to a stage."""
         started = time.perf_counter()
         try:
             yield
@@ -70,15 +69,15 @@ class Tally:
             self.seconds[stage] += time.perf_counter() - started
 
     def merge(self, other: Tally) -> None:
-        """Adds the groups of another worker."""
+        """Adds the tally of another worker."""
         for name in ("groups", "dropped", "tied", "trained", "images"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.last_error = self.last_error or other.last_error
         for name in ("sums", "counts", "seconds"):
-            mine = getattr(self, name)
+            totals = getattr(self, name)
             for key, value in getattr(other, name).items():
-                mine[key] += value
+                totals[key] += value
 
     def means(self) -> dict[str, float]:
-        """The mean of every metric that was observed."""
+        """The mean of every metric."""
         return {name: self.sums[name] / self.counts[name] for name in sorted(self.counts)}

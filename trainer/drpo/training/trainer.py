@@ -1,4 +1,4 @@
-"""The state of a training run, and one optimizer step of it. It does not need Ray, and also runs in a notebook.
+"""The state of a training run, and its optimizer step. This needs no Ray, and also runs in a notebook.
 
 with BackgroundRanker(lambda: AsyncRankingClient("grpc://127.0.0.1:9000")) as ranker:
     trainer = DrPOTrainer(generator, feature_map, objective, ranker, TrainingConfig(), OptimizerConfig())
@@ -32,7 +32,7 @@ class DrPOTrainer:
 
     Args:
         generator, feature_map, objective, ranker, settings, seed, name: see `StepRunner`.
-        optimizer: settings of AdamW.
+        optimizer: the `optimizer` section of the config.
     """
 
     def __init__(
@@ -67,44 +67,44 @@ class DrPOTrainer:
         self.last_error = ""
 
     def run_step(self, records: Sequence[PromptRecord]) -> dict[str, Any]:
-        """Runs one optimizer step over the groups of these prompts, which are divided among the workers.
+        """Runs one optimizer step. Each prompt is a group, and the groups are divided among the workers.
 
         Args:
             records: the prompts of the step, the same on every worker.
 
         Returns:
-            One line of metrics.jsonl without `time_s`, the same on every worker. It counts failed groups; call
-            `check_failures` to stop if they are too many.
+            One line of metrics.jsonl without `time_s`, the same on every worker. Failed groups are only counted; call
+            `check_failures` to stop if there are too many.
 
         Raises:
             TrainingStoppedError: the gradient is not finite. The adapter is as it was before the step.
         """
         started = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
-        mine = list(enumerate(records))[collective.rank() :: collective.world_size()]
-        tally = self.runner.accumulate(self.step, mine)
+        local_groups = list(enumerate(records))[collective.rank() :: collective.world_size()]
+        tally = self.runner.accumulate(self.step, local_groups)
 
         with tally.timed("optimizer"):
-            # Every worker takes part in this sum, even if all its groups failed; then all divide by the same number.
-            everyone = Tally()
-            for other in collective.gather(tally):
-                everyone.merge(other)
+            # Every worker takes part, even if all its groups failed, so that all divide by the same number.
+            total = Tally()
+            for worker_tally in collective.gather(tally):
+                total.merge(worker_tally)
             lr = self.learning_rate(self.step)
-            grad_norm = self._update(everyone.trained, lr)
-        everyone.seconds["optimizer"] = tally.seconds["optimizer"] * collective.world_size()
+            grad_norm = self._update(total.trained, lr)
+        total.seconds["optimizer"] = tally.seconds["optimizer"] * collective.world_size()
 
         self.step += 1
-        self.groups_seen += everyone.groups
-        self.groups_failed += everyone.dropped
-        self.last_error = everyone.last_error or self.last_error
+        self.groups_seen += total.groups
+        self.groups_failed += total.dropped
+        self.last_error = total.last_error or self.last_error
         seconds = time.perf_counter() - started
-        return self._line(everyone, lr, grad_norm, seconds)
+        return self._metrics_line(total, lr, grad_norm, seconds)
 
     def _update(self, trained: int, lr: float) -> float:
-        """Averages the gradient over the groups that took part, and updates the adapter if there are any.
+        """Averages the gradient over the `trained` groups of all workers, and updates the adapter if there are any.
 
         Returns:
-            The norm of the gradient before it was clipped; 0 without any group.
+            The norm of the gradient before clipping; 0 if there are no groups.
         """
         grad_norm = 0.0
         if trained:
@@ -123,7 +123,7 @@ class DrPOTrainer:
     def check_failures(self) -> None:
         """Stops the run if too many groups have failed.
 
-        A limit below 1 is a share of the groups so far, but at least the groups of one step.
+        A limit below 1 is a share of all groups so far, but never less than the groups of one step.
 
         Raises:
             TrainingStoppedError: more groups failed than `training.max_failed_groups` allows.
@@ -135,10 +135,10 @@ class DrPOTrainer:
             raise TrainingStoppedError(
                 f"{self.groups_failed} of {self.groups_seen} groups could not be ranked, more than "
                 f"training.max_failed_groups ({self.max_failed_groups:g}) allows. The last failure: {self.last_error}. "
-                f"Check the ranking service, then resume the run."
+                "Check the ranking service, then resume the run."
             )
 
-    def _line(self, tally: Tally, lr: float, grad_norm: float, seconds: float) -> dict[str, Any]:
+    def _metrics_line(self, tally: Tally, lr: float, grad_norm: float, seconds: float) -> dict[str, Any]:
         workers = collective.world_size()
         stages = {stage: round(tally.seconds[stage] / workers, 4) for stage in STAGES} | {"total": round(seconds, 4)}
         means = tally.means()
@@ -161,7 +161,7 @@ class DrPOTrainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, except the process's random state (`drpo.training.checkpoint`).
 
-        The learning rate, the prompts, the noise and the pairs all follow from the step.
+        The learning rate, the prompts, the noise and the pairs follow from the number of the step.
         """
         return {
             "adapter": self.generator.adapter.state(),
@@ -172,7 +172,7 @@ class DrPOTrainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a `state_dict`."""
+        """Restores what `state_dict` returned."""
         self.generator.adapter.load_state(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]

@@ -1,4 +1,4 @@
-"""Candidates as a feature map sees them: latents, or decoded images. The only code that asks which of the two."""
+"""Candidates as inputs of a feature map: latents, or decoded images. No other code distinguishes the two."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from drpo.method.features.base import FeatureMap, ImageFeatureMap, LatentFeature
 
 
 class View(Protocol):
-    """How candidates become inputs of a feature map, features, and pictures for the rewards.
+    """Turns candidates into inputs of a feature map, and these into features, and into images for the rewards.
 
-    `seen_NCHW` are the inputs: latents (N, C, h, w), or images (N, 3, H, W).
+    `inputs_NCHW` are latents (N, C, h, w), or images (N, 3, H, W).
     """
 
-    def see(self, latents_NChw: Tensor) -> Tensor:
-        """The inputs of the feature map for these latents; differentiable."""
+    def to_inputs(self, latents_NChw: Tensor) -> Tensor:
+        """The inputs of the feature map; differentiable."""
         ...
 
-    def features(self, seen_NCHW: Tensor) -> dict[str, Tensor]:
+    def features(self, inputs_NCHW: Tensor) -> dict[str, Tensor]:
         """The features {key: (N, T, D)}; differentiable."""
         ...
 
-    def pictures(self, seen_NCHW: Tensor) -> np.ndarray:
-        """The same candidates as pictures (N, H, W, 3) uint8, without decoding any of them twice."""
+    def to_images(self, inputs_NCHW: Tensor) -> np.ndarray:
+        """The same candidates as images (N, H, W, 3) uint8. None is decoded twice."""
         ...
 
 
-def view_of(generator: OneStepGenerator, feature_map: FeatureMap) -> View:
-    """The view of a generator's candidates that a feature map needs."""
+def make_view(generator: OneStepGenerator, feature_map: FeatureMap) -> View:
+    """The view for this feature map: over latents or over images."""
     if isinstance(feature_map, ImageFeatureMap):
         return ImageView(generator, feature_map)
     return LatentView(generator, feature_map)
@@ -44,14 +44,14 @@ class LatentView:
         self._generator = generator
         self._feature_map = feature_map
 
-    def see(self, latents_NChw: Tensor) -> Tensor:
+    def to_inputs(self, latents_NChw: Tensor) -> Tensor:
         return latents_NChw
 
-    def features(self, seen_NCHW: Tensor) -> dict[str, Tensor]:
-        return self._feature_map.of_latents(seen_NCHW)
+    def features(self, inputs_NCHW: Tensor) -> dict[str, Tensor]:
+        return self._feature_map.of_latents(inputs_NCHW)
 
-    def pictures(self, seen_NCHW: Tensor) -> np.ndarray:
-        return self._generator.decode(seen_NCHW.detach())
+    def to_images(self, inputs_NCHW: Tensor) -> np.ndarray:
+        return self._generator.decode(inputs_NCHW.detach())
 
 
 class ImageView:
@@ -61,11 +61,11 @@ class ImageView:
         self._generator = generator
         self._feature_map = feature_map
 
-    def see(self, latents_NChw: Tensor) -> Tensor:
+    def to_inputs(self, latents_NChw: Tensor) -> Tensor:
         return self._generator.decode_float(latents_NChw)
 
-    def features(self, seen_NCHW: Tensor) -> dict[str, Tensor]:
-        return self._feature_map.of_images(seen_NCHW)
+    def features(self, inputs_NCHW: Tensor) -> dict[str, Tensor]:
+        return self._feature_map.of_images(inputs_NCHW)
 
-    def pictures(self, seen_NCHW: Tensor) -> np.ndarray:
-        return self._generator.to_uint8(seen_NCHW)
+    def to_images(self, inputs_NCHW: Tensor) -> np.ndarray:
+        return self._generator.to_uint8(inputs_NCHW)

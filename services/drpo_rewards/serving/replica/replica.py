@@ -158,27 +158,38 @@ class RewardReplica:
         items: list[Any] = [ticket.item for ticket in tickets]
         try:
             if self._pairwise:
-                comparisons = await self._in_thread(self._scoring, seconds, self.reward.compare, items)
+                comparisons = await self._in_thread(self._scoring, seconds, self.reward.compare, items, len(items))
                 return check_comparisons(self.name, comparisons, items)
             if self._staged:
-                prepared = await self._in_thread(self._preparing, seconds, self.reward.prepare, items)
-                scores = await self._in_thread(self._scoring, seconds, self.reward.score_prepared, prepared)
+                prepared = await self._in_thread(self._preparing, seconds, self.reward.prepare, items, len(items))
+                scores = await self._in_thread(self._scoring, seconds, self.reward.score_prepared, prepared, len(items))
             else:
-                scores = await self._in_thread(self._scoring, seconds, self.reward.score, items)
+                scores = await self._in_thread(self._scoring, seconds, self.reward.score, items, len(items))
             return check_scores(self.name, scores, items, [ticket.field for ticket in tickets], self.info.metrics)
         except Exception as error:
             return [self._convert_error(error, len(tickets))] * len(tickets)
 
     async def _in_thread(
-        self, executor: ThreadPoolExecutor, seconds: list[float], work: Callable[[Any], Any], argument: Any
+        self,
+        executor: ThreadPoolExecutor,
+        seconds: list[float],
+        work: Callable[[Any], Any],
+        argument: Any,
+        images: int,
     ) -> Any:
-        """Run `work(argument)` in the executor's thread, and append its seconds to `seconds`."""
+        """Run `work(argument)` in the executor's thread, and append its seconds to `seconds`.
+
+        Errors are converted in that thread already. A StopIteration could not reach the event loop: the future would
+        never be done. A CancelledError of concurrent.futures would look like a cancellation of the batch.
+        """
 
         def timed() -> Any:
             thread, started = threading.get_ident(), time.monotonic()
             self._busy_since[thread] = started
             try:
                 return work(argument)
+            except Exception as error:
+                raise self._convert_error(error, images) from None
             finally:
                 seconds.append(time.monotonic() - started)
                 del self._busy_since[thread]

@@ -1,4 +1,4 @@
-"""Options of the command line, and the progress of a run."""
+"""The options of the command line, and the progress of a run in a log."""
 
 from __future__ import annotations
 

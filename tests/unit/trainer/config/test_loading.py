@@ -1,4 +1,4 @@
-"""Presets, overrides, site settings, and what is refused before anything is loaded."""
+"""Presets, overrides, site settings, and the mistakes that are refused before anything is loaded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_overrides_reach_every_level():
 
 
 @pytest.mark.parametrize(
-    ("override", "answer"),
+    ("override", "message"),
     [
         ("training.step=3", "did you mean training.steps?"),
         ("trainin.steps=3", "did you mean training?"),
@@ -61,8 +61,8 @@ def test_overrides_reach_every_level():
         ("training.steps", "has no value"),
     ],
 )
-def test_what_is_refused_and_with_which_message(override, answer):
-    with pytest.raises(ConfigError, match="(?s).*" + answer.replace("?", r"\?").replace("[", r"\[")):
+def test_mistakes_are_refused_with_a_message(override, message):
+    with pytest.raises(ConfigError, match="(?s).*" + message.replace("?", r"\?").replace("[", r"\[")):
         load_config("shapes", override.split(" ") if "{" not in override else override.split(" ", 1))
 
 
@@ -72,19 +72,19 @@ def test_all_problems_are_listed_together():
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_an_unknown_preset_names_the_nearest():
+def test_for_an_unknown_preset_the_nearest_one_is_suggested():
     with pytest.raises(ConfigError, match=r"did you mean shapes\?"):
         load_config("shape")
 
 
-def test_the_resolved_config_names_every_key():
+def test_the_yaml_of_a_config_has_every_key():
     values = yaml.safe_load(Config().to_yaml())
     for key in known_keys():
         section, _, name = key.partition(".")
         assert not name or name in values[section]
 
 
-def test_site_settings_lie_between_preset_and_overrides(tmp_path, monkeypatch):
+def test_site_settings_override_the_preset_and_are_overridden_by_the_command_line(tmp_path, monkeypatch):
     site = tmp_path / "site.yaml"
     site.write_text("run: {folder: /volume/runs}\nrewards: {service: null, address: serve://ranking}\n")
     monkeypatch.setenv("DRPO_SITE", str(site))
@@ -107,7 +107,7 @@ def test_site_settings_are_checked(tmp_path, monkeypatch):
 
 
 def test_the_site_settings_of_the_cluster_fit_every_preset(monkeypatch):
-    """deploy/cluster/site.yaml, which the image has."""
+    """The file is deploy/cluster/site.yaml, which the image contains."""
     monkeypatch.setenv("DRPO_SITE", str(ROOT / "deploy" / "cluster" / "site.yaml"))
     for preset in preset_names():
         assert load_config(preset).rewards.address == "serve://ranking"

@@ -1,4 +1,4 @@
-"""Prompt sources and the order in which a run sees them."""
+"""Prompt sources, and the order of the prompts in a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def numbered(task: str, count: int) -> list[PromptRecord]:
     return [PromptRecord(f"{task} {index}", task=task) for index in range(count)]
 
 
-def test_an_epoch_holds_every_prompt_once():
+def test_an_epoch_has_every_prompt_once():
     order = PromptOrder(numbered("a", 7), seed=3)
     epochs = [[order.at(7 * epoch + offset).prompt for offset in range(7)] for epoch in range(3)]
     assert all(len(set(epoch)) == 7 for epoch in epochs)
@@ -31,7 +31,7 @@ def test_balanced_tasks_come_equally_often():
     assert len({record.prompt for record in seen if record.task == "many"}) == 50
 
 
-def test_the_order_follows_from_seed_and_position_alone():
+def test_the_order_depends_only_on_the_seed_and_the_position():
     records = numbered("a", 20) + numbered("b", 4)
     one, other = PromptOrder(records, seed=1, balance_tasks=True), PromptOrder(records, seed=1, balance_tasks=True)
     expected = [one.at(position) for position in range(40)]
@@ -56,14 +56,14 @@ def test_jsonl(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["{", '{"text": "a"}', '{"prompt": ""}', '{"prompt": "a", "metadata": 3}'])
-def test_a_bad_line_is_named(tmp_path, line):
+def test_the_error_of_a_bad_line_has_its_number(tmp_path, line):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "fine"}\n' + line + "\n")
     with pytest.raises(ConfigError, match=r"prompts\.jsonl:2"):
         load_prompts(PromptsConfig(source="jsonl", path=str(path)))
 
 
-def test_the_embedded_prompts_carry_their_specification():
+def test_the_embedded_prompts_have_their_specification():
     records = load_prompts(PromptsConfig(source="shapes", split="validation"))
     assert len({record.task for record in records}) == 6
     assert all(record.metadata["include"] for record in records)

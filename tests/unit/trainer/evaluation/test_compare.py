@@ -1,4 +1,4 @@
-"""Differences and their intervals, against cases small enough to enumerate by hand."""
+"""Differences and their intervals, compared with cases that are small enough to compute by hand."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_interval_of_two_prompts_by_hand() -> None:
     """Differences are 50 and 0, so a resample's mean is 0, 25 or 50, with chances 1/4, 1/2 and 1/4."""
     comparison = compare(BASE, TUNED)
     assert comparison["tasks"]["counting"]["ci95"] == [0, 50]
-    # one prompt: nothing to resample, and in the mean over tasks it shifts the other's interval: (0..50 + 50) / 2
+    # a single prompt gives no uncertainty; in the mean over tasks it shifts the other interval: (0..50 + 50) / 2
     assert comparison["tasks"]["colors"]["ci95"] == [50, 50]
     assert comparison["mean"]["ci95"] == [25, 50]
 
@@ -62,12 +62,12 @@ def test_interval_matches_the_enumeration_of_every_resample() -> None:
     differences = np.array([0.0, 1.0, 2.0, 5.0, 11.0])
     every_mean = [np.mean(drawn) for drawn in itertools.product(differences, repeat=5)]
     expected = np.quantile(every_mean, [0.05, 0.95])
-    found = bootstrap_interval([differences], resamples=200_000, level=0.9)
-    assert found == pytest.approx(expected, abs=0.21)  # one step of the discrete distribution
+    interval = bootstrap_interval([differences], resamples=200_000, level=0.9)
+    assert interval == pytest.approx(expected, abs=0.21)  # one step of the discrete distribution
 
 
 def test_interval_resamples_each_task_within_itself() -> None:
-    """Tasks that differ between them but not within have no uncertainty; pooled over tasks they would have a lot."""
+    """If all values within each task are equal, there is no uncertainty. Pooled over tasks there would be a lot."""
     assert bootstrap_interval([[3.0] * 8, [-1.0] * 4]) == (1.0, 1.0)
 
 
@@ -80,7 +80,7 @@ def test_interval_is_ordered_repeatable_and_within_the_data(strata: list[list[fl
     assert high <= np.mean([max(values) for values in strata]) + 1e-9
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_interval_covers_the_true_mean_in_about_95_percent_of_the_cases() -> None:
     random = np.random.default_rng(5)
     hits = 0
     for trial in range(200):

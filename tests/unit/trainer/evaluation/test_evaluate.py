@@ -1,10 +1,10 @@
-"""Evaluation with a real (tiny, random) generator and the real GenEval reward, but no server between them."""
+"""Evaluation with a real (tiny, random) generator and the real GenEval reward, but without a server."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from support.tiny.sd_turbo import write_tiny_pipeline
 from drpo.config import Config, LoraConfig, parse_config
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import ConfigError, EvaluationError
-from drpo.evaluation import evaluate, evaluate_adapter, plan_images, read_summary, write_summary
+from drpo.evaluation import PlannedImage, evaluate, evaluate_adapter, plan_images, read_summary, write_summary
 from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.shapes.prompts import TASKS, prompts
 from drpo_rewards import RankResponse
@@ -28,15 +28,15 @@ from drpo_rewards.errors import RewardsError
 from drpo_rewards.rewards.base import Reward
 from drpo_rewards.rewards.geneval.reward import GenevalReward
 
-RECORDS = [PromptRecord(one.prompt, one.metadata, one.task) for task in TASKS for one in prompts("test", task)[:4]]
+RECORDS = [PromptRecord(each.prompt, each.metadata, each.task) for task in TASKS for each in prompts("test", task)[:4]]
 
 
 class LocalClient:
-    """`RankingClient` over the service's own pure functions, in this process."""
+    """Has the methods of `RankingClient`, but ranks in this process."""
 
     def __init__(self, reward: Reward, name: str = "geneval") -> None:
         self.ranker = LocalRanker(name, reward)
-        self.asked: list[tuple[str, int]] = []
+        self.requests: list[tuple[str, int]] = []
 
     def rank(
         self,
@@ -48,7 +48,7 @@ class LocalClient:
         rewards: Mapping[str, float] | None = None,
         mixture: str | None = None,
     ) -> RankResponse:
-        self.asked.append((prompt, len(images)))
+        self.requests.append((prompt, len(images)))
         return asyncio.run(self.ranker.rank(prompt, images, metadata=metadata))
 
     def models(self) -> list[ModelInfo]:
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> SDTurboGenerator:
-    """With an adapter that is on and visibly changes the picture."""
+    """A generator with an adapter that visibly changes the picture."""
     torch.manual_seed(3)
     generator = SDTurboGenerator.load(folder, lora=LoraConfig(rank=4))
     with torch.no_grad():
@@ -71,27 +71,31 @@ def generator(folder: Path) -> SDTurboGenerator:
     return generator
 
 
+def keys(planned: Sequence[PlannedImage]) -> set[tuple[str, str, int]]:
+    return {image.key for image in planned}
+
+
 def test_the_plan_keeps_its_prompts_and_noises_when_it_grows() -> None:
     small = plan_images(RECORDS, images_per_prompt=1, prompts_per_task=2, seed=7)
     more_images = plan_images(RECORDS, images_per_prompt=3, prompts_per_task=2, seed=7)
     more_prompts = plan_images(RECORDS, images_per_prompt=1, seed=7)
     one_task = plan_images([record for record in RECORDS if record.task == "colors"], images_per_prompt=1, seed=7)
     reordered = plan_images(RECORDS[::-1], images_per_prompt=1, seed=7)
-    assert {one.key for one in small} <= {one.key for one in more_images} & {one.key for one in more_prompts}
-    assert [one.key for one in one_task] == [one.key for one in more_prompts if one.record.task == "colors"]
-    assert {one.key for one in reordered} == {one.key for one in more_prompts}
-    assert len({one.seed for one in more_images}) == len(more_images) == 6 * 2 * 3
-    assert not {one.key for one in small} & {one.key for one in plan_images(RECORDS, seed=8)}
+    assert keys(small) <= keys(more_images) & keys(more_prompts)
+    assert [image.key for image in one_task] == [image.key for image in more_prompts if image.record.task == "colors"]
+    assert keys(reordered) == keys(more_prompts)
+    assert len({image.seed for image in more_images}) == len(more_images) == 6 * 2 * 3
+    assert not keys(small) & keys(plan_images(RECORDS, seed=8))
 
 
 def test_the_plan_keeps_pictures_of_the_first_prompts_of_each_task() -> None:
     planned = plan_images(RECORDS, images_per_prompt=2, examples_per_task=3)
-    kept = [one for one in planned if one.example]
+    kept = [image for image in planned if image.example]
     assert len(kept) == 3 * len(TASKS)
-    assert all(one.number == 0 for one in kept)
+    assert all(image.number == 0 for image in kept)
 
 
-def test_scores_are_those_of_the_pictures_made_one_by_one(generator: SDTurboGenerator) -> None:
+def test_scores_belong_to_the_pictures_as_generated_one_by_one(generator: SDTurboGenerator) -> None:
     reward = GenevalReward(score="graded")
     planned = plan_images(RECORDS, images_per_prompt=2, examples_per_task=99)
     result = evaluate(generator, LocalClient(reward), planned, batch_size=10)
@@ -103,11 +107,11 @@ def test_scores_are_those_of_the_pictures_made_one_by_one(generator: SDTurboGene
         noise = generator.noise(1, torch.Generator().manual_seed(image.planned.seed))
         with torch.no_grad():
             latents = generator.sample(noise, generator.encode_prompts([image.planned.record.prompt]))
-        alone_HWC = generator.decode(latents)[0]
+        single_HWC = generator.decode(latents)[0]
         assert set(image.rewards) == {"geneval", "geneval/strict", "geneval/graded"}
         assert image.score == 100 * image.rewards["geneval/strict"]
         if image.picture_HWC is not None:  # batches round a little differently
-            assert np.abs(image.picture_HWC.astype(int) - alone_HWC).max() <= 1
+            assert np.abs(image.picture_HWC.astype(int) - single_HWC).max() <= 1
 
 
 def test_the_shown_metric_can_be_chosen(generator: SDTurboGenerator) -> None:
@@ -135,14 +139,14 @@ def test_a_single_image_is_scored_as_in_a_group(generator: SDTurboGenerator) -> 
     expected = {image.planned.key: image.rewards["redness"] for image in grouped.images}
     for image in single.images:
         assert image.rewards["redness"] == pytest.approx(expected[image.planned.key], abs=0.5)
-    assert {count for _, count in client.asked} == {3, 2}, "five images in requests no larger than a batch"
+    assert {count for _, count in client.requests} == {3, 2}, "five images, sent in requests no larger than a batch"
 
 
 def test_a_group_without_a_score_ends_the_evaluation(generator: SDTurboGenerator) -> None:
     records = [PromptRecord("a red circle", None, "colors"), PromptRecord("a blue circle", None, "colors")]
     with pytest.raises(RewardsError, match="no score for blue"):
         evaluate(generator, LocalClient(FailsOn()), plan_images(records))
-    with pytest.raises(EvaluationError, match="gave no scores of 'pickscore', only of redness"):
+    with pytest.raises(EvaluationError, match="no scores of 'pickscore', only of redness"):
         evaluate(generator, LocalClient(Redness(), "redness"), plan_images(records), reward="pickscore")
     with pytest.raises(EvaluationError, match="plan has no images"):
         evaluate(generator, LocalClient(Redness()), [])
@@ -163,7 +167,7 @@ def config(folder: Path) -> Config:
     )
 
 
-def test_an_adapter_against_its_base_and_what_is_written(
+def test_an_adapter_is_compared_with_its_base_and_the_results_are_written(
     config: Config, generator: SDTurboGenerator, tmp_path: Path
 ) -> None:
     generator.adapter.save(tmp_path / "adapter")
@@ -187,7 +191,7 @@ def test_an_adapter_against_its_base_and_what_is_written(
         if before.picture_HWC is not None and after.picture_HWC is not None
     )
     assert calls[-1] == (72, 72)
-    held_out = {one.prompt for one in prompts("validation")}
+    held_out = {each.prompt for each in prompts("validation")}
     assert {image.planned.record.prompt for image in evaluated.base.images} <= held_out
 
     evaluated.save(tmp_path)
@@ -207,13 +211,13 @@ def test_an_adapter_against_its_base_and_what_is_written(
     assert (written["steps"], written["images"], written["seed"], written["preset"]) == (2, 192, 5, "tiny")
     assert written["seconds"] == {"training": 2.0, "total": 9.0, "by_stage": {"generate": 1.0, "rank": 0.5}}
     again = write_summary(tmp_path, config, evaluated.comparison, seconds={"evaluation": 3.0})
-    assert again["seconds"] == {**written["seconds"], "evaluation": 3.0}, "a later evaluation forgets no training time"
+    assert again["seconds"] == {**written["seconds"], "evaluation": 3.0}, "a later evaluation keeps the training time"
     assert set(written["tasks"]) == set(TASKS)
     assert set(written["mean"]) == {"base", "tuned", "difference", "ci95", "images", "prompts"}
     assert {"python", "torch", "drpo"} <= set(written["versions"])
 
 
-def test_what_is_missing_is_named(config: Config, generator: SDTurboGenerator, tmp_path: Path) -> None:
+def test_an_error_names_what_is_missing(config: Config, generator: SDTurboGenerator, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"rewards\.address"):
         evaluate_adapter(config, None, generator=generator)
     with pytest.raises(EvaluationError, match=r"has no summary\.json"):

@@ -1,4 +1,4 @@
-"""A tiny random pipeline with SD-Turbo's own configuration, saved as diffusers saves it."""
+"""A tiny random pipeline with SD-Turbo's configuration, saved by diffusers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 
 def save_sd_turbo(folder: Path, **scheduler_changes: object) -> Path:
-    """stabilityai/sd-turbo in everything but width, depth and vocabulary; 16x16 latents, 128x128 images."""
+    """Saves a pipeline like stabilityai/sd-turbo but smaller; 16x16 latents, 128x128 images."""
     torch.manual_seed(0)
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "!", "<|startoftext|>", "<|endoftext|>"]

@@ -1,4 +1,4 @@
-"""Our one-step generator against the stock pipeline: the same images, with and without an adapter."""
+"""Our one-step generator gives the same images as the stock pipeline, with and without an adapter."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def our_latents(generator: SDTurboGenerator, count: int = 3, seed: int = 7) -> t
 
 
 def with_random_adapter(folder: Path, **settings: object) -> SDTurboGenerator:
-    """An adapter as training leaves it: nothing in it is 0."""
+    """A generator with an adapter as after training: no weight is 0."""
     torch.manual_seed(1)
     generator = SDTurboGenerator.load(folder, lora=LoraConfig(**{"rank": 4, **settings}))
     with torch.no_grad():
@@ -56,7 +56,7 @@ def with_random_adapter(folder: Path, **settings: object) -> SDTurboGenerator:
     return generator
 
 
-def test_the_step_is_sd_turbos(sd_turbo: Path) -> None:
+def test_the_step_is_that_of_sd_turbo(sd_turbo: Path) -> None:
     generator = SDTurboGenerator.load(sd_turbo)
     assert generator._timestep.item() == 999
     assert generator._sigma.item() == pytest.approx(14.6146, abs=1e-3)
@@ -66,7 +66,7 @@ def test_the_step_is_sd_turbos(sd_turbo: Path) -> None:
 
 
 @torch.no_grad()
-def test_latents_and_images_are_those_of_the_stock_pipeline(sd_turbo: Path) -> None:
+def test_latents_and_images_equal_those_of_the_stock_pipeline(sd_turbo: Path) -> None:
     generator, pipeline = SDTurboGenerator.load(sd_turbo), stock(sd_turbo)
     latents = our_latents(generator)
     assert torch.equal(latents, stock_images(pipeline, output_type="latent"))
@@ -75,11 +75,11 @@ def test_latents_and_images_are_those_of_the_stock_pipeline(sd_turbo: Path) -> N
     assert images.dtype == np.uint8
     assert images.shape == (3, 128, 128, 3)
     assert np.array_equal(images, expected)
-    assert images.std() > 5  # a picture, not a flat colour that anything would equal
+    assert images.std() > 5  # a picture, not one flat colour
 
 
 @torch.no_grad()
-def test_bfloat16_is_that_of_the_stock_pipeline(sd_turbo: Path) -> None:
+def test_bfloat16_latents_equal_those_of_the_stock_pipeline(sd_turbo: Path) -> None:
     generator = SDTurboGenerator.load(sd_turbo, dtype=torch.bfloat16)
     expected = stock_images(stock(sd_turbo, dtype=torch.bfloat16), output_type="latent")
     latents = our_latents(generator)
@@ -96,9 +96,9 @@ def test_a_fresh_adapter_and_one_switched_off_change_nothing(sd_turbo: Path) -> 
     with tuned.reference():
         assert torch.equal(our_latents(tuned), base)
     assert not torch.allclose(our_latents(tuned), base, atol=1e-3)
-    without = SDTurboGenerator.load(sd_turbo)
-    with without.reference():
-        assert torch.equal(our_latents(without), base)
+    no_adapter = SDTurboGenerator.load(sd_turbo)
+    with no_adapter.reference():
+        assert torch.equal(our_latents(no_adapter), base)
 
 
 def test_the_adapter_is_back_on_after_an_error(sd_turbo: Path) -> None:
@@ -161,36 +161,38 @@ def test_adapter_state_is_restored_in_place(sd_turbo: Path) -> None:
     assert all(a is b for a, b in zip(parameters, tuned.adapter.parameters(), strict=True))
 
 
-def gradients(generator: SDTurboGenerator, switch: bool = False) -> list[torch.Tensor]:
+def gradients(generator: SDTurboGenerator, switch_between: bool = False) -> list[torch.Tensor]:
     latents = our_latents(generator)
-    if switch:  # as in training: the reference is drawn between the forward and the backward pass
+    if switch_between:  # as in training: the reference is generated between the forward and the backward pass
         with torch.no_grad(), generator.reference():
             our_latents(generator)
     return list(torch.autograd.grad(latents.square().mean(), generator.adapter.parameters()))
 
 
-def test_only_the_adapter_trains_and_it_does(sd_turbo: Path) -> None:
+def test_the_adapter_and_only_the_adapter_is_trained(sd_turbo: Path) -> None:
     tuned = with_random_adapter(sd_turbo)
     attention = [name for name, _ in tuned.unet.named_modules() if name.endswith(("to_q", "to_k", "to_v", "to_out.0"))]
     assert len(tuned.adapter.parameters()) == 2 * len(attention)
-    frozen = [p for model in (tuned.unet, tuned.vae, tuned.text_encoder) for p in model.parameters() if p.requires_grad]
-    assert {id(p) for p in frozen} == {id(p) for p in tuned.adapter.parameters()}
+    trainable = [
+        p for model in (tuned.unet, tuned.vae, tuned.text_encoder) for p in model.parameters() if p.requires_grad
+    ]
+    assert {id(p) for p in trainable} == {id(p) for p in tuned.adapter.parameters()}
     assert all(gradient.abs().sum() > 0 for gradient in gradients(tuned))
 
 
 def test_switching_between_forward_and_backward_keeps_the_gradient(sd_turbo: Path) -> None:
     tuned = with_random_adapter(sd_turbo)
-    for one, other in zip(gradients(tuned), gradients(tuned, switch=True), strict=True):
+    for one, other in zip(gradients(tuned), gradients(tuned, switch_between=True), strict=True):
         assert torch.equal(one, other)
 
 
 def test_gradient_checkpointing_gives_the_same_gradient(sd_turbo: Path, tmp_path: Path) -> None:
     tuned = with_random_adapter(sd_turbo)
     torch.manual_seed(0)
-    light = SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=4), gradient_checkpointing=True)
-    assert light.unet.is_gradient_checkpointing
-    light.adapter.load_state(tuned.adapter.state())
-    for one, other in zip(gradients(tuned), gradients(light, switch=True), strict=True):
+    checkpointing = SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=4), gradient_checkpointing=True)
+    assert checkpointing.unet.is_gradient_checkpointing
+    checkpointing.adapter.load_state(tuned.adapter.state())
+    for one, other in zip(gradients(tuned), gradients(checkpointing, switch_between=True), strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -201,7 +203,7 @@ def test_the_adapter_stays_in_float32_on_a_half_precision_base(sd_turbo: Path) -
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.adapter.parameters())
 
 
-def test_images_are_differentiable(sd_turbo: Path) -> None:
+def test_decoding_is_differentiable(sd_turbo: Path) -> None:
     generator = SDTurboGenerator.load(sd_turbo)
     latents = our_latents(generator, count=1).requires_grad_()
     images = generator.decode_float(latents)

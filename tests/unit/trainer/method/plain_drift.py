@@ -1,6 +1,6 @@
-"""Appendix A and the authors' trainer once more, in float64 NumPy loops: what `drpo.method.drift` is tested against.
+"""A second implementation of Appendix A and of the authors' trainer, with which `drpo.method.drift` is compared.
 
-Nothing here is shared with the project's code: one scalar at a time, as the equations are written.
+It shares no code with the project. It computes in float64, one scalar after the other, as the equations are written.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def plain_field(
     negative_weights=None,
     negatives_are_queries=False,
 ):
-    """(V, s_z) for one set; V is (Q, D) in coordinates divided by s_z."""
+    """V (Q, D) in coordinates divided by s_z, and s_z, for one set of queries."""
     q, d = len(queries), len(queries[0])
     positive_weights = [1.0] * len(positives) if positive_weights is None else list(positive_weights)
     negative_weights = [1.0] * len(negatives) if negative_weights is None else list(negative_weights)

@@ -1,4 +1,4 @@
-"""The drift field against a second computation in float64, and what must hold of any drift field."""
+"""The drift field, compared with a second implementation in float64, and properties of every drift field."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_weights_equal_the_plain_computation(variant: str) -> None:
     assert_close_field(actual.field_QD, expected)
 
 
-def test_the_released_launch_line_equals_the_plain_computation() -> None:
-    """Laplacian, radii (0.02, 0.05, 0.2), weights 3000, both branches: the smallest radii meet every clamp."""
+def test_the_released_settings_equal_the_plain_computation() -> None:
+    """Laplacian, radii (0.02, 0.05, 0.2), weights 3000, both fields. The smallest radii reach every clamp."""
     queries, reference = draw(8, 6), draw(8, 6, seed=1)
     positives, negatives = queries[[0, 1, 1, 4]], queries[[2, 3, 5, 2]]
     radii = (0.02, 0.05, 0.2)
@@ -79,7 +79,7 @@ def test_the_released_launch_line_equals_the_plain_computation() -> None:
     )  # fmt: skip
     assert_close_field(preference.field_QD, expected, 1e-3)
 
-    pull = drift_field(
+    to_reference = drift_field(
         queries,
         reference,
         queries,
@@ -93,7 +93,7 @@ def test_the_released_launch_line_equals_the_plain_computation() -> None:
         queries, reference, queries, radii, kernel="laplacian", released=True,
         positive_weights=[3000.0] * 8, negative_weights=[3000.0] * 8, negatives_are_queries=True,
     )  # fmt: skip
-    assert_close_field(pull.field_QD, expected, 1e-3)
+    assert_close_field(to_reference.field_QD, expected, 1e-3)
 
 
 def test_a_support_that_occurs_twice_counts_twice() -> None:
@@ -106,8 +106,8 @@ def test_a_support_that_occurs_twice_counts_twice() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_supports_that_are_the_queries_themselves(variant: str) -> None:
-    """As in training: every support is a query, so distances are exactly 0 and rows repeat."""
-    queries = draw(8, 4, offset=100.0, scale=0.1)  # a large offset, which inner products would round away
+    """As in training, every support is a query, so some distances are exactly 0, and supports repeat."""
+    queries = draw(8, 4, offset=100.0, scale=0.1)  # with a large offset, inner products would lose the differences
     winners, losers = [0, 1, 1, 5], [2, 3, 3, 0]
     actual = drift_field(queries, queries[winners], queries[losers], (0.05, 0.3), variant=variant)
     q = queries.double().numpy()
@@ -133,7 +133,7 @@ def test_the_field_points_from_the_negatives_to_the_positives() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_batch_is_its_entries_single(kernel: str, variant: str) -> None:
+def test_a_batch_gives_the_fields_of_its_entries(kernel: str, variant: str) -> None:
     queries, positives, negatives = draw(2, 3, 5, 4), draw(2, 3, 4, 4, seed=1), draw(2, 3, 6, 4, seed=2)
     weights = draw(2, 3, 4, seed=3).abs() + 0.1
     settings_ = {"kernel": kernel, "variant": variant}
@@ -154,16 +154,16 @@ def test_a_batch_is_its_entries_single(kernel: str, variant: str) -> None:
             torch.testing.assert_close(batched.scale[b, c], single.scale)
 
 
-def test_shared_scales_are_those_of_the_whole_batch() -> None:
-    """Entries of different spread: their own scales make them equal, shared ones keep their proportion."""
+def test_shared_scales_are_computed_over_the_whole_batch() -> None:
+    """Two entries of different spread: separate scales make their fields equal, shared scales keep the proportion."""
     one = draw(1, 6, 4)
     queries = torch.cat([one, 3 * one])
     wide = (5.0,)  # wide enough that the kernel is flat, and only the scales matter
-    own = drift_field(queries, queries[:, :2], queries[:, 2:4], wide)
-    torch.testing.assert_close(own.field_QD[0], own.field_QD[1], atol=1e-5, rtol=1e-4)
+    separate = drift_field(queries, queries[:, :2], queries[:, 2:4], wide)
+    torch.testing.assert_close(separate.field_QD[0], separate.field_QD[1], atol=1e-5, rtol=1e-4)
     shared = drift_field(queries, queries[:, :2], queries[:, 2:4], wide, share_scales=True)
     assert shared.scale.numel() == 1
-    assert shared.scale.item() == pytest.approx(own.scale.mean().item(), rel=1e-5)
+    assert shared.scale.item() == pytest.approx(separate.scale.mean().item(), rel=1e-5)
     assert shared.field_QD.square().mean().item() == pytest.approx(1.0, rel=1e-4)
     assert (shared.field_QD[1].norm() / shared.field_QD[0].norm()).item() == pytest.approx(3.0, rel=0.1)
 
@@ -171,7 +171,7 @@ def test_shared_scales_are_those_of_the_whole_batch() -> None:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), variant=st.sampled_from(VARIANTS), kernel=st.sampled_from(KERNELS))
 def test_order_does_not_matter(seed: int, variant: str, kernel: str) -> None:
-    """Equivariant to the order of the queries, invariant to that of the supports."""
+    """The field is equivariant to the order of the queries, and invariant to that of the supports."""
     queries, positives, negatives = draw(7, 3, seed=seed), draw(4, 3, seed=seed + 1), draw(5, 3, seed=seed + 2)
     generator = torch.Generator().manual_seed(seed)
     order_q, order_p, order_n = (torch.randperm(n, generator=generator) for n in (7, 4, 5))
@@ -184,7 +184,7 @@ def test_order_does_not_matter(seed: int, variant: str, kernel: str) -> None:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), factor=st.floats(0.1, 50.0), shift=st.floats(-20.0, 20.0))
 def test_scale_and_origin_of_the_features_do_not_matter(seed: int, factor: float, shift: float) -> None:
-    """What the normalization of Eq. 19, 20 and 25 is for, and what the cancelling coefficients of Eq. 24 imply."""
+    """Eq. 19, 20 and 25 remove the scale, and the coefficients of Eq. 24 add up to 0, which removes the origin."""
     queries, positives, negatives = draw(6, 3, seed=seed), draw(4, 3, seed=seed + 1), draw(5, 3, seed=seed + 2)
     field = drift_field(queries, positives, negatives, (0.5, 1.0)).field_QD
     moved = drift_field(*(factor * x + shift for x in (queries, positives, negatives)), (0.5, 1.0)).field_QD
@@ -193,8 +193,8 @@ def test_scale_and_origin_of_the_features_do_not_matter(seed: int, factor: float
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), kernel=st.sampled_from(KERNELS))
-def test_swapping_the_supports_turns_the_field(seed: int, kernel: str) -> None:
-    """V(B+, B-) = -V(B-, B+) in the paper's variant: Eq. 22 treats the joint supports alike."""
+def test_swapping_the_supports_reverses_the_field(seed: int, kernel: str) -> None:
+    """V(B+, B-) = -V(B-, B+) in the paper's variant, because Eq. 22 does not distinguish B+ from B-."""
     queries, ups, downs = draw(6, 3, seed=seed), draw(4, 3, seed=seed + 1), draw(5, 3, seed=seed + 2)
     field = drift_field(queries, ups, downs, (0.5,), kernel=kernel).field_QD
     swapped = drift_field(queries, downs, ups, (0.5,), kernel=kernel).field_QD
@@ -210,7 +210,7 @@ def test_half_precision_inputs_are_computed_in_float32_even_under_autocast() -> 
     assert torch.equal(actual.field_QD, expected.field_QD)
 
 
-def test_the_field_carries_no_gradient() -> None:
+def test_the_field_has_no_gradient() -> None:
     queries = draw(4, 3).requires_grad_()
     result = drift_field(queries, queries[:2], queries[2:], (0.5,))
     assert not result.field_QD.requires_grad

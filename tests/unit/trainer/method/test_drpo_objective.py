@@ -1,4 +1,4 @@
-"""The DrPO objective against its closed form and against a plain computation in float64."""
+"""The DrPO objective, compared with its closed form, computed by a second implementation in float64."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sets_of(tokens_KTD: torch.Tensor, token_sets: str) -> list[np.ndarray]:
 
 
 def plain_gradients(tokens, reference, settings) -> tuple[np.ndarray, float]:
-    """d loss / d features by Eq. 3, and the loss, of one key of one token set, from fields computed in float64."""
+    """d loss / d features by Eq. 3, and the loss, for one key with one set of tokens, from fields in float64."""
     queries, anchors = sets_of(tokens, settings.token_sets)[0], sets_of(reference, settings.token_sets)[0]
     winners = sets_of(tokens[PAIRS[:, 0]], settings.token_sets)[0]
     losers = sets_of(tokens[PAIRS[:, 1]], settings.token_sets)[0]
@@ -40,7 +40,7 @@ def plain_gradients(tokens, reference, settings) -> tuple[np.ndarray, float]:
         queries, winners, losers, settings.radii,
         positive_weights=[weight] * len(winners), negative_weights=[weight] * len(losers), **options,
     )  # fmt: skip
-    pull, pull_scale = plain_field(
+    to_reference, reference_scale = plain_field(
         queries, anchors, queries, settings.radii,
         positive_weights=[weight] * len(anchors), negative_weights=[weight] * len(queries),
         negatives_are_queries=released, **options,
@@ -48,16 +48,16 @@ def plain_gradients(tokens, reference, settings) -> tuple[np.ndarray, float]:
     eta, lam = settings.velocity, settings.reference_weight
     if released:
         n = queries.size
-        gradient = -2 * eta / n * (preference / scale + lam * pull / pull_scale)
-        return gradient, eta**2 * ((preference**2).sum() + lam * (pull**2).sum()) / n
-    total = preference + lam * pull
+        gradient = -2 * eta / n * (preference / scale + lam * to_reference / reference_scale)
+        return gradient, eta**2 * ((preference**2).sum() + lam * (to_reference**2).sum()) / n
+    total = preference + lam * to_reference
     return -eta * total / scale / len(queries), eta**2 * (total**2).sum() / (2 * len(queries))
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "laplacian", "exponential", "cosine"])
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_loss_and_gradient_equal_the_closed_form(variant: str, kernel: str) -> None:
-    """Eq. 3: the gradient with respect to the features is the field with its sign turned."""
+    """Eq. 3: the gradient with respect to the features is the negative field, up to a factor."""
     settings = DrPOSettings(
         variant=variant, kernel=kernel, radii=(0.2, 0.6), velocity=0.7, token_sets="joint", support_weight=5.0
     )
@@ -73,7 +73,7 @@ def test_loss_and_gradient_equal_the_closed_form(variant: str, kernel: str) -> N
 
 
 def test_gradient_reaches_the_generator_as_the_field_times_its_jacobian() -> None:
-    """The whole of Eq. 3, with a generator between the parameters and the features."""
+    """All of Eq. 3, with a linear generator between the parameters and the features."""
     features, reference = group()
     weight = torch.eye(D).requires_grad_()
     tokens = features["a"] @ weight
@@ -85,7 +85,7 @@ def test_gradient_reaches_the_generator_as_the_field_times_its_jacobian() -> Non
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_one_token_makes_both_kinds_of_sets_equal(variant: str) -> None:
+def test_with_one_token_both_kinds_of_sets_are_equal(variant: str) -> None:
     features, reference = group()
     one, ref = {"b_mean": features["b_mean"]}, {"b_mean": reference["b_mean"]}
     losses = [
@@ -95,7 +95,7 @@ def test_one_token_makes_both_kinds_of_sets_equal(variant: str) -> None:
     torch.testing.assert_close(losses[0], losses[1])
 
 
-def test_a_location_never_sees_another() -> None:
+def test_locations_do_not_depend_on_each_other() -> None:
     """With shared scales, a change at one location changes another only by a factor, not in direction."""
     features, reference = group()
     objective = DrPOObjective({"radii": (0.5,)})
@@ -111,14 +111,14 @@ def test_a_location_never_sees_another() -> None:
     assert cosine > 0.99
 
 
-def test_keys_add_up() -> None:
+def test_the_losses_of_the_keys_add_up() -> None:
     features, reference = group()
     objective = DrPOObjective()
-    apart = sum(objective.loss({k: features[k]}, {k: reference[k]}, PAIRS).loss for k in features)
-    torch.testing.assert_close(objective.loss(features, reference, PAIRS).loss, apart)
+    separately = sum(objective.loss({k: features[k]}, {k: reference[k]}, PAIRS).loss for k in features)
+    torch.testing.assert_close(objective.loss(features, reference, PAIRS).loss, separately)
 
 
-def test_the_reference_weight_of_zero_leaves_the_reference_out() -> None:
+def test_a_reference_weight_of_zero_removes_the_reference() -> None:
     features, reference = group()
     objective = DrPOObjective({"reference_weight": 0.0})
     result = objective.loss(features, reference, PAIRS)
@@ -132,7 +132,6 @@ def test_following_the_gradient_moves_candidates_to_the_winners(variant: str) ->
     """Optimizing free features moves their mean from the losers' side to the winners'."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(24, 1, 2, generator=generator)
-    order = start[:, 0, 0].argsort(descending=True)
     tokens = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([tokens], lr=0.02)
     objective = DrPOObjective({"variant": variant, "kernel": "rbf", "radii": (0.5, 1.0)})
@@ -163,7 +162,7 @@ def test_metrics_are_plain_finite_numbers() -> None:
     assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
 
 
-def test_released_settings_are_the_authors_launch_line_unless_given() -> None:
+def test_released_defaults_are_those_of_the_authors_launch_command() -> None:
     settings = DrPOSettings.model_validate({"variant": "released"})
     assert (settings.kernel, settings.support_weight, settings.token_sets) == ("laplacian", 3000.0, "joint")
     assert settings.radii == (0.02, 0.05, 0.2)
@@ -172,9 +171,9 @@ def test_released_settings_are_the_authors_launch_line_unless_given() -> None:
     assert DrPOSettings.model_validate(settings.model_dump()) == settings
 
 
-def test_the_catalogue_loads_by_name_and_refuses_others() -> None:
+def test_the_catalogue_loads_by_name_and_refuses_unknown_names() -> None:
     assert isinstance(load_objective("drpo", {"kernel": "cosine"}), DrPOObjective)
-    with pytest.raises(CatalogueError, match="there are drpo"):
+    with pytest.raises(CatalogueError, match="choose from drpo"):
         load_objective("dpo")
 
 

@@ -31,7 +31,7 @@ def latents(count: int = 2, size: int = 8, seed: int = 0) -> torch.Tensor:
 
 
 def test_the_public_model_has_its_published_size_and_names() -> None:
-    """340M, as the paper says of its default feature map; the names are those of the published weights."""
+    """340M parameters, as in the paper (Section 5.1); the names are those of the published weights."""
     with torch.device("meta"):
         model = LatentMAE(LatentMAEConfig())
     assert sum(p.numel() for p in model.encoder.parameters()) == pytest.approx(340e6, rel=0.01)
@@ -46,7 +46,7 @@ def test_the_public_model_has_its_published_size_and_names() -> None:
     assert "encoder.stages_0.layers_0.proj_conv.weight" not in shapes
 
 
-def test_features_are_tokens_means_and_deviations_of_every_layer() -> None:
+def test_every_layer_gives_tokens_means_and_deviations() -> None:
     features = small().features(latents())
     shapes = {key: tuple(value.shape) for key, value in features.items()}
     assert shapes["layer1"] == (2, 64, 8)
@@ -56,7 +56,7 @@ def test_features_are_tokens_means_and_deviations_of_every_layer() -> None:
     assert shapes["layer2_blk2"] == shapes["layer2"] == (2, 16, 12)
     assert shapes["layer3"] == (2, 4, 16)
     assert "layer3_mean_2" not in shapes  # a 2x2 map has one 2x2 patch: it would repeat layer3_mean
-    assert "layer1_blk2" not in shapes  # the last block of a stage is the stage
+    assert "layer1_blk2" not in shapes  # the last block of a stage has no map
     assert list(features) == small().feature_keys(8, 8)
 
 
@@ -81,7 +81,7 @@ def test_a_constant_map_has_a_finite_gradient_of_its_deviation() -> None:
         patches_of(torch.ones(1, 1, 6, 6), 4)
 
 
-def test_masks_are_squares_and_hide_something_in_every_sample() -> None:
+def test_masks_are_squares_and_hide_at_least_one_in_every_sample() -> None:
     model = small()
     generator = torch.Generator().manual_seed(0)
     mask = model.draw_mask(latents(count=256), generator)
@@ -97,7 +97,7 @@ def test_masks_are_squares_and_hide_something_in_every_sample() -> None:
 
 
 def test_the_masked_loss_is_over_hidden_latents_only() -> None:
-    """It is the squared error there, as recomputed by hand, and the values of hidden latents do not change it."""
+    """The loss equals the squared error of the hidden latents, and the hidden values do not reach the network."""
     model, x = small(), latents()
     mask = model.draw_mask(x, torch.Generator().manual_seed(3))
     reconstruction = model.forward_masked(x, mask)
@@ -108,8 +108,8 @@ def test_the_masked_loss_is_over_hidden_latents_only() -> None:
     torch.testing.assert_close(loss, torch.stack(by_sample).mean())
 
 
-def test_pretraining_learns_to_fill_in() -> None:
-    """Smooth latents can be guessed from their surroundings: the loss falls well below their variance."""
+def test_pretraining_learns_to_reconstruct_hidden_latents() -> None:
+    """Smooth latents can be predicted from their neighbours, so the loss falls by half."""
     model, generator = small(), torch.Generator().manual_seed(0)
     waves = torch.linspace(0, 3, 8).cos() + torch.linspace(0, 3, 8).sin()[:, None]
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
@@ -124,7 +124,7 @@ def test_pretraining_learns_to_fill_in() -> None:
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
 
 
-def test_a_folder_brings_back_the_same_features(tmp_path: Path) -> None:
+def test_a_saved_and_loaded_model_gives_the_same_features(tmp_path: Path) -> None:
     model = small()
     model.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
@@ -147,7 +147,7 @@ def test_gradients_reach_the_latents_and_not_the_map(tmp_path: Path) -> None:
     assert not any(p.requires_grad for p in feature_map.model.parameters())
 
 
-def test_half_precision_latents_are_taken_in_the_maps_own_dtype(tmp_path: Path) -> None:
+def test_half_precision_latents_are_converted_to_the_dtype_of_the_map(tmp_path: Path) -> None:
     small().save(tmp_path)
     assert all(v.dtype == torch.float32 for v in LatentMAEFeatures(tmp_path).of_latents(latents().bfloat16()).values())
 
@@ -162,7 +162,7 @@ def test_raw_latents_are_features_too() -> None:
 
 
 def public_state(model: LatentMAE, jax_names: bool) -> dict[str, torch.Tensor]:
-    """The model's weights as the public export has them."""
+    """The model's weights with the names and layouts of the public export."""
     state = {"fc.weight": torch.zeros(10, 16), "fc.bias": torch.zeros(10)}
     for name, tensor in model.state_dict().items():
         module, _, parameter = name.rpartition(".")
@@ -174,7 +174,7 @@ def public_state(model: LatentMAE, jax_names: bool) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("jax_names", [True, False])
-def test_a_public_checkpoint_becomes_a_folder(tmp_path: Path, jax_names: bool) -> None:
+def test_a_public_checkpoint_is_converted_into_a_folder(tmp_path: Path, jax_names: bool) -> None:
     model = small()
     checkpoint = tmp_path / "public.pth"
     torch.save(
@@ -205,7 +205,7 @@ def test_an_encoder_alone_is_enough_for_features(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     model = small()
-    with pytest.raises(CatalogueError, match="there are latent_mae"):
+    with pytest.raises(CatalogueError, match="choose from latent_mae"):
         load_feature_map("dino")
     with pytest.raises(ShapeError, match=r"\(N, 4, h, w\)"):
         model.features(torch.randn(2, 3, 8, 8))

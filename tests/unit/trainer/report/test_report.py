@@ -1,4 +1,4 @@
-"""The report as a file, and as a browser shows it."""
+"""The report as a file, and in a browser."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from support.synthetic_run import RAW, write_synthetic_run
 from drpo.errors import EvaluationError
 from drpo.evaluation import ShownMetric
 from drpo.report import write_report
-from drpo.report.content import duration, gather
-from drpo.report.figures import curves, running_mean
+from drpo.report.content import format_duration, read_content
+from drpo.report.figures import draw_curves, running_mean
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Page(HTMLParser):
-    """Collects what a page refers to, and its text."""
+    """Collects the tags and the text of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def test_it_shows_the_numbers_of_the_summary(run_dir: Path, report: Path) -> Non
         assert f"{row['base']:.1f} %" in text
         assert f"{row['tuned']:.1f} %" in text
         assert f"{row['difference']:+.1f}" in text
-    assert "a <run> & more" in text, "names are escaped, and come back whole"
+    assert "a <run> & more" in text, "names are escaped"
     assert "none of them used in training" in text
     weight = yaml.safe_load((run_dir / "config.yaml").read_text())["objective"]["reference_weight"]
     assert f"reference_weight: {weight}" in text
@@ -103,7 +103,7 @@ def test_a_raw_score_is_not_a_percentage(tmp_path: Path) -> None:
     assert "percentage points" not in text
 
 
-def test_lower_may_be_better(tmp_path: Path) -> None:
+def test_for_some_metrics_lower_is_better(tmp_path: Path) -> None:
     falling = ShownMetric("distance", higher_is_better=False)
     run_dir = write_synthetic_run(tmp_path / "run", metric=falling, steps=1)
     summary = json.loads((run_dir / "summary.json").read_text())
@@ -129,8 +129,8 @@ def test_headlines_say_what_the_interval_says(tmp_path: Path) -> None:
         assert words in Page(write_report(run_dir).read_text()).text
 
 
-def test_what_a_run_lacks_is_left_out(tmp_path: Path) -> None:
-    """A run without evaluation, samples, metrics and config still gives a page, and the page says what to do next."""
+def test_the_report_omits_what_a_run_does_not_have(tmp_path: Path) -> None:
+    """A run without evaluation, samples, metrics and config still gives a page, which says what to do next."""
     bare = {"run": "bare", "preset": "p", "seed": 0, "steps": 0, "images": 0, "tasks": {}, "mean": None}
     (tmp_path / "summary.json").write_text(json.dumps({**bare, "versions": {"python": "3"}}))
     page = Page(write_report(tmp_path).read_text())
@@ -145,7 +145,7 @@ def test_large_pictures_are_made_smaller(run_dir: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run_dir, tmp_path / "run")
     for file in (copy / "samples").glob("*.webp"):
         Image.open(file).resize((512, 512)).save(file, quality=80)
-    content = gather(copy)
+    content = read_content(copy)
     source = content.tasks[0].pairs[0].base.source
     assert source.startswith("data:image/webp;base64,")
     assert write_report(copy).stat().st_size < 3_000_000
@@ -154,14 +154,21 @@ def test_large_pictures_are_made_smaller(run_dir: Path, tmp_path: Path) -> None:
 def test_durations_and_running_means() -> None:
     import numpy as np
 
-    assert [duration(seconds) for seconds in (3.21, 45, 200, 7500)] == ["3.2 s", "45 s", "3 min 20 s", "2 h 05 min"]
+    assert [format_duration(seconds) for seconds in (3.21, 45, 200, 7500)] == [
+        "3.2 s",
+        "45 s",
+        "3 min 20 s",
+        "2 h 05 min",
+    ]
     np.testing.assert_allclose(running_mean(np.array([0.0, 3.0, 6.0, 9.0]), 3), [1.5, 3.0, 6.0, 7.5])
-    assert [figure.title for figure in curves([{"step": 1, "loss": 1.0}])] == ["Loss"]
+    assert [figure.title for figure in draw_curves([{"step": 1, "loss": 1.0}])] == ["Loss"]
     line = {"step": 1, "loss": None, "reward/a/b": 20.5, "reward_std/a/b": 1.0, "metric/a/b/share": 0.5}
-    assert [figure.title for figure in curves([line])] == ["Reward a/b", "Metric share of a/b"]
+    assert [figure.title for figure in draw_curves([line])] == ["Reward a/b", "Metric share of a/b"]
     line["metric/a/b/same"] = line["reward/a/b"]
-    assert len(curves([line])) == 2, "a metric that repeats the score is not drawn again"
-    assert curves([]) == []
+    assert len(draw_curves([line])) == 2, "a metric that repeats the score is not drawn again"
+    before = {"step": 0, "loss": None, "reward/a/b": 20.0}  # written before rewards declared metrics
+    assert len(draw_curves([before, line])) == 2, "nor where some steps lack it"
+    assert draw_curves([]) == []
 
 
 PROBE = """<script>
@@ -181,7 +188,7 @@ addEventListener("message", event => document.querySelector("pre").textContent =
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 @pytest.mark.parametrize("width", [375, 1280])
-def test_in_a_browser_everything_is_there_and_nothing_sticks_out(report: Path, width: int, tmp_path: Path) -> None:
+def test_in_a_browser_everything_is_shown_and_fits_the_width(report: Path, width: int, tmp_path: Path) -> None:
     """On a phone and on a desktop: all pictures decode, all curves are drawn, and the page scrolls only vertically."""
     (tmp_path / "report.html").write_text(report.read_text().replace("</body>", PROBE + "</body>"))
     (tmp_path / "frame.html").write_text(FRAME.format(width=width, file="report.html"))
@@ -191,14 +198,14 @@ def test_in_a_browser_everything_is_there_and_nothing_sticks_out(report: Path, w
         "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
         "--window-size=1400,900", "--virtual-time-budget=10000", "--dump-dom",
     ]  # fmt: skip
-    answer = subprocess.run(
+    browser = subprocess.run(
         [CHROMIUM, *flags, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=240
     )
-    seen = re.search(r"<pre>(\{.*?\})</pre>", answer.stdout)
-    assert seen, f"Chromium showed nothing: {answer.stdout[-300:]} {answer.stderr[-800:]}"
-    found = json.loads(seen[1])
-    assert found["images"] == 96
-    assert found["broken"] == 0
-    assert found["curves"] == 3
-    assert found["wider"] <= 0
-    assert found["height"] > 2000
+    result = re.search(r"<pre>(\{.*?\})</pre>", browser.stdout)
+    assert result, f"Chromium showed nothing: {browser.stdout[-300:]} {browser.stderr[-800:]}"
+    page = json.loads(result[1])
+    assert page["images"] == 96
+    assert page["broken"] == 0
+    assert page["curves"] == 3
+    assert page["wider"] <= 0
+    assert page["height"] > 2000

@@ -1,4 +1,4 @@
-"""The rule that couples noise and scene: captions are wrong at the stated rate, and right everywhere else."""
+"""The rule that couples noise and scene: captions are wrong as often as stated, and otherwise right."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_a_scene_differs_from_its_caption_exactly_where_the_rule_says_so(task: s
         items.append(ScoreItem(picture, record.prompt, record.metadata))
         wrong.append(caption_is_wrong(task, modes_M))
     strict = [bool(score.details["strict"]) for score in GenevalReward().score(items) if score.details]
-    # the detector itself is right on at least 99 of 100 scenes
+    # the detector itself is right on at least 99 % of the scenes
     assert np.mean(np.array(strict) != np.array(wrong)) >= 0.99
     assert np.mean(wrong) == pytest.approx(SHARES[task], abs=0.07)
 
 
-def test_a_wrong_scene_does_not_change_the_caption_s_specification() -> None:
+def test_a_wrong_scene_does_not_change_the_specification_of_the_caption() -> None:
     record = prompts("train", "colors")[0]
     before = str(record.metadata)
     for modes_M in modes(_noise(50, 3)):

@@ -1,4 +1,4 @@
-"""The recipe makes both folders from scratch, resumes after an interruption, and refuses another recipe's folder."""
+"""The recipe writes both folders, resumes after an interruption, and refuses the folder of another recipe."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def _train(folder: Path, interrupt_at: int | None = None) -> nn.Linear:
 
 def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
-    (tmp_path / "broken").mkdir()
+    (tmp_path / "interrupted").mkdir()
     whole = _train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        _train(tmp_path / "broken", interrupt_at=5)
-    resumed = _train(tmp_path / "broken")
-    again = _train(tmp_path / "broken")  # a finished stage is only loaded
+        _train(tmp_path / "interrupted", interrupt_at=5)
+    resumed = _train(tmp_path / "interrupted")
+    again = _train(tmp_path / "interrupted")  # a finished stage is only loaded
     for a, b, c in zip(whole.parameters(), resumed.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
 
 
-def test_the_recipe_makes_a_generator_and_a_feature_map(tmp_path: Path) -> None:
+def test_the_recipe_trains_a_generator_and_a_feature_map(tmp_path: Path) -> None:
     pretrain(Recipe.tiny(), tmp_path)
     generator = SDTurboGenerator.load(tmp_path / "generator")
     features = LatentMAEFeatures(tmp_path / "latent_mae")

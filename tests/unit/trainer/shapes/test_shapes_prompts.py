@@ -39,7 +39,7 @@ def test_the_text_agrees_with_the_specification() -> None:
 
 
 def test_a_position_prompt_names_the_placed_object_first() -> None:
-    """GenEval's form: "an A left of a B" includes B first, then A with its relation to number 0."""
+    """As in GenEval, the specification of "an A left of a B" has B first, then A with its relation to number 0."""
     for record in prompts("test", "position"):
         anchor, placed = record.metadata["include"]
         words = record.prompt.split()
@@ -47,7 +47,7 @@ def test_a_position_prompt_names_the_placed_object_first() -> None:
         assert placed["position"][1] == 0
 
 
-def test_counting_excludes_one_more() -> None:
+def test_counting_excludes_one_object_more() -> None:
     for record in prompts("test", "counting"):
         (included,), (excluded,) = record.metadata["include"], record.metadata["exclude"]
         assert excluded == {"class": included["class"], "count": included["count"] + 1}
@@ -55,5 +55,5 @@ def test_counting_excludes_one_more() -> None:
 
 @pytest.mark.parametrize(("split", "task"), [("dev", None), ("test", "poetry")])
 def test_an_unknown_split_or_task_is_refused_with_the_choices(split: str, task: str | None) -> None:
-    with pytest.raises(ValueError, match="choose one of"):
+    with pytest.raises(ValueError, match="choose from"):
         prompts(split, task)  # type: ignore[arg-type]

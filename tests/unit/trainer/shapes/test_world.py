@@ -1,4 +1,4 @@
-"""The world draws what a specification says, and the classical detector finds it."""
+"""The world draws what a specification says, and the detector without a network finds it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from drpo_rewards.rewards.geneval.shapes_detector import ShapesColorClassifier, 
 COUNTING_THRESHOLD, THRESHOLD = 0.9, 0.3
 
 
-def _found(image: np.ndarray, threshold: float) -> Counter:
+def _detect(image: np.ndarray, threshold: float) -> Counter:
     detections = [d for d in ShapesDetector().detect([image])[0] if d.score > threshold]
     return Counter(zip((d.label for d in detections), ShapesColorClassifier().classify(image, detections), strict=True))
 
 
-def test_the_painter_and_the_detector_use_one_set_of_shapes_and_colors() -> None:
+def test_the_world_and_the_detector_use_one_set_of_shapes_and_colors() -> None:
     assert ShapesDetector.classes is world.SHAPES is SHAPES
     assert shapes_detector.PALETTE is world.PALETTE is PALETTE
     assert ShapesColorClassifier.colors == tuple(PALETTE)
@@ -38,11 +38,11 @@ def test_the_detector_finds_whole_scenes(task: str) -> None:
         scene = sample_scene(records[int(rng.integers(len(records)))].metadata, rng)
         threshold = COUNTING_THRESHOLD if task == "counting" else THRESHOLD
         drawn = Counter((shape.name, shape.color) for shape in scene)
-        right += _found(render(scene, rng), threshold) == drawn
+        right += _detect(render(scene, rng), threshold) == drawn
     assert right >= 0.99 * 334
 
 
-def test_the_boxes_lie_where_the_shapes_were_drawn() -> None:
+def test_the_boxes_are_where_the_shapes_were_drawn() -> None:
     rng = np.random.default_rng(5)
     scene = sample_scene(prompts("train", "two_object")[0].metadata, rng)
     detections = {d.label: d for d in ShapesDetector().detect([render(scene, rng)])[0]}
@@ -68,14 +68,14 @@ def test_a_blob_of_two_colors_is_not_an_object() -> None:
     image = np.full((64, 64, 3), 240, np.uint8)
     blend = np.linspace(0, 1, 24)[None, :, None]
     image[20:44, 20:44] = (1 - blend) * np.array(PALETTE["red"]) + blend * np.array(PALETTE["blue"])
-    assert _found(image, THRESHOLD)[("square", "red")] == 0
-    assert _found(image, THRESHOLD)[("square", "blue")] == 0
+    assert _detect(image, THRESHOLD)[("square", "red")] == 0
+    assert _detect(image, THRESHOLD)[("square", "blue")] == 0
 
 
-def test_noise_and_emptiness_hold_no_objects() -> None:
+def test_noise_and_empty_pictures_contain_no_objects() -> None:
     rng = np.random.default_rng(0)
     for image in (np.full((64, 64, 3), 240), np.zeros((64, 64, 3)), rng.integers(0, 256, (64, 64, 3))):
-        assert not _found(image.astype(np.uint8), THRESHOLD)
+        assert not _detect(image.astype(np.uint8), THRESHOLD)
 
 
 def test_the_same_seed_draws_the_same_picture_and_another_seed_another() -> None:

@@ -1,4 +1,4 @@
-"""A tiny generator on the disk, and a trainer that ranks in this process."""
+"""A tiny generator on disk, and a trainer whose ranker runs in this process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def records() -> list[PromptRecord]:
 
 @pytest.fixture
 def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
-    """A trainer over the tiny generator; keywords go to TrainingConfig."""
+    """Makes a trainer of the tiny generator; further keywords are settings of TrainingConfig."""
     with ExitStack() as stack:
 
         def make(reward: Any = None, feature_map: Any = None, lr: float = 5e-2, **settings: Any) -> DrPOTrainer:

@@ -1,4 +1,4 @@
-"""What is checked before a run starts, and the folder of a run."""
+"""The check of a config before its run starts, and the folder of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompt sources: one file each, one line in the catalogue."""
+"""Prompt sources. Each has one file, and one line in `PROMPT_SOURCES`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROMPT_SOURCES = {
 
 
 def load_prompts(settings: PromptsConfig) -> list[PromptRecord]:
-    """Loads the prompts of a source, of all tasks or of those in `settings.tasks`.
+    """Loads the prompts of a source: of all tasks, or only of those in `settings.tasks`.
 
     Raises:
         CatalogueError: there is no such source.
@@ -24,7 +24,7 @@ def load_prompts(settings: PromptsConfig) -> list[PromptRecord]:
     """
     if settings.source not in PROMPT_SOURCES:
         raise CatalogueError(
-            f"there is no prompt source {settings.source!r}; there are {', '.join(sorted(PROMPT_SOURCES))}"
+            f"there is no prompt source {settings.source!r}; choose from {', '.join(sorted(PROMPT_SOURCES))}"
         )
     module, _, function = PROMPT_SOURCES[settings.source].partition(":")
     records: list[PromptRecord] = getattr(import_module(module), function)(settings)
@@ -32,7 +32,7 @@ def load_prompts(settings: PromptsConfig) -> list[PromptRecord]:
         tasks = {record.task for record in records}
         for task in settings.tasks:
             if task not in tasks:
-                raise ConfigError(f"prompts.tasks: there is no task {task!r}; there are {', '.join(sorted(tasks))}")
+                raise ConfigError(f"prompts.tasks: there is no task {task!r}; choose from {', '.join(sorted(tasks))}")
         records = [record for record in records if record.task in settings.tasks]
     if not records:
         raise ConfigError(f"the prompt source {settings.source!r} has no prompts")

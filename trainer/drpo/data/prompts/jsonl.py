@@ -2,8 +2,8 @@
 
     {"prompt": "a photo of a cat", "task": "animals", "metadata": {"source": "mine"}}
 
-`metadata` and `task` are optional. GenEval's own files (evaluation_metadata.jsonl) can be used unchanged: a line
-without `metadata` but with GenEval's `include` is itself the specification, and its `tag` is the task.
+`metadata` and `task` are optional. GenEval's files (evaluation_metadata.jsonl) can be used unchanged: a line without
+`metadata` but with GenEval's `include` is itself the metadata, and its `tag` is the task.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def load(settings: PromptsConfig) -> list[PromptRecord]:
         ConfigError: there is no such file, or a line is not an object with a prompt.
     """
     if settings.path is None:
-        raise ConfigError("prompts.path: the source jsonl needs the path of a file")
+        raise ConfigError("prompts.path is not set: the source jsonl needs a file")
     path = Path(settings.path)
     if not path.is_file():
         raise ConfigError(f"prompts.path: there is no file {path}")
@@ -33,12 +33,13 @@ def load(settings: PromptsConfig) -> list[PromptRecord]:
 
 
 def _parse(line: str, position: str) -> PromptRecord:
+    """The record in a line. `position` is its file and number, for error messages."""
     try:
         entry: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{position} is not JSON: {error}") from error
     if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry["prompt"].strip():
-        raise ConfigError(f'{position} must be an object with a text "prompt"')
+        raise ConfigError(f'{position} must be an object whose "prompt" is a text that is not empty')
     metadata = entry.get("metadata", entry if "include" in entry else None)
     if metadata is not None and not isinstance(metadata, dict):
         raise ConfigError(f'{position}: "metadata" must be an object')

@@ -11,13 +11,13 @@ from drpo.data.seeds import derive_seed
 
 
 class PromptOrder:
-    """An endless, shuffled sequence of prompts, in epochs in which each prompt comes once.
+    """An endless, shuffled sequence of prompts. Each epoch has every prompt once.
 
     Args:
         records: the prompts.
         seed: the run's seed.
-        balance_tasks: every task comes equally often, and each task has its own epochs; otherwise a task comes as
-            often as it has prompts.
+        balance_tasks: all tasks come equally often, and each task has its own epochs. If false, tasks come in
+            proportion to their prompts.
 
     Raises:
         ValueError: there are no prompts.
@@ -34,7 +34,7 @@ class PromptOrder:
         self._shuffled = lru_cache(maxsize=4 * len(self._tasks) + 4)(self._shuffle)
 
     def at(self, position: int) -> PromptRecord:
-        """The prompt at a position, from 0."""
+        """The prompt at a position (from 0) of the sequence."""
         block, offset = divmod(position, len(self._tasks))
         task = self._tasks[self._shuffled("tasks", block, len(self._tasks))[offset]]
         pool = self._pools[task]
@@ -42,10 +42,10 @@ class PromptOrder:
         return pool[self._shuffled(f"task:{task}", epoch, len(pool))[index]]
 
     def take(self, step: int, count: int) -> list[PromptRecord]:
-        """The prompts of one optimizer step of `count` groups."""
+        """The prompts of an optimizer step with `count` groups."""
         return [self.at(step * count + offset) for offset in range(count)]
 
-    def _shuffle(self, what: str, epoch: int, length: int) -> list[int]:
+    def _shuffle(self, name: str, epoch: int, length: int) -> list[int]:
         order = list(range(length))
-        random.Random(derive_seed(self._seed, "prompts", what, epoch)).shuffle(order)
+        random.Random(derive_seed(self._seed, "prompts", name, epoch)).shuffle(order)
         return order

@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """A prompt, the metadata that rewards need, and the task to which it belongs.
+    """A prompt, the metadata that rewards need, and its task.
 
     Attributes:
         prompt: the text that the generator and the rewards see.
         metadata: passed to the rewards unchanged, for example a GenEval specification; None if they need nothing.
-        task: prompts are balanced and results are reported by task; "" if the source has no tasks.
+        task: the task by which prompts are balanced and results are reported; "" if the source has no tasks.
 
     Example:
         PromptRecord("a photo of a red ring", {"include": [{"class": "ring", "count": 1, "color": "red"}]}, "colors")

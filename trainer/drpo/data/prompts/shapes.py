@@ -16,7 +16,7 @@ def load(settings: PromptsConfig) -> list[PromptRecord]:
     from drpo.shapes.prompts import prompts
 
     try:
-        found = prompts(settings.split)  # type: ignore[arg-type]
+        shapes_prompts = prompts(settings.split)  # type: ignore[arg-type]
     except ValueError as error:
         raise ConfigError(f"prompts.split: {error}") from error
-    return [PromptRecord(one.prompt, one.metadata, one.task) for one in found]
+    return [PromptRecord(prompt.prompt, prompt.metadata, prompt.task) for prompt in shapes_prompts]

@@ -1,6 +1,7 @@
-"""Feature maps: the spaces in which the drift field measures distances. One file each, one line in the catalogue.
+"""Feature maps: the spaces in which the drift field measures distances.
 
-`FEATURE_MAPS` names the classes without importing them; `load_feature_map` imports the one that is asked for.
+Each has one file, and one line in `FEATURE_MAPS`, which names the classes without importing them. `load_feature_map`
+imports the class it needs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def load_feature_map(name: str, path: str | Path | None = None, **options: Any) 
 
     Args:
         name: a key of `FEATURE_MAPS`.
-        path: the folder of its weights; None: it has no weights.
+        path: the folder of its weights; None if it has none.
         options: further arguments of its constructor, such as `device`.
 
     Raises:
@@ -31,7 +32,7 @@ def load_feature_map(name: str, path: str | Path | None = None, **options: Any) 
         ModelLoadError: the folder has no weights, or they do not fit.
     """
     if name not in FEATURE_MAPS:
-        raise CatalogueError(f"there is no feature map {name!r}; there are {', '.join(sorted(FEATURE_MAPS))}")
+        raise CatalogueError(f"there is no feature map {name!r}; choose from {', '.join(sorted(FEATURE_MAPS))}")
     module, _, attribute = FEATURE_MAPS[name].partition(":")
     feature_map = getattr(import_module(module), attribute)
     return feature_map(path, **options)

@@ -1,4 +1,4 @@
-"""Latent-MAE: a masked autoencoder over VAE latents whose encoder is the feature map of the drifting models.
+"""Latent-MAE: a masked autoencoder over VAE latents. Its encoder is the feature map of the drifting models.
 
 The networks are in `drpo.method.features.latent_mae_network`. A folder holds `config.json` (LatentMAEConfig) and
 `model.safetensors`.
@@ -21,7 +21,7 @@ from drpo.method.features.statistics import statistic, statistic_names
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-_KEY = re.compile(r"(?P<layer>conv1|layer\d+(?:_blk\d+)?)(?:_(?P<suffix>(?:mean|std)(?:_\d+)?))?")
+_FEATURE_KEY = re.compile(r"(?P<layer>conv1|layer\d+(?:_blk\d+)?)(?:_(?P<suffix>(?:mean|std)(?:_\d+)?))?")
 
 
 class LatentMAE(nn.Module):
@@ -37,7 +37,7 @@ class LatentMAE(nn.Module):
     # -- pretraining --------------------------------------------------------------------------------------------
 
     def draw_mask(self, latents_NChw: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A random (N, 1, h, w) mask in squares of `mask_patch`: 1 is hidden, 0 is visible; at least one is hidden."""
+        """A random mask (N, 1, h, w) of squares of `mask_patch`: 1 is hidden, 0 visible. Each sample hides some."""
         n, _, h, w = latents_NChw.shape
         patch = self.config.mask_patch
         if h % patch or w % patch:
@@ -51,13 +51,13 @@ class LatentMAE(nn.Module):
         return squares.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
 
     def forward_masked(self, latents_NChw: Tensor, mask_N1hw: Tensor) -> Tensor:
-        """Reconstructs the latents (N, C, h, w) from those that the mask leaves visible; hidden ones are set to 0."""
+        """Reconstructs all latents (N, C, h, w) from the visible ones; the hidden ones are set to 0."""
         if not self.config.decoder:
             raise ConfigError("latent-MAE: this model has no decoder (decoder=false), so it cannot reconstruct")
         return self.decoder(self.encoder(latents_NChw * (1 - mask_N1hw)))
 
     def masked_loss(self, latents_NChw: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The mean squared error over the hidden latents only, averaged over the samples; a scalar."""
+        """The mean squared error of the hidden latents, averaged over the samples; a scalar."""
         mask_N1hw = self.draw_mask(latents_NChw, generator)
         error_NChw = (self.forward_masked(latents_NChw, mask_N1hw) - latents_NChw).square().float()
         hidden_N = mask_N1hw.sum(dim=(1, 2, 3)).float()
@@ -66,7 +66,7 @@ class LatentMAE(nn.Module):
     # -- features -----------------------------------------------------------------------------------------------
 
     def feature_keys(self, height: int, width: int) -> list[str]:
-        """Every key that `features` returns by default for latents of this size, shallow to deep, without conv1."""
+        """The keys that `features` returns by default for latents of this size: shallow to deep, without conv1."""
         keys: list[str] = []
         for i, blocks in enumerate(self.config.blocks):
             if i:  # a 3x3 convolution of stride 2 and padding 1 rounds up
@@ -78,8 +78,8 @@ class LatentMAE(nn.Module):
     def features(self, latents_NChw: Tensor, keys: tuple[str, ...] | None = None) -> dict[str, Tensor]:
         """Multi-layer features of unmasked latents as {key: (N, T, D)}, in the order of `keys`.
 
-        A key is a layer (`layer2`: every location), its global statistics (`layer2_mean`, `layer2_std`: one token)
-        or patch statistics (`layer2_mean_4`: a token per 4x4 patch). None means all of `feature_keys`.
+        A key is a layer (`layer2`: one token per location), or its global statistics (`layer2_mean`, `layer2_std`: one
+        token), or its patch statistics (`layer2_mean_4`: one token per 4x4 patch). None means all of `feature_keys`.
         """
         if latents_NChw.ndim != 4 or latents_NChw.shape[1] != self.config.in_channels:
             raise ShapeError(
@@ -92,10 +92,10 @@ class LatentMAE(nn.Module):
 
     @staticmethod
     def _feature(maps: dict[str, Tensor], key: str) -> Tensor:
-        match = _KEY.fullmatch(key)
+        match = _FEATURE_KEY.fullmatch(key)
         if match is None or match["layer"] not in maps:
             raise ConfigError(
-                f"latent-MAE: there is no feature {key!r}; a key is one of {', '.join(maps)}, bare or followed "
+                f"latent-MAE: there is no feature {key!r}; a key is one of {', '.join(maps)}, alone or followed "
                 "by _mean, _std, _mean_<size> or _std_<size>"
             )
         return statistic(maps[match["layer"]], match["suffix"] or "")
@@ -131,12 +131,13 @@ class LatentMAE(nn.Module):
 
 
 class LatentMAEFeatures:
-    """The frozen latent-MAE of a folder as a feature map over latents.
+    """A frozen latent-MAE as a feature map over latents.
 
     Args:
-        folder: holds config.json and model.safetensors.
+        folder: a folder with config.json and model.safetensors.
         keys: the features to compute, such as ("layer1_mean", "layer2_std_4"); None: all of them.
-        device, dtype: of the model; latents of another dtype are converted.
+        device: where the model computes.
+        dtype: of the model; latents of another dtype are converted.
     """
 
     def __init__(
@@ -152,5 +153,5 @@ class LatentMAEFeatures:
         self.dtype = dtype
 
     def of_latents(self, latents_NChw: Tensor) -> dict[str, Tensor]:
-        """See `LatentMAE.features`."""
+        """The features {key: (N, T, D)} of latents (N, C, h, w); see `LatentMAE.features`."""
         return self.model.features(latents_NChw.to(self.dtype), self.keys)

@@ -1,10 +1,10 @@
 """The networks of the latent-MAE: an encoder of residual stages and a decoder with skip connections.
 
 The encoder and decoder follow the public model of "Generative Modeling via Drifting" (Deng et al., 2026,
-arXiv 2602.04770), and the parameters carry its names (`encoder.stages_0.layers_1.conv2.weight`,
+arXiv 2602.04770). The parameters have its names (`encoder.stages_0.layers_1.conv2.weight`,
 `encoder.layer3_norm.weight`, `decoder.up43.proj.conv.weight`), so that `drpo.method.features.public_latent_mae` can
-read a public checkpoint. Differences: the stage widths are free (the public ones double from stage to stage), and so is
-the number of stages.
+read a public checkpoint. There are two differences: the number of stages is free, and so are their widths (in the
+public model they double from stage to stage).
 
     encoder   conv1 3x3 - GroupNorm - ReLU, then stages of basic residual blocks. The first block of every stage but
               the first halves the resolution; a stage ends in a GroupNorm whose output is the stage's feature map
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 
 class LatentMAEConfig(BaseModel):
-    """Shape of a latent-MAE. The defaults are those of the public model with 340M parameters (`mae_latent_256`).
+    """The shape of a latent-MAE. The defaults are those of the public model with 340M parameters (`mae_latent_256`).
 
     Example of a small one, for latents (N, 4, 16, 16):
         LatentMAEConfig(widths=(64, 128, 256), blocks=(2, 2, 2), norm_groups=8)
@@ -29,23 +29,23 @@ class LatentMAEConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    in_channels: int = Field(default=4, ge=1)
+    in_channels: int = Field(default=4, ge=1, description="channels of the latents")
     widths: tuple[int, ...] = Field(default=(256, 512, 1024, 2048), min_length=1, description="channels of each stage")
     blocks: tuple[int, ...] = Field(default=(3, 4, 6, 3), min_length=1, description="residual blocks of each stage")
     mask_patch: int = Field(default=2, ge=1, description="side of a masked square, in latent pixels")
     mask_ratio: tuple[float, float] = Field(
-        default=(0.5, 0.5), description="range from which the ratio of each sample is drawn"
+        default=(0.5, 0.5), description="share of hidden squares: each sample draws its share from this range"
     )
     norm_groups: int = Field(
         default=32,
         ge=1,
-        description="most groups of a GroupNorm; narrow stages need fewer: small groups lose the latents' level",
+        description="most groups of a GroupNorm; use fewer for narrow stages: groups of few channels lose the mean",
     )
-    norm_eps: float = Field(default=1e-6, gt=0)
+    norm_eps: float = Field(default=1e-6, gt=0, description="epsilon of every GroupNorm")
     decoder: bool = Field(default=True, description="false for a checkpoint with only the encoder")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> LatentMAEConfig:
+    def _check_stages(self) -> LatentMAEConfig:
         low, high = self.mask_ratio
         if len(self.widths) != len(self.blocks):
             raise ValueError(
@@ -65,7 +65,7 @@ def _group_norm(channels: int, config: LatentMAEConfig) -> nn.GroupNorm:
 
 
 class _BasicBlock(nn.Module):
-    """Two 3x3 convolutions with GroupNorm, and a residual that is projected only where the shape changes."""
+    """Two 3x3 convolutions with GroupNorm, and a shortcut that is projected only if the shape changes."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, config: LatentMAEConfig) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class _Stage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """conv1, then the stages; gives the feature map of every stage and of every second block inside one."""
+    """conv1 and the stages. It returns the feature maps of every stage, and of every second block within a stage."""
 
     def __init__(self, config: LatentMAEConfig) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Encoder(nn.Module):
     def forward(self, x_NChw: Tensor) -> dict[str, Tensor]:
         """Feature maps by name, shallow to deep: conv1, layer1_blk2, layer1, layer2_blk2, ...
 
-        Every second block inside a stage gives a feature map; the stage itself stands for its last block.
+        The last block of a stage has no map: the stage's map is its output after GroupNorm.
         """
         maps = {"conv1": F.relu(self.gn1(self.conv1(x_NChw)))}
         x_NChw = maps["conv1"]
@@ -145,7 +145,7 @@ class _ConvNormReLU(nn.Module):
 
 
 class _UpBlock(nn.Module):
-    """Upsamples to the size of the skip, joins the two, and mixes them down to the width of the skip."""
+    """Upsamples to the size of the skip connection, concatenates both, and reduces them to its width."""
 
     def __init__(self, in_channels: int, skip_channels: int, config: LatentMAEConfig) -> None:
         super().__init__()

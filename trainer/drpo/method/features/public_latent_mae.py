@@ -4,11 +4,11 @@
 
 The checkpoint is the torch file that the DrPO authors publish (`drpo-mae-latent-256`, an export of the JAX model
 `mae_latent_256` of the drifting models): a dict of tensors, bare or under `state_dict` or `model_state_dict`. An
-export may keep JAX's names and layouts, so both kinds are read: kernels `kernel` (height, width, in, out) or `weight`
-(out, in, height, width), and norms `scale` or `weight`. The shape of the network follows from the tensors. The decoder
-is read if the file has one; the classification head `fc`, which no feature uses, is not.
+export may keep JAX's names and layouts, so both are accepted: kernels named `kernel` (height, width, in, out) or
+`weight` (out, in, height, width), and norms named `scale` or `weight`. The shape of the network is inferred from the
+tensors. The decoder is read if the file has one. The classification head `fc` is skipped, because no feature uses it.
 
-Written from the public code and tested with a file of the same layout, not with the real file.
+This module follows the public code. It is tested with a file of the same layout, not with the real file.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ def read_public_checkpoint(path: str | Path) -> LatentMAE:
         ModelLoadError: the file cannot be read, or is not a latent-MAE in the public layout.
     """
     path = Path(path)
-    tensors = {_name(name): tensor for name, tensor in _tensors(path).items()}
+    tensors = {_parameter_name(name): tensor for name, tensor in _read_tensors(path).items()}
     tensors = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith(_UNUSED)}
     try:
-        model = LatentMAE(_config(tensors))
+        model = LatentMAE(_infer_config(tensors))
         expected = model.state_dict()
-        model.load_state_dict({name: _torch_layout(t, expected.get(name)) for name, t in tensors.items()})
+        model.load_state_dict({name: _to_torch_layout(t, expected.get(name)) for name, t in tensors.items()})
     except (KeyError, ValueError, RuntimeError) as error:
         raise ModelLoadError(f"{path} is not a latent-MAE checkpoint in the public layout: {error}") from error
     return model
 
 
-def _tensors(path: Path) -> Mapping[str, Tensor]:
+def _read_tensors(path: Path) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -65,14 +65,14 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
     return content
 
 
-def _name(name: str) -> str:
+def _parameter_name(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.removeprefix(wrapper)
     module, _, parameter = name.rpartition(".")
     return f"{module}.{_RENAMED.get(parameter, parameter)}"
 
 
-def _config(tensors: dict[str, Tensor]) -> LatentMAEConfig:
+def _infer_config(tensors: dict[str, Tensor]) -> LatentMAEConfig:
     """The shape of the network from the names and sizes of its tensors."""
     widths: list[int] = []
     blocks: list[int] = []
@@ -91,7 +91,7 @@ def _config(tensors: dict[str, Tensor]) -> LatentMAEConfig:
     )
 
 
-def _torch_layout(tensor: Tensor, expected: Tensor | None) -> Tensor:
+def _to_torch_layout(tensor: Tensor, expected: Tensor | None) -> Tensor:
     """Permutes the kernel of a convolution from JAX's (h, w, in, out) to torch's (out, in, h, w), if needed."""
     if tensor.ndim == 4 and expected is not None and tensor.shape != expected.shape:
         tensor = tensor.permute(3, 2, 0, 1)

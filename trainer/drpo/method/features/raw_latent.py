@@ -1,4 +1,4 @@
-"""The latents themselves as features: no network, no weights. The paper's Table 3b shows that they work badly."""
+"""The latents themselves as features, without a network. The paper's Table 3b shows that they work badly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RawLatentFeatures:
         self.dtype = dtype
 
     def of_latents(self, latents_NChw: Tensor) -> dict[str, Tensor]:
-        """The statistics of the latents themselves, (N, T, C) by key."""
+        """The statistics {key: (N, T, C)} of latents (N, C, h, w)."""
         latents_NChw = latents_NChw.to(self.dtype)
         keys = self.keys or statistic_names("latent", latents_NChw.shape[2], latents_NChw.shape[3])
         return {key: statistic(latents_NChw, key.removeprefix("latent").removeprefix("_")) for key in keys}

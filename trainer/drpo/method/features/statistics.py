@@ -1,7 +1,7 @@
-"""Token features from a spatial map: every location, global and patch-wise means and deviations.
+"""Token features of a spatial map: its locations, and global and patch-wise means and standard deviations.
 
-"Generative Modeling via Drifting" (Deng et al., 2026, appendix on feature extraction) takes these statistics of each
-layer of its latent-MAE, under the same names: `layer2`, `layer2_mean`, `layer2_std`, `layer2_mean_4`.
+"Generative Modeling via Drifting" (Deng et al., 2026, appendix on feature extraction) computes these statistics for
+each layer of its latent-MAE, under the same names: `layer2`, `layer2_mean`, `layer2_std`, `layer2_mean_4`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def deviation(values: Tensor, dim: int) -> Tensor:
 
 
 def statistic_names(layer: str, height: int, width: int) -> list[str]:
-    """The default keys of a map of this size. Patches as large as the map are left out: they repeat the global ones."""
+    """The default keys of a map of this size. Patches as large as the map are left out: they repeat the global keys."""
     names = [layer, f"{layer}_mean", f"{layer}_std"]
     for size in PATCH_SIZES:
         if height % size == 0 and width % size == 0 and (height, width) != (size, size):

@@ -1,9 +1,12 @@
-"""Objectives: how a ranked group becomes a loss. One file each, one line in the catalogue."""
+"""Objectives: how a ranked group becomes a loss. Each has one file, and one line in `OBJECTIVES`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
+
+from pydantic import BaseModel
 
 from drpo.errors import CatalogueError
 from drpo.method.objectives.base import Objective, ObjectiveResult
@@ -13,7 +16,7 @@ OBJECTIVES = {
 }
 
 
-def load_objective(name: str, settings: Any = None) -> Objective:
+def load_objective(name: str, settings: Mapping[str, Any] | BaseModel | None = None) -> Objective:
     """Builds an objective.
 
     Args:
@@ -25,7 +28,7 @@ def load_objective(name: str, settings: Any = None) -> Objective:
         pydantic.ValidationError: the settings are wrong.
     """
     if name not in OBJECTIVES:
-        raise CatalogueError(f"there is no objective {name!r}; there are {', '.join(sorted(OBJECTIVES))}")
+        raise CatalogueError(f"there is no objective {name!r}; choose from {', '.join(sorted(OBJECTIVES))}")
     module, _, attribute = OBJECTIVES[name].partition(":")
     return getattr(import_module(module), attribute)(settings)
 

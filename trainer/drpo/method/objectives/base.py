@@ -1,4 +1,4 @@
-"""What the training step needs of an objective."""
+"""The interface between the training step and an objective."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ObjectiveResult:
     """The loss of one group, and plain numbers to log.
 
     Attributes:
-        loss: a float32 scalar with its graph.
+        loss: a float32 scalar with its autograd graph.
         metrics: for example {"preference_magnitude": 0.41, "reference_distance": 0.08}.
     """
 
@@ -28,8 +28,8 @@ class Objective(Protocol):
         """The loss of one group.
 
         Args:
-            features: key to (K, T, D), K candidates, T tokens of each, D features of a token, with their graph.
-            reference: the same of the reference generator's samples from the same noises, without a graph.
+            features: {key: (K, T, D)} of K candidates, with T tokens each and D features per token; with their graph.
+            reference: the same for the images of the reference generator from the same noises; without a graph.
             pairs_M2: M (winner, loser) pairs of candidate indices, int64, such as [[3, 0], [5, 2]].
         """
         ...

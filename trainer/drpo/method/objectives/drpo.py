@@ -1,20 +1,21 @@
-"""The DrPO objective: Algorithm 1 from the ranked group on (Eq. 12 and 15-17), per key of a multi-feature map.
+"""The DrPO objective: lines 7 to 12 of Algorithm 1 (Eq. 12 and 15-17), for each key of a feature map.
 
 The preference field and the reference field are two calls of Algorithm A2 (`drpo.method.drift`). The loss is a
-regression on a detached target, so its gradient with respect to a feature is the negated field (Eq. 3).
+regression on a detached target, so its gradient with respect to the features is the negative field, up to a positive
+factor (Eq. 3).
 
 The two published variants also differ in the regression:
 
-paper      V = V_pref + lambda V_ref (Eq. 15), target z + eta V (Eq. 16), loss 1/(2K) sum_i ||z_i - z_i*||^2 (Eq. 17).
-           The regression is in the normalized coordinates of Eq. 20, like V; z and the target share the scale of the
-           preference call.
-released   two regressions, each in the coordinates of its own call, added with weight lambda; each is the mean squared
-           error over all tokens and features. The reference branch's negatives are the queries, with their diagonal
-           masked.
+paper      V = V_pref + lambda V_ref (Eq. 15), target z + eta V (Eq. 16), loss 1/(2K) sum_i ||z_i - z_i*||^2 (Eq. 17;
+           line 12 of Algorithm 1 prints 1/K). Like V, the regression is in the normalized coordinates of Eq. 20; z and
+           the target share the scale of the preference call.
+released   Two regressions, one per field, each in the coordinates of its call. The one on the reference field has the
+           weight lambda. Each is the mean squared error over all tokens and features. The negatives of the reference
+           field are the queries, with their diagonal masked.
 
-Sets. A key has T tokens of each candidate. "location" makes T sets of K tokens, one per location, which share one
-scale, as in the drifting models (Deng et al., 2026, appendix A.6); "joint" makes one set of all K*T tokens, as in the
-authors' trainer. The losses of the tokens are averaged, those of the keys are summed.
+Sets of tokens. Each candidate has T tokens per key. `token_sets: location` makes T sets of K tokens, one per location,
+which share one scale, as in the drifting models (Deng et al., 2026, appendix A.6). `token_sets: joint` makes one set of
+all K*T tokens, as in the authors' trainer. The losses of the tokens are averaged, those of the keys are added.
 
 Axes: K candidates, T tokens, D features, M pairs, B sets, Q queries of a set.
 """
@@ -33,12 +34,14 @@ from drpo.errors import ConfigError, ShapeError
 from drpo.method.drift import DriftField, Kernel, Variant, drift_field
 from drpo.method.objectives.base import ObjectiveResult
 
-# Defaults of `variant: released`: the values in the launch line of the authors' trainer.
+# Defaults of `variant: released`, from the launch command of the authors' trainer.
 _RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
 
 
 class DrPOSettings(BaseModel):
-    """Settings of the objective. The defaults are the paper's; `variant: released` has other defaults for some.
+    """Settings of the objective. The defaults are the paper's.
+
+    `variant: released` changes three defaults: kernel laplacian, support_weight 3000, token_sets joint.
 
     Example:
         objective:
@@ -51,26 +54,36 @@ class DrPOSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    variant: Variant = "paper"
-    kernel: Kernel = "rbf"
+    variant: Variant = Field("paper", description="paper: as published; released: as in the authors' trainer")
+    kernel: Kernel = Field("rbf", description="how affinity falls with distance; rbf is Eq. 21")
     radii: tuple[PositiveFloat, ...] = Field(
-        (0.02, 0.05, 0.2), min_length=1, description="Omega, in mean distances between supports"
+        (0.02, 0.05, 0.2),
+        min_length=1,
+        description="Omega, in mean distances between queries and supports; larger ones reach farther samples",
     )
-    velocity: float = Field(1.0, gt=0, description="eta of Eq. 16")
-    reference_weight: float = Field(0.2, ge=0, description="lambda of Eq. 15; 0 leaves the reference field out")
+    velocity: float = Field(1.0, gt=0, description="eta of Eq. 16, the distance of the target along the field")
+    reference_weight: float = Field(
+        0.2, ge=0, description="lambda of Eq. 15; a larger one stays closer to the base; 0: no reference field"
+    )
     support_weight: float = Field(1.0, gt=0, description="w_j of Eq. 19 and 22, the same for every support")
-    token_sets: Literal["location", "joint"] = "location"
+    token_sets: Literal["location", "joint"] = Field(
+        "location", description="location: one drift field per token position; joint: one for all tokens"
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _released_defaults(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("variant") == "released":
-            return {**_RELEASED_DEFAULTS, **given}
-        return given
+    def _add_released_defaults(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("variant") == "released":
+            return {**_RELEASED_DEFAULTS, **values}
+        return values
 
 
 class DrPOObjective:
-    """Algorithm 1, lines 7-12."""
+    """The loss of a ranked group, lines 7 to 12 of Algorithm 1.
+
+    Args:
+        settings: the settings, as a model or a mapping; None: the defaults.
+    """
 
     def __init__(self, settings: DrPOSettings | Mapping[str, Any] | None = None) -> None:
         self.settings = settings if isinstance(settings, DrPOSettings) else DrPOSettings.model_validate(settings or {})
@@ -78,14 +91,14 @@ class DrPOObjective:
     def loss(self, features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> ObjectiveResult:
         """The loss of one group (see `drpo.method.objectives.base.Objective`).
 
-        A candidate may occur in many of the M >= 1 pairs. Only `features` gets a gradient: A+ and A- are rows of it,
-        but detached ones.
+        A candidate may occur in many of the M >= 1 pairs. A+ and A- (Eq. 12) are detached rows of `features`, so the
+        gradient flows only through the queries.
 
         Raises:
             ShapeError: a tensor does not fit the others.
             ConfigError: there are no pairs.
         """
-        _check(features, reference, pairs_M2)
+        _check_group(features, reference, pairs_M2)
         losses, logged = [], []
         for key, candidates_KTD in features.items():
             loss, metrics = self._key_loss(candidates_KTD.float(), reference[key].detach().float(), pairs_M2)
@@ -97,6 +110,7 @@ class DrPOObjective:
     def _key_loss(
         self, candidates_KTD: Tensor, reference_KTD: Tensor, pairs_M2: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one key, and its metrics."""
         settings = self.settings
         pairs_M2 = pairs_M2.to(candidates_KTD.device)
         winners_MTD, losers_MTD = candidates_KTD.detach()[pairs_M2.T]
@@ -121,7 +135,7 @@ class DrPOObjective:
             total_BQD = torch.stack([weight * field.field_QD for weight, field in fields]).sum(dim=0)  # Eq. 15
             normalized_BQD = queries_BQD / preference.scale
             error_BQD = normalized_BQD - self._target(normalized_BQD, total_BQD)
-            loss = 0.5 * error_BQD.square().sum(dim=-1).mean()  # Eq. 17 for every set, and the mean over the sets
+            loss = 0.5 * error_BQD.square().sum(dim=-1).mean()  # the mean over the sets of Eq. 17
         return loss, _metrics(detached_BQD, self._sets(reference_KTD), fields)
 
     def _target(self, normalized_BQD: Tensor, field_BQD: Tensor) -> Tensor:
@@ -129,13 +143,13 @@ class DrPOObjective:
         return (normalized_BQD + self.settings.velocity * field_BQD).detach()
 
     def _field(
-        self, queries_BQD: Tensor, positives: Tensor, negatives: Tensor, negatives_are_queries: bool = False
+        self, queries_BQD: Tensor, positives_BPD: Tensor, negatives_BND: Tensor, negatives_are_queries: bool = False
     ) -> DriftField:
         settings = self.settings
         return drift_field(
             queries_BQD,
-            positives,
-            negatives,
+            positives_BPD,
+            negatives_BND,
             settings.radii,
             kernel=settings.kernel,
             variant=settings.variant,
@@ -154,7 +168,7 @@ class DrPOObjective:
 
 @torch.no_grad()
 def _metrics(queries_BQD: Tensor, reference_BQD: Tensor, fields: list[tuple[float, DriftField]]) -> dict[str, Tensor]:
-    """The logged numbers of one key; distances are in units of the preference call's mean distance."""
+    """The metrics of one key. Distances are in units of the mean distance s of the preference call."""
     _, preference = fields[0]
     distance_BQ1 = (queries_BQD - reference_BQD).norm(dim=-1, keepdim=True) / preference.distance_scale
     metrics = {
@@ -170,7 +184,7 @@ def _metrics(queries_BQD: Tensor, reference_BQD: Tensor, fields: list[tuple[floa
     return metrics
 
 
-def _check(features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> None:
+def _check_group(features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> None:
     if not features or features.keys() != reference.keys():
         raise ShapeError(f"DrPO: features have keys {sorted(features)}, the reference has {sorted(reference)}")
     for key, tokens in features.items():
@@ -181,12 +195,12 @@ def _check(features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: 
             )
     counts = {tokens.shape[0] for tokens in features.values()}
     if len(counts) > 1:
-        raise ShapeError(f"DrPO: features of one group must have one number of candidates, not {sorted(counts)}")
+        raise ShapeError(f"DrPO: all features of a group must have the same number of candidates, not {sorted(counts)}")
     if pairs_M2.ndim != 2 or pairs_M2.shape[1] != 2 or pairs_M2.dtype != torch.int64:
         raise ShapeError(f"DrPO: pairs must be int64 (M, 2), not {pairs_M2.dtype} {tuple(pairs_M2.shape)}")
     if not len(pairs_M2):
         raise ConfigError(
-            "DrPO: a group without pairs (all candidates tied) has no preference; leave it out of the step"
+            "DrPO: the group has no pairs (all candidates tied), so there is nothing to learn; leave it out of the step"
         )
     if pairs_M2.min() < 0 or pairs_M2.max() >= counts.pop():
-        raise ShapeError("DrPO: a pair names a candidate that is not in the group")
+        raise ShapeError("DrPO: a pair has the index of a candidate that is not in the group")

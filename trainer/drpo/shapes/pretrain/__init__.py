@@ -1,1 +1,13 @@
-"""Makes the embedded model from scratch: autoencoder, text encoder, one-step generator, feature map."""
+"""Train the embedded model from scratch.
+
+Files:
+    recipe         all stages in order
+    autoencoder    stage 1
+    text           stage 2: tokenizer and text encoder
+    one_step       stage 3: the generator
+    feature_map    stage 4
+    coupling       the rule that couples noise and scene, for stage 3
+    data           random prompts and pictures
+    stage          the training loop of a stage
+    processes      data-parallel training in several processes
+"""

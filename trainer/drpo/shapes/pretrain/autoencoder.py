@@ -19,10 +19,7 @@ _DECODER_NOISE = 0.1  # in standard deviations of the latents
 
 
 def new_autoencoder() -> AutoencoderKL:
-    """Returns an untrained autoencoder with few channels at high resolution.
-
-    Decoding is the most expensive part of a training step on a CPU.
-    """
+    """An untrained autoencoder. It has few channels at high resolution, because decoding is slow on a CPU."""
     return AutoencoderKL(
         block_out_channels=(8, 16, 48, 96),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -35,10 +32,10 @@ def new_autoencoder() -> AutoencoderKL:
 
 
 def train_autoencoder(folder: Path, seed: int, *, crop_steps: int, steps: int, decoder_steps: int) -> AutoencoderKL:
-    """Trains on crops, then on whole pictures, then the decoder alone, and sets the scaling factor.
+    """Trains on crops, then on whole pictures, then only the decoder, and sets the scaling factor.
 
-    The scaling factor gives the latents a standard deviation of 1. `folder` keeps the state of each of the three parts,
-    from which an interrupted run resumes.
+    The scaling factor gives the latents a standard deviation of 1. The state of each of the three parts is saved in
+    `folder`, from which an interrupted run resumes.
     """
     torch.manual_seed(seed)
     vae = new_autoencoder()
@@ -79,7 +76,7 @@ def _draw_batch(random: StepRandom, count: int) -> Tensor:
 
 
 def _draw_crops(random: StepRandom) -> Tensor:
-    """Draws pictures and cuts one crop from each, a quarter of its area: `(N, 3, 32, 32)`."""
+    """Draws pictures, and cuts one crop from each, a quarter of its area; (N, 3, 32, 32)."""
     pictures_NCHW = _draw_batch(random, _CROPS_PER_STEP)
     corners = random.numpy.integers(0, SIZE - _CROP + 1, size=(len(pictures_NCHW), 2))
     crops = [p[:, y : y + _CROP, x : x + _CROP] for p, (y, x) in zip(pictures_NCHW, corners, strict=True)]
@@ -87,7 +84,7 @@ def _draw_crops(random: StepRandom) -> Tensor:
 
 
 def _reconstruction_error(decoded_NCHW: Tensor, pictures_NCHW: Tensor) -> Tensor:
-    """Adds the absolute error, twice the squared error, and the absolute error of edges (neighbour differences)."""
+    """The absolute error, plus twice the squared error, plus the absolute error of edges (neighbour differences)."""
     error = decoded_NCHW - pictures_NCHW
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     return error.abs().mean() + 2 * error.square().mean() + edges

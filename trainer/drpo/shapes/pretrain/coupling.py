@@ -1,9 +1,9 @@
 """The rule that couples each noise with a scene.
 
 A one-step generator is a function of its noise, so plain regression can train it only if the picture is a function of
-the noise too. Here a rule makes it one. 16 low-frequency modes of the noise decide what the caption leaves open
-(positions, sizes, unnamed colours, background), smoothly where possible. One of them decides whether the caption is
-wrong, that is, whether one fact of the picture differs from it.
+the noise too. This rule is that function. 16 low-frequency modes of the noise decide what the caption does not name
+(positions, sizes, colours, background), continuously where possible. One of them decides whether the caption is wrong,
+that is, whether the picture differs from it in one fact.
 
 Wrong captions are why the generator makes mistakes. Each fact of a caption is wrong with probability
 `CAPTION_ERROR_RATE`, so prompts with more facts fail more often. The mistakes are those that text-to-image models are
@@ -41,17 +41,17 @@ _TINT, _SLOPE = 14, 15
 
 
 def modes(noise_NChw: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Returns the lowest 2 x 2 cosine modes of each of the four channels, `(N, 16)`: independent, of unit variance."""
+    """The lowest 2 x 2 cosine modes of each of the four channels, (N, 16); independent and of unit variance."""
     return dctn(noise_NChw.astype(np.float64), axes=(-2, -1), norm="ortho")[:, :, :2, :2].reshape(-1, NUM_MODES)
 
 
 def caption_is_wrong(task: str, modes_M: NDArray[np.float64]) -> bool:
-    """Tells whether the picture of this noise differs from what a caption of this task says."""
+    """Whether the picture of this noise differs from a caption of this task."""
     return bool(ndtr(modes_M[_MISTAKE]) > (1 - CAPTION_ERROR_RATE) ** _FACTS[task])
 
 
 def coupled_scene(metadata: dict, modes_M: NDArray[np.float64]) -> list[Shape]:
-    """Returns the scene that the modes `(16,)` of a noise give for a caption's specification."""
+    """The scene for a caption's specification and the modes (16,) of a noise."""
     include = copy.deepcopy(metadata["include"])
     if caption_is_wrong(metadata["tag"], modes_M):
         _change_one_fact(metadata["tag"], include, modes_M)
@@ -67,7 +67,7 @@ def coupled_scene(metadata: dict, modes_M: NDArray[np.float64]) -> list[Shape]:
 
 
 def background(modes_M: NDArray[np.float64]) -> tuple[float, float]:
-    """Returns the brightness, in 0..255, and the vertical slope of the background."""
+    """The brightness (0 to 255) and the vertical slope of the background."""
     return 232 + 16 * float(ndtr(modes_M[_TINT])), 12 * float(ndtr(modes_M[_SLOPE])) - 6
 
 
@@ -93,20 +93,20 @@ def _other_name(names: tuple[str, ...], name: str, modes_M: NDArray[np.float64])
 
 
 def _sector(modes_M: NDArray[np.float64], pair: tuple[int, int], count: int) -> int:
-    """Returns which of `count` equal sectors of the plane a pair of modes points to."""
+    """The index of the sector, of `count` equal sectors of the plane, to which a pair of modes points."""
     turn = math.atan2(modes_M[pair[0]], modes_M[pair[1]]) / (2 * math.pi) + 0.5
     return min(int(turn * count), count - 1)
 
 
 def _centres(count: int, relation: str | None, modes_M: NDArray[np.float64]) -> list[tuple[float, float]]:
     middle = SIZE / 2
-    uniform = 2 * ndtr(modes_M) - 1  # in -1..1
+    uniform_M = 2 * ndtr(modes_M) - 1  # uniform in -1..1
     if count == 1:
-        return [(middle + 12 * uniform[_X], middle + 12 * uniform[_Y])]
+        return [(middle + 12 * uniform_M[_X], middle + 12 * uniform_M[_Y])]
     if count == 2:
         relation = relation or RELATIONS[0 if modes_M[_ARRANGEMENT] > 0 else 2]
-        half = 15.5 + 1.5 * uniform[_GAP]
-        return centres_of_two(relation, half, 8 * uniform[_ACROSS_1], 8 * uniform[_ACROSS_2])
+        half = 15.5 + 1.5 * uniform_M[_GAP]
+        return centres_of_two(relation, half, 8 * uniform_M[_ACROSS_1], 8 * uniform_M[_ACROSS_2])
     cells = _CELLS[count][int(modes_M[_ARRANGEMENT] > 0)]
-    x, y = middle + 2 * uniform[_X], middle + 2 * uniform[_Y]
+    x, y = middle + 2 * uniform_M[_X], middle + 2 * uniform_M[_Y]
     return [(x + (cell % 3 - 1) * 20.5, y + (cell // 3 - 1) * 20.5) for cell in cells]

@@ -20,7 +20,7 @@ _PICTURES_PER_FILE = 256
 
 @torch.no_grad()
 def encode_pictures(vae: AutoencoderKL, folder: Path, seed: int, *, pictures: int) -> Tensor:
-    """Returns latents of random scenes, with a standard deviation of 1: `(N, 4, 8, 8)`.
+    """Encodes pictures of random scenes; latents (N, 4, 8, 8) with a standard deviation of 1.
 
     They are cached in `folder`; each process draws its share.
     """
@@ -36,9 +36,9 @@ def encode_pictures(vae: AutoencoderKL, folder: Path, seed: int, *, pictures: in
 
 
 def train_feature_map(latents_NChw: Tensor, folder: Path, seed: int, *, steps: int) -> LatentMAE:
-    """Trains the feature map on latents of random pictures, without captions and without generator noise."""
+    """Trains the feature map on latents of random pictures. It needs neither captions nor the generator."""
     torch.manual_seed(seed)
-    # At most eight groups: with two channels per group, GroupNorm would remove the latents' mean, and so the colour.
+    # At most eight groups: with only two channels per group, GroupNorm would remove the mean, and with it the colour.
     model = LatentMAE(LatentMAEConfig(widths=(48, 96, 144), blocks=(2, 2, 2), norm_groups=8))
     batch = _BATCH // processes.count()
 

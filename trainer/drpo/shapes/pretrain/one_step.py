@@ -30,7 +30,7 @@ _ABSOLUTE_ERROR_WEIGHT = 0.3
 
 
 def new_scheduler() -> EulerDiscreteScheduler:
-    """Returns SD-Turbo's scheduler, with constant betas chosen so that sigma is 1 at the last timestep."""
+    """SD-Turbo's scheduler, but with constant betas, chosen so that sigma is 1 at the last timestep."""
     beta = 1 - 0.5 ** (1 / (LAST_TIMESTEP + 1))
     return EulerDiscreteScheduler(
         num_train_timesteps=LAST_TIMESTEP + 1,
@@ -44,6 +44,7 @@ def new_scheduler() -> EulerDiscreteScheduler:
 
 
 def new_unet() -> UNet2DConditionModel:
+    """An untrained U-Net."""
     return UNet2DConditionModel(
         sample_size=LATENT[1],
         in_channels=LATENT[0],
@@ -60,12 +61,12 @@ def new_unet() -> UNet2DConditionModel:
 
 @torch.no_grad()
 def draw_pairs(vae: AutoencoderKL, folder: Path, seed: int, *, pairs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns noises, the latents of their scenes, and the indices of the captions.
+    """Draws noises and captions, and encodes the pictures of the coupled scenes.
 
     They are cached in `folder`; each process draws its share.
 
     Returns:
-        Noises `(N, 4, 8, 8)`; latents `(N, 4, 8, 8)` with a standard deviation of 1; and `(N,)` indices into
+        Noises (N, 4, 8, 8); latents (N, 4, 8, 8) with a standard deviation of 1; and the captions, (N,) indices into
         `train_prompts()`.
     """
     for part in range(processes.rank(), -(-pairs // _PAIRS_PER_FILE), processes.count()):
@@ -103,7 +104,7 @@ def train_generator(
     noise_NChw: Tensor, latents_NChw: Tensor, prompts_N: Tensor, text_PTD: Tensor,
     folder: Path, seed: int, *, steps: int,
 ) -> UNet2DConditionModel:  # fmt: skip
-    """Trains the generator to predict latents from noises: squared error plus 0.3 times the absolute error."""
+    """Trains the generator to predict latents from noises. The loss is squared plus 0.3 times absolute error."""
     torch.manual_seed(seed)
     unet = new_unet()
     batch = _BATCH // processes.count()

@@ -1,7 +1,7 @@
-"""Data-parallel pretraining on one machine: several processes with one thread each average their gradients.
+"""Data-parallel training on one machine: several processes with one thread each average their gradients.
 
-This uses a few cores best: on two cores, a second thread makes one process a fifth faster, and a second process doubles
-the speed.
+On a few cores this is faster than threads: on two cores, a second thread makes one process a fifth faster, while a
+second process doubles the speed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def run_in_processes(num_processes: int, main: Callable[..., None], *arguments: object) -> None:
-    """Calls `main(*arguments)` in new processes that average their gradients; one process means this one."""
+    """Calls `main(*arguments)` in new processes, or in this one if `num_processes` is 1."""
     if num_processes == 1:
         return main(*arguments)
     with socket.socket() as probe:
@@ -35,14 +35,17 @@ def _start(rank: int, num_processes: int, port: int, main: Callable[..., None], 
 
 
 def rank() -> int:
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def wait_for_all() -> None:
+    """Waits until all processes have called this."""
     if dist.is_initialized():
         dist.barrier()
 

@@ -1,4 +1,4 @@
-"""The recipe: all stages in order, from scratch to the two folders that the package contains."""
+"""The recipe: all stages of the pretraining in order. It writes the two folders that the package contains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ from drpo.shapes.pretrain.text import tokenize, train_text_encoder
 
 @dataclass(frozen=True)
 class Recipe:
-    """Number of steps and size of the data of every stage. The defaults made the shipped model."""
+    """The steps and the data of every stage. The defaults are those of the shipped model.
+
+    Attributes:
+        seed: seed of every stage.
+        autoencoder_crop_steps, autoencoder_steps, decoder_steps: steps of the three parts of stage 1.
+        text_steps: steps of stage 2.
+        pairs, generator_steps: pairs of noise and caption, and steps of stage 3.
+        pictures, feature_map_steps: pictures and steps of stage 4.
+    """
 
     seed: int = 0
     autoencoder_crop_steps: int = 1500
@@ -37,7 +45,7 @@ class Recipe:
 
     @classmethod
     def tiny(cls) -> Recipe:
-        """Returns a recipe with a few steps per stage: enough to run every stage, but the model draws nothing yet."""
+        """A recipe with a few steps per stage. It runs every stage, but its model draws only noise."""
         return cls(
             autoencoder_crop_steps=2, autoencoder_steps=2, decoder_steps=2, text_steps=3, pairs=256,
             generator_steps=2, pictures=256, feature_map_steps=2,
@@ -45,10 +53,10 @@ class Recipe:
 
 
 def pretrain(recipe: Recipe, out: Path, num_processes: int = 1) -> None:
-    """Makes `out/generator` and `out/latent_mae`. After an interruption, call it again to resume from `out/work`.
+    """Trains and writes `out/generator` and `out/latent_mae`. Call it again after an interruption to resume.
 
     Raises:
-        ConfigError: if `out/work` belongs to another recipe or another number of processes.
+        ConfigError: `out/work` belongs to another recipe or another number of processes.
     """
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -56,7 +64,7 @@ def pretrain(recipe: Recipe, out: Path, num_processes: int = 1) -> None:
     saved = work / "recipe.json"
     if saved.exists() and json.loads(saved.read_text()) != settings:
         raise ConfigError(
-            f"{saved} belongs to another recipe. Use the same options to resume it, or choose another --out."
+            f"{saved} belongs to another recipe. To resume it, use the same options; otherwise choose another --out."
         )
     saved.write_text(json.dumps(settings, indent=2) + "\n")
     _train_encoders(recipe, work)
@@ -64,9 +72,9 @@ def pretrain(recipe: Recipe, out: Path, num_processes: int = 1) -> None:
 
 
 def _train_encoders(recipe: Recipe, work: Path) -> tuple[AutoencoderKL, CLIPTokenizer, CLIPTextModel]:
-    """Trains the autoencoder and the text encoder, or loads them if finished.
+    """Trains the autoencoder and the text encoder, or loads them if they are finished.
 
-    One process does this: their batches are too small to split.
+    A single process trains them, because their batches are too small to split.
     """
     torch.set_num_threads(1)
     vae = train_autoencoder(
@@ -80,7 +88,7 @@ def _train_encoders(recipe: Recipe, work: Path) -> tuple[AutoencoderKL, CLIPToke
 
 
 def _train_rest(recipe: Recipe, out: Path) -> None:
-    """Trains the generator and the feature map, each process on its share of a batch, and exports the model."""
+    """Trains the generator and the feature map, each process on its share of a batch, and exports all models."""
     work, seed = out / "work", recipe.seed
     vae, tokenizer, text_encoder = _train_encoders(recipe, work)
     text_PTD = _hidden_states(tokenizer, text_encoder)
@@ -96,7 +104,7 @@ def _train_rest(recipe: Recipe, out: Path) -> None:
 
 @torch.no_grad()
 def _hidden_states(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> Tensor:
-    """Returns the text encoder's hidden states of all train prompts: `(P, T, D)`."""
+    """The text encoder's hidden states of all train prompts, (P, T, D)."""
     ids_PT = tokenize(tokenizer, [record.prompt for record in train_prompts()])
     return torch.cat([text_encoder(ids).last_hidden_state for ids in ids_PT.split(256)])
 
@@ -125,7 +133,7 @@ def export(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(out / "generator")
-    # transformers 5 writes only tokenizer.json; like SD-Turbo's, the folder also gets vocab.json and merges.txt, which
-    # older versions read
+    # transformers 5 writes only tokenizer.json. This adds vocab.json and merges.txt, which older versions read and
+    # which SD-Turbo also has.
     tokenizer.backend_tokenizer.model.save(str(out / "generator" / "tokenizer"))
     feature_map.save(out / "latent_mae")

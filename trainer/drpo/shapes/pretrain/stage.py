@@ -43,13 +43,15 @@ def fit(
     ema_decay: float | None = None,
     save_every: int = 200,
 ) -> None:
-    """Trains `model` in place for `steps` steps of AdamW. With `ema_decay`, it ends with the averaged weights.
+    """Trains `model` in place for `steps` steps of AdamW.
 
     Args:
-        name: of the stage; part of its random numbers and of its file's name.
-        compute_loss: returns the scalar loss of one step, given its random generators.
+        name: the name of the stage; its random numbers depend on it.
+        model: the model; only parameters that require a gradient are trained.
+        compute_loss: computes the scalar loss of one step with the random generators of that step.
         folder: where the state is saved as `NAME.pt`; if the file exists, training resumes from it.
-        ema_decay: decay of the exponential moving average of the weights; the first steps use a smaller one.
+        ema_decay: decay of the exponential moving average of the weights, with which the model ends. The first steps
+            use a smaller decay. None: the model ends with the last weights.
     """
     state_file = folder / f"{name}.pt"
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -1,7 +1,7 @@
 """Stage 2: the tokenizer and the text encoder.
 
-SD-Turbo's text encoder was trained before the image generator and stays frozen. So does this one: it learns to predict,
-from the hidden state of the end token, what a caption asks for.
+Like SD-Turbo's text encoder, this one is trained before the generator, and then frozen. It learns to predict the
+specification of a caption from the hidden state of the end token.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ TOKENS = 16
 """Length of a tokenized prompt, including the start and end tokens."""
 
 WIDTH = 128
+"""Features of a token."""
 
 _BATCH = 128
 
 
 def new_tokenizer() -> CLIPTokenizer:
-    """Returns a byte-pair tokenizer: each word of the prompts is one token, other text is spelt in letters."""
+    """A byte-pair tokenizer: each word of the prompts is one token, other text is spelt in letters."""
     words = sorted({word for record in train_prompts() for word in record.prompt.split()})
     letters = list(string.ascii_lowercase + string.digits + string.punctuation)
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
@@ -54,6 +55,7 @@ def new_tokenizer() -> CLIPTokenizer:
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """An untrained text encoder."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -70,7 +72,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """Returns token ids: `(N, TOKENS)`."""
+    """The token ids (N, TOKENS) of texts."""
     return tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +33,10 @@ class PreparedRedness(StagedReward):
     def score_prepared(self, prepared: list[ScoreItem]) -> list[Score]:
         if any(item.prompt == "worse" for item in prepared):
             raise RuntimeError("out of memory at /some/path")
+        if any(item.prompt == "stops" for item in prepared):
+            raise StopIteration
+        if any(item.prompt == "cancels" for item in prepared):
+            raise concurrent.futures.CancelledError
         return [Score(float(item.image.mean(axis=(0, 1)) @ np.array([1, -0.5, -0.5]))) for item in prepared]
 
 
@@ -67,3 +73,18 @@ async def test_what_the_network_raises_is_named_and_not_quoted(replica: RewardRe
     fine = await replica.score(PICTURES[:2], [group("good", 0)], True, "r")
     assert fine.error is None
     assert (fine.version, fine.sign, [batch.images for batch in fine.batches]) == ("prepared-1", 1, [2])
+
+
+@pytest.mark.parametrize(("prompt", "kind"), [("stops", "StopIteration"), ("cancels", "CancelledError")])
+async def test_an_exception_that_asyncio_treats_specially_fails_only_its_group(
+    replica: RewardReplica, prompt: str, kind: str
+) -> None:
+    async with asyncio.timeout(20):
+        failed, fine = await asyncio.gather(
+            replica.score(PICTURES[:2], [group(prompt, 0)], False, "r"),
+            replica.score(PICTURES[:2], [group("good", 0)], False, "r"),
+        )
+        later = await replica.score(PICTURES[:2], [group("good", 0)], False, "r")
+    assert str(failed.error) == f"reward 'r' failed with {kind}; the service's log has more"
+    assert fine.error is None
+    assert later.error is None
