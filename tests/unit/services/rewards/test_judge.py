@@ -148,7 +148,7 @@ def conversation(prompt: str, tokens: list[int], added: dict[str, int]) -> list[
 
 
 def positions_of(ids: list[int], grids: list[tuple[int, int]]) -> plain.Array:
-    """Compute (3, T) positions. Text counts up; a picture has rows and columns, and its longer side moves the count on."""
+    """Compute positions, (3, T). Text counts up, a picture has rows and columns and adds its longer side."""
     remaining, positions, position, index = iter(grids), [], 0, 0
     while index < len(ids):
         if ids[index] != TOKEN["<|image_pad|>"]:
