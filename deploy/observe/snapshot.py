@@ -26,7 +26,7 @@ DASHBOARD = Path(__file__).parent / "grafana/dashboards/drpo.json"
 POINTS = 300  # per series
 GRID_COLUMNS = 24  # as in Grafana
 
-Series = tuple[str, np.ndarray]  # its name, and one value per moment; NaN where there was none
+Series = tuple[str, np.ndarray]  # its name, and one value per moment; NaN without a value
 
 
 def main(

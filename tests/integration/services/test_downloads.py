@@ -102,8 +102,8 @@ def fetched(hub: LocalHub) -> set[str]:
 
 
 def test_every_reward_is_downloaded_and_then_scores_offline(hub: LocalHub, tmp_path: Path) -> None:
-    [(code, out, said)] = run(environment(tmp_path, hub.url), ["download", "--all", "--json"])
-    assert code == 0, said
+    [(code, out, stderr)] = run(environment(tmp_path, hub.url), ["download", "--all", "--json"])
+    assert code == 0, stderr
     rows: list[dict[str, Any]] = [row for row in json.loads(out) if row["files"]]
     assert {row["reward"] for row in rows} >= {"pickscore", "aesthetic", "hpsv2", "hpsv3", "image_reward", "geneval"}
     assert all(row["checked"] and not row["error"] for row in rows)
@@ -127,14 +127,14 @@ def test_offline_the_missing_file_and_the_command_are_named(hub: LocalHub, tmp_p
     words.unlink()
     picture = ROOT / "docs" / "report.png"
     score = ["--prompt", "p", str(picture)]
-    [(code, _, said), (_, _, other)] = run(
+    [(code, _, stderr), (_, _, other)] = run(
         environment(tmp_path, hub.url, HF_HUB_OFFLINE="1"),
         ["score", "image_reward", *score],
         ["score", "hpsv2", "--option", "version=2.0", *score],
     )
     assert code == 1
-    assert "vocab.txt or tokenizer.json of google-bert/bert-base-uncased is not in the hub's cache" in said
-    assert "`drpo-rewards download image_reward` fetches it" in said
+    assert "vocab.txt or tokenizer.json of google-bert/bert-base-uncased is not in the hub's cache" in stderr
+    assert "`drpo-rewards download image_reward` fetches it" in stderr
     assert "HPS_v2_compressed.pt of xswu/HPSv2 is not in the hub's cache" in other
     assert "`drpo-rewards download hpsv2 --option version=2.0` fetches it" in other
 
@@ -160,8 +160,8 @@ def test_a_killed_download_continues(hub: LocalHub, large: None, tmp_path: Path)
 def test_incomplete_or_damaged_files_are_fetched_again(hub: LocalHub, large: None, tmp_path: Path) -> None:
     hub.break_off[LARGE] = 15_000_000
     hub.garble["vocab.json"] = 1
-    [(code, out, said)] = run(environment(tmp_path, hub.url), ["download", "hpsv2", "--json"])
-    assert code == 0, said
+    [(code, out, stderr)] = run(environment(tmp_path, hub.url), ["download", "hpsv2", "--json"])
+    assert code == 0, stderr
     assert all(row["checked"] for row in json.loads(out))
     assert any(f"{LARGE} bytes=" in request for request in hub.requests)
     assert sum(request.startswith("GET") and request.endswith("vocab.json") for request in hub.requests) == 2
@@ -212,11 +212,11 @@ def test_no_network_a_service_config_and_invalid_arguments(hub: LocalHub, tmp_pa
     assert "cannot fetch openai/clip-vit-large-patch14 from the hub at http://127.0.0.1:9" in unreachable[1]
     assert "config.json, model.safetensors, tokenizer.json of openai/clip-vit-large-patch14 is not in" in score[2]
     assert nothing[0] == two[0] == 2
-    [(code, out, said)] = run(
+    [(code, out, stderr)] = run(
         environment(tmp_path / "home", hub.url, COLUMNS="300"),
         ["download", str(tmp_path / "my.yaml"), "--cache-dir", str(cache)],
     )
-    assert code == 0, said
+    assert code == 0, stderr
     assert next(cache.rglob("model.safetensors")).parent.name in out
     assert "declares no files" in out
-    assert f"HF_HUB_CACHE={cache}" in said
+    assert f"HF_HUB_CACHE={cache}" in stderr
