@@ -1,4 +1,4 @@
-"""Writes the gRPC stubs of protos/ to services/drpo_rewards/v1; with --check, only tells whether they are up to date.
+"""Write the gRPC stubs of protos/ to services/drpo_rewards/v1, or with --check only report whether they are up to date.
 
     python protos/generate.py            # write
     python protos/generate.py --check    # for CI: list stale files and exit with 1
@@ -20,7 +20,7 @@ PACKAGE = "drpo_rewards/v1"
 
 
 def generate(folder: Path) -> list[Path]:
-    """Runs protoc on every proto and returns the files that it wrote to folder/drpo_rewards/v1."""
+    """Run protoc on every proto, and return the files that it wrote to folder/drpo_rewards/v1."""
     import grpc_tools
     from grpc_tools import protoc
 

@@ -1,4 +1,4 @@
-"""Draws the dashboard as a picture from Prometheus, for a report or a machine without Grafana.
+"""Draw the dashboard as a picture from Prometheus, for a report or a machine without Grafana.
 
     python deploy/observe/snapshot.py dashboard.png --minutes 10
 
@@ -26,7 +26,7 @@ DASHBOARD = Path(__file__).parent / "grafana/dashboards/drpo.json"
 POINTS = 300  # per series
 GRID_COLUMNS = 24  # as in Grafana
 
-Series = tuple[str, np.ndarray]  # its name, and one value per moment; NaN where there was none
+Series = tuple[str, np.ndarray]  # its name, and one value per moment; NaN without a value
 
 
 def main(
@@ -41,9 +41,9 @@ def main(
     try:
         with httpx.Client(base_url=f"{prometheus.rstrip('/')}/api/v1", timeout=30, trust_env=False) as client:
             series = [
-                [one for target in panel["targets"] for one in query(client, target, moments)] for panel in panels
+                [line for target in panel["targets"] for line in query(client, target, moments)] for panel in panels
             ]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:  # the last two: from another server
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:  # the last two if it is another server
         typer.echo(
             f"Prometheus does not answer at {prometheus}: {error}\nStart it, or set its address with --prometheus."
         )
@@ -53,54 +53,56 @@ def main(
     except (OSError, ValueError) as error:
         typer.echo(f"{picture} cannot be written: {error}")
         raise typer.Exit(1) from None
-    empty = [panel["title"] for panel, found in zip(panels, series, strict=True) if not found]
+    empty = [panel["title"] for panel, lines in zip(panels, series, strict=True) if not lines]
     typer.echo(f"{picture}: {len(panels)} panels" + (f", without data: {', '.join(empty)}" if empty else ""))
 
 
 def query(prometheus: httpx.Client, target: dict[str, str], moments: np.ndarray) -> list[Series]:
-    """Queries the series of one target of a panel.
+    """Query the series of one target of a panel.
 
     Raises:
-        httpx.HTTPError: if Prometheus does not answer, or answers with an error.
+        httpx.HTTPError: Prometheus does not answer, or answers with an error.
     """
     step = moments[1] - moments[0]
     params = {"query": target["expr"], "start": moments[0], "end": moments[-1], "step": step}
     answer = prometheus.get("/query_range", params=params).raise_for_status().json()
-    found = []
-    for one in answer["data"]["result"]:
+    series = []
+    for result in answer["data"]["result"]:
         values = np.full(len(moments), np.nan)
-        for moment, value in one["values"]:
+        for moment, value in result["values"]:
             values[min(round((moment - moments[0]) / step), len(moments) - 1)] = float(value)
         if np.isfinite(values).any():  # a quantile of nothing is NaN
-            found.append((fill_legend(target["legendFormat"], one["metric"]), values))
-    return found
+            series.append((fill_legend(target["legendFormat"], result["metric"]), values))
+    return series
 
 
 def fill_legend(legend: str, labels: dict[str, str]) -> str:
-    """Fills a legend such as `{{run}} p95` with the labels of a series."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), legend).strip() or "all"
+    """Fill a legend such as `{{run}} p95` with the labels of a series."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), legend).strip() or "all"
 
 
 def draw(panels: list[dict[str, Any]], series: list[list[Series]], moments: np.ndarray) -> Figure:
+    """Draw each panel at its position in the dashboard's grid."""
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
     figure = plt.figure(figsize=(13, 0.36 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, GRID_COLUMNS)
     times = (moments * 1e3).astype(np.int64).astype("datetime64[ms]")
-    for panel, found in zip(panels, series, strict=True):
+    for panel, lines in zip(panels, series, strict=True):
         cell = panel["gridPos"]
         axes = figure.add_subplot(grid[cell["y"] : cell["y"] + cell["h"], cell["x"] : cell["x"] + cell["w"]])
         axes.set_title(panel["title"], loc="left", fontsize=10, fontweight="bold")
-        draw_panel(axes, panel["fieldConfig"]["defaults"], found, times)
+        draw_panel(axes, panel["fieldConfig"]["defaults"], lines, times)
     return figure
 
 
-def draw_panel(axes: Axes, settings: dict[str, Any], found: list[Series], times: np.ndarray) -> None:
-    if settings["custom"].get("stacking", {}).get("mode") == "normal" and found:
-        axes.stackplot(times, *(np.nan_to_num(values) for _, values in found), labels=[label for label, _ in found])
+def draw_panel(axes: Axes, settings: dict[str, Any], lines: list[Series], times: np.ndarray) -> None:
+    """Draw the series of one panel, stacked if the panel's settings say so."""
+    if settings["custom"].get("stacking", {}).get("mode") == "normal" and lines:
+        axes.stackplot(times, *(np.nan_to_num(values) for _, values in lines), labels=[label for label, _ in lines])
     else:
-        for label, values in found:
+        for label, values in lines:
             axes.plot(times, values, label=label, linewidth=1.4)
-    if found:
+    if lines:
         axes.legend(fontsize=7, loc="upper left", frameon=False, ncols=2)
     else:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", va="center", color="gray")

@@ -105,7 +105,7 @@ class RankingServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Ready(self, request, context):
-        """Scores one small image with every reward, to check that each works. It costs a score, so do not use it for liveness.
+        """Scores one small image with every reward, to check that each works. Too expensive for a liveness check.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

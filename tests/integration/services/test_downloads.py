@@ -1,4 +1,4 @@
-"""`drpo-rewards download` from a hub on this machine, over real HTTP; and everything offline afterwards."""
+"""`drpo-rewards download` from a hub on this machine over real HTTP, and rewards that work offline afterwards."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ for name in rewards.CATALOGUE:
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny checkpoints under the names of the public ones, among files that nobody needs."""
+    """Write tiny checkpoints under the names of the public ones, with other files that no reward needs."""
     folder = tmp_path_factory.mktemp("hub")
     write_all(folder)
     for place in folder.iterdir():
@@ -75,7 +75,7 @@ def hub(repositories: dict[str, Path]) -> Iterator[LocalHub]:
 
 @pytest.fixture
 def large(hub: LocalHub, tmp_path: Path) -> None:
-    """An HPSv2 that is large enough to break off: its file is a training checkpoint and may hold other things."""
+    """Make an HPSv2 file that is large enough to interrupt; a training checkpoint may hold other data."""
     hub.repos["xswu/HPSv2"] = folder = tmp_path / "large"
     folder.mkdir()
     content = torch.load(hub.repos["laion/CLIP-ViT-H-14-laion2B-s32B-b79K"] / LARGE, weights_only=True)
@@ -90,7 +90,7 @@ def run(environ: dict[str, str], *commands: list[str]) -> list[tuple[int, str, s
     program = [sys.executable, "-c", RUN_ALL, json.dumps(commands)]
     answer = subprocess.run(program, env=environ, capture_output=True, text=True, timeout=250)
     assert "RESULTS" in answer.stdout, answer.stderr
-    return [(code, out, said) for code, out, said in json.loads(answer.stdout.rpartition("RESULTS")[2])]
+    return [(code, out, stderr) for code, out, stderr in json.loads(answer.stdout.rpartition("RESULTS")[2])]
 
 
 def fetched(hub: LocalHub) -> set[str]:
@@ -101,9 +101,9 @@ def fetched(hub: LocalHub) -> set[str]:
     }
 
 
-def test_everything_is_fetched_and_then_scores_offline(hub: LocalHub, tmp_path: Path) -> None:
-    [(code, out, said)] = run(environment(tmp_path, hub.url), ["download", "--all", "--json"])
-    assert code == 0, said
+def test_every_reward_is_downloaded_and_then_scores_offline(hub: LocalHub, tmp_path: Path) -> None:
+    [(code, out, stderr)] = run(environment(tmp_path, hub.url), ["download", "--all", "--json"])
+    assert code == 0, stderr
     rows: list[dict[str, Any]] = [row for row in json.loads(out) if row["files"]]
     assert {row["reward"] for row in rows} >= {"pickscore", "aesthetic", "hpsv2", "hpsv3", "image_reward", "geneval"}
     assert all(row["checked"] and not row["error"] for row in rows)
@@ -127,19 +127,19 @@ def test_offline_the_missing_file_and_the_command_are_named(hub: LocalHub, tmp_p
     words.unlink()
     picture = ROOT / "docs" / "report.png"
     score = ["--prompt", "p", str(picture)]
-    [(code, _, said), (_, _, other)] = run(
+    [(code, _, stderr), (_, _, other)] = run(
         environment(tmp_path, hub.url, HF_HUB_OFFLINE="1"),
         ["score", "image_reward", *score],
         ["score", "hpsv2", "--option", "version=2.0", *score],
     )
     assert code == 1
-    assert "vocab.txt or tokenizer.json of google-bert/bert-base-uncased is not in the hub's cache" in said
-    assert "`drpo-rewards download image_reward` fetches it" in said
+    assert "vocab.txt or tokenizer.json of google-bert/bert-base-uncased is not in the hub's cache" in stderr
+    assert "`drpo-rewards download image_reward` fetches it" in stderr
     assert "HPS_v2_compressed.pt of xswu/HPSv2 is not in the hub's cache" in other
     assert "`drpo-rewards download hpsv2 --option version=2.0` fetches it" in other
 
 
-def test_a_download_that_was_killed_goes_on(hub: LocalHub, large: None, tmp_path: Path) -> None:
+def test_a_killed_download_continues(hub: LocalHub, large: None, tmp_path: Path) -> None:
     hub.stall[LARGE] = 15_000_000
     command = [sys.executable, "-m", "drpo_rewards.cli", "download", "hpsv2", "--json"]
     process = subprocess.Popen(command, env=environment(tmp_path, hub.url), stderr=subprocess.DEVNULL)
@@ -157,17 +157,17 @@ def test_a_download_that_was_killed_goes_on(hub: LocalHub, large: None, tmp_path
     assert any(request.endswith(f"{LARGE} bytes={got}-") for request in hub.requests), hub.requests
 
 
-def test_broken_off_or_damaged_files_are_fetched_again(hub: LocalHub, large: None, tmp_path: Path) -> None:
+def test_incomplete_or_damaged_files_are_fetched_again(hub: LocalHub, large: None, tmp_path: Path) -> None:
     hub.break_off[LARGE] = 15_000_000
     hub.garble["vocab.json"] = 1
-    [(code, out, said)] = run(environment(tmp_path, hub.url), ["download", "hpsv2", "--json"])
-    assert code == 0, said
+    [(code, out, stderr)] = run(environment(tmp_path, hub.url), ["download", "hpsv2", "--json"])
+    assert code == 0, stderr
     assert all(row["checked"] for row in json.loads(out))
     assert any(f"{LARGE} bytes=" in request for request in hub.requests)
     assert sum(request.startswith("GET") and request.endswith("vocab.json") for request in hub.requests) == 2
 
 
-def test_what_is_wrong_is_told(hub: LocalHub, tmp_path: Path, repositories: dict[str, Path]) -> None:
+def test_errors_name_the_problem(hub: LocalHub, tmp_path: Path, repositories: dict[str, Path]) -> None:
     hub.garble["HPSv3.safetensors"] = 9
     hub.repos["somebody/clip"] = repositories["xswu/HPSv2"]
     hub.repos["somebody/other"] = repositories["facebook/mask2former-swin-small-coco-instance"]
@@ -196,7 +196,7 @@ def test_what_is_wrong_is_told(hub: LocalHub, tmp_path: Path, repositories: dict
     assert [code for code, _, _ in results] == [1, 1, 1, 1, 1, 0, 1]
 
 
-def test_no_network_a_service_config_and_what_cannot_be_meant(hub: LocalHub, tmp_path: Path) -> None:
+def test_no_network_a_service_config_and_invalid_arguments(hub: LocalHub, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("rewards: {a: {type: clip}, b: {type: geneval}}")
     picture = ROOT / "docs" / "report.png"
     cache = tmp_path / "elsewhere"
@@ -212,11 +212,11 @@ def test_no_network_a_service_config_and_what_cannot_be_meant(hub: LocalHub, tmp
     assert "cannot fetch openai/clip-vit-large-patch14 from the hub at http://127.0.0.1:9" in unreachable[1]
     assert "config.json, model.safetensors, tokenizer.json of openai/clip-vit-large-patch14 is not in" in score[2]
     assert nothing[0] == two[0] == 2
-    [(code, out, said)] = run(
+    [(code, out, stderr)] = run(
         environment(tmp_path / "home", hub.url, COLUMNS="300"),
         ["download", str(tmp_path / "my.yaml"), "--cache-dir", str(cache)],
     )
-    assert code == 0, said
+    assert code == 0, stderr
     assert next(cache.rglob("model.safetensors")).parent.name in out
     assert "declares no files" in out
-    assert f"HF_HUB_CACHE={cache}" in said
+    assert f"HF_HUB_CACHE={cache}" in stderr

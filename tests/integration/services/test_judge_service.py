@@ -1,4 +1,4 @@
-"""The judge behind the service and behind `transformers serve`, on a tiny Qwen3-VL: everywhere the same verdicts."""
+"""The judge in the service and behind `transformers serve`, with a tiny Qwen3-VL: all give the same verdicts."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def service(ray_cluster: None, model: Path, witnessed: Path) -> Iterator[serving
     def reply(body: dict[str, object]) -> Reply:
         return Reply("no such key", 401) if "locked" in str(body["messages"])[-4000:] else brighter(body)
 
-    own = "support.rewards:RecordingJudge"
+    recording = "support.rewards:RecordingJudge"
     with chat_server(reply) as server:
         endpoint = {"backend": "endpoint", "model": "qwen", "base_url": server.url}
         configs = {
             "judge": {"type": "judge", "options": {"model": str(model), "device": "cpu"}, "batch_size": 4},
             "remote": {"type": "judge", "options": endpoint},
-            "two": {"type": own, "options": {"folder": str(witnessed)}, "num_replicas": 2, "batch_size": 2},
-            "slow": {"type": own, "options": {"folder": str(witnessed), "delay_s": 0.5}, "deadline_s": 1.2},
+            "two": {"type": recording, "options": {"folder": str(witnessed)}, "num_replicas": 2, "batch_size": 2},
+            "slow": {"type": recording, "options": {"folder": str(witnessed), "delay_s": 0.5}, "deadline_s": 1.2},
         }
         settings = serving.ServiceConfig.model_validate({"rewards": configs})
         for reward in settings.rewards.values():
@@ -69,16 +69,18 @@ def service(ray_cluster: None, model: Path, witnessed: Path) -> Iterator[serving
 
 
 def tournament(judge: Judge, images: list[np.ndarray]) -> list[float]:
-    """The scores that the service must give."""
-    own = Tournament(seeding(PROMPT, images))
-    while pairs := own.next_round():
-        own.record(pairs, judge.compare([PairItem(images[a], images[b], PROMPT) for a, b in pairs]))
-    return [score.value for score in own.result().scores]
+    """Compute the scores that the service must give."""
+    played = Tournament(seeding(PROMPT, images))
+    while pairs := played.next_round():
+        played.record(pairs, judge.compare([PairItem(images[a], images[b], PROMPT) for a, b in pairs]))
+    return [score.value for score in played.result().scores]
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
-def test_served(service: serving.RunningService, judge: Judge, transport: str) -> None:
-    """A model in a replica ranks and compares as the same one does in this process."""
+def test_the_served_judge_agrees_with_the_judge_in_process(
+    service: serving.RunningService, judge: Judge, transport: str
+) -> None:
+    """A model in a replica ranks and compares like the same model in this process."""
     with RankingClient(address(service, transport), timeout_s=120) as client:
         ranking = client.rank(PROMPT, PICTURES, rewards={"judge": 1.0})
         result = ranking.rewards["judge"]
@@ -102,7 +104,7 @@ def test_served(service: serving.RunningService, judge: Judge, transport: str) -
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
-def test_served_from_an_endpoint(service: serving.RunningService, transport: str) -> None:
+def test_a_served_judge_behind_an_endpoint(service: serving.RunningService, transport: str) -> None:
     lights = [image.mean() for image in PICTURES[:6]]
     with RankingClient(address(service, transport), timeout_s=120, retries=0) as client:
         ranking = client.rank("a cat", PICTURES[:6], rewards={"remote": 1.0})
@@ -125,8 +127,8 @@ def test_comparisons_are_spread_over_the_replicas(service: serving.RunningServic
     assert min(shares) > sum(shares) / 4
 
 
-def test_the_deadline_is_the_tournaments(service: serving.RunningService) -> None:
-    """Every batch is in time, but all rounds together are not."""
+def test_the_deadline_holds_for_the_whole_tournament(service: serving.RunningService) -> None:
+    """Every batch meets the deadline, but the whole tournament does not."""
     with (
         RankingClient(str(service.http_url), timeout_s=120, retries=0) as client,
         pytest.raises(errors.RewardTimeoutError, match=r"deadline of 1\.2 s") as caught,
@@ -136,9 +138,9 @@ def test_the_deadline_is_the_tournaments(service: serving.RunningService) -> Non
 
 
 def test_through_transformers_serve(model: Path, judge: Judge, tmp_path: Path) -> None:
-    """The real server's answers, read from its JSON, are those of the model in this process.
+    """The verdicts of the real server are those of the model in this process.
 
-    It takes `response_format` and ignores it, and its log says so.
+    The server ignores `response_format`, as its log says.
     """
     log = tmp_path / "log"
     with running(model, free_port(), log) as url:
@@ -146,7 +148,7 @@ def test_through_transformers_serve(model: Path, judge: Judge, tmp_path: Path) -
         assert isinstance(asked, Judge)
         pairs = [PairItem(one, two, PROMPT) for one, two in zip(PICTURES[:4], PICTURES[4:], strict=True)]
         found, expected = asked.compare(pairs), judge.compare(pairs)
-        assert [told(one) for one in found] == [told(one) for one in expected]  # and every answer could be read
+        assert [outcome(one) for one in found] == [outcome(one) for one in expected]  # and every answer could be read
         other = rewards.load("judge", backend="endpoint", model="another", base_url=url)
         assert isinstance(other, Judge)
         with pytest.raises(errors.RewardError, match="answered 400"):
@@ -155,12 +157,12 @@ def test_through_transformers_serve(model: Path, judge: Judge, tmp_path: Path) -
     assert "response_format" in log.read_text()
 
 
-def told(comparison: Comparison) -> tuple[str, bool | None, int]:
+def outcome(comparison: Comparison) -> tuple[str, bool | None, int]:
     return comparison.winner, comparison.flipped, comparison.unparsed
 
 
 def test_the_command_line(model: Path, judge: Judge, tmp_path: Path) -> None:
-    """`score` ranks, `compare` compares, without a server."""
+    """`score` and `compare` work without a server."""
     for index, image in enumerate(PICTURES[:5]):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
     files = [f"{index}.png" for index in range(5)]

@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, served: Served) -> Iterator[Page]:
-    """The page, just opened. An error in the browser fails the test, and so does a request to any other server."""
+    """Open the page. An error in the browser or a request to another server fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(PATIENCE_MS)
     opened = context.new_page()
@@ -48,7 +48,9 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
         "console", lambda said: wrong.append(said.text) if said.type == "error" and "422" not in said.text else None
     )
     opened.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(served.http_url) else None)
-    opened.on("filechooser", lambda _: None)  # from the start: a key pressed just after subscribing may come before it
+    opened.on(
+        "filechooser", lambda _: None
+    )  # subscribe early: a key could be pressed before a later subscription is active
     opened.goto(served.http_url)
     expect(opened.get_by_role("checkbox")).to_have_count(3)
     yield opened
@@ -80,8 +82,8 @@ def test_a_newcomer_tries_the_example(page: Page) -> None:
     expect(page.get_by_role("button", name="Rank 6 pictures")).to_be_enabled()
 
 
-def test_own_pictures_rewards_and_weights(page: Page, served: Served, files: list[Path]) -> None:
-    """The page shows what the service answers to the same request."""
+def test_a_users_pictures_rewards_and_weights(page: Page, served: Served, files: list[Path]) -> None:
+    """The page shows the service's response to the same request."""
     page.locator("#files").set_input_files(files)
     expect(page.get_by_role("list", name="Chosen pictures").get_by_role("img")).to_have_count(3)
     page.get_by_label("Prompt").fill("noise")
@@ -228,7 +230,7 @@ def test_readable_and_no_wider_than_the_screen(page: Page, scheme: str) -> None:
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
-def test_below_a_prefix_and_with_an_api_key(
+def test_under_a_prefix_and_with_an_api_key(
     ray_cluster: None, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRPO_REWARDS_API_KEYS", "a key")

@@ -1,4 +1,4 @@
-"""`drpo-rewards`, run as commands, against a service that it started itself; and the guide's examples as they stand."""
+"""The commands of `drpo-rewards`, with a service that `serve` started, and the examples of the guide."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPEC = '{"include": [{"class": "circle", "color": "red"}]}'
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the guide makes: a.png, a red circle; b.png, a blue one; spec.json asks for a red one."""
+    """Make the guide's files: a.png has a red circle, b.png a blue one, and spec.json asks for a red one."""
     folder = tmp_path_factory.mktemp("pictures")
     subprocess.run([sys.executable, "-c", example("ImageDraw.Draw")], cwd=folder, check=True, timeout=60)
     return folder
@@ -40,7 +40,7 @@ def run(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedP
     return answer
 
 
-def test_nothing_of_it_can_be_reached_from_another_machine(served: Served) -> None:
+def test_no_port_can_be_reached_from_another_machine(served: Served) -> None:
     assert reachable_from_elsewhere(served.process.pid) == []
 
 
@@ -80,8 +80,8 @@ def test_score_needs_no_service(pictures: Path) -> None:
     assert "found blue" in run(pictures, *given, "b.png").stdout
 
 
-def test_score_a_reward_of_ones_own(served: Served, pictures: Path) -> None:
-    """A class in a file of the folder that one stands in, the guide's example, checked against its own arithmetic."""
+def test_score_with_your_own_reward(served: Served, pictures: Path) -> None:
+    """The guide's example, in a file of the working folder, is checked against its formula."""
     answer = run(served.folder, "score", "sharpness:Sharpness", "--prompt", "p", "--json", str(pictures / "a.png"))
     grey = np.asarray(Image.open(pictures / "a.png")).astype(np.float64).mean(axis=-1)
     rows, columns = abs(np.diff(grey, axis=0)).mean(), abs(np.diff(grey, axis=1)).mean()
@@ -107,7 +107,7 @@ def test_bench(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (["rank", "--prompt", "p", "a.png", "b.png"], 1, "geneval needs the prompt's GenEval spec"),
         (["rank", "--prompt", "p", "a.png", "missing.png"], 1, "cannot read missing.png"),
@@ -117,16 +117,14 @@ def test_bench(served: Served) -> None:
         (["bench", "--mixture", "beauty"], 1, "no mixture 'beauty'"),
     ],
 )
-def test_errors_are_told_in_a_line(
-    served: Served, pictures: Path, arguments: list[str], status: int, said: str
-) -> None:
-    told = run(pictures, *arguments, "--url", served.http_url, status=status).stderr
-    assert said in told
-    assert "Traceback" not in told
+def test_errors_are_one_line(served: Served, pictures: Path, arguments: list[str], status: int, message: str) -> None:
+    output = run(pictures, *arguments, "--url", served.http_url, status=status).stderr
+    assert message in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["score", "beauty", "--prompt", "p", "a.png"], "no reward 'beauty'; known are"),
         (["score", "nowhere:Reward", "--prompt", "p", "a.png"], "cannot load reward"),
@@ -137,26 +135,26 @@ def test_errors_are_told_in_a_line(
         (["serve", "nothing.yaml"], "no service config 'nothing.yaml'"),
     ],
 )
-def test_errors_without_a_service(pictures: Path, arguments: list[str], said: str) -> None:
-    told = run(pictures, *arguments, status=1).stderr
-    assert said in told
-    assert "Traceback" not in told
+def test_errors_without_a_service(pictures: Path, arguments: list[str], message: str) -> None:
+    output = run(pictures, *arguments, status=1).stderr
+    assert message in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.thorough
-def test_a_reward_with_an_application_of_its_own_is_upgraded(served: Served, pictures: Path) -> None:
+def test_a_reward_with_its_own_app_is_upgraded(served: Served, pictures: Path) -> None:
     ray_is_at = (served.folder / "log").read_text().partition("Ray is at ")[2].split()[0]
     answer = run(served.folder, "upgrade", "my.yaml", "darkness", "--address", ray_is_at)
     assert answer.stdout.split() == ["upgraded", "darkness"]
     assert "reward-darkness is up" in answer.stderr
     asked = "rank", "--prompt", "p", "--reward", "darkness", "--url", served.http_url, "--json", "a.png", "b.png"
     assert json.loads(run(pictures, *asked).stdout)["rewards"]["darkness"]["version"] == "darkness-1"
-    told = run(served.folder, "upgrade", "my.yaml", "geneval", "--address", ray_is_at, status=1).stderr
-    assert "'geneval' is not a reward with `own_app: true`" in told
+    output = run(served.folder, "upgrade", "my.yaml", "geneval", "--address", ray_is_at, status=1).stderr
+    assert "'geneval' is not a reward with `own_app: true`" in output
 
 
 def local(text: str, served: Served) -> str:
-    """The guide's text with the addresses of this service."""
+    """Replace the addresses in the guide's text by those of this service."""
     http, grpc = (url.partition("://")[2] for url in (served.http_url, served.grpc_url))
     return text.replace("127.0.0.1:8000", http).replace("127.0.0.1:9000", grpc)
 
@@ -181,7 +179,7 @@ def test_the_guides_rerank_client(served: Served, pictures: Path) -> None:
 
 
 def test_the_guides_grpcurl(served: Served, pictures: Path) -> None:
-    """grpcurl reads the JSON that protobuf defines, and so does protobuf: the same request, sent without grpcurl."""
+    """grpcurl and protobuf read the same JSON, so the request is sent without grpcurl."""
     heading, _, document = example("grpcurl -plaintext").partition(" <<")
     shell = subprocess.run(
         ["bash", "-c", f"cat <<{document}"], cwd=pictures, capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""`deploy/serve/cpu-tiny.yaml` as a user starts it: every real reward, on tiny checkpoints, ranks over HTTP."""
+"""The service of `deploy/serve/cpu-tiny.yaml`: every reward, with a tiny checkpoint, ranks over HTTP."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PICTURES = [picture(60, 40, seed=1), picture(33, 71, seed=2), picture(48, 48, "L
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the config's relative paths start from."""
+    """Make the folder that the config's relative paths start from."""
     folder = tmp_path_factory.mktemp("tiny")
     write_all(folder / "tiny-weights")
     return folder
@@ -50,7 +50,7 @@ def client(service: Served) -> Iterator[RankingClient]:
 
 @pytest.fixture(scope="module")
 def in_process(tiny: Path) -> dict[str, list[float]]:
-    """Each reward's scores of the pictures, in this process, one picture at a time."""
+    """Compute each reward's scores of the pictures in this process, one picture at a time."""
     came_from = Path.cwd()
     os.chdir(tiny)
     try:
@@ -98,7 +98,7 @@ def test_each_mixture_adds_z_scores(client: RankingClient, in_process: dict[str,
         assert ranking.order == np.argsort(-combined).tolist()
 
 
-def test_offline_without_its_files_it_says_what_is_missing(tmp_path: Path) -> None:
+def test_offline_the_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("rewards: {hpsv2: {type: hpsv2, num_cpus: 0.1, options: {version: '2.0'}}}")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "drpo_rewards.cli", "serve", "my.yaml", "--port", "0", "--grpc-port", "0"]

@@ -1,4 +1,4 @@
-"""Checks, before anything starts and without Ray, what would keep a service from starting on this machine.
+"""Check, before anything starts and without Ray, what would keep a service from starting on this machine.
 
 Each check gives findings. One that is `wrong` says how to fix it. Nothing is downloaded, and only the headers of model
 files are read.
@@ -49,7 +49,7 @@ class Finding:
 
 
 def examine(source: str, resources: Sequence[str] = ()) -> list[Finding]:
-    """All findings about a service config on this machine.
+    """Check a service config on this machine, and return all findings.
 
     Args:
         source: a YAML file, or the name of a shipped config.
@@ -84,7 +84,7 @@ def examine(source: str, resources: Sequence[str] = ()) -> list[Finding]:
 
 
 def _check_packages(extra: str) -> Finding:
-    """Whether the packages of the distribution's extra are installed, in versions that it accepts."""
+    """Check that the packages of an extra of this distribution are installed, in versions that it accepts."""
     from packaging.requirements import Requirement
 
     wrong = []
@@ -111,7 +111,7 @@ def _needs_models(reward: RewardConfig) -> bool:
 
 
 def _check_reward(name: str, reward: RewardConfig) -> tuple[list[Finding], Need]:
-    """Checks a reward's class, options and files, and finds out how much memory a replica of it needs."""
+    """Check a reward's class, options and files, and estimate the memory that a replica needs."""
     need = Need(name, reward.num_gpus, reward.first_replicas)
     if reward.memory is not None:
         need = Need(name, reward.num_gpus, reward.first_replicas, reward.memory.gpu_gb, reward.memory.host_gb)
@@ -151,7 +151,7 @@ def _check_files(name: str, reward: RewardConfig, files: ModelFiles, source: str
 
 
 def _check_keys(name: str, reward: RewardConfig) -> tuple[Finding, float | None]:
-    """Builds the reward from the headers of its files, as strictly as a replica loads them.
+    """Build the reward from the headers of its files, as strictly as a replica loads them.
 
     Returns:
         The finding, and the gigabytes of the weights; None if they were not counted.
@@ -177,7 +177,7 @@ def _check_cpus(here: dict[str, RewardConfig]) -> Finding:
 
 
 def _check_gpus(needs: Sequence[Need], gpus: Sequence[Gpu]) -> Iterator[Finding]:
-    """Whether there is a GPU share for every replica, and on each GPU enough memory for the replicas on it."""
+    """Check that there is a GPU share for every replica, and enough memory on each GPU for its replicas."""
     if not any(need.num_gpus for need in needs):
         return
     shares = sum(need.num_gpus * need.replicas for need in needs)

@@ -1,4 +1,4 @@
-"""What replicas need of a machine, and what this machine has. Gigabytes are 10^9 bytes."""
+"""The resources that replicas need, and those of this machine. Gigabytes are 10^9 bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROCESS_GB = 0.6  # Python, torch and transformers; measured
 
 @dataclass(frozen=True)
 class Need:
-    """What the replicas of one reward need.
+    """The resources that the replicas of one reward need.
 
     Attributes:
         name: the reward's name.
@@ -36,7 +36,7 @@ class Need:
     host_gb: float = 0.0
 
     def with_estimates(self, weights_gb: float) -> Need:
-        """The same, with estimates from the size of the weights for memory that is not stated."""
+        """Return the same with estimates, from the size of the weights, for memory that is not stated."""
         on_gpu = ACTIVATIONS * weights_gb + CUDA_GB if self.num_gpus else 0.0
         return dataclasses.replace(
             self, gpu_gb=self.gpu_gb or on_gpu, host_gb=self.host_gb or PROCESS_GB + ACTIVATIONS * weights_gb
@@ -76,11 +76,11 @@ def assign_to_gpus(needs: Sequence[Need], gpus: Sequence[Gpu]) -> tuple[list[Gpu
     for need in needs:
         for _ in range(need.replicas if need.num_gpus else 0):
             count, share = (int(need.num_gpus), 1.0) if need.num_gpus >= 1 else (1, need.num_gpus)
-            found = [index for index, rest in enumerate(left) if rest >= share - 1e-9][:count]
-            if len(found) < count:
+            chosen = [index for index, rest in enumerate(left) if rest >= share - 1e-9][:count]
+            if len(chosen) < count:
                 unplaced.append(need.name)
                 continue
-            for index in found:
+            for index in chosen:
                 left[index] -= share
                 names[index].append(need.name)
                 needed_gb[index] += need.gpu_gb / count
@@ -89,20 +89,20 @@ def assign_to_gpus(needs: Sequence[Need], gpus: Sequence[Gpu]) -> tuple[list[Gpu
 
 
 def find_gpus() -> list[Gpu]:
-    """The GPUs that torch sees; none without torch."""
+    """List the GPUs that torch sees; none without torch."""
     try:
         import torch
     except ModuleNotFoundError:
         return []
-    found = []
+    gpus = []
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
-        found.append(Gpu(f"{index}: {torch.cuda.get_device_name(index)}", total / 1e9, free / 1e9))
-    return found
+        gpus.append(Gpu(f"{index}: {torch.cuda.get_device_name(index)}", total / 1e9, free / 1e9))
+    return gpus
 
 
 def free_host_gb() -> float | None:
-    """The memory left for new processes, within the container's limit too; None if it is not known."""
+    """Return the memory left for new processes, also within the container's limit; None if it is not known."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -117,7 +117,7 @@ def free_host_gb() -> float | None:
 
 
 def count_weights_gb(reward: Any) -> float:
-    """The size of all parameters in a reward's networks, in the dtype that it computes in."""
+    """Add up the size of all parameters in a reward's networks, in gigabytes, in the dtype that it computes in."""
     from torch import nn
 
     seen: set[int] = set()

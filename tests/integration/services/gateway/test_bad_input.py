@@ -1,4 +1,4 @@
-"""What strangers send: every request that cannot be answered is refused with its place and reason, in every form."""
+"""Invalid requests, in every form: each is refused with an error that names the field and the reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FORMS = ["multipart", "json", "grpc"]
 GOOD = encode(Image.fromarray(PICTURE))
 METADATA = [("application", "ranking")]
 
-Refusal = tuple[Any, dict[str, Any], str]  # status, members, and what it says in words
+Refusal = tuple[Any, dict[str, Any], str]  # status, members, message
 
 
 def multipart(head: dict[str, Any], images: list[bytes]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def multipart(head: dict[str, Any], images: list[bytes]) -> dict[str, Any]:
 
 
 def rank(service: serving.RunningService, form: str, head: dict[str, Any], images: list[bytes]) -> Any:
-    """The answer's rewards, or why there is none."""
+    """Send a rank request. Return the response's rewards, or the refusal."""
     if form == "grpc":
         with grpc.insecure_channel(address(service, "grpc").removeprefix("grpc://")) as channel:
             request = pb.RankRequest(**head, images=[pb.Image(encoded=image) for image in images])
@@ -73,26 +73,24 @@ def rank(service: serving.RunningService, form: str, head: dict[str, Any], image
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", refused_files())
-def test_images_are_refused_by_name_and_with_a_reason(service: serving.RunningService, name: str, form: str) -> None:
+def test_refused_images_are_named_with_a_reason(service: serving.RunningService, name: str, form: str) -> None:
     data, reason = refused_files()[name]
-    status, members, said = rank(service, form, {"prompt": "p"}, [GOOD, data])
+    status, members, message = rank(service, form, {"prompt": "p"}, [GOOD, data])
     assert status == (grpc.StatusCode.INVALID_ARGUMENT if form == "grpc" else 422)
     assert (members["code"], members["field"]) == ("invalid_image", "images[1]")
-    assert said.startswith("images[1]")
-    assert reason in said
+    assert message.startswith("images[1]")
+    assert reason in message
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", accepted_files())
-def test_images_that_leave_no_choice_are_scored_as_they_look(
-    service: serving.RunningService, name: str, form: str
-) -> None:
+def test_accepted_images_are_scored_as_they_look(service: serving.RunningService, name: str, form: str) -> None:
     data, expected = accepted_files()[name]
     scores = rank(service, form, {"prompt": "p", "rewards": {"corner": 1}}, [GOOD, data])["corner"]
     assert scores == [PICTURE[0, 0, 0], expected[0, 0, 0]]
 
 
-def test_one_pixel_is_an_image_where_the_limits_say_so(guarded: serving.RunningService) -> None:
+def test_one_pixel_is_an_image_if_the_limits_allow_it(guarded: serving.RunningService) -> None:
     with RankingClient(address(guarded, "http"), api_key=KEY) as client:
         pixels = [np.full((1, 1, 3), value, np.uint8) for value in (0, 255)]
         assert client.rank("p", pixels).all_tied  # both grey
@@ -118,20 +116,20 @@ def test_one_pixel_is_an_image_where_the_limits_say_so(guarded: serving.RunningS
         ({"prompt": "p"}, 0, "invalid_request", "images", "(has|not) 0"),
     ],
 )
-def test_requests_are_refused_by_field_and_with_a_reason(
+def test_refused_requests_name_the_field_and_a_reason(
     service: serving.RunningService, form: str, head: dict[str, Any], images: int, code: str, field: str, reason: str
 ) -> None:
-    status, members, said = rank(service, form, head, [GOOD] * images)
+    status, members, message = rank(service, form, head, [GOOD] * images)
     http, of_grpc = (404, "NOT_FOUND") if code == "unknown_reward" else (422, "INVALID_ARGUMENT")
     assert status == (grpc.StatusCode[of_grpc] if form == "grpc" else http)
     assert (members["code"], members["field"]) == (code, field)
-    assert re.search(reason, said)
-    assert len(said) < 1000
+    assert re.search(reason, message)
+    assert len(message) < 1000
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_prompt_may_hold_anything(service: serving.RunningService, form: str) -> None:
-    """Words that mean something to a tokenizer, a terminal, a shell or a template are only words here."""
+def test_a_prompt_may_contain_anything(service: serving.RunningService, form: str) -> None:
+    """Text with a meaning for a tokenizer, a terminal, a shell or a template has none here."""
     odd = [
         "<|endoftext|><|startoftext|>",
         "[CLS] [SEP] </s>",
@@ -152,7 +150,7 @@ def test_other_content_types_are_refused(service: serving.RunningService, kind: 
     assert repr(kind.partition(";")[0]) in response.json()["detail"]
 
 
-def test_extended_parameters_of_a_part_are_no_parameters(service: serving.RunningService) -> None:
+def test_extended_parameters_of_a_part_are_ignored(service: serving.RunningService) -> None:
     pixels = ("0", PICTURE.tobytes(), "application/x-rgb8; width*=utf-8''10; height=12")
     parts = [("request", (None, '{"prompt": "p"}', "application/json")), ("images", pixels), ("images", pixels)]
     response = httpx.post(f"{service.http_url}/v1/rank", files=parts, timeout=30)
@@ -161,7 +159,7 @@ def test_extended_parameters_of_a_part_are_no_parameters(service: serving.Runnin
 
 @contextmanager
 def announcing(service: serving.RunningService, length: int) -> Iterator[http.client.HTTPConnection]:
-    """A connection whose request has announced `length` bytes of a body, and brought one of them."""
+    """Open a connection, announce a body of `length` bytes, and send one of them."""
     parts = urlsplit(str(service.http_url))
     with closing(http.client.HTTPConnection(parts.netloc, timeout=60)) as connection:
         connection.putrequest("POST", f"{parts.path}/v1/rank")
@@ -172,15 +170,15 @@ def announcing(service: serving.RunningService, length: int) -> Iterator[http.cl
         yield connection
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_unread(guarded: serving.RunningService) -> None:
-    """The other case, a body that does not say so, is among the tests of the service."""
+def test_a_body_that_is_announced_as_too_large_is_refused_unread(guarded: serving.RunningService) -> None:
+    """test_ranking_service.py has the other case, a body of unknown length."""
     with announcing(guarded, 60_000_000) as connection:
         assert connection.getresponse().status == 413
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
-def test_bodies_of_all_requests_together_have_a_limit(guarded: serving.RunningService, transport: str) -> None:
-    """One client announces a body that leaves no room, and does not send it: others are told when to come back."""
+def test_the_bodies_of_all_requests_have_a_common_limit(guarded: serving.RunningService, transport: str) -> None:
+    """One client announces a body that takes all memory, and does not send it; others are told when to try again."""
     images = [PICTURE] * 20
     with RankingClient(address(guarded, transport), api_key=KEY, retries=0) as client:
         with announcing(guarded, 48_000):
@@ -192,8 +190,8 @@ def test_bodies_of_all_requests_together_have_a_limit(guarded: serving.RunningSe
         assert client.rank("p", images).order
 
 
-def test_a_body_that_stops_coming_is_given_up(guarded: serving.RunningService) -> None:
-    """Its connection stays open, and yet it keeps no room from others."""
+def test_a_body_that_stops_arriving_is_refused(guarded: serving.RunningService) -> None:
+    """Although its connection stays open, its memory is free for others."""
     with announcing(guarded, 48_000) as connection:
         answer = connection.getresponse()
         problem = json.loads(answer.read())
@@ -203,8 +201,8 @@ def test_a_body_that_stops_coming_is_given_up(guarded: serving.RunningService) -
 
 
 @pytest.mark.thorough
-def test_a_body_that_comes_slowly_is_waited_for(guarded: serving.RunningService) -> None:
-    """Longer than one may be silent, and never silent as long."""
+def test_a_body_that_arrives_slowly_is_accepted(guarded: serving.RunningService) -> None:
+    """The whole body takes longer than the longest allowed pause, but no pause is that long."""
     with announcing(guarded, 5) as connection:
         for byte in b"oops":
             time.sleep(3)
@@ -234,35 +232,35 @@ def test_reflection_is_off(service: serving.RunningService) -> None:
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 
-def test_no_answer_tells_of_the_machine(service: serving.RunningService) -> None:
-    """Neither bodies nor headers, of answers good and bad, hold a host name, a process, a path or a stack trace."""
-    said = []
+def test_no_response_reveals_the_machine(service: serving.RunningService) -> None:
+    """No body or header of any response has a host name, a process id, a path or a stack trace."""
+    responses = []
     hows = ["raise", "tell", "tell as ours", "short", "nan", "die"]
     failures = [{"prompt": "p", "rewards": {"failing": 1}, "metadata": {"how": how}} for how in hows]
     for head in [{"prompt": "p"}, {"prompt": ""}, *failures]:
-        if head is not failures[-1]:  # a replica that dies takes its time, and is answered in the same way
-            said.append(repr(rank(service, "grpc", head, [GOOD, GOOD])))
+        if head is not failures[-1]:  # a replica that dies takes long, and its error has the same form
+            responses.append(repr(rank(service, "grpc", head, [GOOD, GOOD])))
         response = httpx.post(f"{service.http_url}/v1/rank", **multipart(head, [GOOD, GOOD]), timeout=30)
-        said.append(f"{response.headers} {response.text}")
+        responses.append(f"{response.headers} {response.text}")
     for path in ("/v1/models", "/health/ready", "/metrics", "/v1/rank", "/v1/nothing", "/../etc/passwd", "/"):
         response = httpx.get(f"{service.http_url}{path}", timeout=30)
-        said.append(f"{response.headers} {response.text}")
-    told = ["Traceback", "site-packages", "\\.py\\b", 'File \\\\?"', " at 0x", "/tmp/", "/home/", "/usr/"]
+        responses.append(f"{response.headers} {response.text}")
+    patterns = ["Traceback", "site-packages", "\\.py\\b", 'File \\\\?"', " at 0x", "/tmp/", "/home/", "/usr/"]
     pids = [replica_pid(name) for name in ("gateway", "reward-failing", "reward-redness")]
     host = socket.gethostname()
-    told += [f"\\b{re.escape(word)}\\b" for word in {host, ray.util.get_node_ip_address()} - {"localhost", "127.0.0.1"}]
-    for text in said:
-        for pattern in [*told, *(f"(?<![\\d.]){pid}(?![\\d.])" for pid in pids)]:
+    patterns += [
+        f"\\b{re.escape(word)}\\b" for word in {host, ray.util.get_node_ip_address()} - {"localhost", "127.0.0.1"}
+    ]
+    for text in responses:
+        for pattern in [*patterns, *(f"(?<![\\d.]){pid}(?![\\d.])" for pid in pids)]:
             assert not re.search(pattern, text), f"{pattern!r} in {text[:2000]}"
 
 
 @pytest.mark.thorough
-def test_refused_requests_leave_no_memory_behind(
-    service: serving.RunningService, guarded: serving.RunningService
-) -> None:
-    """Large bodies that are refused at every stage, and bombs, over and over.
+def test_refused_requests_leak_no_memory(service: serving.RunningService, guarded: serving.RunningService) -> None:
+    """Large bodies and decompression bombs are refused at every stage, many times.
 
-    Memory is what a gateway has for itself: Ray's object store, which bodies pass through, is shared and has a limit.
+    Only a gateway's private memory counts: Ray's object store, which bodies pass through, is shared and has a limit.
     """
     gateways = [psutil.Process(replica_pid("gateway", application)) for application in ("ranking", "guarded")]
     large = bytes(32_000_000)

@@ -1,7 +1,7 @@
-"""Requests made up from the OpenAPI document, and right ones that were damaged: every answer is one that is promised.
+"""Requests generated from the OpenAPI document, and damaged valid ones: every response is a documented one.
 
 With the 1,000 damaged files of tests/unit/services/api/test_images.py these are over 2,500 cases. Rewards do not fail
-here, so no answer of 500 or more is right, and none may take longer than a client waits.
+here, so no status may be 500 or more, and no response may take longer than a client waits.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ EXPECTED = {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCod
 
 FILES = [encode_png(picture) for picture in PICTURES[:4]]
 TEXTS = [base64.b64encode(file).decode() for file in FILES]
-# Real pictures where the document speaks of images, so that some requests get through, and other things among them.
+# Some of the generated images are real pictures, so that some requests succeed.
 schemathesis.openapi.format("byte", st.sampled_from(TEXTS) | st.text(max_size=20))
 schemathesis.openapi.format("binary", st.sampled_from(FILES) | st.binary(max_size=60))
 schemathesis.openapi.format("uri", st.sampled_from(TEXTS).map("data:image/png;base64,{}".format) | st.text(max_size=20))
 
 
 def examples(count: int) -> settings:
-    """So many cases, the same ones in every run."""
+    """Return settings for this many cases, which are the same in every run."""
     unhealthy = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     return settings(max_examples=count, deadline=None, database=None, derandomize=True, suppress_health_check=unhealthy)
 
@@ -73,7 +73,7 @@ def http(service: serving.RunningService) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("path", CASES)
-def test_every_answer_is_a_promised_one(document: schemathesis.BaseSchema, http: httpx.Client, path: str) -> None:
+def test_every_response_is_documented(document: schemathesis.BaseSchema, http: httpx.Client, path: str) -> None:
     seen: Counter[int] = Counter()
     operation = document[path]["POST"]
     written = http.get("/openapi.json").json()
@@ -89,23 +89,23 @@ def test_every_answer_is_a_promised_one(document: schemathesis.BaseSchema, http:
         case.validate_response(response, checks=CHECKS)
         seen[response.status_code] += 1
         if response.status_code == 200 and case.media_type == "application/json":
-            assert allowed.is_valid(case.body)  # what the document does not allow is not taken either
+            assert allowed.is_valid(case.body)  # no accepted body violates the document
 
     check()
-    # So that answers are among what was checked. How many differs with the constants that hypothesis finds in our code.
+    # Some requests must succeed. Their number depends on the constants that hypothesis finds in our code.
     assert seen[200] >= CASES[path] / 50
     assert seen[422]
     assert max(seen) < 500
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/health/live", "/health/ready", "/metrics"])
-def test_what_is_only_read_keeps_its_promise_too(document: schemathesis.BaseSchema, path: str) -> None:
+def test_every_response_of_a_get_route_is_documented(document: schemathesis.BaseSchema, path: str) -> None:
     case = document[path]["GET"].Case()
     case.validate_response(case.call(timeout=TIMEOUT_S), checks=CHECKS)
 
 
-def right_bodies() -> list[tuple[str, str, bytes]]:
-    """Path, content type and body of requests that are fine as they are."""
+def valid_bodies() -> list[tuple[str, str, bytes]]:
+    """Return path, content type and body of valid requests."""
     images = [{"image": f"data:image/png;base64,{text}"} for text in TEXTS]
     bodies: dict[str, dict[str, Any]] = {
         "/v1/rank": {"prompt": "p", "images": TEXTS, "rewards": {"redness": 1.5}, "pairs": {"count": 2}},
@@ -123,7 +123,7 @@ def right_bodies() -> list[tuple[str, str, bytes]]:
 
 @st.composite
 def damaged(draw: st.DrawFn, data: bytes) -> bytes:
-    """`data` with a few stretches of it replaced, left out or doubled."""
+    """Replace, remove or repeat a few parts of `data`."""
     for _ in range(draw(st.integers(1, 4))):
         begin = draw(st.integers(0, len(data)))
         end = draw(st.integers(begin, min(begin + 40, len(data))))
@@ -132,11 +132,11 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
     return data
 
 
-def test_damaged_bodies_are_refused_or_answered_never_worse(http: httpx.Client) -> None:
+def test_damaged_bodies_never_cause_a_server_error(http: httpx.Client) -> None:
     seen: Counter[int] = Counter()
 
     @examples(300)
-    @given(sent=st.sampled_from(right_bodies()), data=st.data())
+    @given(sent=st.sampled_from(valid_bodies()), data=st.data())
     def check(sent: tuple[str, str, bytes], data: st.DataObject) -> None:
         path, kind, body = sent
         if (data.draw(st.booleans()) and "multipart" in kind) or data.draw(st.integers(0, 4)):
@@ -157,7 +157,7 @@ def test_damaged_bodies_are_refused_or_answered_never_worse(http: httpx.Client) 
     assert seen[422]
 
 
-def test_damaged_messages_are_refused_or_answered_never_worse(service: serving.RunningService) -> None:
+def test_damaged_messages_never_cause_a_server_error(service: serving.RunningService) -> None:
     seen: Counter[grpc.StatusCode] = Counter()
     options = RankOptions(prompt="p", rewards={"redness": 1.5}, metadata={"a": [1, None, {"b": 0.5}]})
     right = RANK.request_to_proto(options, [*FILES, PICTURES[0]]).SerializeToString()
@@ -169,7 +169,7 @@ def test_damaged_messages_are_refused_or_answered_never_worse(service: serving.R
         def check(message: bytes) -> None:
             call = rank.future(message, metadata=[("application", "ranking")], timeout=TIMEOUT_S)
             seen[call.code()] += 1
-            # Serve reads the message before the service sees it, and says UNKNOWN of what is no message at all.
+            # Serve parses the message before the service does, and its status is UNKNOWN if that fails.
             unread = call.code() is grpc.StatusCode.UNKNOWN and "DecodeError" in call.details()
             assert unread or call.code() in EXPECTED, call.details()
 

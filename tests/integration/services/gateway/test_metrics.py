@@ -1,4 +1,4 @@
-"""What Prometheus reads, and which id a call has."""
+"""The metrics for Prometheus, and the ids of calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 
 
 def scrape(service: serving.RunningService) -> dict[tuple[str, ...], float]:
-    """Samples by their name and their labels' values in the order of the names; the gateway's own label left out."""
+    """Read the samples by their name and their labels' values, in the order of the labels' names, without `gateway`."""
     response = httpx.get(f"{service.http_url}/metrics")
     assert response.headers["content-type"].startswith("text/plain")
     samples = {}
@@ -55,7 +55,7 @@ async def test_calls_are_counted_over_every_transport(service: serving.RunningSe
     assert "reward_queue_images" in {key[0] for key in after}
 
 
-def test_every_answer_has_the_calls_id(service: serving.RunningService) -> None:
+def test_every_response_has_the_calls_id(service: serving.RunningService) -> None:
     url = f"{service.http_url}/v1/rank"
     refused = httpx.post(url, json={"prompt": ""}, headers={"x-request-id": "mine"})
     assert refused.json()["request_id"] == refused.headers["x-request-id"] == "mine"

@@ -1,4 +1,4 @@
-"""A judge ranks and scores groups by tournaments: the same over three transports, whatever the order of the images."""
+"""A judge's rankings and scores, which are the same over three transports and for any order of the images."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ async def test_a_judge_ranks(client: AsyncRankingClient) -> None:
     assert again.rewards["judge"].details is None
 
 
-async def test_scores_belong_to_the_images(client: AsyncRankingClient) -> None:
-    """In another order, and beside another group, each image keeps its score."""
+async def test_scores_do_not_depend_on_the_order_of_the_images(client: AsyncRankingClient) -> None:
+    """Each image has the same score in another order and together with another group."""
     order = np.random.default_rng(1).permutation(11)
     groups = [Group("p", PICTURES[:11]), Group("q", PICTURES[11:14]), Group("p", PICTURES[order])]
     answer = await client.score(groups, rewards=["judge", "redness"])
-    there, other, back = (group.rewards["judge"] for group in answer.groups)
-    assert [there.scores[index] for index in order] == back.scores
-    assert there.tournament is not None
+    in_order, other, back = (group.rewards["judge"] for group in answer.groups)
+    assert [in_order.scores[index] for index in order] == back.scores
+    assert in_order.tournament is not None
     assert other.tournament is not None
-    assert there.tournament.comparisons <= 44
+    assert in_order.tournament.comparisons <= 44
     assert other.tournament.comparisons == 3
     assert np.argsort(other.scores).tolist() == np.argsort(LIGHTS[11:14]).tolist()
     assert answer.groups[0].rewards["redness"].scores == pytest.approx(REDS[:11].tolist())
@@ -59,7 +59,7 @@ async def test_all_pairs_on_request(client: AsyncRankingClient) -> None:
     assert scored.groups[0].rewards["judge"].scores == ranking.rewards["judge"].scores
 
 
-async def test_beside_a_reward_that_scores(client: AsyncRankingClient) -> None:
+async def test_a_mixture_of_a_judge_and_a_pointwise_reward(client: AsyncRankingClient) -> None:
     ranking = await client.rank("p", PICTURES[:6], rewards={"judge": 1.0, "redness": 3.0})
     assert ranking.rewards["judge"].weight == 0.25
     zscores = []
@@ -76,7 +76,7 @@ async def test_rerank(client: AsyncRankingClient) -> None:
     assert answer.results[0].relevance_score > answer.results[1].relevance_score
 
 
-async def test_images_that_are_alike_are_tied(client: AsyncRankingClient) -> None:
+async def test_equal_images_are_tied(client: AsyncRankingClient) -> None:
     ranking = await client.rank("p", np.stack([PICTURES[0]] * 4), rewards={"judge": 1.0})
     assert ranking.all_tied
     assert ranking.rewards["judge"].tournament is not None

@@ -1,4 +1,4 @@
-"""Score, compare and rerank: the same over three transports, and what plain HTTP clients see of them."""
+"""Score, compare and rerank over three transports, and over plain HTTP."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_score_gives_raw_scores_of_many_groups(client: AsyncRankingClient)
     assert [score for one in redness for score in one.scores] == pytest.approx(REDS.tolist())
     assert [len(one.details or []) for one in redness] == [3, 1, 20]
     darkness = [score for group in answer.groups for score in group.rewards["darkness"].scores]
-    assert darkness == pytest.approx(DARKS.tolist())  # raw: nothing is turned round, though lower is better there
+    assert darkness == pytest.approx(DARKS.tolist())  # raw scores are not negated, although lower is better
     assert {"total", "decode", "reward.redness", "score.darkness"} <= set(answer.timings_ms)
     plain = await client.score(groups[:1])
     assert list(plain.groups[0].rewards) == ["redness"]  # those of the mixture `default`
@@ -73,7 +73,7 @@ async def test_score_gives_raw_scores_of_many_groups(client: AsyncRankingClient)
         ),
     ],
 )
-async def test_wrong_score_requests_say_where(
+async def test_invalid_score_requests_name_the_field(
     client: AsyncRankingClient, change: dict[str, Any], kind: type[errors.RewardsError], field: str | None
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -101,7 +101,7 @@ async def test_a_judge_compares(client: AsyncRankingClient) -> None:
     assert tie.verdict.confidence is None
 
 
-async def test_rewards_that_score_compare_by_their_scores(client: AsyncRankingClient) -> None:
+async def test_pointwise_rewards_compare_by_their_scores(client: AsyncRankingClient) -> None:
     best, worst = PICTURES[int(REDS.argmax())], PICTURES[int(REDS.argmin())]
     by_default = await client.compare("p", worst, best)
     assert (by_default.model, by_default.winner) == ("default", "second")
@@ -111,7 +111,7 @@ async def test_rewards_that_score_compare_by_their_scores(client: AsyncRankingCl
     assert one.combined == one.rewards["redness"].scores == pytest.approx([REDS.min(), REDS.max()])
     assert one.verdict is None
     dark = await client.compare("p", np.zeros((8, 8, 3), np.uint8), best, model="darkness")
-    assert dark.winner == "first"  # there the lower score is the better one
+    assert dark.winner == "first"  # lower scores are better
     assert (await client.compare("p", best, best, model="both")).winner == "tie"
 
 
@@ -151,7 +151,7 @@ async def test_rerank_sorts(client: AsyncRankingClient) -> None:
 
 
 def test_rerank_clients_work_unchanged(service: serving.RunningService) -> None:
-    """The bodies that clients of Cohere, Jina and vLLM send, at the addresses that they send them to."""
+    """Bodies and paths are those that clients of Cohere, Jina and vLLM send."""
     documents = [
         {"image": uri(0)},
         {"content": [{"type": "image_url", "image_url": {"url": uri(1), "detail": "auto"}}]},
@@ -185,7 +185,7 @@ def test_rerank_clients_work_unchanged(service: serving.RunningService) -> None:
         (None, "image document"),
     ],
 )
-def test_documents_that_are_no_images(service: serving.RunningService, document: Any, reason: str) -> None:
+def test_documents_that_are_not_images_are_refused(service: serving.RunningService, document: Any, reason: str) -> None:
     body = {"query": "p", "documents": [{"image": uri(0)}, document]}
     response = httpx.post(f"{service.http_url}/v1/rerank", json=body)
     assert response.status_code == 422
@@ -221,7 +221,7 @@ def test_json_and_multipart_agree(service: serving.RunningService) -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_models_say_what_each_is(service: serving.RunningService, transport: str) -> None:
+def test_models_describe_every_reward(service: serving.RunningService, transport: str) -> None:
     with RankingClient(address(service, transport)) as client:
         models = {info.name: info for info in client.models()}
     judge = models["judge"]
@@ -237,7 +237,7 @@ def test_models_say_what_each_is(service: serving.RunningService, transport: str
 
 
 def test_the_documentation_needs_no_other_server(guarded: serving.RunningService) -> None:
-    """Also where the service lies under a path of its own, and without a key."""
+    """This holds under a path prefix and without a key too."""
     page = httpx.get(f"{guarded.http_url}/docs")
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]

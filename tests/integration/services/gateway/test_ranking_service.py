@@ -22,7 +22,7 @@ from drpo_rewards.api.images import encode_png
 pytestmark = pytest.mark.integration
 
 
-async def test_three_transports_give_one_answer(service: serving.RunningService) -> None:
+async def test_three_transports_give_the_same_answer(service: serving.RunningService) -> None:
     answers = []
     for transport in TRANSPORTS:
         async with AsyncRankingClient(address(service, transport)) as client:
@@ -40,7 +40,7 @@ async def test_three_transports_give_one_answer(service: serving.RunningService)
     answer = answers[0]
     assert answer.rewards["redness"].scores == pytest.approx(REDS.tolist())
     assert answer.rewards["redness"].weight == pytest.approx(2 / 3)
-    assert answer.rewards["darkness"].weight == pytest.approx(-1 / 3)  # there the lower score is the better one
+    assert answer.rewards["darkness"].weight == pytest.approx(-1 / 3)  # lower scores are better
     assert answer.rewards["darkness"].version == "darkness-1"
     dark = PICTURES.astype(float).mean(axis=(1, 2, 3))
     expected = 2 / 3 * (REDS - REDS.mean()) / REDS.std() - 1 / 3 * (dark - dark.mean()) / dark.std()
@@ -64,8 +64,8 @@ async def test_pictures_of_a_group_may_differ_in_size(client: AsyncRankingClient
     assert len(answer.combined) == 2
 
 
-async def test_large_groups_arrive_too(client: AsyncRankingClient) -> None:
-    """More than Serve's own messages hold, and more than a batch."""
+async def test_large_groups_arrive(client: AsyncRankingClient) -> None:
+    """The group is larger than Serve's messages and than a batch."""
     group = np.zeros((40, 256, 256, 3), dtype=np.uint8)
     group[17, :, :, 0] = 9
     answer = await client.rank("p", group, details=True)
@@ -131,8 +131,8 @@ async def test_details_are_plain_json_or_a_failure(client: AsyncRankingClient) -
     assert (await client.rank("p", PICTURES[:2], **group)).all_tied
 
 
-async def test_only_the_group_at_fault_is_hurt(client: AsyncRankingClient) -> None:
-    """Groups share batches; one that cannot be scored must not take the others of its batch with it."""
+async def test_only_the_group_at_fault_fails(client: AsyncRankingClient) -> None:
+    """A group that cannot be scored must not make the other groups of its batch fail."""
     bad = [client.rank("p", PICTURES[:3], rewards={"failing": 1}, metadata={"how": "raise"}) for _ in range(3)]
     good = [client.rank("p", PICTURES[:3], rewards={"failing": 1}) for _ in range(5)]
     results = await asyncio.gather(*bad, *good, return_exceptions=True)
@@ -159,7 +159,7 @@ async def test_groups_share_batches(service: serving.RunningService) -> None:
         ({"pairs": PairOptions(count=3, strategy="extremes")}, errors.InvalidRequestError, "pairs.count"),
     ],
 )
-async def test_wrong_requests_say_what_is_wrong(
+async def test_invalid_requests_say_what_is_wrong(
     client: AsyncRankingClient, change: dict[str, Any], kind: type[errors.RewardsError], field: str
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -205,7 +205,7 @@ def test_http_refusals_are_problem_documents(
 
 
 def test_plain_http(service: serving.RunningService) -> None:
-    """What curl sees: base64 JSON and multipart agree, and the rest of the surface answers."""
+    """Base64 JSON and multipart give the same response, and the other routes respond."""
     import base64
 
     texts = [base64.b64encode(encode_png(picture)).decode() for picture in PICTURES[:2]]
@@ -240,7 +240,7 @@ async def test_api_keys(guarded: serving.RunningService, transport: str) -> None
                 await client.rank("p", PICTURES[:2])
             with pytest.raises(errors.AuthenticationError):
                 await client.models()
-            assert await client.ready()  # a probe brings no key
+            assert await client.ready()  # a probe needs no key
     async with AsyncRankingClient(address(guarded, transport), api_key=KEY) as client:
         assert (await client.rank("p", PICTURES[:2])).order
         with pytest.raises(errors.RequestTooLargeError):

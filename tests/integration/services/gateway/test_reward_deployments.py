@@ -1,4 +1,4 @@
-"""How a reward is deployed: in an application of its own and upgraded alone, scaled by load, on certain machines."""
+"""Deployment of rewards: with `own_app` and upgraded separately, scaled by load, on certain machines."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def rank(client: RankingClient, reward: str, **options: Any) -> RankResponse:
     return client.rank("p", PICTURES, rewards={reward: 1.0}, **options)
 
 
-def test_an_application_of_its_own_is_upgraded_while_others_ask(client: RankingClient) -> None:
+def test_a_reward_with_its_own_app_is_upgraded_during_calls(client: RankingClient) -> None:
     assert rank(client, "own").rewards["own"].scores == pytest.approx(REDS.tolist())
     stop = threading.Event()
     seen: list[str] = []
@@ -88,7 +88,7 @@ def test_an_application_of_its_own_is_upgraded_while_others_ask(client: RankingC
     assert upgraded.scores == pytest.approx(PICTURES.mean(axis=(1, 2, 3)).tolist())
     assert {"redness-1", "darkness-1"} == set(seen)
     assert next(info for info in client.models() if info.name == "own").version == "darkness-1"
-    serving.upgrade(config(), "own", app_name=APP)  # nothing beside the old one: it is stopped first
+    serving.upgrade(config(), "own", app_name=APP)  # the old replica stops first
     assert rank(client, "own").rewards["own"].version == "redness-1"
 
 
@@ -110,7 +110,7 @@ def test_a_batch_is_prepared_while_another_is_scored(client: RankingClient) -> N
         assert waits.result().rewards["staged"].scores == pytest.approx(means)
 
 
-def test_what_cannot_be_prepared_hurts_only_itself(client: RankingClient) -> None:
+def test_an_item_that_cannot_be_prepared_fails_only_its_group(client: RankingClient) -> None:
     with ThreadPoolExecutor(6) as threads:
         asked = [
             threads.submit(rank, client, "staged", metadata={"how": "refuse"} if odd else None) for odd in (0, 1) * 6
@@ -123,7 +123,7 @@ def test_what_cannot_be_prepared_hurts_only_itself(client: RankingClient) -> Non
             assert answer.result().rewards["staged"].version == "overlapping-1"
 
 
-def test_load_brings_more_replicas(client: RankingClient) -> None:
+def test_load_starts_more_replicas(client: RankingClient) -> None:
     pids: set[int] = set()
     with ThreadPoolExecutor(8) as threads:
         for _ in range(60):
@@ -137,7 +137,7 @@ def test_load_brings_more_replicas(client: RankingClient) -> None:
     assert len(pids) == 2
 
 
-def test_what_cannot_be_upgraded_or_placed(service: serving.RunningService) -> None:
+def test_rewards_that_cannot_be_upgraded_or_placed(service: serving.RunningService) -> None:
     with pytest.raises(ConfigError, match="'scaled' is not a reward with `own_app: true`"):
         serving.upgrade(config(), "scaled", app_name=APP)
     with pytest.raises(ConfigError, match="no application 'elsewhere-own'"):

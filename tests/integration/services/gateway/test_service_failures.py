@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_overload_is_said_and_waited_out(service: serving.RunningService, transport: str) -> None:
+async def test_overload_is_an_error_that_retries_overcome(service: serving.RunningService, transport: str) -> None:
     """`busy` scores one group at a time and lets one wait."""
     target = address(service, transport)
     async with AsyncRankingClient(target, retries=0, max_in_flight=8) as hasty:
@@ -35,7 +35,7 @@ async def test_overload_is_said_and_waited_out(service: serving.RunningService, 
 
 @pytest.mark.parametrize("victim", ["reward-redness", "gateway"])
 async def test_a_killed_replica_costs_no_call(service: serving.RunningService, victim: str) -> None:
-    """Calls over all transports go on while a replica is killed; every one succeeds, with the right numbers."""
+    """A replica is killed during calls over all transports; every call succeeds, with the right numbers."""
     clients = [
         AsyncRankingClient(address(service, name), retries=8, max_in_flight=2, timeout_s=200) for name in TRANSPORTS
     ]
@@ -70,7 +70,7 @@ def replica_pid_or_none(name: str) -> int | None:
         return None
 
 
-async def test_a_hanging_reward_delays_nobody_else(service: serving.RunningService) -> None:
+async def test_a_hanging_reward_delays_no_other(service: serving.RunningService) -> None:
     async def hanging(client: AsyncRankingClient) -> None:
         with pytest.raises(errors.RewardTimeoutError, match="deadline of 4 s") as caught:
             await client.rank("p", PICTURES[:2], rewards={"hanging": 1, "redness": 1}, metadata={"how": "hang"})
@@ -79,7 +79,7 @@ async def test_a_hanging_reward_delays_nobody_else(service: serving.RunningServi
     clients = [AsyncRankingClient(address(service, name), retries=0) for name in TRANSPORTS]
     stuck = [asyncio.create_task(hanging(client)) for client in clients]
     await asyncio.gather(*(client.rank("p", PICTURES[:2]) for client in clients))
-    assert not any(task.done() for task in stuck)  # those were answered while these are still stuck
+    assert not any(task.done() for task in stuck)  # the other calls were answered while these hang
     await asyncio.gather(*stuck)
     readiness = await clients[1].readiness()
     assert {name for name, state in readiness.rewards.items() if not state.ready} == {"hanging"}
@@ -88,12 +88,12 @@ async def test_a_hanging_reward_delays_nobody_else(service: serving.RunningServi
         await client.close()
 
 
-async def test_a_group_that_kills_replicas_is_given_up(service: serving.RunningService) -> None:
+async def test_a_group_that_kills_replicas_fails_at_last(service: serving.RunningService) -> None:
     async with AsyncRankingClient(service.handle_address, timeout_s=200, retries=0) as client:
         with pytest.raises(errors.RewardUnavailableError, match="died 3 times") as caught:
             await client.rank("p", PICTURES[:2], rewards={"failing": 1}, metadata={"how": "die"})
         assert caught.value.reward == "failing"
-        assert (await client.rank("p", PICTURES[:2], rewards={"failing": 1})).all_tied  # and its successor serves
+        assert (await client.rank("p", PICTURES[:2], rewards={"failing": 1})).all_tied  # a new replica works
 
 
 async def test_deadlines_and_absent_services() -> None:
@@ -114,17 +114,17 @@ async def test_the_clients_own_deadline(client: AsyncRankingClient) -> None:
         await client.rank("p", PICTURES[:2], rewards={"busy": 1})
 
 
-def test_without_keys_nobody_else_reaches_grpc(
+def test_without_keys_grpc_is_not_open_to_other_machines(
     service: serving.RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Serve's gRPC listens on every interface, but on loopback only in the Ray of these tests."""
+    """Serve's gRPC listens on every interface, except in the Ray of these tests, where it keeps to loopback."""
     assert loopback.grpc_is_bound()
     monkeypatch.setattr(loopback, "grpc_is_bound", lambda: False)
     with pytest.raises(errors.ConfigError, match=r"gRPC listens on every interface .* and there are no API keys"):
         serving.start(config(), app_name="open", grpc_port=0)
 
 
-def test_what_cannot_start_says_why(service: serving.RunningService) -> None:
+def test_a_service_that_cannot_start_says_why(service: serving.RunningService) -> None:
     broken = serving.ServiceConfig.model_validate(
         {"rewards": {"a": {"type": "geneval", "options": {"detector": "no"}}}}
     )

@@ -1,4 +1,4 @@
-"""The contract, its errors and their way over the wire."""
+"""The contract, its errors, and both as protobuf."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from drpo_rewards.wire.models import models_from_proto, models_to_proto, readine
 
 
 def through_proto(response: Model) -> Model:
-    """A response, sent as its message and read again."""
-    (operation,) = (each for each in OPERATIONS.values() if type(response) is each.response)
+    """Convert a response to its message and back."""
+    (operation,) = (operation for operation in OPERATIONS.values() if type(response) is operation.response)
     message = operation.response_to_proto(response)
     return operation.response_from_proto(type(message).FromString(message.SerializeToString()))
 
@@ -57,7 +57,7 @@ def test_the_base_install_imports_neither_torch_nor_ray() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_the_committed_stubs_are_those_of_the_proto() -> None:
+def test_the_committed_stubs_match_the_proto() -> None:
     subprocess.run([sys.executable, ROOT / "protos" / "generate.py", "--check"], check=True, timeout=60)
 
 
@@ -65,7 +65,7 @@ ALL_ERRORS = sorted(set(errors.BY_CODE.values()), key=lambda cls: cls.code)
 
 
 @pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.code)
-def test_errors_cross_processes_and_wires(cls: type[errors.RewardsError]) -> None:
+def test_errors_survive_pickle_and_grpc(cls: type[errors.RewardsError]) -> None:
     members: dict[str, Any] = {"reward": "a", "field": "images[1]", "retry_after_s": 2.0, "request_id": "r"}
     error = cls("what was wrong", **members)
     copies = [
@@ -80,13 +80,13 @@ def test_errors_cross_processes_and_wires(cls: type[errors.RewardsError]) -> Non
 
 
 @pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.code)
-def test_every_error_is_also_a_builtin_one_and_has_a_grpc_status(cls: type[errors.RewardsError]) -> None:
+def test_every_error_is_a_builtin_too_and_has_a_grpc_status(cls: type[errors.RewardsError]) -> None:
     builtin = {base for base in cls.__mro__ if base.__module__ == "builtins"}
     assert builtin - {Exception, BaseException, object}
     assert cls.grpc_status in grpc.StatusCode.__members__
 
 
-def test_a_newer_services_error_is_still_an_error() -> None:
+def test_an_unknown_error_code_becomes_an_internal_error() -> None:
     assert type(errors.from_code("from_the_future", "x")) is errors.InternalError
 
 
@@ -113,7 +113,7 @@ def test_a_newer_services_error_is_still_an_error() -> None:
         ({"metadata": json.loads('{"a":' * 20 + "1" + "}" * 20)}, "metadata"),
     ],
 )
-def test_wrong_options_name_their_field(changes: dict[str, Any], field: str | None) -> None:
+def test_invalid_options_name_their_field(changes: dict[str, Any], field: str | None) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse(RankOptions, {"prompt": "a star", **changes})
     assert (caught.value.field or "").startswith(field or "")
@@ -121,7 +121,7 @@ def test_wrong_options_name_their_field(changes: dict[str, Any], field: str | No
     assert "Value error" not in str(caught.value)
 
 
-def test_numbers_that_are_not_finite_are_refused_over_grpc_too() -> None:
+def test_infinite_numbers_are_refused_over_grpc_too() -> None:
     request = RANK.request_to_proto(RankOptions(prompt="p"), [b"a", b"b"])
     request.metadata.update({"a": [1.0, float("nan")]})
     with pytest.raises(InvalidRequestError, match="finite") as caught:
@@ -174,7 +174,7 @@ def test_requests_survive_the_proto() -> None:
     ],
 )
 def test_every_request_survives_the_proto(options: Options, count: int) -> None:
-    (operation,) = (each for each in OPERATIONS.values() if type(options) is each.options)
+    (operation,) = (operation for operation in OPERATIONS.values() if type(options) is operation.options)
     files = [bytes([index]) for index in range(count)]
     message = operation.request_to_proto(options, files)
     copy = type(message).FromString(message.SerializeToString())
@@ -214,11 +214,11 @@ def test_every_request_survives_the_proto(options: Options, count: int) -> None:
         ),
     ],
 )
-def test_every_answer_survives_the_proto(answer: Any) -> None:
+def test_every_response_survives_the_proto(answer: Any) -> None:
     assert through_proto(answer) == answer
 
 
-def test_errors_name_images_as_the_request_does() -> None:
+def test_errors_name_images_by_their_field_in_the_request() -> None:
     groups = [GroupOptions(prompt="a", num_images=2), GroupOptions(prompt="b", num_images=2)]
     assert ScoreOptions(groups=groups).image_field(2) == "groups[1].images[0]"
     assert RerankOptions(query="a").image_field(2) == "documents[2]"
@@ -235,7 +235,7 @@ def test_a_judgement_can_be_swapped() -> None:
     assert Comparison("tie").swap() == Comparison("tie")
 
 
-def test_answers_survive_the_proto() -> None:
+def test_rankings_models_and_readiness_survive_the_proto() -> None:
     response = RankResponse(
         request_id="r",
         combined=[0.1, -0.1],

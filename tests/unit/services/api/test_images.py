@@ -1,4 +1,4 @@
-"""Images in: what is taken is exact, what is refused says which image and why."""
+"""Decoding of images: accepted ones are exact, and an error names a refused one and the reason."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from drpo_rewards.operations.rank import RankOptions
 
 
 @pytest.mark.parametrize("name", accepted_files())
-def test_what_leaves_no_choice_is_taken_exactly(name: str) -> None:
+def test_accepted_images_are_decoded_exactly(name: str) -> None:
     data, expected = accepted_files()[name]
     np.testing.assert_array_equal(images.decode(data), expected)
 
 
-def test_jpeg_is_what_pillow_makes_of_it() -> None:
+def test_jpeg_is_decoded_as_pillow_does() -> None:
     data = encode(Image.fromarray(PICTURE), "JPEG")
     np.testing.assert_array_equal(images.decode(data), np.asarray(Image.open(io.BytesIO(data))))
 
 
 @pytest.mark.parametrize("name", refused_files())
-def test_what_would_be_a_guess_is_refused(name: str) -> None:
+def test_ambiguous_images_are_refused(name: str) -> None:
     data, reason = refused_files()[name]
     with pytest.raises(InvalidImageError, match=reason) as caught:
         images.decode(data, field="images[3]")
@@ -39,7 +39,7 @@ def test_what_would_be_a_guess_is_refused(name: str) -> None:
 
 @settings(max_examples=1000, deadline=None)
 @given(st.data())
-def test_damaged_files_are_refused_or_decoded_never_worse(data: st.DataObject) -> None:
+def test_damaged_files_are_refused_or_decoded(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"]))
     damaged = bytearray(encode(Image.fromarray(PICTURE), kind))
     for _ in range(data.draw(st.integers(1, 8))):
@@ -50,11 +50,11 @@ def test_damaged_files_are_refused_or_decoded_never_worse(data: st.DataObject) -
         picture = images.decode(bytes(damaged))
     except InvalidImageError as error:
         reason = str(error)
-    assert " at 0x" not in reason  # Pillow's own words may name objects of the process
+    assert " at 0x" not in reason  # Pillow's messages may have addresses of objects
     assert reason or (picture.dtype == np.uint8 and picture.ndim == 3)
 
 
-def test_rgb8_has_to_fit_its_size() -> None:
+def test_rgb8_must_fit_its_size() -> None:
     np.testing.assert_array_equal(images.from_rgb8(PICTURE.tobytes(), 10, 12), PICTURE)
     with pytest.raises(InvalidImageError, match="360 bytes, but has 359"):
         images.from_rgb8(PICTURE.tobytes()[:-1], 10, 12)
@@ -89,14 +89,14 @@ def test_groups_have_limits() -> None:
     assert caught.value.field == "images[1]"
 
 
-def test_a_client_may_give_any_kind(tmp_path: Path) -> None:
+def test_clients_may_give_images_in_any_form(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encode(Image.fromarray(PICTURE)))
     assert images.load(PICTURE) is PICTURE
     np.testing.assert_array_equal(images.load(Image.fromarray(PICTURE)), PICTURE)
     assert images.load(path) == images.load(str(path)) == images.load(path.read_bytes()) == path.read_bytes()
     one = np.zeros((1, 1, 3), np.uint8)
-    assert images.load(one) is one  # how small or large an image may be is for the service to say
+    assert images.load(one) is one  # clients do not limit sizes; the service does
     with pytest.raises(InvalidImageError, match="0x4"):
         images.load(np.zeros((4, 0, 3), np.uint8))
     with pytest.raises(InvalidImageError, match="cannot read"):

@@ -1,4 +1,4 @@
-"""Where the servers of a local Ray listen. tests/integration/services/test_rewards_cli.py looks at a whole service."""
+"""Addresses of the servers of a local Ray. tests/integration/services/test_rewards_cli.py checks a whole service."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ async def main():
     for server, address in zip(servers, sys.argv[1:]):
         server.add_insecure_port(address)
         await server.start()
-    listening = [one for one in psutil.Process().net_connections("tcp") if one.status == "LISTEN"]
-    print(*sorted(one.laddr.ip.removeprefix("::ffff:") for one in listening))
+    listening = [connection for connection in psutil.Process().net_connections("tcp") if connection.status == "LISTEN"]
+    print(*sorted(connection.laddr.ip.removeprefix("::ffff:") for connection in listening))
 
 asyncio.run(main())
 """
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "0.0.0.0"])
-def test_grpc_listens_where_it_was_told(host: str) -> None:
-    """Calls between replicas, whose port the system chooses, stay on this machine in any case."""
+def test_grpc_listens_on_the_configured_address(host: str) -> None:
+    """The server for calls between replicas, whose port the system chooses, always stays on this machine."""
     addresses = [f"[::]:{free_port()}", "[::]:0"]
     environment = os.environ | {loopback.LISTEN_HOST: host}
     command = [sys.executable, "-c", SERVERS, *addresses]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    everywhere_as_host = answer.stdout.replace("::", "0.0.0.0").split()  # `::` is what it says where there is IPv6
+    everywhere_as_host = answer.stdout.replace("::", "0.0.0.0").split()  # with IPv6 it is `::`
     assert sorted(everywhere_as_host) == sorted([host, "127.0.0.1"]), answer.stderr
 
 
-def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray._private import ray_constants
 
     monkeypatch.setenv(loopback.SWITCH, "1")
@@ -62,7 +62,7 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
         ("ray://127.0.0.1:{port}", "Connection refused"),
     ],
 )
-def test_joining_where_there_is_no_ray(address: str, why: str) -> None:
+def test_joining_a_ray_that_does_not_run(address: str, why: str) -> None:
     address = address.format(port=free_port())
     with pytest.raises(ServiceUnavailableError, match=f"no Ray can be reached at {address}: .*{why}"):
         join_ray(address)

@@ -1,4 +1,4 @@
-"""Mixtures against groups worked by hand."""
+"""Mixtures, against cases computed by hand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from drpo_rewards.ranking.mixture import combine
 
-# On a grid: scores that differ by less than rounding may tie.
+# On a grid, because scores that differ by less than rounding may tie.
 scores = st.lists(st.integers(-(10**6), 10**6).map(lambda number: number / 1000), min_size=2, max_size=12)
 
 
 def test_zscores_by_hand() -> None:
-    # a: mean 2, deviations -1 0 1, population deviation sqrt(2/3); b is the other way round, with a fifth of the weight
+    # a: mean 2, deviations -1 0 1, population deviation sqrt(2/3); b is reversed, with a fifth of the weight
     ranking = combine({"a": [1, 2, 3], "b": [30, 20, 10]}, {"a": 4, "b": 1})
     z = 1 / math.sqrt(2 / 3)
     assert ranking.combined == pytest.approx([-0.8 * z + 0.2 * z, 0, 0.8 * z - 0.2 * z])
@@ -36,7 +36,7 @@ def test_rank_by_hand_with_a_tie() -> None:
     assert combine({"a": [5, 1, 3, 3]}, {"a": 1}, "rank").combined == pytest.approx([1, 0, 0.5, 0.5])
 
 
-def test_a_reward_without_an_opinion_adds_nothing() -> None:
+def test_a_reward_with_equal_scores_adds_nothing() -> None:
     ranking = combine({"a": [0.1, 0.1, 0.1], "b": [1, 3, 2]}, {"a": 100, "b": 1})
     assert ranking.order == [1, 2, 0]
     assert all(math.isfinite(value) for value in ranking.combined)
@@ -61,18 +61,18 @@ def test_a_negative_weight_is_a_penalty() -> None:
 
 
 @pytest.mark.parametrize("weights", [{}, {"a": 0.0}, {"a": math.nan}, {"a": math.inf}])
-def test_weights_that_mean_nothing(weights: dict[str, float]) -> None:
+def test_invalid_weights_are_refused(weights: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"weight|name at least"):
         combine({"a": [1, 2]}, weights)
 
 
-def test_a_score_that_is_not_finite_is_no_score() -> None:
+def test_a_score_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         combine({"a": [1, math.nan]}, {"a": 1})
 
 
 @given(scores, st.sampled_from(["zscore", "rank", "none"]))
-def test_one_reward_alone_keeps_its_order(values: list[float], normalize: str) -> None:
+def test_a_single_reward_decides_the_order(values: list[float], normalize: str) -> None:
     ranking = combine({"a": values}, {"a": 3.0}, normalize)  # type: ignore[arg-type]
     ordered = [values[index] for index in ranking.order]
     assert ordered == sorted(values, reverse=True)
@@ -80,7 +80,7 @@ def test_one_reward_alone_keeps_its_order(values: list[float], normalize: str) -
 
 
 @given(scores, st.floats(1e-3, 1e3), st.floats(-1e3, 1e3))
-def test_zscores_do_not_see_scale_and_offset(values: list[float], scale: float, offset: float) -> None:
+def test_zscores_ignore_scale_and_offset(values: list[float], scale: float, offset: float) -> None:
     if np.ptp(values) < 1e-3:
         return  # below the offset's rounding
     plain = combine({"a": values}, {"a": 1}).combined
@@ -89,7 +89,7 @@ def test_zscores_do_not_see_scale_and_offset(values: list[float], scale: float, 
 
 
 @pytest.mark.parametrize("size", [1e308, 5e-324])
-def test_weights_of_any_size_have_shares(size: float) -> None:
+def test_huge_and_tiny_weights_have_shares(size: float) -> None:
     ranking = combine({"a": [1, 3, 2], "b": [3, 1, 2]}, {"a": size, "b": -size})
     assert ranking.weights == {"a": 0.5, "b": -0.5}
     assert ranking.order == [1, 2, 0]

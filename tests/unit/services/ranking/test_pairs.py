@@ -1,4 +1,4 @@
-"""Pairs: distinct, in order, never tied, the same from the same seed, uniform."""
+"""Pairs are distinct, ordered, never tied, uniform, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_random_pairs(scores: list[float], count: int, seed: int) -> None:
     assert pairs == draw_pairs(scores, count, "random", seed)
 
 
-def test_random_pairs_are_uniform_over_the_untied_ones() -> None:
+def test_random_pairs_are_uniform_over_untied_pairs() -> None:
     # four untied pairs of five: (0, 1) is tied
     drawn = Counter(draw_pairs([1.0, 1.0, 2.0, 0.0], 20_000, seed=3))
     assert set(drawn) == {(2, 0), (2, 1), (2, 3), (0, 3), (1, 3)}
     assert all(abs(number - 4000) < 300 for number in drawn.values())  # five standard deviations
 
 
-def test_seeds_differ() -> None:
+def test_another_seed_draws_other_pairs() -> None:
     assert draw_pairs(list(range(24)), 12, seed=1) != draw_pairs(list(range(24)), 12, seed=2)
 
 
@@ -42,7 +42,7 @@ def test_extremes_leave_tied_pairs_out() -> None:
     assert draw_pairs([1.0, 1.0], 1, "extremes") == []
 
 
-def test_extremes_need_two_images_a_pair() -> None:
+def test_extremes_need_two_images_per_pair() -> None:
     with pytest.raises(InvalidRequestError, match="at most 2 pairs") as caught:
         draw_pairs([1, 2, 3, 4, 5], 3, "extremes")
     assert caught.value.field == "pairs.count"

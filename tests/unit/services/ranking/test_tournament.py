@@ -1,4 +1,4 @@
-"""Bradley-Terry against cases worked by hand and another solver; tournaments with judges whose true order is known."""
+"""Bradley-Terry, against cases computed by hand and another solver; tournaments of judges with a known true order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VARIANCE = PRIOR_DEVIATION**2
 def play(
     quality: np.ndarray, noise: float = 0.0, seed: int = 0, all_pairs: bool = False
 ) -> tuple[TournamentResult, list[int]]:
-    """A tournament of candidates 0..K-1 whose judge draws from Bradley-Terry with `quality / noise`; rounds' sizes."""
+    """Play a tournament whose judge draws from Bradley-Terry with `quality / noise`; also return the rounds' sizes."""
     random = np.random.default_rng(seed)
     tournament = Tournament(random.permutation(len(quality)).tolist(), all_pairs)
     sizes = []
@@ -35,7 +35,7 @@ def play(
 
 
 def test_one_win_by_hand() -> None:
-    """s and -s, where 1 - sigmoid(2 s) = s / variance; the curvature along (1, -1) and (1, 1) gives the errors."""
+    """The scores are s and -s with 1 - sigmoid(2 s) = s / variance; the errors follow from the curvature."""
     strengths = fit(np.array([[0.0, 1.0], [0.0, 0.0]]))
     s = brentq(lambda x: 1 / (1 + math.exp(2 * x)) - x / VARIANCE, 0, 10)
     assert strengths.scores_K == pytest.approx([s, -s], abs=1e-8)
@@ -47,14 +47,14 @@ def test_one_win_by_hand() -> None:
 def test_ties_and_no_games() -> None:
     nothing = fit(np.zeros((3, 3)))
     assert nothing.scores_K.tolist() == [0, 0, 0]
-    assert nothing.errors_K == pytest.approx([PRIOR_DEVIATION] * 3)  # nobody knows more than the prior
+    assert nothing.errors_K == pytest.approx([PRIOR_DEVIATION] * 3)  # that of the prior
     tie = fit(np.array([[0, 0.5], [0.5, 0]]))
     assert tie.scores_K.tolist() == [0, 0]
     assert tie.errors_K[0] < PRIOR_DEVIATION
 
 
-def test_a_circle_of_three_is_a_tie() -> None:
-    """0 beats 1 beats 2 beats 0: nobody is better, and the scores say exactly that."""
+def test_a_cycle_of_three_is_a_tie() -> None:
+    """0 beats 1, 1 beats 2, and 2 beats 0, so all scores are 0."""
     assert fit(np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])).scores_K.tolist() == [0, 0, 0]
 
 
@@ -73,7 +73,7 @@ def test_against_another_solver() -> None:
 
 
 @pytest.mark.parametrize("count", [*range(2, 14), 24, 31, 32, 33, 64, 256])
-def test_comparisons_are_few(count: int) -> None:
+def test_the_number_of_comparisons_is_bounded(count: int) -> None:
     result, sizes = play(np.arange(count, dtype=float))
     assert result.summary.comparisons == sum(sizes) <= count * math.ceil(math.log2(count))
     assert len(sizes) <= count_rounds(count)
@@ -83,7 +83,7 @@ def test_comparisons_are_few(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 5, 6, 24, 64])
-def test_a_judge_that_never_errs(count: int) -> None:
+def test_a_judge_without_errors(count: int) -> None:
     quality = np.random.default_rng(count).permutation(count).astype(float)
     result, _ = play(quality)
     scores = [score.value for score in result.scores]
@@ -93,7 +93,7 @@ def test_a_judge_that_never_errs(count: int) -> None:
 
 
 def test_a_noisy_judge() -> None:
-    """About a quarter of the answers is wrong; over twenty groups the order is still found, by all pairs better."""
+    """With about a quarter of the answers wrong, the order is still found over twenty groups, best with all pairs."""
     taus: dict[bool, list[float]] = {False: [], True: []}
     for seed in range(20):
         quality = np.random.default_rng(seed).normal(size=24)
@@ -104,8 +104,8 @@ def test_a_noisy_judge() -> None:
     assert np.mean(taus[True]) > np.mean(taus[False])
 
 
-def test_standard_errors_mean_something() -> None:
-    """Qualities drawn from the prior: about two thirds of the scores lie within one standard error of the truth."""
+def test_standard_errors_are_calibrated() -> None:
+    """For qualities drawn from the prior, about two thirds of the scores are within one standard error of the truth."""
     inside = []
     for seed in range(30):
         quality = np.random.default_rng(seed).normal(scale=PRIOR_DEVIATION, size=16)
@@ -126,7 +126,7 @@ def test_all_pairs() -> None:
 
 
 def test_the_same_group_in_any_order() -> None:
-    """Scores belong to the images, wherever they stood in the request; another prompt draws another tournament."""
+    """Scores do not depend on the order of the images; another prompt gives another tournament."""
     images = [picture(12, 10, seed=seed) for seed in range(11)]
     worth = {image.tobytes(): float(rank) for rank, image in enumerate(images)}
 
@@ -139,13 +139,13 @@ def test_the_same_group_in_any_order() -> None:
         result = tournament.result()
         return {index: score.value for index, score in zip(order, result.scores, strict=True)}
 
-    there = scores(list(range(11)), "a cat")
-    assert there == scores(list(range(11)), "a cat")
-    assert there == scores([7, 3, 10, 0, 1, 9, 8, 2, 6, 4, 5], "a cat")
+    expected = scores(list(range(11)), "a cat")
+    assert expected == scores(list(range(11)), "a cat")
+    assert expected == scores([7, 3, 10, 0, 1, 9, 8, 2, 6, 4, 5], "a cat")
     assert seeding("a cat", images) != seeding("a dog", images)
 
 
-def test_what_the_summary_counts() -> None:
+def test_the_summary_counts_ties_flips_and_unparsed_answers() -> None:
     tournament = Tournament([2, 0, 1])
     pairs = tournament.next_round()
     assert pairs == [(2, 0), (2, 1), (0, 1)]
@@ -167,7 +167,7 @@ def test_what_the_summary_counts() -> None:
     ]
 
 
-def test_answers_that_say_nothing_are_no_ranking() -> None:
+def test_a_tournament_without_a_readable_answer_fails() -> None:
     tournament = Tournament([0, 1])
     tournament.record(tournament.next_round(), [Comparison("tie", unparsed=2, asked=2)])
     with pytest.raises(RewardError, match="none of the judge's 2 answers"):

@@ -1,4 +1,4 @@
-"""AES on a tiny CLIP with a head in the public layout, against the same number worked out in plain numpy."""
+"""`aesthetic` with a tiny CLIP and a head in the public layout, against the same number computed in plain numpy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_aesthetic(tmp_path_factory.mktemp("aesthetic"))
 
 
-def test_it_is_the_linear_head_of_the_unit_vector(folder: Path) -> None:
+def test_the_score_is_the_linear_head_of_the_unit_vector(folder: Path) -> None:
     images = [*odd_pictures(), picture(303, 224, seed=9)]  # a rest of 79, whose half the original's crop rounds
     aesthetic = rewards.load("aesthetic", model=str(folder), device="cpu")
     weights = plain.read(folder / "model.safetensors")
@@ -39,7 +39,7 @@ def test_it_is_the_linear_head_of_the_unit_vector(folder: Path) -> None:
     assert [aesthetic.score([ScoreItem(i, "other")])[0].value for i in images] == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_head_may_lie_apart_from_the_clip(folder: Path, tmp_path: Path) -> None:
+def test_head_and_clip_may_be_in_different_folders(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "head.pth"
     torch.save(head_tensors(), file)
     apart = rewards.load("aesthetic", model=str(file), clip=str(folder), device="cpu")

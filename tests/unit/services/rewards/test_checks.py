@@ -31,31 +31,31 @@ def test_scores_that_fit_are_returned() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5"])
-def test_a_score_that_is_not_a_finite_number(value: Any) -> None:
+def test_a_score_that_is_not_finite_is_refused(value: Any) -> None:
     with pytest.raises(RewardError, match=r"'clip' gave .* for b\.png, which is not a finite number") as caught:
         check_scores("clip", [Score(1.0), Score(value)], ITEMS, ["a.png", "b.png"])
     assert (caught.value.reward, caught.value.field) == ("clip", "b.png")
 
 
-def test_one_score_for_each_image() -> None:
+def test_a_wrong_number_of_scores_is_refused() -> None:
     with pytest.raises(RewardError, match="'clip' gave 1 scores for 2 images"):
         check_scores("clip", [Score(1.0)], ITEMS)
 
 
 @pytest.mark.parametrize("graded", [None, math.nan, "1"])
-def test_a_declared_metric_that_is_not_a_finite_number(graded: Any) -> None:
+def test_a_declared_metric_that_is_not_finite_is_refused(graded: Any) -> None:
     with pytest.raises(RewardError, match=r"'geneval' gave .* metric 'graded' of images\[1\]") as caught:
         check_scores("geneval", scores(strict=0, graded=graded), ITEMS, metrics=METRICS)
     assert (caught.value.reward, caught.value.field) == ("geneval", "images[1]")
 
 
-def test_a_declared_metric_without_details() -> None:
+def test_a_declared_metric_that_is_missing_is_refused() -> None:
     with pytest.raises(RewardError, match=r"'geneval' gave None as its metric 'strict' of images\[1\]"):
         check_scores("geneval", scores(), ITEMS, metrics=METRICS)
 
 
 @pytest.mark.parametrize("wrong", [Comparison("left"), Comparison("first", confidence=1.5)])  # type: ignore[arg-type]
-def test_a_comparison_that_is_not_valid(wrong: Comparison) -> None:
+def test_an_invalid_comparison_is_refused(wrong: Comparison) -> None:
     pairs = [PairItem(GREY, GREY, "a")]
     with pytest.raises(RewardError, match="not a valid comparison"):
         check_comparisons("judge", [wrong], pairs)

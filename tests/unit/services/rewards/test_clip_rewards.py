@@ -1,4 +1,4 @@
-"""PickScore and CLIP on a tiny checkpoint in the public layout, against the same numbers worked out in plain numpy."""
+"""PickScore and CLIP on a tiny checkpoint in the public layout, against the same numbers computed in plain numpy."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_pickscore_is_the_scaled_cosine(pickscore: Reward, folder: Path) -> None
     )
 
 
-def test_clip_is_the_bare_cosine(folder: Path) -> None:
+def test_clip_is_the_cosine(folder: Path) -> None:
     clip = rewards.load("clip", model=str(folder), device="cpu")
     scores = [score.value for score in clip.score(ITEMS)]
     assert scores == pytest.approx([cosine(folder, item.image, item.prompt) for item in ITEMS], abs=1e-6)
@@ -63,11 +63,11 @@ def test_a_score_does_not_depend_on_the_batch(pickscore: Reward) -> None:
     assert together == pytest.approx([pickscore.score([item])[0].value for item in ITEMS], abs=1e-4)  # of about 20
 
 
-def test_pixels_are_those_of_the_models_own_preprocessor(folder: Path) -> None:
-    """Whose file is of the oldest kind: a plain `size: 224` and no type of processor."""
+def test_pixels_match_the_models_preprocessor(folder: Path) -> None:
+    """Its file has the oldest format: a plain `size: 224` and no type of processor."""
     images = odd_pictures()
-    own = CLIPImageProcessor.from_pretrained(folder)
-    expected = torch.cat([own(images=image, return_tensors="pt")["pixel_values"] for image in images])
+    processor = CLIPImageProcessor.from_pretrained(folder)
+    expected = torch.cat([processor(images=image, return_tensors="pt")["pixel_values"] for image in images])
     torch.testing.assert_close(
         clip_pixels(crop_squares(images, 224, "floor"), CPU, torch.float32), expected, atol=1e-6, rtol=0
     )
@@ -75,7 +75,7 @@ def test_pixels_are_those_of_the_models_own_preprocessor(folder: Path) -> None:
 
 @pytest.mark.parametrize("width", [301, 302, 303, 304, 305, 306])
 @pytest.mark.parametrize("rounding", [False, True])
-def test_the_crop_of_an_odd_rest(width: int, rounding: bool) -> None:
+def test_the_crop_of_an_odd_surplus(width: int, rounding: bool) -> None:
     image = picture(width, 224, seed=width)
     crop = crop_square(image, 224, "round" if rounding else "floor")
     colours = crop.transpose(2, 0, 1) / 255
@@ -83,7 +83,7 @@ def test_the_crop_of_an_odd_rest(width: int, rounding: bool) -> None:
     np.testing.assert_allclose((colours - plain.CLIP_MEAN[:, None, None]) / plain.CLIP_STD[:, None, None], expected)
 
 
-def test_the_two_crops_differ_where_the_rest_is_three_modulo_four() -> None:
+def test_the_two_crops_differ_if_the_surplus_modulo_4_is_3() -> None:
     same = [
         np.array_equal(*(crop_square(picture(width, 224), 224, crop) for crop in ("floor", "round")))
         for width in (224, 225, 226, 227, 228, 229, 230, 231)
@@ -97,23 +97,23 @@ def test_a_prompt_cannot_end_the_text_early(pickscore: Reward) -> None:
     assert early.value != pytest.approx(whole.value, abs=1e-3)
 
 
-def test_a_line_of_pixels_is_refused(pickscore: Reward) -> None:
+def test_an_extreme_aspect_ratio_is_refused(pickscore: Reward) -> None:
     with pytest.raises(InvalidImageError, match="2000x8"):
         pickscore.score([ScoreItem(np.zeros((8, 2000, 3), np.uint8), "a line")])
 
 
-def test_it_describes_itself(pickscore: Reward, folder: Path) -> None:
+def test_its_attributes(pickscore: Reward, folder: Path) -> None:
     assert pickscore.version == f"pickscore-1/{folder.name}/float32"
 
 
 @pytest.mark.parametrize(("options", "reason"), [({"device": "abacus"}, "device"), ({"dtype": "int3"}, "dtype")])
-def test_options_that_cannot_be_had(folder: Path, options: dict[str, str], reason: str) -> None:
+def test_invalid_options_are_refused(folder: Path, options: dict[str, str], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         rewards.load("pickscore", model=str(folder), **options)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_near(folder: Path, pickscore: Reward, dtype: str) -> None:
+def test_half_precision_gives_similar_scores(folder: Path, pickscore: Reward, dtype: str) -> None:
     half = rewards.load("pickscore", model=str(folder), device="cpu", dtype=dtype)
     near = [score.value for score in pickscore.score(ITEMS)]
     assert [score.value for score in half.score(ITEMS)] == pytest.approx(near, abs=2.0)  # of +-100

@@ -1,4 +1,4 @@
-"""GenEval with Mask2Former and CLIP on tiny checkpoints: what is ours is worked out a second time in plain numpy."""
+"""GenEval with Mask2Former and CLIP on tiny checkpoints: all but the networks is computed again in plain numpy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def geneval(folder: Path) -> GenevalReward:
 
 
 def stretched(plane: plain.Array, height: int, width: int) -> plain.Array:
-    """(height, width) of a plane, or of planes: bilinear between the centres of pixels, and no antialiasing."""
+    """Scale planes to (height, width): bilinear between the centres of pixels, without antialiasing."""
 
     def weights(old: int, new: int) -> plain.Array:
         matrix = np.zeros((new, old))
@@ -68,7 +68,7 @@ def plain_pixels(image: np.ndarray) -> tuple[plain.Array, tuple[int, int]]:
 def plain_detections(
     classes: plain.Array, masks: plain.Array, padded: tuple[int, int], scaled: tuple[int, int], image: tuple[int, int]
 ) -> list[tuple[str, float, tuple[int, int, int, int]]]:
-    """Every query and class, none left out before its score is known."""
+    """Compute the score of every query and class, then drop those at or below the threshold."""
     probabilities = plain.softmax(classes)[:, :80]
     order = np.argsort(-probabilities, axis=None)[:100]
     full = stretched(stretched(masks, *padded)[:, : scaled[0], : scaled[1]], *image)
@@ -80,7 +80,7 @@ def plain_detections(
             ys, xs = np.nonzero(inside)
             box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
             found.append((CLASSES[label], float(probabilities[query, label] * sure), box))
-    return sorted((one for one in found if one[1] > 0.3), key=lambda one: -one[1])
+    return sorted((detection for detection in found if detection[1] > 0.3), key=lambda detection: -detection[1])
 
 
 @pytest.mark.parametrize("size", [(128, 96), (97, 131), (1500, 40), (8, 8), (900, 1400)])
@@ -93,7 +93,7 @@ def test_pixels(size: tuple[int, int]) -> None:
 
 
 def test_detections_of_the_network(geneval: GenevalReward) -> None:
-    """And those of a batch of several sizes are those of each picture alone."""
+    """A batch of several sizes gives the same detections as each picture alone."""
     together = geneval.detector.detect(IMAGES)
     assert sum(map(len, together)) > 4
     for image, found in zip(IMAGES, together, strict=True):
@@ -102,16 +102,18 @@ def test_detections_of_the_network(geneval: GenevalReward) -> None:
         expected = plain_detections(
             classes[0].double().numpy(), masks[0].double().numpy(), pixels.shape[1:], scaled, image.shape[:2]
         )
-        kept = [one for one in found if one.score > 0.3]
-        assert [one.label for one in kept] == [label for label, _, _ in expected]
-        assert [one.score for one in kept] == pytest.approx([score for _, score, _ in expected], abs=1e-5)
-        assert [one.box for one in kept] == [box for _, _, box in expected]
+        kept = [detection for detection in found if detection.score > 0.3]
+        assert [detection.label for detection in kept] == [label for label, _, _ in expected]
+        assert [detection.score for detection in kept] == pytest.approx([score for _, score, _ in expected], abs=1e-5)
+        assert [detection.box for detection in kept] == [box for _, _, box in expected]
         alone = geneval.detector.detect([image])[0]
-        assert [(one.label, one.box) for one in alone] == [(one.label, one.box) for one in found]
+        assert [(detection.label, detection.box) for detection in alone] == [
+            (detection.label, detection.box) for detection in found
+        ]
 
 
-def test_detections_of_drawn_logits() -> None:
-    """Blobs of many sizes at confidences around the threshold, padding on both sides."""
+def test_detections_of_random_logits() -> None:
+    """The logits have blobs of many sizes, confidences around the threshold, and padding on both sides."""
     random = np.random.default_rng(5)
     for _ in range(20):
         image = tuple(int(n) for n in random.integers(20, 90, 2))
@@ -122,13 +124,13 @@ def test_detections_of_drawn_logits() -> None:
         logits = torch.from_numpy(classes).float(), torch.from_numpy(masks).float()
         found = to_detections(find_masks(*logits, padded, scaled, image))
         expected = plain_detections(classes, masks, padded, scaled, image)  # type: ignore[arg-type]
-        kept = [one for one in found if one.score > 0.3]
-        assert [(one.label, one.box) for one in kept] == [(label, box) for label, _, box in expected]
-        assert [one.score for one in kept] == pytest.approx([score for _, score, _ in expected], abs=1e-5)
+        kept = [detection for detection in found if detection.score > 0.3]
+        assert [(detection.label, detection.box) for detection in kept] == [(label, box) for label, _, box in expected]
+        assert [detection.score for detection in kept] == pytest.approx([score for _, score, _ in expected], abs=1e-5)
 
 
 def plain_color(folder: Path, image: np.ndarray, detection: Detection) -> tuple[str, float]:
-    """The colour, and by how much it is ahead of the next one."""
+    """Return the colour, and its lead over the next one."""
     weights = plain.read(folder / "clip" / "model.safetensors")
     alone = image.copy()
     alone[~detection.mask] = 153
@@ -166,22 +168,22 @@ def test_colors(geneval: GenevalReward, folder: Path) -> None:
     assert geneval.color_classifier.classify(image, []) == []
 
 
-def test_it_scores_what_a_prompt_asks_for(geneval: GenevalReward) -> None:
+def test_it_scores_a_prompts_demands(geneval: GenevalReward) -> None:
     image = IMAGES[0]
     label = geneval.detector.detect([image])[0][0].label
     items = [
         ScoreItem(image, "", {"tag": "single_object", "include": [{"class": label}]}),
         ScoreItem(image, "", {"tag": "single_object", "include": [{"class": next(c for c in CLASSES if c != label)}]}),
     ]
-    there, _ = check_scores("geneval", geneval.score(items), items)
-    assert there.value == 1
+    score, _ = check_scores("geneval", geneval.score(items), items)
+    assert score.value == 1
     assert geneval.version == "geneval-1/mask2former/graded"
     assert len(check_scores("geneval", geneval.score([probe(geneval)]), [probe(geneval)])) == 1
     with pytest.raises(InvalidRequestError, match="class 'keyboard'"):
         geneval.score([ScoreItem(image, "", {"include": [{"class": "keyboard"}]})])
 
 
-def test_the_classes_are_genevals() -> None:
+def test_the_classes_have_genevals_names() -> None:
     assert len(CLASSES) == len(set(CLASSES)) == 80
     assert [CLASSES.index(name) for name in ("person", "computer mouse", "tv remote", "computer keyboard")] == [
         0,
@@ -192,7 +194,7 @@ def test_the_classes_are_genevals() -> None:
     assert CLASSES[79] == "toothbrush"
 
 
-def test_models_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
+def test_models_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
     file = write_mask2former(tmp_path) / "model.safetensors"
     keys = load_file(file)
     removed = next(name for name in keys if name.startswith("class_predictor"))

@@ -1,4 +1,4 @@
-"""The GenEval reward with its real detector, on pictures drawn here."""
+"""The GenEval reward with its shapes detector, on pictures that the tests draw."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def spec(**clause: Any) -> dict[str, Any]:
     return {"tag": "colors", "include": [{"class": "square", **clause}]}
 
 
-def test_scores_carry_both_numbers_and_reasons(reward: Reward) -> None:
+def test_details_have_both_numbers_and_reasons(reward: Reward) -> None:
     picture = squares((10, 10))
     right, wrong = reward.score([ScoreItem(picture, "", spec(color="red")), ScoreItem(picture, "", spec(color="blue"))])
     assert right.value == 1
@@ -38,7 +38,7 @@ def test_scores_carry_both_numbers_and_reasons(reward: Reward) -> None:
     assert wrong.details == {"strict": 0, "graded": 0.5, "reasons": ["expected 1 blue square, found red"]}
 
 
-def test_strict_ranks_by_the_benchmarks_number() -> None:
+def test_score_strict_is_the_benchmarks_number() -> None:
     strict = create("geneval", {"score": "strict"})
     score = strict.score([ScoreItem(squares((10, 10)), "", spec(color="blue"))])[0]
     assert score.value == 0
@@ -64,13 +64,15 @@ def test_a_score_does_not_depend_on_the_batch(reward: Reward) -> None:
         ({"include": [{"class": "star"}], "exclude": [{"class": "dog"}]}, "class 'dog'"),
     ],
 )
-def test_a_spec_that_it_cannot_check_is_refused(reward: Reward, metadata: dict[str, Any] | None, reason: str) -> None:
+def test_a_spec_that_the_detector_cannot_check_is_refused(
+    reward: Reward, metadata: dict[str, Any] | None, reason: str
+) -> None:
     with pytest.raises(InvalidRequestError, match=reason) as caught:
         reward.score([ScoreItem(squares(), "", metadata)])
     assert caught.value.field == "metadata"
 
 
-def test_it_describes_itself_and_can_be_probed(reward: Reward) -> None:
+def test_its_description_and_probe(reward: Reward) -> None:
     info = describe("geneval", reward)
     assert info.range == (0, 1)
     assert info.needs_metadata
@@ -88,6 +90,6 @@ def test_it_describes_itself_and_can_be_probed(reward: Reward) -> None:
         ("collections:OrderedDict", {}, "needs a `version`"),
     ],
 )
-def test_rewards_that_cannot_be_had(kind: str, options: dict[str, Any], reason: str) -> None:
+def test_rewards_that_cannot_be_built(kind: str, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         create(kind, options)

@@ -1,4 +1,4 @@
-"""GenEval's rules on detections made by hand."""
+"""GenEval's rules, on detections made by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def found(label: str, x: float = 30, y: float = 30, size: float = 10, score: flo
 
 
 def verdict(spec: dict[str, Any], detections: Sequence[Detection], colors: dict[int, str] | None = None) -> Verdict:
-    """`colors` gives the colour of a detection by its x; the rest is grey."""
+    """Judge detections. `colors` has their colours by x; all others are grey."""
 
     def name_colors(some: Sequence[Detection]) -> list[str]:
         return [(colors or {}).get(round((one.box[0] + one.box[2]) / 2), "grey") for one in some]
@@ -53,7 +53,7 @@ def test_counting(number: int, strict: int, graded: float) -> None:
     assert bool(result.reasons) == (strict == 0)
 
 
-def test_counting_asks_for_more_confidence() -> None:
+def test_counting_needs_more_confidence() -> None:
     stars = [found("star", score=0.9), found("star", score=0.91), found("star", score=0.95)]
     assert verdict(COUNTING, stars).reasons == ["expected 3 star, found 2"]
     assert verdict({**COUNTING, "tag": "other"}, stars).strict == 1
@@ -73,7 +73,7 @@ def test_two_objects() -> None:
     assert verdict(spec, [found("star")]) == Verdict(0, 0.5, ["expected 1 ring, found 0"])
 
 
-def test_colors_are_asked_of_the_most_confident_only() -> None:
+def test_only_the_most_confident_objects_colors_count() -> None:
     spec = {"tag": "colors", "include": [{"class": "star", "color": "red"}]}
     red, blue = found("star", x=1, score=0.5), found("star", x=2, score=0.6)
     colors = {1: "red", 2: "blue"}
@@ -98,7 +98,7 @@ def test_position() -> None:
     assert right == Verdict(0, pytest.approx(2 / 3), ["expected star left of ring"])
 
 
-def test_a_position_needs_its_target_as_asked_for() -> None:
+def test_a_position_needs_a_correct_target() -> None:
     spec = {"include": [{"class": "ring", "color": "red"}, {"class": "star", "position": ["left of", 0]}]}
     objects = [found("ring", x=50), found("star", x=20)]
     assert verdict(spec, objects, {50: "red"}).strict == 1
@@ -145,7 +145,7 @@ def test_exclude() -> None:
     st.sampled_from([COUNTING, POSITION, {"include": [{"class": "star", "count": 2, "color": "red"}]}]),
     st.lists(st.tuples(st.sampled_from(["star", "ring"]), st.integers(0, 63), st.floats(0, 1)), max_size=8),
 )
-def test_graded_is_one_exactly_where_strict_is(spec: dict[str, Any], drawn: list[tuple[str, int, float]]) -> None:
+def test_graded_is_1_exactly_if_strict_is_1(spec: dict[str, Any], drawn: list[tuple[str, int, float]]) -> None:
     detections = [found(label, x=x, score=score) for label, x, score in drawn]
     result = verdict(spec, detections, dict.fromkeys(range(32), "red"))
     assert 0 <= result.graded <= 1
@@ -163,6 +163,6 @@ def test_graded_is_one_exactly_where_strict_is(spec: dict[str, Any], drawn: list
         {"include": [{"class": "a", "colour": "red"}]},
     ],
 )
-def test_specs_that_mean_nothing_are_refused(spec: dict[str, Any]) -> None:
+def test_invalid_specs_are_refused(spec: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError):
         parse(GenevalSpec, spec)

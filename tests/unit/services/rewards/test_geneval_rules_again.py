@@ -1,4 +1,4 @@
-"""GenEval's rules on generated cases, against a second reading of the benchmark's evaluator, clause by clause."""
+"""GenEval's rules, on random cases, against a second implementation of the benchmark's evaluator."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def draw_spec(random: np.random.Generator, tag: str) -> dict[str, Any]:
 
 
 def draw_things(random: np.random.Generator, spec: dict[str, Any]) -> list[Thing]:
-    """Objects on a coarse grid, with scores on and beside both thresholds, so that ties are common."""
+    """Draw objects on a coarse grid with scores at and near both thresholds, so that ties are common."""
     things = []
     labels = [clause["class"] for clause in spec["include"]] * 2 + [str(random.choice(LABELS))]
     for label in random.permutation(labels)[: int(random.integers(0, 6))]:
@@ -59,7 +59,7 @@ def draw_things(random: np.random.Generator, spec: dict[str, Any]) -> list[Thing
 
 
 def holds(relation: str, a: Thing, b: Thing) -> bool:
-    """Whether a lies so from b; every number of the rule written out."""
+    """Return whether `a` is in this relation to `b`, with every number of the rule written out."""
     (ax, ay), (bx, by) = (((t[2][0] + t[2][2]) / 2, (t[2][1] + t[2][3]) / 2) for t in (a, b))
     dx, dy = ax - bx, ay - by
     slack_x = 0.1 * ((a[2][2] - a[2][0]) + (b[2][2] - b[2][0]))
@@ -78,7 +78,7 @@ def holds(relation: str, a: Thing, b: Thing) -> bool:
 
 
 def correct(spec: dict[str, Any], things: list[Thing]) -> bool:
-    """The benchmark's verdict."""
+    """Return the benchmark's verdict."""
     threshold = 0.9 if spec["tag"] == "counting" else 0.3
     seen = sorted((thing for thing in things if thing[1] > threshold), key=lambda thing: thing[1], reverse=True)
     of_class = {label: [thing for thing in seen if thing[0] == label][:16] for label in LABELS}

@@ -1,4 +1,4 @@
-"""HPSv2 on a tiny checkpoint in open_clip's layout, against the same number worked out in plain numpy."""
+"""HPSv2 on a tiny checkpoint in open_clip's layout, against the same number computed in plain numpy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hpsv2(folder: Path) -> Reward:
 
 
 def padded(image: np.ndarray, side: int = 224) -> plain.Array:
-    """(3, side, side) in 0..1: PIL's own antialiased bicubic on floating-point channels, black around it."""
+    """Scale with PIL's antialiased bicubic on floating-point channels, and pad with black: (3, side, side) in 0..1."""
     height, width = image.shape[:2]
     new = round(width * side / max(width, height)), round(height * side / max(width, height))
     canvas = np.zeros((3, side, side))
@@ -73,7 +73,7 @@ def cosine(folder: Path, pixels_3SS: plain.Array, prompt: str, file: str = "HPS_
     return float(plain.unit(image) @ plain.unit(x[-1] @ weights["text_projection"]))
 
 
-def test_it_is_the_cosine_of_the_padded_picture(hpsv2: Reward, folder: Path) -> None:
+def test_the_score_is_the_cosine_of_the_padded_picture(hpsv2: Reward, folder: Path) -> None:
     expected = [cosine(folder, normalized(padded(item.image)), item.prompt) for item in ITEMS]
     assert [score.value for score in hpsv2.score(ITEMS)] == pytest.approx(expected, abs=1e-5)
     assert [hpsv2.score([item])[0].value for item in ITEMS] == pytest.approx(expected, abs=1e-5)
@@ -84,7 +84,7 @@ def test_pixels(image: np.ndarray) -> None:
     np.testing.assert_allclose(pad_square(image, 224).numpy(), padded(image), rtol=0, atol=1e-6)
 
 
-def test_a_centre_crop_or_padding_after_the_colours_would_score_differently(hpsv2: Reward, folder: Path) -> None:
+def test_a_centre_crop_or_padding_after_normalization_scores_differently(hpsv2: Reward, folder: Path) -> None:
     item = ScoreItem(picture(300, 200, seed=11), "a red circle")
     right = hpsv2.score([item])[0].value
     cropped = cosine(folder, plain.cropped(item.image, rounding=False), item.prompt)
@@ -105,7 +105,7 @@ def test_both_releases(hpsv2: Reward, folder: Path) -> None:
         rewards.load("hpsv2", model=str(folder), version="3")
 
 
-def test_prompts_are_read_as_html_as_open_clip_does(hpsv2: Reward) -> None:
+def test_html_in_prompts_is_unescaped_as_in_open_clip(hpsv2: Reward) -> None:
     image = ITEMS[0].image
     scores = hpsv2.score([ScoreItem(image, "cat & dog"), ScoreItem(image, "cat &amp;amp; dog")])
     assert scores[0].value == pytest.approx(scores[1].value, abs=1e-6)

@@ -1,4 +1,4 @@
-"""HPSv3 on a tiny checkpoint in the public layout, against the same number worked out in plain numpy."""
+"""HPSv3 on a tiny checkpoint in the public layout, against the same number computed in plain numpy."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def hpsv3(folder: Path) -> Reward:
 
 
 def resized(image: np.ndarray) -> plain.Array:
-    """(3, H, W) in CLIP's colours: both sides multiples of 28, about 448 x 448 pixels together."""
+    """Scale to sides that are multiples of 28, about 448 x 448 pixels in total: (3, H, W) in CLIP's colours."""
     height, width = image.shape[:2]
     high, wide = round(height / 28) * 28, round(width / 28) * 28
     if high * wide != 448 * 448:
@@ -58,7 +58,7 @@ def resized(image: np.ndarray) -> plain.Array:
 
 
 def see(weights: plain.Weights, image: np.ndarray) -> plain.Array:
-    """(tokens, TEXT) of a picture."""
+    """Compute a picture's tokens, (tokens, TEXT)."""
     pixels = resized(image)
     places = merge_order(pixels.shape[1] // PATCH, pixels.shape[2] // PATCH)
     kernel = weights["visual.patch_embed.proj.weight"].reshape(VISION, -1)
@@ -85,7 +85,7 @@ def see(weights: plain.Weights, image: np.ndarray) -> plain.Array:
 
 
 def token_ids(prompt: str, image_tokens: int) -> list[int]:
-    """The whole conversation. The tiny tokenizer's words are bytes."""
+    """Tokenize the whole conversation. The tiny tokenizer has one token per byte."""
     for special in (*TOKEN, "<|Reward|>"):
         prompt = prompt.replace(special, "< " + special[1:])
 
@@ -114,7 +114,7 @@ def token_ids(prompt: str, image_tokens: int) -> list[int]:
 
 
 def mrope(ids: list[int], grid: tuple[int, int]) -> plain.Array:
-    """(3, T): the positions that Qwen2-VL was made for, and HPSv3 was not trained with."""
+    """Compute Qwen2-VL's three-dimensional positions, (3, T), with which HPSv3 was not trained."""
     start = ids.index(TOKEN["<|image_pad|>"])
     rows, columns = grid
     after = start + max(rows, columns) + np.arange(len(ids) - start - rows * columns)
@@ -156,13 +156,13 @@ def plain_score(folder: Path, item: ScoreItem, *, three_dimensional: bool = Fals
     return float(plain.linear(weights, "rm_head.5", h)[0])
 
 
-def test_it_is_the_heads_mean_at_the_reward_token(hpsv3: Reward, folder: Path) -> None:
+def test_the_score_is_the_heads_mean_at_the_reward_token(hpsv3: Reward, folder: Path) -> None:
     expected = [plain_score(folder, item) for item in ITEMS]
     assert [score.value for score in hpsv3.score(ITEMS)] == pytest.approx(expected, abs=1e-5)
     assert [hpsv3.score([item])[0].value for item in ITEMS] == pytest.approx(expected, abs=1e-5)
 
 
-def test_positions_of_three_dimensions_would_score_differently(hpsv3: Reward, folder: Path) -> None:
+def test_three_dimensional_positions_score_differently(hpsv3: Reward, folder: Path) -> None:
     wrong = plain_score(folder, ITEMS[0], three_dimensional=True)
     assert abs(hpsv3.score(ITEMS[:1])[0].value - wrong) > 1e-3
 
@@ -181,7 +181,7 @@ def test_pixels(hpsv3: HPSv3, size: tuple[int, int]) -> None:
         assert encoded["image_grid_thw"].tolist() == [[1, 32, 32]]
 
 
-def test_the_second_output_is_told(hpsv3: Reward) -> None:
+def test_the_second_output_is_in_the_details(hpsv3: Reward) -> None:
     details = hpsv3.score(ITEMS[:1])[0].details
     assert details is not None
     assert math.isfinite(details["log_sigma"])
@@ -193,7 +193,7 @@ def test_the_second_output_is_told(hpsv3: Reward) -> None:
         (lambda keys: keys.pop("rm_head.5.bias"), r"1 missing \(5\.bias"),
         (lambda keys: keys.pop("visual.merger.ln_q.bias"), "1 missing"),
         (lambda keys: keys.update({"model.layers.0.lora_A.weight": torch.zeros(1)}), "1 unexpected"),
-        (lambda keys: keys.pop("model.embed_tokens.weight"), "not HPSv3's"),
+        (lambda keys: keys.pop("model.embed_tokens.weight"), "not HPSv3"),
         (lambda keys: keys.update({"model.embed_tokens.weight": torch.zeros(300, TEXT)}), "300 tokens"),
     ],
 )

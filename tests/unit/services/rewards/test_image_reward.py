@@ -1,4 +1,4 @@
-"""ImageReward on a tiny checkpoint in the public layout, against the same number worked out in plain numpy."""
+"""ImageReward on a tiny checkpoint in the public layout, against the same number computed in plain numpy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def image_reward(folder: Path) -> Reward:
 
 
 def word_pieces(folder: Path, text: str) -> list[int]:
-    """BERT's tokens, the greedy longest first; no special token stands in the text."""
+    """Split a text without special tokens into BERT's tokens, greedily, the longest first."""
     words = (folder / "vocab.txt").read_text().splitlines()
     ids = [words.index("[CLS]")]
     text = "".join(c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
@@ -89,11 +89,11 @@ def plain_score(folder: Path, item: ScoreItem, *, rounding: bool = True) -> floa
 
 
 def broken(prompt: str) -> str:
-    """The prompt as it is read: BERT's special tokens, and only those, are words like any others."""
+    """Break BERT's special tokens in a prompt into ordinary words."""
     return prompt.replace("[SEP]", "[ SEP]")
 
 
-def test_it_is_the_normalised_head_of_the_first_token(image_reward: Reward, folder: Path) -> None:
+def test_the_score_is_the_normalised_head_of_the_first_token(image_reward: Reward, folder: Path) -> None:
     expected = [plain_score(folder, ScoreItem(item.image, broken(item.prompt))) for item in ITEMS]
     assert [score.value for score in image_reward.score(ITEMS)] == pytest.approx(expected, abs=1e-5)
     assert [image_reward.score([item])[0].value for item in ITEMS] == pytest.approx(expected, abs=1e-5)
@@ -101,14 +101,14 @@ def test_it_is_the_normalised_head_of_the_first_token(image_reward: Reward, fold
 
 @pytest.mark.parametrize(("width", "same"), [(226, True), (227, False), (228, True), (231, False)])
 def test_the_crop_rounds(image_reward: Reward, folder: Path, width: int, same: bool) -> None:
-    """A crop that floors, as transformers' does, is a pixel off where (long side - 224) % 4 is 3."""
+    """A crop that floors, as transformers' does, is a pixel off if (long side - 224) % 4 is 3."""
     item = ScoreItem(picture(width, 224, seed=width), "a red circle")
     score = image_reward.score([item])[0].value
     assert score == pytest.approx(plain_score(folder, item, rounding=True), abs=1e-5)
     assert (abs(score - plain_score(folder, item, rounding=False)) < 1e-4) == same
 
 
-def test_a_prompt_cannot_bring_special_tokens(image_reward: Reward) -> None:
+def test_a_prompt_cannot_contain_special_tokens(image_reward: Reward) -> None:
     image = ITEMS[0].image
     text, same = image_reward.score([ScoreItem(image, "a [SEP] cat"), ScoreItem(image, "a [ sep ] cat")])
     assert text.value == pytest.approx(same.value, abs=1e-6)
@@ -133,7 +133,7 @@ def test_other_files_are_refused(tmp_path: Path, change: object, reason: str) ->
     assert str(file) in str(caught.value)
 
 
-def test_its_configuration_is_needed(tmp_path: Path) -> None:
+def test_the_configuration_file_is_needed(tmp_path: Path) -> None:
     (write_image_reward(tmp_path) / "med_config.json").unlink()
     with pytest.raises(WeightsError, match=r"no med_config\.json in the folder"):
         rewards.load("image_reward", model=str(tmp_path), device="cpu")

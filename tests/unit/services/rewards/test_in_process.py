@@ -1,4 +1,4 @@
-"""One reward scores, compares and ranks in this process, as `drpo-rewards score` and `compare` use it."""
+"""Scoring, comparing and tournaments in this process, as `drpo-rewards score` and `compare` use them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_batches_of_any_size_give_the_same_scores_and_report_progress(batch_size
     assert progress[-1] == (5, 5)
 
 
-def test_what_a_reward_raises_becomes_an_error_that_names_it() -> None:
+def test_an_exception_of_a_reward_becomes_an_error_that_names_it() -> None:
     with pytest.raises(RewardError, match=r"reward 'odd' failed: ZeroDivisionError: nothing to divide by") as caught:
         score_items("odd", Failing(), [ScoreItem(ITEMS[0].image, "a prompt", {"how": "raise"})], 1)
     assert caught.value.reward == "odd"
@@ -40,7 +40,7 @@ def test_the_better_of_two_scores() -> None:
     assert better_of(Darkness(), low, high) == "first", "its lower score is the better one"
 
 
-def test_pairs_are_given_by_indices() -> None:
+def test_pairs_are_indices_of_items() -> None:
     comparisons = compare_items("judge", BrighterOf(), ITEMS, [(0, 1), (1, 0), (2, 2)])
     assert [comparison.winner for comparison in comparisons] == ["second", "first", "tie"]
 

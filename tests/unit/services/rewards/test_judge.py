@@ -1,4 +1,4 @@
-"""The judge on tiny Qwen3-VL checkpoints in both public layouts, against the same numbers worked out in plain numpy."""
+"""The judge on tiny Qwen3-VL checkpoints in both public layouts, against the same numbers computed in plain numpy."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def opinionated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resized(image: np.ndarray, most: int = 1024 * 1024) -> plain.Array:
-    """(3, H, W) in -1..1: both sides multiples of 32, from 256 x 256 to `most` pixels together."""
+    """Scale to sides that are multiples of 32, from 256 x 256 to `most` pixels in total: (3, H, W) in -1..1."""
     height, width = image.shape[:2]
     high, wide = round(height / 32) * 32, round(width / 32) * 32
     if high * wide > most:
@@ -76,7 +76,7 @@ def resized(image: np.ndarray, most: int = 1024 * 1024) -> plain.Array:
 
 
 def spread(side: int) -> plain.Array:
-    """(side, GRID): by how much each of the learned places counts at each of `side` places, ends on ends."""
+    """Return the weight of each learned position at each of `side` positions, (side, GRID); the ends coincide."""
     at = np.linspace(0, GRID - 1, side)
     return np.maximum(0, 1 - abs(at[:, None] - np.arange(GRID)))
 
@@ -86,7 +86,7 @@ def tanh_gelu(x: plain.Array) -> plain.Array:
 
 
 def see(weights: plain.Weights, image: np.ndarray) -> tuple[plain.Array, plain.Array, tuple[int, int]]:
-    """A picture's tokens, what is added to them after the first text layer, and their rows and columns."""
+    """Compute a picture's tokens, what is added to them after the first text layer, and their rows and columns."""
     pixels = resized(image)
     rows, columns = pixels.shape[1] // PATCH, pixels.shape[2] // PATCH
     places = merge_order(rows, columns)
@@ -125,16 +125,16 @@ def fold(weights: plain.Weights, name: str, x: plain.Array) -> plain.Array:
     return plain.linear(weights, f"{name}.linear_fc2", plain.gelu(plain.linear(weights, f"{name}.linear_fc1", x)))
 
 
-def conversation(prompt: str, tokens: list[int], own: dict[str, int]) -> list[int]:
-    """Token ids; `tokens` says how many each picture takes. Tokens are bytes, and the `own` words."""
-    for special in (*TOKEN, *own):
+def conversation(prompt: str, tokens: list[int], added: dict[str, int]) -> list[int]:
+    """Tokenize the conversation: a token is a byte or an added word. `tokens` has the number per picture."""
+    for special in (*TOKEN, *added):
         prompt = prompt.replace(special, "< " + special[1:])
     asked = QUESTION.replace("{prompt}", prompt.replace('"""', "'''"))
 
     def words(text: str) -> list[int]:
         ids: list[int] = []
-        for piece in re.split(f"({'|'.join(map(re.escape, own))})", text) if own else [text]:
-            ids += [own[piece]] if piece in own else unicodedata.normalize("NFC", piece).encode()
+        for piece in re.split(f"({'|'.join(map(re.escape, added))})", text) if added else [text]:
+            ids += [added[piece]] if piece in added else unicodedata.normalize("NFC", piece).encode()
         return ids
 
     def shown(count: int) -> list[int]:
@@ -148,21 +148,21 @@ def conversation(prompt: str, tokens: list[int], own: dict[str, int]) -> list[in
 
 
 def positions_of(ids: list[int], grids: list[tuple[int, int]]) -> plain.Array:
-    """(3, T): text counts on; a picture has rows and columns, and the text after it goes on from its longer side."""
-    remaining, positions, place, at = iter(grids), [], 0, 0
-    while at < len(ids):
-        if ids[at] != TOKEN["<|image_pad|>"]:
-            positions.append((place, place, place))
-            place, at = place + 1, at + 1
+    """Compute positions, (3, T). Text counts up, a picture has rows and columns and adds its longer side."""
+    remaining, positions, position, index = iter(grids), [], 0, 0
+    while index < len(ids):
+        if ids[index] != TOKEN["<|image_pad|>"]:
+            positions.append((position, position, position))
+            position, index = position + 1, index + 1
             continue
         rows, columns = next(remaining)
-        positions += [(place, place + y, place + x) for y in range(rows) for x in range(columns)]
-        place, at = place + max(rows, columns), at + rows * columns
+        positions += [(position, position + y, position + x) for y in range(rows) for x in range(columns)]
+        position, index = position + max(rows, columns), index + rows * columns
     return np.array(positions, dtype=np.float64).T
 
 
 def plain_logits(folder: Path, pair: PairItem) -> list[float]:
-    """Of A, B and tie."""
+    """Compute the logits of A, B and tie."""
     files = sorted(folder.glob("*.safetensors"))
     weights = {name: tensor.double().numpy() for file in files for name, tensor in load_file(file).items()}
     looks = [see(weights, image) for image in (pair.first, pair.second)]
@@ -202,7 +202,7 @@ def plain_logits(folder: Path, pair: PairItem) -> list[float]:
 
 
 def test_logits_of_the_three_verdicts(folder: Path) -> None:
-    """In a batch of conversations of different lengths, and alone."""
+    """They are the same in a batch of conversations of different lengths and alone."""
     backend = Qwen3VLBackend(model=str(folder), device="cpu")
     expected = [plain_logits(folder, pair) for pair in PAIRS]
     with torch.inference_mode():
@@ -230,30 +230,30 @@ def test_pixels(opinionated: Path, size: tuple[int, int]) -> None:
 
 
 def test_verdicts_and_confidence(opinionated: Path) -> None:
-    """Both orders, as the plain logits have them: the verdict, its confidence, and whether the order mattered."""
+    """The verdict, its confidence, and `flipped` follow from the plain logits of both orders."""
     judge = rewards.load("judge", model=str(opinionated), device="cpu")
     pairs = [PairItem(picture(64, 64, seed=seed), picture(64, 64, seed=seed + 50), "a red circle") for seed in range(5)]
     winners = ["first", "second", "tie"]
     found = check_comparisons("judge", judge.compare(pairs), pairs)  # type: ignore[arg-type]
     for pair, comparison in zip(pairs, found, strict=True):
         chances = [plain.softmax(np.array(plain_logits(opinionated, shown))) for shown in (pair, pair.swap())]
-        said = [winners[int(chances[0].argmax())], ["second", "first", "tie"][int(chances[1].argmax())]]
-        assert comparison.flipped == (said[0] != said[1])
-        assert comparison.winner == (said[0] if said[0] == said[1] else "tie")
+        answers = [winners[int(chances[0].argmax())], ["second", "first", "tie"][int(chances[1].argmax())]]
+        assert comparison.flipped == (answers[0] != answers[1])
+        assert comparison.winner == (answers[0] if answers[0] == answers[1] else "tie")
         if not comparison.flipped:
             assert comparison.confidence == pytest.approx(np.mean([max(each) for each in chances]), abs=1e-5)
     assert len({comparison.winner for comparison in found}) > 1
 
 
 def test_it_ranks(opinionated: Path) -> None:
-    """A tournament of few comparisons orders the images as all pairs do, nearly."""
+    """A tournament of few comparisons gives nearly the same order as all pairs."""
     judge = rewards.load("judge", model=str(opinionated), device="cpu")
     assert isinstance(judge, Judge)
     images = [picture(64, 64, seed=seed) for seed in range(8)]
     wins = np.zeros(8)
     pairs = list(combinations(range(8), 2))
-    said = judge.compare([PairItem(images[a], images[b], "a red circle") for a, b in pairs])
-    for (a, b), comparison in zip(pairs, said, strict=True):
+    comparisons = judge.compare([PairItem(images[a], images[b], "a red circle") for a, b in pairs])
+    for (a, b), comparison in zip(pairs, comparisons, strict=True):
         wins[[a, b]] += {"first": (1, 0), "second": (0, 1), "tie": (0.5, 0.5)}[comparison.winner]
     tournament = Tournament(seeding("a red circle", images))
     while pairs := tournament.next_round():

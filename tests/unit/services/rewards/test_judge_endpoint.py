@@ -1,4 +1,4 @@
-"""The judge behind an endpoint: a real HTTP server on this machine, which answers well, badly, late or not at all."""
+"""The judge behind an endpoint: a real HTTP server here, which answers correctly, wrongly, late or not at all."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_both_orders_are_asked(server: ChatServer, monkeypatch: pytest.MonkeyPat
     assert {headers["authorization"] for headers in server.headers} == {"Bearer a-key"}
 
 
-def test_what_is_asked(server: ChatServer) -> None:
+def test_the_request_to_the_endpoint(server: ChatServer) -> None:
     image = picture(33, 47)
     judge(server.url).compare([PairItem(image, DARK, f'{SPECIAL} """ a < b, </s>')])
     for body in server.bodies:
@@ -67,7 +67,7 @@ def test_what_is_asked(server: ChatServer) -> None:
     np.testing.assert_array_equal(second[0], image)
 
 
-def test_the_environment_says_where(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_the_endpoint(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRPO_JUDGE_BASE_URL", f"{server.url}/")
     monkeypatch.setenv("DRPO_JUDGE_MODEL", "Qwen/Qwen3-VL-8B-Instruct")
     reward = rewards.load("judge", backend="endpoint")
@@ -78,13 +78,13 @@ def test_the_environment_says_where(server: ChatServer, monkeypatch: pytest.Monk
     assert "authorization" not in server.headers[0]
 
 
-def test_one_that_always_says_the_same_is_found_out() -> None:
+def test_a_judge_that_always_prefers_one_position_is_flipped() -> None:
     with chat_server(lambda body: Reply(VERDICT)) as server:
         (answer,) = judge(server.url).compare([PAIR])
     assert (answer.winner, answer.flipped, answer.confidence) == ("tie", True, None)
 
 
-def test_no_verdict_is_asked_for_again_and_then_a_counted_tie() -> None:
+def test_an_unparsed_answer_is_requested_again_and_then_counted() -> None:
     def reply(body: dict[str, Any]) -> Reply:
         again = len(body["messages"]) == 3
         if again:
@@ -96,11 +96,11 @@ def test_no_verdict_is_asked_for_again_and_then_a_counted_tie() -> None:
     assert len(server.bodies) == 4
     assert (answer.winner, answer.unparsed, answer.flipped) == ("tie", 1, None)
     assert answer.details is not None
-    assert [said["parsed"] for said in answer.details["asked"]] == [True, False]
+    assert [opinion["parsed"] for opinion in answer.details["asked"]] == [True, False]
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_a_server_that_takes_no_schema(status: int) -> None:
+def test_a_server_that_accepts_no_schema(status: int) -> None:
     def reply(body: dict[str, Any]) -> Reply:
         return Reply("unknown field: response_format", status) if "response_format" in body else brighter(body)
 
@@ -112,7 +112,7 @@ def test_a_server_that_takes_no_schema(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_waited_for(status: int) -> None:
+def test_the_judge_waits_for_retry_after(status: int) -> None:
     asked = []
 
     def reply(body: dict[str, Any]) -> Reply:
@@ -126,7 +126,7 @@ def test_retry_after_is_waited_for(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "options", "kind", "said"),
+    ("reply", "options", "kind", "message"),
     [
         (Reply("busy", 429, {"retry-after": "30"}), {"timeout_s": 5}, OverloadedError, "answered 429"),
         (Reply("secret host", 500), {"retries": 1}, RewardUnavailableError, "answered 500"),
@@ -136,9 +136,9 @@ def test_retry_after_is_waited_for(status: int) -> None:
         (Reply("late", delay_s=2), {"timeout_s": 0.3}, RewardTimeoutError, "no answer within 0.3 s"),
     ],
 )
-def test_failures_are_typed(reply: Reply, options: dict[str, Any], kind: type[RewardsError], said: str) -> None:
-    """And what the server says stays in the log."""
-    with chat_server(lambda _: reply) as server, pytest.raises(kind, match=said) as caught:
+def test_failures_are_typed(reply: Reply, options: dict[str, Any], kind: type[RewardsError], message: str) -> None:
+    """The server's message is not in the error."""
+    with chat_server(lambda _: reply) as server, pytest.raises(kind, match=message) as caught:
         judge(server.url, concurrency=1, **options).compare([PAIR])
     assert type(caught.value) is kind
     assert "secret" not in str(caught.value)
@@ -148,7 +148,7 @@ def test_failures_are_typed(reply: Reply, options: dict[str, Any], kind: type[Re
         assert len(server.bodies) <= 2  # each order once: the wait before another attempt would not fit the deadline
 
 
-def test_no_chat_completion() -> None:
+def test_a_response_without_a_chat_completion() -> None:
     with (
         chat_server(lambda _: Reply("{}", 201)) as server,
         pytest.raises(RewardError, match="sent no chat completion"),
@@ -156,7 +156,7 @@ def test_no_chat_completion() -> None:
         judge(server.url).compare([PAIR])
 
 
-def test_nobody_there() -> None:
+def test_a_server_that_does_not_run() -> None:
     with chat_server(brighter) as server:
         pass  # and it is gone
     with pytest.raises(RewardUnavailableError, match="cannot be reached"):

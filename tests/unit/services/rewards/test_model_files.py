@@ -1,4 +1,4 @@
-"""What a reward says it reads: which files are chosen, which are missing, from where, and that the docs agree."""
+"""Declared files: which ones are chosen, which are missing, where they come from, and that the README agrees."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def touch(folder: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("there", "chosen"),
+    ("present", "chosen"),
     [
         (["pytorch_model.bin", "model.safetensors", "flax_model.msgpack"], ["model.safetensors"]),
         (["pytorch_model.bin", "onnx/model.safetensors"], ["pytorch_model.bin"]),
@@ -36,11 +36,11 @@ def touch(folder: Path, *names: str) -> Path:
         (["config.json"], []),
     ],
 )
-def test_the_first_alternative_that_is_whole(there: list[str], chosen: list[str]) -> None:
-    assert choose(WEIGHTS, there) == chosen
+def test_the_first_complete_alternative_is_chosen(present: list[str], chosen: list[str]) -> None:
+    assert choose(WEIGHTS, present) == chosen
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     folder = touch(tmp_path, "config.json", "vocab.json")
     assert missing(FILES, folder) == [
         "model.safetensors or model.safetensors.index.json and model-*.safetensors",
@@ -52,14 +52,14 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         hub.find(FILES, str(touch(tmp_path / "other", "config.json", "model.safetensors")))
 
 
-def test_pieces_are_those_of_the_index(tmp_path: Path) -> None:
+def test_the_index_names_the_shards(tmp_path: Path) -> None:
     folder = touch(tmp_path, "config.json", "tokenizer.json", "model-1.safetensors")
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-3.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert missing(FILES, folder) == ["model-2.safetensors", "model-3.safetensors"]
 
 
-def test_where_files_are_read_from(tmp_path: Path) -> None:
+def test_sources_of_files(tmp_path: Path) -> None:
     tokenizer = ModelFiles("tokenizer", "owner/words", (BPE,), "MIT", 0.1, subfolder="words")
     bare, whole = touch(tmp_path / "bare"), tmp_path / "whole"
     touch(whole / "words", "vocab.json")
@@ -74,7 +74,7 @@ def test_where_files_are_read_from(tmp_path: Path) -> None:
     assert FILES.source({"model": "a/b@v1"}) == "a/b@v1"
 
 
-def test_ids_of_the_hub() -> None:
+def test_hub_ids() -> None:
     assert hub.split_id("owner/name") == ("owner/name", None)
     assert hub.split_id("owner/name@refs/pr/1") == ("owner/name", "refs/pr/1")
     with pytest.raises(WeightsError, match="neither a folder here nor an id"):
@@ -82,7 +82,7 @@ def test_ids_of_the_hub() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(rewards.CATALOGUE))
-def test_every_reward_says_what_it_reads_and_the_readme_agrees(name: str) -> None:
+def test_every_reward_declares_its_files_and_the_readme_agrees(name: str) -> None:
     cls = rewards.load_class(name)
     needed = rewards.needed_files(name, getattr(cls, "download_options", {}))
     rows = [line for line in README.read_text().splitlines() if line.startswith(f"| `{name}` |")]
@@ -96,7 +96,7 @@ def test_every_reward_says_what_it_reads_and_the_readme_agrees(name: str) -> Non
     )
 
 
-def test_the_command_that_fetches_names_only_what_matters() -> None:
+def test_the_download_command_has_only_options_that_matter() -> None:
     command = rewards.download_command
     assert command("pickscore", {"device": "cuda", "dtype": "float16"}) == "drpo-rewards download pickscore"
     assert command("hpsv2", {"version": "2.1"}) == "drpo-rewards download hpsv2"

@@ -1,4 +1,4 @@
-"""`drpo-rewards bench --reward`: what a reward's time goes to, in this process."""
+"""`drpo-rewards bench --reward`, which measures a reward in this process."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def test_a_reward_with_a_model(tmp_path: Path) -> None:
     model = ["--model", str(write_clip(tmp_path)), "--device", "cpu", "--dtype", "float32"]
     answer = CliRunner().invoke(app, ["bench", "--reward", "pickscore", *model, *QUICK, "--json"])
     assert answer.exit_code == 0, answer.output
-    told = json.loads(answer.stdout)
-    assert told["version"].startswith("pickscore-1/")
-    assert [row["batch_size"] for row in told["rows"]] == [1, 3]
-    for row in told["rows"]:
+    output = json.loads(answer.stdout)
+    assert output["version"].startswith("pickscore-1/")
+    assert [row["batch_size"] for row in output["rows"]] == [1, 3]
+    for row in output["rows"]:
         assert all(row[key] > 0 for key in ("batches", "images_per_s", "decode_ms", "prepare_ms", "model_ms"))
     assert "images/s" in CliRunner().invoke(app, ["bench", "--reward", "pickscore", *model, *QUICK]).stdout
 
 
-def test_a_reward_without_halves_and_files_of_ones_own(tmp_path: Path) -> None:
+def test_a_reward_without_stages_and_given_files(tmp_path: Path) -> None:
     image = ROOT / "docs" / "report.png"
     answer = CliRunner().invoke(
         app, ["bench", "--reward", "support.rewards:Darkness", "--image", str(image), *QUICK, "--json"]
@@ -40,11 +40,11 @@ def test_a_reward_without_halves_and_files_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reward", ["support.rewards:BrighterOf", "beauty"])
-def test_what_cannot_be_measured(reward: str) -> None:
+def test_rewards_that_cannot_be_measured(reward: str) -> None:
     assert CliRunner().invoke(app, ["bench", "--reward", reward, *QUICK]).exit_code == 1
 
 
-def test_both_halves_give_the_score(tmp_path: Path) -> None:
+def test_prepare_and_score_prepared_give_the_score(tmp_path: Path) -> None:
     reward = rewards.load("clip", model=str(write_clip(tmp_path)), device="cpu")
     assert isinstance(reward, StagedReward)
     items = [ScoreItem(picture(40, 30, seed=seed), prompt) for seed, prompt in enumerate(("a cat", "a dog", "a cat"))]

@@ -1,4 +1,4 @@
-"""Model files that are missing, damaged, or of another model: each is a WeightsError that names the file."""
+"""Model files that are missing, damaged, or of another model cause a WeightsError that names the file."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_a_file_is_found_in_a_folder(tmp_path: Path) -> None:
         locate(str(tmp_path), "a.bin", "c.bin")
 
 
-def test_what_is_neither_folder_nor_hub_id() -> None:
+def test_a_source_that_is_neither_folder_nor_hub_id() -> None:
     with pytest.raises(WeightsError, match="neither a folder here nor an id"):
         locate("/no/such/folder", "model.safetensors")
 
 
-def test_offline_it_says_which_file_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_the_missing_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match=r"model\.safetensors of nobody/nothing is not in the hub's cache"):
         locate("nobody/nothing", "model.safetensors")
@@ -49,13 +49,13 @@ def test_torch_files_cannot_run_code(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"weight": 3}, {"state_dict": {"weight": torch.zeros(1)}}])
-def test_files_of_something_else(tmp_path: Path, content: object) -> None:
+def test_files_without_tensors_are_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(WeightsError, match="different file"):
         read_tensors(tmp_path / "a.pt")
 
 
-def test_damaged_files(tmp_path: Path) -> None:
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
     for name in ("a.pt", "b.safetensors"):
         (tmp_path / name).write_bytes(b"<html>not found</html>")
         with pytest.raises(WeightsError, match=name):
@@ -100,7 +100,7 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
         rewards.load("pickscore", model=str(tmp_path), device="cpu")
 
 
-def test_torch_weights_load_as_well(tmp_path: Path) -> None:
+def test_torch_weights_are_loaded_too(tmp_path: Path) -> None:
     file = write_clip(tmp_path) / "model.safetensors"
     torch.save(load_file(file), tmp_path / "pytorch_model.bin")
     file.unlink()

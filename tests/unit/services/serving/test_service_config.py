@@ -1,4 +1,4 @@
-"""The service's configuration: what is wrong is said before anything starts."""
+"""The service's configuration: errors are found before anything starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.config import CONFIGS, ServiceConfig, key_is_known
 
 
-def written(folder: Path, text: str) -> Path:
+def write_config(folder: Path, text: str) -> Path:
     path = folder / "service.yaml"
     path.write_text(text)
     return path
@@ -22,17 +22,17 @@ def test_shipped_configs_load_by_name(path: Path) -> None:
     config = ServiceConfig.load(path.stem)
     assert "default" in config.mixtures
     assert ServiceConfig.load(path) == config
-    assert ServiceConfig.model_validate(config.model_dump(mode="json")) == config  # as it travels to the gateway
+    assert ServiceConfig.model_validate(config.model_dump(mode="json")) == config  # as it is sent to the gateway
 
 
-def test_the_guides_config_is_valid(tmp_path: Path) -> None:
-    reward = ServiceConfig.load(written(tmp_path, example("api_keys_file: keys.txt"))).rewards["geneval"]
+def test_the_config_in_the_guide_is_valid(tmp_path: Path) -> None:
+    reward = ServiceConfig.load(write_config(tmp_path, example("api_keys_file: keys.txt"))).rewards["geneval"]
     assert reward.memory is not None
     assert reward.memory.source == "estimated"
 
 
-def test_without_mixtures_all_rewards_count_alike(tmp_path: Path) -> None:
-    config = ServiceConfig.load(written(tmp_path, "rewards: {a: {type: x:Y}, b: {type: x:Y}}"))
+def test_without_mixtures_all_rewards_have_the_same_weight(tmp_path: Path) -> None:
+    config = ServiceConfig.load(write_config(tmp_path, "rewards: {a: {type: x:Y}, b: {type: x:Y}}"))
     assert config.mixtures["default"].rewards == {"a": 1.0, "b": 1.0}
 
 
@@ -57,7 +57,7 @@ def test_without_mixtures_all_rewards_count_alike(tmp_path: Path) -> None:
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        ServiceConfig.load(written(tmp_path, text))
+        ServiceConfig.load(write_config(tmp_path, text))
 
 
 def test_an_unknown_config_lists_the_known_ones() -> None:
@@ -74,7 +74,7 @@ def test_keys_come_from_a_file_and_the_environment(tmp_path: Path, monkeypatch: 
     assert not any(key_is_known(key, digests) for key in (None, "", "fifth", "first ", "# a comment"))
 
 
-def test_without_keys_nobody_else_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_keys_other_machines_are_not_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DRPO_REWARDS_API_KEYS", raising=False)
     rewards = {"a": {"type": "x:Y"}}
     for host in ("127.0.0.1", "localhost", "::1"):

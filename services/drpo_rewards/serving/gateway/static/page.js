@@ -25,7 +25,7 @@ async function start() {
 /** Returns the request's options. Throws an error that names the field if the form is not valid. */
 function options() {
   if (pictures.count < 2) throw fieldError("files", "Add at least two pictures: one alone has no rank.");
-  if (pictures.count > 256) throw fieldError("files", "At most 256 pictures can be ranked at a time.");
+  if (pictures.count > 256) throw fieldError("files", "At most 256 pictures can be ranked at once.");
   const prompt = find("prompt").value.trim();
   if (!prompt) throw fieldError("prompt", "Enter the prompt that the pictures were made from.");
   const built = {prompt, ...choice.request, details: true};

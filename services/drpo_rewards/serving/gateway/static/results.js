@@ -23,7 +23,7 @@ export function show(response, pictures) {
 function card(response, rewards, pictures, index) {
   const place = response.ranks[index] + 1;
   const {name, url} = pictures[index];
-  const says = rewards.flatMap(([, result]) => result.details?.[index]?.reasons ?? []);
+  const reasons = rewards.flatMap(([, result]) => result.details?.[index]?.reasons ?? []);
   const image = make("img", {src: url, alt: name, onload: () => image.classList.toggle("small", image.naturalWidth < 200)});
   return make("li", {className: !response.all_tied && place === 1 ? "best" : ""},
     make("button", {
@@ -33,7 +33,7 @@ function card(response, rewards, pictures, index) {
     make("h3", {title: name}, name),
     make("dl", {}, ...rewards.flatMap(([reward, result]) => line(reward, result.scores, index, result.weight)),
       ...(rewards.length > 1 ? line("combined", response.combined, index) : [])),
-    ...(says.length ? [make("ul", {className: "says"}, ...says.map((reason) => make("li", {}, reason)))] : []),
+    ...(reasons.length ? [make("ul", {className: "reasons"}, ...reasons.map((reason) => make("li", {}, reason)))] : []),
   );
 }
 

@@ -1,4 +1,4 @@
-"""What a gateway takes on at a time."""
+"""Limits on what a gateway holds at the same time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def allowance_of(pixels: Pool) -> Allowance:
     return Allowance(limits(), pixels, Pool("bytes", 1000, 1.0))
 
 
-async def test_turns_are_given_in_order_and_the_queue_has_an_end() -> None:
+async def test_turns_are_given_in_order_and_the_queue_is_bounded() -> None:
     admission = Admission(limits(max_ongoing=1, max_queued=2, retry_after_s=3))
     order: list[int] = []
     leave = [asyncio.Event() for _ in range(3)]
@@ -41,7 +41,7 @@ async def test_turns_are_given_in_order_and_the_queue_has_an_end() -> None:
         async with admission.turn():
             pass
     assert caught.value.retry_after_s == 3
-    tasks[1].cancel()  # its caller went away while it waited
+    tasks[1].cancel()  # its caller disconnects while it waits
     leave[0].set()
     leave[2].set()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -64,8 +64,8 @@ async def test_pixels_are_counted_over_all_requests_and_given_back() -> None:
         third.check(10, 30, "images[0]")
 
 
-async def test_bytes_of_bodies_are_counted_from_the_door_on_and_given_back() -> None:
-    """A body that announces itself counts while its request waits; one that does not, as it comes."""
+async def test_bytes_of_bodies_are_counted_from_the_start_and_given_back() -> None:
+    """A body with an announced length counts while its request waits, another one as it arrives."""
     admission = Admission(limits(max_ongoing=1, max_body_mb=0.001, max_body_mb_in_flight=0.0015))
     leave = asyncio.Event()
 
@@ -87,8 +87,8 @@ async def test_bytes_of_bodies_are_counted_from_the_door_on_and_given_back() -> 
     await asyncio.gather(*tasks)
     assert admission.body_bytes.taken == 0
     async with admission.turn() as allowance:
-        for come in (400, 800):
-            allowance.check_body(come)
+        for received in (400, 800):
+            allowance.check_body(received)
         assert admission.body_bytes.taken == 800
         with pytest.raises(RequestTooLargeError):
             allowance.check_body(1200)
@@ -96,12 +96,12 @@ async def test_bytes_of_bodies_are_counted_from_the_door_on_and_given_back() -> 
 
 
 @pytest.mark.parametrize("field", ["max_pixels_in_flight", "max_body_mb_in_flight"])
-def test_a_gateway_must_hold_one_request(field: str) -> None:
+def test_limits_must_allow_one_request(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} must hold at least one"):
         limits(**{field: 1e-3 if field.startswith("max_body") else 1})
 
 
-def test_a_decoder_that_goes_on_after_its_request_takes_nothing() -> None:
+def test_a_decoder_that_continues_after_its_request_takes_nothing() -> None:
     pool = Pool("pixels", 500, 1.0)
     allowance = allowance_of(pool)
     allowance.check(10, 10, "images[0]")
@@ -110,21 +110,21 @@ def test_a_decoder_that_goes_on_after_its_request_takes_nothing() -> None:
     pool.take(500)
 
 
-def test_many_small_files_cannot_become_a_large_memory() -> None:
-    """Each is asked for before it is decoded, from several threads at a time."""
+def test_many_small_files_cannot_fill_the_memory() -> None:
+    """Each reserves its pixels before it is decoded, in several threads."""
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(buffer, "PNG")
     allowance = allowance_of(Pool("pixels", 500, 1.0))
     outcomes: list[bool] = []
 
-    def one(index: int) -> None:
+    def decode_image(index: int) -> None:
         try:
             decode(buffer.getvalue(), field=f"images[{index}]", limits=allowance)
             outcomes.append(True)
         except InvalidRequestError:
             outcomes.append(False)
 
-    threads = [threading.Thread(target=one, args=(index,)) for index in range(8)]
+    threads = [threading.Thread(target=decode_image, args=(index,)) for index in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""A new operation is one class and one line of the catalogue: the test adds one and asks for it over HTTP."""
+"""A new operation takes one class and one entry of the catalogue: the test adds one and calls it over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gateway sends to a reward: no image only to learn its kind, also not after an upgrade to the other kind."""
+"""The gateway's calls to a reward: it learns the reward's kind without sending images, except after an upgrade."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def rank(gateway: Gateway) -> RankResponse:
     return await perform(gateway, RANK, prompt="p", rewards={"r": 1.0})
 
 
-async def test_a_judge_gets_images_only_to_compare_them() -> None:
+async def test_a_judge_gets_images_only_for_comparisons() -> None:
     gateway, handles = local_gateway(r="support.rewards:BrighterOf")
     assert (await rank(gateway)).rewards["r"].tournament is not None
     await perform(gateway, COMPARE, images=2, prompt="p", model="r")
@@ -38,14 +38,14 @@ async def test_a_judge_gets_images_only_to_compare_them() -> None:
     assert handles["r"].calls[0] == ("describe", 0)
 
 
-async def test_a_reward_that_scores_is_asked_once_for_its_kind() -> None:
+async def test_a_reward_is_described_once() -> None:
     gateway, handles = local_gateway(r="support.rewards:Redness")
     for _ in range(2):
         await rank(gateway)
     assert handles["r"].calls == [("describe", 0), ("score", 4), ("score", 4)]
 
 
-async def test_an_upgrade_to_the_other_kind_is_noticed() -> None:
+async def test_an_upgrade_to_the_other_kind_is_detected() -> None:
     gateway, handles = local_gateway(r="support.rewards:Redness")
     assert (await rank(gateway)).rewards["r"].version == "redness-1"
     handles["r"].deploy("support.rewards:BrighterOf")

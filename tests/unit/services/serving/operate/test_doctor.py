@@ -1,4 +1,4 @@
-"""`drpo-rewards doctor`: what is wrong on this machine is found before anything starts, with a way to fix it."""
+"""`drpo-rewards doctor`, which finds problems before anything starts and says how to fix them."""
 
 from __future__ import annotations
 
@@ -55,8 +55,10 @@ def config(folder: Path, **settings: object) -> str:
 
 
 def wrong(findings: list[Finding]) -> dict[tuple[str, str], Finding]:
-    found = {(one.check, one.about): one for one in reversed(findings) if one.state == "wrong"}  # the first of each
-    assert all(one.fix for one in found.values())
+    found = {
+        (finding.check, finding.about): finding for finding in reversed(findings) if finding.state == "wrong"
+    }  # the first of each
+    assert all(finding.fix for finding in found.values())
     return found
 
 
@@ -69,10 +71,10 @@ def test_a_service_that_can_start(tmp_path: Path) -> None:
     )
     findings = examine(path)
     assert not wrong(findings), findings
-    assert {one.check for one in findings} == {"config", "packages", "files", "keys", "CPUs", "memory", "ports"}
+    assert {finding.check for finding in findings} == {"config", "packages", "files", "keys", "CPUs", "memory", "ports"}
 
 
-def test_everything_wrong_is_found_at_once(tmp_path: Path, taken_port: int) -> None:
+def test_all_problems_are_found_at_once(tmp_path: Path, taken_port: int) -> None:
     clip = write_clip(tmp_path / "clip")
     keys = load_file(clip / "model.safetensors")
     keys.pop("visual_projection.weight")
@@ -105,17 +107,17 @@ def test_everything_wrong_is_found_at_once(tmp_path: Path, taken_port: int) -> N
 
 def test_keys_are_not_checked_for_a_reward_that_cannot_be_built_from_headers(tmp_path: Path) -> None:
     (tmp_path / "weights.txt").write_text("1")
-    own = {"type": "support.rewards:FailsToLoad", "options": {"model": str(tmp_path)}, "num_cpus": 0.1}
-    findings = examine(config(tmp_path, rewards={"own": own}))
+    reward = {"type": "support.rewards:FailsToLoad", "options": {"model": str(tmp_path)}, "num_cpus": 0.1}
+    findings = examine(config(tmp_path, rewards={"own": reward}))
     assert not wrong(findings), findings
-    (keys,) = (one for one in findings if one.check == "keys")
+    (keys,) = (finding for finding in findings if finding.check == "keys")
     assert keys.state == "skipped"
     assert "headers_only" in keys.found
-    (memory,) = (one for one in findings if one.check == "memory")
+    (memory,) = (finding for finding in findings if finding.check == "memory")
     assert "about 1.2 GB needed" in memory.found, "1.2 times the 0.5 GB that it declares, and 0.6 GB for the process"
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_exit_status_and_output_of_the_command(tmp_path: Path) -> None:
     good = config(tmp_path, rewards={"g": {"type": "geneval", "num_cpus": 0.1}})
     answer = CliRunner().invoke(app, ["doctor", good])
     assert answer.exit_code == 0, answer.output
@@ -141,7 +143,7 @@ def test_replicas_go_to_gpus_as_ray_places_them() -> None:
     assert assign_to_gpus([Need("a", 0.5, 1)], []) == ([], ["a"])
 
 
-def test_memory_is_estimated_where_it_is_not_stated() -> None:
+def test_memory_is_estimated_if_it_is_not_stated() -> None:
     stated = Need("a", 0.5, 1, gpu_gb=5.0, host_gb=3.0)
     assert stated.with_estimates(100.0) == stated
     assert Need("a", 0.5, 1).with_estimates(2.0).gpu_gb == pytest.approx(3.2)

@@ -1,4 +1,4 @@
-"""Batches are as large as what has come by the time that the worker is free."""
+"""A batch has all items that have arrived when the worker is free, up to its size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from drpo_rewards.serving.replica.batching import Batcher
 
 
 class Worker:
-    """Doubles numbers when it is let, and remembers its batches."""
+    """Doubles numbers once `go` is set, and records its batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -24,7 +24,7 @@ class Worker:
         return [2 * item for item in items]
 
 
-async def test_what_comes_during_a_batch_is_the_next_one() -> None:
+async def test_items_that_arrive_during_a_batch_form_the_next_one() -> None:
     worker = Worker()
     batcher = Batcher(worker, size=4, wait_s=0.0)
     calls = [asyncio.create_task(batcher.submit([number, number + 20])) for number in range(4)]
@@ -52,7 +52,7 @@ async def test_a_batch_waits_for_more_until_it_is_full_or_old() -> None:
     assert await hasty.submit([5]) == [10]
 
 
-async def test_a_call_that_is_given_up_leaves_the_queue() -> None:
+async def test_a_cancelled_call_leaves_the_queue() -> None:
     worker = Worker()
     batcher = Batcher(worker, size=2, wait_s=0.0)
     running, given_up, patient = (asyncio.create_task(batcher.submit(items)) for items in ([1, 2], [3, 4], [5]))
@@ -66,7 +66,7 @@ async def test_a_call_that_is_given_up_leaves_the_queue() -> None:
     assert worker.batches == [[1, 2], [5]]
 
 
-async def test_a_failure_reaches_its_batch_and_no_other() -> None:
+async def test_a_failure_affects_only_its_batch() -> None:
     worker = Worker()
     worker.go.set()
     batcher = Batcher(worker, size=2, wait_s=0.0)
@@ -78,7 +78,7 @@ async def test_a_failure_reaches_its_batch_and_no_other() -> None:
         await batcher.submit([13])
 
 
-async def test_two_batches_at_a_time() -> None:
+async def test_two_batches_at_the_same_time() -> None:
     worker = Worker()
     batcher = Batcher(worker, size=2, wait_s=0.0, batches_at_once=2)
     call = asyncio.create_task(batcher.submit([1, 2, 3, 4, 5]))

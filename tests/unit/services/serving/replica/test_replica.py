@@ -1,4 +1,4 @@
-"""A replica's batches where something fails: the group at fault fails, and nothing is silently done twice."""
+"""A replica's batches when something fails: only the group at fault fails, and no work is silently repeated."""
 
 from __future__ import annotations
 
