@@ -116,18 +116,20 @@ class _Loop:
         from drpo.training import collective
 
         trainer, settings = self.trainer, self.settings
+        early_end: str | None = None
         status, reason = "finished", ""
         try:
-            while status == "finished" and trainer.step < settings.steps:
+            while early_end is None and trainer.step < settings.steps:
                 metrics = trainer.run_step(self.order.take(trainer.step, settings.groups_per_step))
                 if self.log is not None:
                     self.log.write({"step": metrics["step"], "time_s": round(self.elapsed, 3), **metrics})
                 if self.gauges is not None:
                     self.gauges.show(metrics)
                 trainer.check_failures()
-                status = collective.gather(self._status())[0]
+                early_end = collective.gather(self._early_end())[0]
                 if trainer.step % settings.checkpoint_every == 0:
                     self._save()
+            status = early_end or "finished"
         except TrainingStoppedError as error:
             status, reason = "stopped", str(error)
         finally:
@@ -137,12 +139,12 @@ class _Loop:
             self._save()
         return {"status": status, "reason": reason, "step": trainer.step, "seconds": self.elapsed}
 
-    def _status(self) -> str:
-        """The status if the run must end now, else "finished". The status of the first worker counts."""
+    def _early_end(self) -> str | None:
+        """The status with which the run must end now, or None. The first worker decides."""
         if (self.run_dir / STOP_FILE).exists():
             return "interrupted"
         limit = self.settings.max_seconds
-        return "time" if limit is not None and self.elapsed >= limit else "finished"
+        return "time" if limit is not None and self.elapsed >= limit else None
 
     def _restore(self) -> None:
         """Restores the newest complete checkpoint, if there is one."""
