@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 demo: $(INSTALLED)  ## finetune the embedded generator and compare it before and after (under 6 minutes on 2 cores)
 	@$(BIN)/drpo demo
 
-test: $(INSTALLED)  ## unit and integration tests, with coverage (at most 12 minutes on 2 cores)
+test: $(INSTALLED)  ## unit and integration tests, with coverage (about 11 minutes on 2 cores)
 	@echo "Running the tests; those marked integration start a real local Ray."
 	@$(BIN)/python -m pytest -m "not thorough" --durations 15 --cov --cov-report=term
 
