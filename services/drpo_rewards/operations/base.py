@@ -17,7 +17,7 @@ from pydantic import Field
 
 from drpo_rewards.api.contract import Model, Normalize, Options, RewardResult, RewardScores
 from drpo_rewards.api.question import GroupToScore, Question, ReplicaAnswer
-from drpo_rewards.errors import UnknownRewardError
+from drpo_rewards.errors import InvalidRequestError, UnknownRewardError
 from drpo_rewards.ranking.mixture import Ranking, combine
 from drpo_rewards.v1 import ranking_pb2 as pb
 
@@ -128,15 +128,15 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
     def answer(self, options: OptionsT, question: Question, answers: Answers, served: ServedRewards) -> ResponseT:
         """Make the response from the answers of the rewards in the question."""
 
-    # -- protobuf -----------------------------------------------------------------------------------------------
+    # -- protobuf, for operations that gRPC offers too -------------------------------------------------------
 
     def stub_method(self, stub: RankingStub) -> Any:
         """The method of the generated client stub."""
-        raise NotImplementedError(f"{self.name} has no gRPC method")
+        raise self._no_grpc()
 
     def request_to_proto(self, options: OptionsT, images: Sequence[np.ndarray | bytes]) -> Any:
         """Make the request's message. Arrays travel as RGB8, lossless; a file's bytes as they are."""
-        raise NotImplementedError(f"{self.name} has no protobuf messages")
+        raise self._no_grpc()
 
     def options_from_proto(self, request: Any) -> OptionsT:
         """Read everything but the images.
@@ -144,7 +144,7 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
         Raises:
             InvalidRequestError: the options are not valid.
         """
-        raise NotImplementedError(f"{self.name} has no protobuf messages")
+        raise self._no_grpc()
 
     def images_of(self, request: Any) -> list[pb.Image]:
         """The request's images as one flat list."""
@@ -152,11 +152,14 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
 
     def response_to_proto(self, response: ResponseT) -> Any:
         """Make the response's message."""
-        raise NotImplementedError(f"{self.name} has no protobuf messages")
+        raise self._no_grpc()
 
     def response_from_proto(self, message: Any) -> ResponseT:
         """Read the response's message."""
-        raise NotImplementedError(f"{self.name} has no protobuf messages")
+        raise self._no_grpc()
+
+    def _no_grpc(self) -> InvalidRequestError:
+        return InvalidRequestError(f"{self.name} is not offered over gRPC; use an http:// or serve:// address")
 
 
 def one_group(prompt: str, num_images: int, options: Any) -> list[GroupToScore]:

@@ -127,10 +127,7 @@ class RewardCalls:
         return self._known[name].mode == "pairwise"
 
     async def _ask_pairwise(self, name: str, question: Question, images: Images, request_id: str) -> ReplicaAnswer:
-        """Ask a pairwise reward for one judgement of a pair, or for tournaments whose outcomes become scores.
-
-        The reward's deadline holds for the whole tournament.
-        """
+        """Ask a pairwise reward for one judgement of a pair, or for tournaments whose outcomes become scores."""
         if question.one_pair:
             (group,) = question.groups
             return await self._call(name, RewardReplica.compare, images, [(0, 1)], group, question.details, request_id)
@@ -143,15 +140,12 @@ class RewardCalls:
                 return await self._call(name, RewardReplica.compare, group_images, pairs, group, False, request_id)
 
         try:
-            async with asyncio.timeout(settings.deadline_s):
-                return await score_by_comparing(compare, settings.most_replicas, images, question)
+            return await score_by_comparing(compare, settings.most_replicas, images, question)
         except KindChangedError as change:
             return change.answer
-        except RewardsError as error:  # before TimeoutError, because a RewardTimeoutError is both
+        except RewardsError as error:
             error.reward = error.reward or name
             raise
-        except TimeoutError:
-            raise _timeout_error(name, settings.deadline_s) from None
 
     async def _call(
         self, name: str, method: Callable[..., Any], *arguments: Any, deadline_s: float | None = None

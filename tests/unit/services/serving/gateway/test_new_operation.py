@@ -10,8 +10,10 @@ from pydantic import Field
 from support.replica_handle import local_gateway
 from support.service import PICTURES, REDS
 
+from drpo_rewards import AsyncRankingClient
 from drpo_rewards.api.contract import Model, Options, PromptText
 from drpo_rewards.api.images import encode_png
+from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.operations import OPERATIONS
 from drpo_rewards.operations.base import Answers, Base64, Body, Operation, Question, ServedRewards, one_group
 from drpo_rewards.serving.gateway.http import build_app
@@ -64,6 +66,12 @@ async def test_a_new_operation_is_served(monkeypatch: pytest.MonkeyPatch) -> Non
         document = (await client.get("/openapi.json")).json()
         assert document["paths"]["/v1/best"]["post"]["summary"] == Best.summary
         assert 'operation="best"' in (await client.get("/metrics")).text
+
+
+async def test_an_operation_without_messages_is_refused_over_grpc() -> None:
+    async with AsyncRankingClient("grpc://127.0.0.1:1") as client:
+        with pytest.raises(InvalidRequestError, match="best is not offered over gRPC; use an http://"):
+            await client.call(Best(), {"prompt": "red"}, PICTURES[:2])
 
 
 async def test_the_openapi_document_is_written_for_readers_of_http() -> None:
