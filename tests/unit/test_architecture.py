@@ -16,7 +16,7 @@ from support.imports import find_circle, find_modules, is_generated, read_import
 
 # Left: a folder or a file. A file belongs to the longest name that matches it: serving/gateway/http.py to
 # "serving.gateway", serving/app.py to "serving". Right: everything that its files may import, except each other and
-# `errors`. From the other package a row names single files, not folders.
+# `COMMON`. From the other package a row names single files, not folders.
 SERVICES = {
     "drpo_rewards": {"api", "client", "operations"},  # the public face, __init__.py
     "cli": {
@@ -46,6 +46,7 @@ SERVICES = {
     "cluster": set(),
     "api": set(),
     "errors": set(),
+    "findings": set(),
 }  # fmt: skip
 
 TRAINER = {
@@ -92,8 +93,11 @@ def full_name(package: str, name: str) -> str:
     return name if name.split(".")[0] in PACKAGES else f"{package}.{name}"
 
 
+COMMON = {"errors", "drpo_rewards.findings"}
+"""What every file may import."""
+
 ARROWS = {
-    full_name(package, folder): {full_name(package, other) for other in others | {"errors"}}
+    full_name(package, folder): {full_name(package, other) for other in others | COMMON}
     for package, table in (("drpo_rewards", SERVICES), ("drpo", TRAINER))
     for folder, others in table.items()
 }

@@ -11,42 +11,15 @@ import inspect
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from drpo_rewards import rewards
 from drpo_rewards.cluster.local_ray import LEAST_CPUS
 from drpo_rewards.errors import ConfigError, RewardsError
+from drpo_rewards.findings import Finding
 from drpo_rewards.rewards.files import hub
 from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig
 from drpo_rewards.serving.operate.resources import Gpu, Need, assign_to_gpus, count_weights_gb, find_gpus, free_host_gb
-
-State = Literal["ok", "wrong", "skipped"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table.
-
-    Attributes:
-        check: what was checked, e.g. "files" or "GPU memory".
-        about: the reward or the thing that was checked.
-        state: "ok", "wrong" or "skipped".
-        found: what the check found.
-        fix: what to do if the state is "wrong".
-
-    Example:
-        Finding("ports", "http_port", "wrong", "127.0.0.1:8000 is not available: Address already in use",
-                "stop the process that uses it, or set another http_port")
-    """
-
-    check: str
-    about: str
-    state: State
-    found: str
-    fix: str = ""
-
 
 def examine(source: str, resources: Sequence[str] = ()) -> list[Finding]:
     """Check a service config on this machine, and return all findings.
