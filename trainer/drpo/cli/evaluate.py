@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from drpo.cli.common import console, parse_overrides, ray_and_rewards
-from drpo.config import Config, load_config, override_config
+from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.config import Config, Problem, read_preset
+from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from drpo.evaluation import AdapterEvaluation
@@ -33,24 +35,37 @@ def evaluate(
             help="The JSON file to write; default: the run's summary, or evaluation.json in the adapter's folder."
         ),
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""
     from drpo.cli.sample import find_adapter
-    from drpo.training.check import check_config
     from drpo.training.run_folder import find_run
 
-    folder, config = find_adapter(adapter)
-    overrides = parse_overrides(context.args) + ([f"model.generator={generator}"] if generator else [])
-    config = check_config(override_config(config, overrides) if config else load_config(preset, overrides))
-    run_dir = find_run(folder)
+    overrides, problems = parse_overrides(context.args), []
+    folder, config = adapter, None
+    try:
+        folder, config = find_adapter(adapter)
+    except ConfigError as error:
+        problems.append(Problem("adapter", str(error)))
+    run_dir = None if problems else find_run(folder)
+    values = config.model_dump(mode="json") if config is not None else read_preset(preset)
+    config = check_before_start(
+        values,
+        overrides,
+        typed={"model.generator": generator},
+        problems=problems,
+        dry_run=dry_run,
+        verb="evaluate",
+        out=out or (folder / "evaluation.json" if run_dir is None else run_dir / "summary.json"),
+    )
     with ray_and_rewards(config) as served:
         evaluated = evaluate_with_progress(served, folder)
     print_comparison(evaluated.comparison)
     if out is not None or run_dir is None:
         out = out or folder / "evaluation.json"
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(evaluated.comparison, indent=2) + "\n")
-        console.print(f"written to {out}", highlight=False, soft_wrap=True)
+        out.write_text(json.dumps(evaluated.comparison, indent=2) + "\n", encoding="utf-8")
+        say(f"written to {out}")
     else:
         write_results(config, run_dir, evaluated, {"evaluation": evaluated.seconds})
 
@@ -84,14 +99,14 @@ def write_results(config: Config, run_dir: Path, evaluated: AdapterEvaluation | 
         evaluated.save(run_dir)
     write_summary(run_dir, config, evaluated.comparison if evaluated is not None else None, seconds=seconds)
     report = write_report(run_dir)
-    console.print(f"report: [bold]{report}[/]", highlight=False, soft_wrap=True)
+    say("report: ", (str(report), "bold"))
 
 
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Prints the comparison as a table."""
     unit = " %" if comparison["percentage"] else ""
     notes = (", percent" if unit else "") + ("" if comparison["higher_is_better"] else ", lower is better")
-    table = Table(title=f"{comparison['metric']} on held-out prompts{notes}")
+    table = Table(title=Text(f"{comparison['metric']} on held-out prompts{notes}"))
     for column in ("task", "base", "tuned", "difference", "95 % interval", "images"):
         table.add_column(column, justify="left" if column == "task" else "right")
     digits = 1 if unit else 3
@@ -101,10 +116,10 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         better, worse = (low > 0, high < 0) if comparison["higher_is_better"] else (high < 0, low > 0)
         color = "green" if better else "red" if worse else "default"
         table.add_row(
-            task or "all",
+            Text(task or "all"),
             f"{row['base']:.{digits}f}",
             f"{row['tuned']:.{digits}f}",
-            f"[{color}]{row['difference']:+.{digits}f}[/]",
+            Text(f"{row['difference']:+.{digits}f}", style=color),
             f"{low:+.{digits}f} to {high:+.{digits}f}",
             str(row["images"]),
             style="bold" if task == "mean" else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -11,18 +12,19 @@ from typing import Annotated
 
 import typer
 
-from drpo.cli.common import console, parse_overrides, ray_and_rewards
+from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
 from drpo.cli.progress import TrainingProgress
-from drpo.config import Config, load_config, override_config, runs_folder
+from drpo.config import Config, read_preset, runs_folder
+from drpo.config.sections import MOST_SEED
 from drpo.errors import ConfigError
 
-Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of the run.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 
 
-def demo(context: typer.Context, seed: Seed = None, name: Name = None) -> None:
+def demo(context: typer.Context, seed: Seed = None, name: Name = None, dry_run: DryRun = False) -> None:
     """Train the embedded generator, compare it with its base, and write a report. Takes about five minutes."""
-    train(context, preset="shapes", seed=seed, name=name)
+    train(context, preset="shapes", seed=seed, name=name, dry_run=dry_run)
 
 
 def train(
@@ -34,15 +36,14 @@ def train(
     generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id in the SD-Turbo layout.")] = None,
     seed: Seed = None,
     name: Name = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train an adapter. Any setting of the preset can be changed: --training.steps 50 --optimizer.lr 3e-4."""
-    from drpo.training.check import check_config
     from drpo.training.run_folder import create_run, read_config, write_config
 
     started = time.perf_counter()
     overrides = parse_overrides(context.args)
-    shorthands = {"model.generator": generator, "run.seed": seed, "run.name": name}
-    overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
+    typed = {"model.generator": generator, "run.seed": seed, "run.name": name}
     if resume is not None:
         run_dir = find_run_to_resume(resume)
         config = read_config(run_dir)
@@ -51,12 +52,13 @@ def train(
                 f"--resume uses the settings of {run_dir.name} (preset {config.preset}): leave out --preset and "
                 "--name, or give the same ones"
             )
-        config = check_config(override_config(config, overrides))
+        values = config.model_dump(mode="json")
+        config = check_before_start(values, overrides, typed=typed, run_dir=run_dir, dry_run=dry_run)
         write_config(config, run_dir)
     elif preset is None:
         raise ConfigError("give --preset NAME (drpo doctor lists the presets) or --resume RUN")
     else:
-        config = check_config(load_config(preset, overrides))
+        config = check_before_start(read_preset(preset), overrides, typed=typed, dry_run=dry_run)
         run_dir = create_run(config)
     run(config, run_dir, started)
 
@@ -78,14 +80,14 @@ def run(config: Config, run_dir: Path, started: float) -> None:
     from drpo.training.metrics import read_metrics
     from drpo.training.run_folder import ADAPTER, METRICS_FILE
 
-    console.print(f"run [bold]{run_dir.name}[/] in {run_dir}", highlight=False, soft_wrap=True)
+    say("run ", (run_dir.name, "bold"), f" in {run_dir}")
     resumed_s = max((line["time_s"] for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
     with ray_and_rewards(config) as served:
         with TrainingProgress(config, console) as progress, sigterm_as_ctrl_c():
             outcome = fit(served, run_dir, watch=progress)
         if outcome.status == "interrupted":
-            console.print(f"stopped at step {outcome.step}, with a checkpoint. To continue, run", highlight=False)
-            console.print(f"  [bold]drpo train --resume {run_dir}[/]", highlight=False, soft_wrap=True)
+            say(f"stopped at step {outcome.step}, with a checkpoint. To continue, run")
+            say((f"  drpo train --resume {shlex.quote(str(run_dir))}", "bold"))
             raise typer.Exit(130)
         trained_s = outcome.seconds - resumed_s
         seconds = {"startup": time.perf_counter() - started - trained_s, "training": outcome.seconds}
@@ -95,11 +97,9 @@ def run(config: Config, run_dir: Path, started: float) -> None:
         seconds["evaluation"] = evaluated.seconds
     seconds["total"] = time.perf_counter() - started
     write_results(config, run_dir, evaluated, seconds)
-    console.print(
+    say(
         f"{outcome.step} steps in {outcome.seconds:.0f} s, {seconds['total']:.0f} s in all. "
-        f"Adapter: {run_dir / ADAPTER}",
-        highlight=False,
-        soft_wrap=True,
+        f"Adapter: {run_dir / ADAPTER}"
     )
 
 

@@ -46,7 +46,7 @@ def train(config: Config, run_dir: Path, *, watch: Watcher | None = None, poll_s
     """Trains a run to its end, from its newest checkpoint if it has one.
 
     Args:
-        config: the result of `drpo.training.check.check_config`, with `rewards.address`.
+        config: the result of `drpo.checks.check_config`, with `rewards.address`.
         run_dir: absolute path of the run's folder.
         watch: called on this thread with the metrics of each step, as soon as they are written.
         poll_s: seconds between two reads of metrics.jsonl.
@@ -159,7 +159,7 @@ class _MetricsTail:
         """Calls the watcher for each step that has appeared since the last call."""
         if self._watch is None or not self._path.exists():
             return
-        with self._path.open() as lines:
+        with self._path.open(encoding="utf-8") as lines:
             file = os.fstat(lines.fileno()).st_ino
             if file != self._file:
                 self._file, self._offset = file, 0

@@ -55,7 +55,7 @@ class AdapterEvaluation:
             line = {"task": plan.record.task, "prompt": plan.record.prompt, "image": plan.number, "seed": plan.seed}
             lines.append(json.dumps({**line, "base": base.rewards, "tuned": tuned.rewards}))
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / SCORES_FILE).write_text("\n".join(lines) + "\n")
+        (run_dir / SCORES_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
         _save_samples(run_dir / SAMPLES, self.base, self.tuned)
 
 
@@ -148,4 +148,4 @@ def _save_samples(folder: Path, base: EvaluationResult, tuned: EvaluationResult)
             Image.fromarray(picture).save(folder / file, lossless=True, quality=100)
             entry[side] = {"file": file, "score": image.score, "reasons": list(image.reasons)}
         index.append(entry)
-    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")

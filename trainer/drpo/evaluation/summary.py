@@ -50,7 +50,7 @@ def write_summary(
         "versions": installed_versions(),
     }
     partial = run_dir / f".partial-{SUMMARY_FILE}"
-    partial.write_text(json.dumps(summary, indent=2) + "\n")
+    partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
     return summary
 
@@ -67,7 +67,7 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
             f"{run_dir} has no {SUMMARY_FILE}: the run was not evaluated. "
             f"Evaluate it with `drpo eval --adapter {run_dir}`"
         )
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def installed_versions() -> dict[str, str]:

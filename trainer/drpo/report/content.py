@@ -109,7 +109,7 @@ def read_content(run_dir: Path) -> Content:
     summary = read_summary(run_dir)
     metrics = read_metrics(run_dir / METRICS_FILE)
     config_file = run_dir / CONFIG_FILE
-    text = config_file.read_text() if config_file.exists() else ""
+    text = config_file.read_text(encoding="utf-8") if config_file.exists() else ""
     config = yaml.safe_load(text) or {}
     scale = Scale.of(summary)
     generator = config.get("model", {}).get("generator", "")
@@ -159,7 +159,7 @@ def _metric_title(summary: Mapping[str, Any]) -> str:
 def _tasks(run_dir: Path, summary: Mapping[str, Any], scale: Scale) -> list[Task]:
     rows: dict[str, Any] = summary.get("tasks", {})
     index_file = run_dir / "samples" / "index.json"
-    index = json.loads(index_file.read_text()) if index_file.exists() else []
+    index = json.loads(index_file.read_text(encoding="utf-8")) if index_file.exists() else []
     pairs: dict[str, list[Pair]] = {}
     for entry in index:
         sides = {side: entry[side]["score"] for side in ("base", "tuned")}

@@ -23,13 +23,13 @@ def write_report(run_dir: Path) -> Path:
     content = read_content(run_dir)
     files = resources.files("drpo.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files.joinpath("report.html.j2").read_text())
+    template = environment.from_string(files.joinpath("report.html.j2").read_text(encoding="utf-8"))
     html = template.render(
         run=content,
-        style=Markup(files.joinpath("report.css").read_text()),
+        style=Markup(files.joinpath("report.css").read_text(encoding="utf-8")),
         curves=draw_curves(content.metrics),
     )
     partial = run_dir / f".partial-{REPORT_FILE}"
-    partial.write_text(html)
+    partial.write_text(html, encoding="utf-8")
     partial.replace(run_dir / REPORT_FILE)
     return run_dir / REPORT_FILE

@@ -23,9 +23,9 @@ class MetricsLog:
         path = run_dir / METRICS_FILE
         kept = [line for line in read_metrics(path) if line["step"] <= after]
         partial = path.with_name(f".partial-{path.name}")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         partial.replace(path)
-        self._file = path.open("a", buffering=1)
+        self._file = path.open("a", buffering=1, encoding="utf-8")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after + 1 if after else None, flush_secs=5)
 
     def write(self, metrics: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             lines.append(json.loads(line))
         except json.JSONDecodeError:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import yaml
-
-from drpo.config import Config, parse_config
+from drpo.config import Config, read_settings_file, salvage_config
 from drpo.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
@@ -47,19 +45,22 @@ def create_run(config: Config) -> Path:
 
 def write_config(config: Config, run_dir: Path) -> None:
     """Writes all settings of a run into its folder."""
-    (run_dir / CONFIG_FILE).write_text(config.to_yaml())
+    (run_dir / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
 
 
 def read_config(run_dir: Path) -> Config:
     """The config of an existing run.
 
     Raises:
-        ConfigError: there is no run in that folder.
+        ConfigError: there is no run in that folder, or its config cannot be read; the message names the file.
     """
     path = run_dir / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
-    return parse_config(yaml.safe_load(path.read_text()))
+    config, problems = salvage_config(read_settings_file(path))
+    if problems:
+        raise ConfigError("\n".join(f"{path}: {problem.message}" for problem in problems))
+    return config
 
 
 def find_run(path: Path) -> Path | None:

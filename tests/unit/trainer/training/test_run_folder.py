@@ -6,7 +6,7 @@ import pytest
 
 from drpo.config import load_config, parse_config
 from drpo.errors import ConfigError
-from drpo.training.check import check_config
+from drpo.checks import check_config
 from drpo.training.run_folder import create_run, find_run, read_config
 
 
