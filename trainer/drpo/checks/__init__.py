@@ -75,8 +75,7 @@ def require(findings: Iterable[Finding]) -> None:
 
 
 def _line(finding: Finding) -> str:
-    found = finding.found if finding.about in finding.found else f"{finding.about}: {finding.found}"
-    return f"{found}; {finding.fix}" if finding.fix else found
+    return f"{finding.named}; {finding.fix}" if finding.fix else finding.named
 
 
 def check_config(config: Config) -> Config:

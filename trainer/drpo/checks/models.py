@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def check_models(plan: Plan) -> Iterator[Finding]:
     if not source:
         yield Finding("models", SETTING, "wrong", f"{SETTING} is empty", "give a diffusers folder or a hub id")
         return
-    if Path(source).is_file():
+    if os.path.isfile(source):
         yield Finding("models", SETTING, "wrong", f"{SETTING}: {source} is a file", "give the folder of the model")
         return
     folder = plan.generator_folder
@@ -39,7 +40,7 @@ def check_models(plan: Plan) -> Iterator[Finding]:
         yield check_hub(SETTING, source)
         return
     problems = list(find_problems(folder))
-    if problems and not Path(source).is_dir() and check_hub(SETTING, source).state == "ok":
+    if problems and not os.path.isdir(source) and check_hub(SETTING, source).state == "ok":
         yield Finding("models", SETTING, "ok", f"the rest of {source} will be downloaded")
         return
     fix = "give a folder or hub id in diffusers' layout, with all of its files"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -76,25 +77,32 @@ def _count_parameters(plan: Plan) -> int:
 
 
 def _check_out(plan: Plan, out: Path) -> Iterator[Finding]:
-    problem = f"{out} is a folder" if out.is_dir() else find_obstacle(out)
+    problem = f"{out} is a folder" if os.path.isdir(out) else find_obstacle(out)
     if problem:
-        yield Finding("outputs", "out", "wrong", f"--out: {problem}", "give the file to write")
+        yield Finding("outputs", "--out", "wrong", f"--out: {problem}", "give the file to write")
         return
     if plan.verb == "sample":
-        endings = _image_endings()
-        if out.suffix.lower() not in endings:
-            found = f"--out: {out.name} has no ending of a picture format that can be written"
-            yield Finding("outputs", "out", "wrong", found, f"end it in .png, or one of {', '.join(endings)}")
+        problem = _find_format_problem(out)
+        if problem:
+            found = f"--out: no picture can be written as {out.name} ({problem})"
+            yield Finding("outputs", "--out", "wrong", found, "end the name in .png, .jpg or .webp")
             return
-    yield Finding("outputs", "out", "ok", str(out))
+    yield Finding("outputs", "--out", "ok", str(out))
 
 
-def _image_endings() -> list[str]:
-    """The endings under which Pillow writes a picture."""
+def _find_format_problem(out: Path) -> str:
+    """Why Pillow cannot write a picture under this name; "" if it can. Tried out in memory."""
     from PIL import Image
 
     Image.init()
-    return sorted(ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE)
+    kind = Image.registered_extensions().get(out.suffix.lower())
+    if kind is None:
+        return "no format has this ending"
+    try:
+        Image.new("RGB", (64, 64)).save(io.BytesIO(), kind)
+    except (OSError, KeyError, ValueError) as error:
+        return f"{kind}: {error}"
+    return ""
 
 
 def find_obstacle(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,4 +83,4 @@ class Plan:
             source = generator_source(self.config.model.generator)
         except DrpoError:
             return None
-        return Path(source) if Path(source).is_dir() else find_cached(source)
+        return Path(source) if os.path.isdir(source) else find_cached(source)

@@ -15,6 +15,8 @@ from drpo_rewards.findings import Finding
 
 MOST_PROBLEMS = 20
 """Problems of one prompt set that are listed; the rest is counted."""
+CHUNK = 10_000
+"""Prompts that are tokenized at once."""
 
 
 def check_prompts(plan: Plan) -> Iterator[Finding]:
@@ -96,7 +98,8 @@ def _count_cut(plan: Plan, records: Sequence[PromptRecord]) -> str:
         limit = tokenizer.model_max_length
         # A token has at least one byte, and two tokens mark the beginning and the end.
         long = [record.prompt for record in records if len(record.prompt.encode()) > limit - 2]
-        cut = sum(len(tokens) > limit for tokens in tokenizer(long, verbose=False).input_ids) if long else 0
+        chunks = [long[start : start + CHUNK] for start in range(0, len(long), CHUNK)]
+        cut = sum(len(ids) > limit for chunk in chunks for ids in tokenizer(chunk, verbose=False).input_ids)
     except Exception:  # what is wrong with the tokenizer is a finding about the models
         return ""
     return f"; the generator reads only the first {limit} tokens of {cut} of them" if cut else ""

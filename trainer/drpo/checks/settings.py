@@ -38,7 +38,7 @@ def _check_objective(config: Config) -> Iterator[Finding]:
                 found = f"objective.{key} = {details['input']!r}: {details['msg']}"
             yield Finding("settings", f"objective.{key}", "wrong", found)
     except DrpoError as error:
-        yield Finding("settings", "objective.name", "wrong", f"objective: {error}")
+        yield Finding("settings", "objective.name", "wrong", str(error))
     else:
         yield Finding("settings", "objective.name", "ok", name)
 

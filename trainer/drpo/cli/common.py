@@ -41,18 +41,16 @@ class Application(typer.Typer):
     anywhere in the command line, the traceback is printed too.
     """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, args: Sequence[str] | None = None, **options: Any) -> Any:
         silence_libraries()
         for stream in (sys.stdout, sys.stderr):  # any text can be printed, whatever the locale
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
-        debug = DEBUG in sys.argv[1:]
-        if debug and not args and "args" not in kwargs:
-            kwargs["args"] = [argument for argument in sys.argv[1:] if argument != DEBUG]
+        arguments = sys.argv[1:] if args is None else args
         try:
-            return super().__call__(*args, **kwargs)
+            return super().__call__([argument for argument in arguments if argument != DEBUG], **options)
         except Exception as error:
-            if debug:
+            if DEBUG in arguments:
                 traceback.print_exc()
             message, status = explain(error)
             say(("error: ", "bold red"), message, to=errors)
@@ -171,8 +169,7 @@ def print_findings(findings: Sequence[Finding]) -> int:
     styles = {"ok": "green", "wrong": "red", "skipped": "dim"}
     for finding in findings:
         fix = f"; {finding.fix}" if finding.fix else ""
-        found = finding.found if finding.about in finding.found else f"{finding.about}: {finding.found}"
-        say((f"{finding.state:8}", styles[finding.state]), f"{finding.check:13}", found, fix)
+        say((f"{finding.state:8}", styles[finding.state]), f"{finding.check:13}", finding.named, fix)
     wrong = sum(finding.state == "wrong" for finding in findings)
     say(f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing is wrong")
     return wrong

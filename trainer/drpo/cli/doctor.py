@@ -59,7 +59,7 @@ def doctor(
                 passed, found = check()
             except Exception as error:  # whatever the error, the check has failed
                 passed, found = False, f"{type(error).__name__}: {error}"
-            findings.append(Finding("machine", name, "ok" if passed else "wrong", found))
+            findings.append(Finding("machine", name, "ok" if passed else "wrong", f"{name}: {found}"))
     if print_findings(findings):
         raise typer.Exit(1)
 

@@ -46,7 +46,7 @@ def evaluate(
     try:
         folder, config = find_adapter(adapter)
     except ConfigError as error:
-        problems.append(Problem("adapter", str(error)))
+        problems.append(Problem("--adapter", str(error)))
     run_dir = None if problems else find_run(folder)
     values = config.model_dump(mode="json") if config is not None else read_preset(preset)
     config = check_before_start(

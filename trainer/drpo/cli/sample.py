@@ -39,7 +39,7 @@ def sample(
         try:
             folder, config = find_adapter(adapter)
         except ConfigError as error:
-            problems.append(Problem("adapter", str(error)))
+            problems.append(Problem("--adapter", str(error)))
     config = check_before_start(
         (config or Config()).model_dump(mode="json"),
         typed={"model.generator": generator, "model.device": device},
