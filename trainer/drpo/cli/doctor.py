@@ -34,12 +34,12 @@ def doctor(
     ] = None,
 ) -> None:
     """Check this machine, or with a preset whether a training run can start on it. Exit status: 1 or 2 if not."""
+    if preset is not None and preset.startswith("--"):  # a setting without a preset before it
+        raise ConfigError("settings are checked with a preset: drpo doctor PRESET --section.key VALUE")
     overrides = parse_overrides(context.args)
     if preset is not None:
         changes = overrides + ([f"rewards.address={address}"] if address is not None else [])
         check_before_start(read_preset(preset), changes, dry_run=True)
-    elif overrides:
-        raise ConfigError("settings are checked with a preset: drpo doctor PRESET --section.key VALUE")
     checks: list[tuple[str, Check]] = [
         ("python", _python),
         *((name, lambda name=name: _package(name)) for name in PACKAGES),
