@@ -24,10 +24,10 @@ from support.processes import children, wait_for_end
 from support.service import reachable_from_elsewhere
 from support.tiny.sd_turbo import write_tiny_pipeline
 
+from drpo.checks import check_config
 from drpo.cluster.launch import train
 from drpo.config import Config, parse_config
 from drpo.errors import TrainingStoppedError
-from drpo.checks import check_config
 from drpo.training.checkpoint import checkpoints, read_checkpoint
 from drpo.training.metrics import read_metrics
 from drpo.training.run_folder import create_run

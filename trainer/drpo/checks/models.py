@@ -36,6 +36,9 @@ def check_models(plan: Plan) -> Iterator[Finding]:
         yield Finding("models", SETTING, "wrong", f"{SETTING}: {source} is a file", "give the folder of the model")
         return
     folder = plan.generator_folder
+    if folder is None and not plan.starts_ray and plan.trains and not plan.evaluates:
+        yield Finding("models", SETTING, "skipped", f"{source} is not on this machine; the workers' machines need it")
+        return
     if folder is None:
         yield check_hub(SETTING, source)
         return

@@ -65,6 +65,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"{error.name} is not installed; pip install 'drpo[all]' installs everything that drpo needs", 1
     if isinstance(error, UnicodeEncodeError):
         text = error.object if len(error.object) <= 100 else f"{error.object[:100]}..."
+        if error.encoding == "utf-8":
+            return f"{text!a} holds half of a character; correct it", 2
         return f"the locale ({error.encoding}) cannot express {text!a}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1", 2
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return f"{error.filename or 'a file'}: {error.strerror}", 1
