@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.errors import CatalogueError
-from drpo.method.features.base import FeatureMap, ImageFeatureMap, LatentFeatureMap
+from drpo.method.features.base import FeatureContext, FeatureMap, ImageFeatureMap, LatentFeatureMap
 
 FEATURE_MAPS = {
     "latent_mae": "drpo.method.features.latent_mae:LatentMAEFeatures",
@@ -46,4 +46,12 @@ def feature_map_class(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-__all__ = ["FEATURE_MAPS", "FeatureMap", "ImageFeatureMap", "LatentFeatureMap", "feature_map_class", "load_feature_map"]
+__all__ = [
+    "FEATURE_MAPS",
+    "FeatureContext",
+    "FeatureMap",
+    "ImageFeatureMap",
+    "LatentFeatureMap",
+    "feature_map_class",
+    "load_feature_map",
+]

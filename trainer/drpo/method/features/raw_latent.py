@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from drpo.errors import ConfigError
+from drpo.method.features.base import FeatureContext
 from drpo.method.features.statistics import statistic, statistic_names
 
 
@@ -52,7 +53,7 @@ class RawLatentFeatures:
                     "_mean_<size> or _std_<size>"
                 )
 
-    def of_latents(self, latents_NChw: Tensor) -> dict[str, Tensor]:
+    def of_latents(self, latents_NChw: Tensor, context: FeatureContext | None = None) -> dict[str, Tensor]:
         """The statistics {key: (N, T, C)} of latents (N, C, h, w)."""
         latents_NChw = latents_NChw.to(self.dtype)
         keys = self.keys or statistic_names("latent", latents_NChw.shape[2], latents_NChw.shape[3])
