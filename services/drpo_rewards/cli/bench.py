@@ -24,7 +24,7 @@ from drpo_rewards.cli.options import (
     read_metadata,
     read_options,
 )
-from drpo_rewards.cli.output import add_row, console, errors, exit_on_error, table
+from drpo_rewards.cli.output import add_row, console, errors, table
 from drpo_rewards.client import AsyncRankingClient
 from drpo_rewards.client.load import Encoding, LoadResult, draw_groups, run_load
 from drpo_rewards.errors import InvalidRequestError
@@ -94,14 +94,12 @@ def bench(
     def connect() -> AsyncRankingClient:
         return AsyncRankingClient(url, api_key=api_key, retries=retries, timeout_s=timeout, max_in_flight=1)
 
-    with exit_on_error():
-        groups: list[list[ImageLike]]
-        groups = [[load(path) for path in image]] if image else draw_groups(GROUPS, group_size, side, encoding)
-        options |= asyncio.run(_warm_up(connect, prompt, groups[0], mixture, options))
-        results = [
-            _load_with_bar(connect, prompt, groups, count, seconds, requests, options)
-            for count in clients or [1, 4, 16]
-        ]
+    groups: list[list[ImageLike]]
+    groups = [[load(path) for path in image]] if image else draw_groups(GROUPS, group_size, side, encoding)
+    options |= asyncio.run(_warm_up(connect, prompt, groups[0], mixture, options))
+    results = [
+        _load_with_bar(connect, prompt, groups, count, seconds, requests, options) for count in clients or [1, 4, 16]
+    ]
     if as_json:
         console.print_json(data=[result.summary() for result in results])
     else:

@@ -19,7 +19,7 @@ from drpo_rewards.cli.options import (
     read_metadata,
     read_weights,
 )
-from drpo_rewards.cli.output import add_row, console, exit_on_error, join_reasons, table
+from drpo_rewards.cli.output import add_row, console, join_reasons, table
 from drpo_rewards.client import RankingClient
 from drpo_rewards.operations.rank import RankResponse
 
@@ -35,7 +35,7 @@ def rank(
     as_json: JsonOption = False,
 ) -> None:
     """Rank images with a running service, best first."""
-    with exit_on_error(), RankingClient(url, api_key=api_key) as client:
+    with RankingClient(url, api_key=api_key) as client:
         response = client.rank(
             prompt,
             images,
