@@ -24,13 +24,15 @@ SERVICES = {
         "rewards", "rewards.base",
         "client", "ranking", "operations", "cluster", "api",
     },
-    "serving": {"serving.gateway", "serving.replica", "serving.config", "cluster"},  # start, app, listeners
-    "serving.operate": {"serving.config", "rewards", "rewards.files", "cluster"},
+    "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
+    "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster"},
     "serving.gateway": {
         "serving.replica", "serving.config", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
     "serving.replica": {"serving.config", "rewards", "rewards.base", "api"},
-    "serving.config": {"api"},
+    "serving.config": {"serving.config_file", "api"},
+    "serving.config_file": set(),
+    "serving.ports": set(),
     "client": {"client.transports", "client.retries", "operations", "api"},
     "client.transports": {"client.retries", "operations", "wire", "v1", "cluster", "api"},
     "client.retries": set(),

@@ -21,6 +21,7 @@ from drpo_rewards.cli.options import (
     ModelOption,
     RewardOptions,
     UrlOption,
+    UseProxiesOption,
     read_metadata,
     read_options,
 )
@@ -63,6 +64,7 @@ def bench(
     ] = 0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call may take.")] = 60.0,
     api_key: ApiKeyOption = None,
+    use_proxies: UseProxiesOption = False,
     reward: Annotated[str | None, typer.Option(help="Measure this reward in this process, without a service.")] = None,
     model: ModelOption = None,
     option: RewardOptions = None,
@@ -90,9 +92,15 @@ def bench(
         )
         return
     options: dict[str, Any] = {"metadata": read_metadata(metadata)}
+    settings: dict[str, Any] = {
+        "api_key": api_key,
+        "use_proxies": use_proxies,
+        "retries": retries,
+        "timeout_s": timeout,
+    }
 
     def connect() -> AsyncRankingClient:
-        return AsyncRankingClient(url, api_key=api_key, retries=retries, timeout_s=timeout, max_in_flight=1)
+        return AsyncRankingClient(url, max_in_flight=1, **settings)
 
     groups: list[list[ImageLike]]
     groups = [[load(path) for path in image]] if image else draw_groups(GROUPS, group_size, side, encoding)

@@ -16,7 +16,7 @@ USERS_MISTAKES = (ConfigError, InvalidRequestError, AuthenticationError)
 
 
 class Commands(TyperGroup):
-    """A group of commands that ends with one line and exit status 2 for a user's mistake, or 1 for any other failure."""
+    """A group of commands. An error is one line, and exit status 2 for a user's mistake or 1 for any other failure."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take --debug also after the command's name, where people write it."""

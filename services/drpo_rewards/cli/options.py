@@ -14,15 +14,14 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 ConfigArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config.")]
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on, instead of the config's.")]
-PortOption = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="HTTP port, instead of the config's; 0 takes a free one.")
-]
-GrpcPortOption = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="gRPC port, instead of the config's; 0 takes a free one.")
-]
+PortOption = Annotated[int | None, typer.Option(help="HTTP port, instead of the config's; 0 takes a free one.")]
+GrpcPortOption = Annotated[int | None, typer.Option(help="gRPC port, instead of the config's; 0 takes a free one.")]
 UrlOption = Annotated[str, typer.Option(help="Address of the service: http://HOST:PORT or grpc://HOST:PORT.")]
 ApiKeyOption = Annotated[
     str | None, typer.Option(envvar="DRPO_REWARDS_API_KEY", help="The API key, if the service requires one.")
+]
+UseProxiesOption = Annotated[
+    bool, typer.Option("--use-proxies", help="Go through the proxies that the environment names, e.g. $HTTPS_PROXY.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
 PromptOption = Annotated[str, typer.Option(help="The text that the images were made from.")]

@@ -16,6 +16,7 @@ from drpo_rewards.cli.options import (
     MetadataOption,
     PromptOption,
     UrlOption,
+    UseProxiesOption,
     read_metadata,
     read_weights,
 )
@@ -32,10 +33,11 @@ def rank(
     reward: Annotated[list[str] | None, typer.Option(help="NAME or NAME=WEIGHT; may be given several times.")] = None,
     url: UrlOption = DEFAULT_URL,
     api_key: ApiKeyOption = None,
+    use_proxies: UseProxiesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Rank images with a running service, best first."""
-    with RankingClient(url, api_key=api_key) as client:
+    with RankingClient(url, api_key=api_key, use_proxies=use_proxies) as client:
         response = client.rank(
             prompt,
             images,

@@ -94,7 +94,8 @@ def logs_folder() -> Path:
     """Return the folder with the logs of the Ray that this process belongs to. Those of Serve are in `serve` in it."""
     from ray._private import worker
 
-    return Path(worker.global_worker.node.get_logs_dir_path())
+    node: Any = worker.global_worker.node
+    return Path(node.get_logs_dir_path())
 
 
 def stop_ray() -> None:

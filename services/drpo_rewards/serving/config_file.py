@@ -79,7 +79,7 @@ def read_config_file(path: Path) -> ConfigFile:
         raise ConfigError(f"{path}:{line}: not valid YAML: {error.reason}") from None
     except (ValueError, RecursionError) as error:  # a date that does not exist; thousands of levels
         raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
-    if data is None:
+    if root is None or data is None:
         raise ConfigError(f"{path} is empty; write at least `rewards:` with one reward")
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {_kind_of(data)}, not sections such as `rewards:`")

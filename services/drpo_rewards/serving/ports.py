@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from drpo_rewards.errors import ConfigError
 
 CONNECT_S = 1.0  # a listener on this machine answers at once
-ASK_S = 2.0  # for the question whether a listener is a ranking service
+ASK_S = 1.0  # for the question whether a listener is a ranking service
 FIRST_UNPRIVILEGED = 1024
 
 

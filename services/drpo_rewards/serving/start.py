@@ -248,8 +248,8 @@ def _wait_until_running(app_name: str, timeout_s: float, on_up: Callable[[str], 
             if failed:
                 raise ConfigError(f"the ranking service could not start.\n{detail}")
             raise ServiceUnavailableError(
-                f"the ranking service was not up after {timeout_s:g} s; raise deploy_timeout_s if it only needs longer.\n"
-                f"{detail}"
+                f"the ranking service was not up after {timeout_s:g} s; raise deploy_timeout_s if it only needs "
+                f"longer.\n{detail}"
             )
         time.sleep(0.1)
 
