@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_a_long_mixed_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     for name in PROCESSES:
         assert after[name] <= 1.3 * warm[name], f"the memory of the {name} did not come back"
         quarters = memory.quarters(name)
-        grows = all(later > 1.05 * before for before, later in zip(quarters, quarters[1:], strict=False))
+        grows = all(later > 1.05 * before for before, later in itertools.pairwise(quarters))
         assert not grows, f"the memory of the {name} grows from quarter to quarter: {quarters}"
 
 

@@ -28,7 +28,7 @@ class Section(BaseModel):
 
 
 class MemoryConfig(Section):
-    """The memory that one replica needs, in 10^9 bytes. Only `drpo-rewards doctor` reads it; it limits nothing.
+    """The memory that one replica needs, in 10^9 bytes. Only the checks before a start read it; it limits nothing.
 
     Example:
         memory: {gpu_gb: 5.5, host_gb: 4.0, source: estimated}
