@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Any
@@ -24,6 +25,14 @@ class Commands(TyperGroup):
         if "--debug" in args[:end]:
             args = ["--debug", *(word for word in args[:end] if word != "--debug"), *args[end:]]
         return super().parse_args(ctx, args)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Start again in Python's UTF-8 mode if the locale has another encoding: Ray needs names of files as UTF-8."""
+        if sys.getfilesystemencoding().lower() != "utf-8":
+            for_terminal = os.environ.get("PYTHONIOENCODING") or sys.stdout.encoding
+            environment = os.environ | {"PYTHONUTF8": "1", "PYTHONIOENCODING": for_terminal}
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

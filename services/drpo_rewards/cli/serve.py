@@ -13,7 +13,7 @@ from drpo_rewards.cli.local_reward import import_from
 from drpo_rewards.cli.options import ConfigArgument, GrpcPortOption, HostOption, PortOption, read_listeners
 from drpo_rewards.cli.output import busy, console, errors, print_findings
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, and the end of the terminal
 
 
 def serve(
@@ -47,7 +47,8 @@ def serve(
     from drpo_rewards.serving import ServiceConfig, start
 
     settings = ServiceConfig.load(config).model_copy(update=listeners)
-    for number in ENDING:
+    ending = [number for number in ENDING if not (number == signal.SIGHUP and _is_ignored(number))]  # as by nohup
+    for number in ending:
         signal.signal(number, _end)
     stopped = threading.Event()
     try:
@@ -60,7 +61,7 @@ def serve(
                 grpc_port=settings.grpc_port,
                 on_up=lambda name: errors.print(f"{name} is up", markup=False, highlight=False),
             )
-        for number in ENDING:
+        for number in ending:
             signal.signal(number, lambda *_: stopped.set())
         rewards = ", ".join(settings.rewards)
         console.print(f"ready  {service.http_url}  {service.grpc_address}  rewards: {rewards}", soft_wrap=True)
@@ -77,3 +78,7 @@ def serve(
 def _end(number: int, frame: FrameType | None) -> None:
     """End a start that is not complete, with Ray."""
     raise SystemExit(128 + number)
+
+
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) == signal.SIG_IGN

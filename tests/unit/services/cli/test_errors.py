@@ -64,7 +64,7 @@ def test_a_terminal_without_utf_8_ends_no_command(tmp_path: Path) -> None:
         env=os.environ | plain | {"COLUMNS": "300"}, capture_output=True, timeout=100,
     )  # fmt: skip
     assert answer.returncode == 2, answer.stderr
-    assert rb":1: rewards.gr\xf6\xdfe.batch_size" in answer.stdout
+    assert rb"gr\xf6\xdfe-\u56f3.yaml:1: rewards.gr\xf6\xdfe.batch_size" in answer.stdout
 
 
 @pytest.mark.parametrize("verb", ["serve", "doctor", "rank"])
