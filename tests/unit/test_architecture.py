@@ -24,13 +24,15 @@ SERVICES = {
         "rewards", "rewards.base",
         "client", "ranking", "operations", "cluster", "api",
     },
-    "serving": {"serving.gateway", "serving.replica", "serving.config", "cluster"},  # start, app, listeners
-    "serving.operate": {"serving.config", "rewards", "rewards.files", "cluster", "api"},
+    "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
+    "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "api"},
     "serving.gateway": {
         "serving.replica", "serving.config", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
     "serving.replica": {"serving.config", "rewards", "rewards.base", "api"},
-    "serving.config": {"api"},
+    "serving.config": {"serving.config_file", "api"},
+    "serving.config_file": set(),
+    "serving.ports": set(),
     "client": {"client.transports", "client.retries", "operations", "api"},
     "client.transports": {"client.retries", "operations", "wire", "v1", "cluster", "api"},
     "client.retries": set(),
@@ -60,6 +62,7 @@ TRAINER = {
         "evaluation", "method.objectives", "method.features", "shapes", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
         "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
+        "drpo_rewards.serving.operate.surroundings",
     },
     "report": {"evaluation", "training", "shapes"},
     "evaluation": {

@@ -189,6 +189,8 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
             return Path(image).read_bytes()
         except OSError as error:
             raise InvalidImageError(f"{field}: cannot read {image}: {error.strerror}", field=field) from error
+        except ValueError as error:  # a path cannot hold the byte 0
+            raise InvalidImageError(f"{field}: cannot read {str(image)!r}: {error}", field=field) from error
     raise InvalidImageError(
         f"{field} is a {type(image).__name__}; give an array, a PIL image, bytes or a path", field=field
     )

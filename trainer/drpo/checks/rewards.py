@@ -54,8 +54,11 @@ def _check_service(plan: Plan, source: str) -> Iterator[Finding]:
 
     if os.getcwd() not in sys.path:  # Ray's workers find a user's own rewards there too
         sys.path.append(os.getcwd())
-    # The service of a run has no listeners, and `drpo.checks.devices` counts CPUs and GPUs with those of the workers.
-    mine = [finding for finding in examine(source) if finding.check not in ("ports", "CPUs", "GPUs")]
+    # The service of a run has no listeners, and other checks look at the surroundings, and count CPUs, GPUs and
+    # resources together with those of the workers.
+    others = ("ports", "CPUs", "GPUs", "resources", "folders", "shared memory")
+    found_by_doctor = examine(source, starts_here=plan.starts_ray)
+    mine = [finding for finding in found_by_doctor if finding.check not in others]
     for finding in mine:
         found = finding.found if finding.check == "config" else f"{finding.check} of {finding.about}: {finding.found}"
         if finding.state == "wrong":

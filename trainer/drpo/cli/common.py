@@ -171,7 +171,7 @@ def check_before_start(
 
 def print_findings(findings: Sequence[Finding]) -> int:
     """Prints one line for each finding, and how many are wrong. Returns that number."""
-    styles = {"ok": "green", "wrong": "red", "skipped": "dim"}
+    styles = {"ok": "green", "wrong": "red", "warning": "yellow", "skipped": "dim"}
     for finding in findings:
         fix = f"; {finding.fix}" if finding.fix else ""
         say((f"{finding.state:8}", styles[finding.state]), f"{finding.check:13}", finding.named, fix)

@@ -20,6 +20,7 @@ from drpo_rewards.api.contract import ModelInfo, RewardReadiness, State
 from drpo_rewards.api.question import GroupToScore, Question, ReplicaAnswer
 from drpo_rewards.cluster.handles import Caller
 from drpo_rewards.errors import (
+    LOGS,
     OverloadedError,
     RewardError,
     RewardsError,
@@ -189,7 +190,7 @@ class RewardCalls:
             ) from None
         except RayTaskError:
             logger.exception("reward %s: its deployment failed", name)
-            raise RewardError(f"reward {name!r} failed inside its deployment; see the log", reward=name) from None
+            raise RewardError(f"reward {name!r} failed inside its deployment; {LOGS}", reward=name) from None
         except RayServeException:
             raise self._unavailable(name, f"reward {name!r} is not deployed now") from None
         except RayError as error:
