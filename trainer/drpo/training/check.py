@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from drpo.config import Config
+from drpo.data.prompts.check import check_prompts
 from drpo.errors import ConfigError, DrpoError
 from drpo.shapes.embedded import is_embedded
 from drpo_rewards.api.suggestions import did_you_mean
@@ -24,7 +25,7 @@ def check_config(config: Config) -> Config:
     """
     config = config.model_copy(deep=True)
     _make_paths_absolute(config)
-    problems = [*_check_objective(config), *_check_features(config), *_check_prompts(config), *_check_devices(config)]
+    problems = [*_check_objective(config), *_check_features(config), *check_prompts(config), *_check_devices(config)]
     problems += _check_api_key(config)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -39,7 +40,9 @@ def _make_paths_absolute(config: Config) -> None:
     if config.rewards.service:
         config.rewards.service = _absolute_path(config.rewards.service)
     for section in (config.prompts, config.evaluation):
-        if section.path:
+        if section.path and (section.source or config.prompts.source) == "hub":
+            section.path = _absolute_path(section.path)
+        elif section.path:
             section.path = str(Path(section.path).expanduser().resolve())
 
 
@@ -80,16 +83,6 @@ def _check_features(config: Config) -> list[str]:
         return [f"features.name: there is no feature map {name!r}{did_you_mean(name, FEATURE_MAPS)}"]
     if path and not is_embedded(path) and name != "raw_latent" and not Path(path).exists():
         return [f"features.path: there is no folder {path}"]
-    return []
-
-
-def _check_prompts(config: Config) -> list[str]:
-    from drpo.data.prompts import load_prompts
-
-    try:
-        load_prompts(config.prompts)
-    except DrpoError as error:
-        return [str(error)]
     return []
 
 
