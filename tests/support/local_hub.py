@@ -1,4 +1,4 @@
-"""A hub of models and data sets on this machine. It serves the few HTTP calls that huggingface_hub makes for a download.
+"""A hub of models and data sets on this machine. It serves the HTTP calls that huggingface_hub makes for a download.
 
 Repositories are folders. As on the hub, a file of more than LARGE bytes is known by its SHA-256, any other by its git
 hash. A test sets faults on the `LocalHub` while it runs.

@@ -85,8 +85,7 @@ def show(
     """Load prompts as a run would, and print where they come from, how many there are, and some of each task."""
     from drpo.data.prompts import find_source, load_prompts
 
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("drpo.data").setLevel(logging.INFO)
+    _show_notes()
     origin = find_source(name).origin
     if origin is not None:
         _print(f"{origin.homepage} at {_find_revision(name) or origin.revision}. Licence: {origin.licence}")
@@ -118,6 +117,14 @@ def _describe_presence(name: str, origin: Origin) -> str:
     except ConfigError:
         return f"not on this machine: drpo prompts download {name}"
     return "on this machine"
+
+
+def _show_notes() -> None:
+    """Prints what loaders log, such as the rule by which a test set was chosen."""
+    log = logging.getLogger("drpo.data")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [logging.StreamHandler()]
 
 
 def _find_revision(name: str) -> str | None:

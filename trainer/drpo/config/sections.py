@@ -194,7 +194,8 @@ class PromptsConfig(Section):
         description="with source file or hub: the column of the prompts; null: prompt, caption, Prompt or text",
     )
     task_column: str | None = Field(
-        default=None, description="with source file or hub: the column of the tasks; null: task; parti: Category or Challenge"
+        default=None,
+        description="with source file or hub: the column of the tasks; null: task; parti: Category or Challenge",
     )
     split: str = Field(default="train", description="the split, if the source has splits")
     tasks: tuple[str, ...] | None = Field(default=None, description="use only these tasks; null: all")
@@ -202,5 +203,6 @@ class PromptsConfig(Section):
         default=True, description="draw all tasks equally often; false: in proportion to their prompts"
     )
     allow_overlap: bool = Field(
-        default=False, description="start even if evaluation prompts are also training prompts, which flatters the result"
+        default=False,
+        description="start even if evaluation prompts are also training prompts, which flatters the result",
     )

@@ -20,7 +20,8 @@ def test_the_settings_of_the_objective_are_checked(tmp_path):
 
 def test_missing_files_are_found_before_the_run_starts(tmp_path):
     config = load_config(
-        "sd-turbo-pickscore", [f"prompts.path={tmp_path}/none.jsonl", f"features.path={tmp_path}/none"]
+        "sd-turbo-pickscore",
+        ["prompts.source=file", f"prompts.path={tmp_path}/none.jsonl", f"features.path={tmp_path}/none"],
     )
     with pytest.raises(ConfigError) as error:
         check_config(config)

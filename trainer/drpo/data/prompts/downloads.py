@@ -1,7 +1,7 @@
 """The files of public prompt sets: `drpo prompts download` fetches them, and from then on no network is needed.
 
-They lie in FOLDER/NAME, where FOLDER is $DRPO_DATA or, without it, the folder `drpo` in the hub's cache. Files that were
-copied there by hand do as well.
+They lie in FOLDER/NAME. FOLDER is $DRPO_DATA or, without it, the folder `drpo` in $HF_HOME. Files that were copied
+there by hand do as well.
 """
 
 from __future__ import annotations
@@ -119,9 +119,7 @@ def _fetch_repository(origin: Origin, folder: Path) -> tuple[str, list[Downloade
         if not names:
             raise DownloadError(f"the data set {origin.repository} has no file {file.name} at {origin.revision}")
         for name in names:
-            path = hf_hub_download(
-                origin.repository, name, repo_type="dataset", revision=info.sha, local_dir=folder
-            )
+            path = hf_hub_download(origin.repository, name, repo_type="dataset", revision=info.sha, local_dir=folder)
             fetched.append(_check(Path(path), name, file.sha256, present[name]))
     return info.sha or origin.revision, fetched
 
@@ -147,17 +145,20 @@ def _check(path: Path, name: str, known: str | None, stated: Any = None) -> Down
     """Compares a file with the known hash, or else with the one that the hub states for it."""
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    found, expected, source = sha256, known, "the hash in this project"
-    if expected is None and stated is not None and stated.lfs is not None:
-        expected, source = stated.lfs.sha256, "the hub's hash"
-    elif expected is None and stated is not None and stated.blob_id is not None:  # small files: git's hash
-        found, expected, source = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), stated.blob_id, "the hub's hash"
+    found, expected, whose = sha256, known, "the hash in this project"
+    if expected is None and stated is not None:
+        whose = "the hub's hash"
+        if stated.lfs is not None:
+            expected = stated.lfs.sha256
+        else:  # of a small file the hub states git's hash
+            found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            expected = stated.blob_id
     if expected is not None and found != expected:
         path.unlink()
         raise DownloadError(
             f"{name} has the hash {found}, not {expected}: the download is damaged or the file has changed; try again"
         )
-    return Downloaded(name, len(content), sha256, source if expected is not None else "nothing")
+    return Downloaded(name, len(content), sha256, whose if expected is not None else "nothing")
 
 
 @contextmanager
@@ -173,6 +174,5 @@ def _explain_errors(name: str, origin: Origin) -> Iterator[None]:
             cause = cause.__cause__
         reason = (str(cause).splitlines() or [""])[0]
         raise DownloadError(
-            f"cannot download the prompt set {name} ({type(cause).__name__}: {reason}); "
-            f"its page is {origin.homepage}"
+            f"cannot download the prompt set {name} ({type(cause).__name__}: {reason}); its page is {origin.homepage}"
         ) from error

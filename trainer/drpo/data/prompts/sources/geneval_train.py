@@ -1,4 +1,4 @@
-"""Prompts to train on for GenEval: all that its templates can form, without the official prompts and their mirror twins.
+"""Prompts to train on for GenEval: all that its templates form, without the official prompts and their mirror twins.
 
 A mirror twin shows the same picture in other words: "a dog left of a cat" and "a cat right of a dog". The splits:
 

@@ -1,6 +1,7 @@
 """Prompts from a column of any data set of the Hugging Face hub, or of a folder in the layout of one.
 
-The `datasets` library downloads the split on first use. Afterwards it is in that library's cache, also without a network.
+The `datasets` library downloads the split on first use, and reads it from its cache afterwards. Without a network, set
+HF_HUB_OFFLINE=1, or it tries for half a minute to reach the hub first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from drpo.errors import ConfigError
 
 
 def load(settings: PromptsConfig) -> list[PromptRecord]:
-    """Reads the column `settings.column` of the split `settings.split` of `settings.path`, ORG/NAME or ORG/NAME@REVISION.
+    """Reads `settings.column` of the split `settings.split` of `settings.path`, ORG/NAME or ORG/NAME@REVISION.
 
     Raises:
         ConfigError: there is no such data set, split or column, or rows of it are not prompts.
@@ -70,4 +71,6 @@ def _rows(data: Any) -> Iterator[Row]:
         yield f"row {number}", row
 
 
-SOURCE = PromptSource("a data set of the hub: prompts.path ORG/NAME, prompts.split, prompts.column", load, reads_path=True)
+SOURCE = PromptSource(
+    "a data set of the hub: prompts.path ORG/NAME, prompts.split, prompts.column", load, reads_path=True
+)
