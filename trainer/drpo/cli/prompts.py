@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Sources of prompts: list them, download public sets, look at prompts.")
 
-Name = Annotated[str, typer.Argument(help="A source; `drpo prompts list` shows all.")]
+
+def _check_names(given: list[str] | str) -> list[str] | str:
+    from drpo.data.prompts import PROMPT_SOURCES
+
+    for name in [given] if isinstance(given, str) else given:
+        if name not in PROMPT_SOURCES:
+            raise typer.BadParameter(f"there is no source {name!r}; choose from {', '.join(PROMPT_SOURCES)}")
+    return given
+
+
+Name = Annotated[str, typer.Argument(callback=_check_names, help="A source; `drpo prompts list` shows all.")]
+Names = Annotated[list[str], typer.Argument(callback=_check_names, help="Sets; `drpo prompts list` shows all.")]
 
 
 @app.command("list")
@@ -42,9 +53,7 @@ def list_sources() -> None:
 
 
 @app.command()
-def download(
-    names: Annotated[list[str], typer.Argument(help="The sets; `drpo prompts list` shows all.")],
-) -> None:
+def download(names: Names) -> None:
     """Download public sets into $DRPO_DATA, or without it into the hub's cache. Afterwards no network is needed.
 
     Prints the SHA-256 of each file, and what it was compared with.

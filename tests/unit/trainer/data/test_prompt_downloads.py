@@ -90,12 +90,8 @@ def run_all(commands: list[list[str]], **environment: str) -> list[tuple[int, st
 @pytest.mark.thorough
 def test_sets_are_downloaded_and_work_offline_afterwards(hub: LocalHub, tmp_path: Path) -> None:
     words = ["show", "hub", "--path", "me/words", "--column", "words", "--task-column", "group"]
-    shown = [
-        ["show", "hpdv2", "--count", "1"],
-        ["show", "pickapic_v2", "--split", "test"],
-        ["show", "pickapic_v2"],
-        words,
-    ]
+    pickapic = ["show", "pickapic_v2"]
+    shown = [["show", "hpdv2", "--count", "1"], [*pickapic, "--split", "test"], pickapic, words]
     home = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
     commands = [["download", "hpdv2", "pickapic_v2", "geneval"], ["download", "drawbench"], words, ["list"]]
     downloaded, refused, _, listed = run_all([["prompts", *command] for command in commands], **home)

@@ -116,7 +116,7 @@ def _read_table(lines: Iterator[tuple[int, str]], problems: Problems, hint: str,
             continue
         if header is None:
             header = [name.strip() for name in fields]
-            repeated = sorted({name for name in header if header.count(name) > 1})
+            repeated = sorted({name for name in header if name and header.count(name) > 1})
             if repeated:
                 problems.add(position, f"two columns are named {' and '.join(map(repr, repeated))}")
                 return

@@ -37,15 +37,15 @@ _DRAWS = 100  # for each task; equal ones are dropped
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
-def single_object(a: str, words: str = "a photo of {}") -> Specification:
-    return _specify("single_object", [_thing(a)], words.format(with_article(a)))
+def form_single_object(a: str, words: str = "a photo of {}") -> Specification:
+    return _specify("single_object", [_thing(a)], words.format(add_article(a)))
 
 
-def two_object(a: str, b: str) -> Specification:
-    return _specify("two_object", [_thing(a), _thing(b)], f"a photo of {with_article(a)} and {with_article(b)}")
+def form_two_object(a: str, b: str) -> Specification:
+    return _specify("two_object", [_thing(a), _thing(b)], f"a photo of {add_article(a)} and {add_article(b)}")
 
 
-def counting(a: str, count: int) -> Specification:
+def form_counting(a: str, count: int) -> Specification:
     prompt = f"a photo of {NUMBERS[count]} {a}{'es' if a.endswith('s') else 's'}"
     return {
         "tag": "counting",
@@ -55,17 +55,17 @@ def counting(a: str, count: int) -> Specification:
     }
 
 
-def colors(a: str, color: str) -> Specification:
-    return _specify("colors", [_thing(a, color)], f"a photo of {with_article(color)} {a}")
+def form_colors(a: str, color: str) -> Specification:
+    return _specify("colors", [_thing(a, color)], f"a photo of {add_article(color)} {a}")
 
 
-def position(a: str, relation: str, b: str) -> Specification:
+def form_position(a: str, relation: str, b: str) -> Specification:
     include = [_thing(b), {"class": a, "count": 1, "position": [relation, 0]}]
-    return _specify("position", include, f"a photo of {with_article(a)} {relation} {with_article(b)}")
+    return _specify("position", include, f"a photo of {add_article(a)} {relation} {add_article(b)}")
 
 
-def color_attr(a: str, color_a: str, b: str, color_b: str) -> Specification:
-    prompt = f"a photo of {with_article(color_a)} {a} and {with_article(color_b)} {b}"
+def form_color_attr(a: str, color_a: str, b: str, color_b: str) -> Specification:
+    prompt = f"a photo of {add_article(color_a)} {a} and {add_article(color_b)} {b}"
     return _specify("color_attr", [_thing(a, color_a), _thing(b, color_b)], prompt)
 
 
@@ -82,20 +82,22 @@ def make_official() -> list[Specification]:
     def draw_color_attr() -> Specification:
         a, b = pick_two(COLORED_CLASSES)
         color_a, color_b = pick_two(COLORS)
-        return color_attr(a, color_a, b, color_b)
+        return form_color_attr(a, color_a, b, color_b)
 
     def draw_position() -> Specification:
         a, b = pick_two(CLASSES)
-        return position(a, pick(RELATIONS), b)
+        return form_position(a, pick(RELATIONS), b)
 
     draws: list[Callable[[], Specification]] = [
-        lambda: two_object(*pick_two(CLASSES)),
-        lambda: counting(pick(CLASSES), int(generator.integers(min(NUMBERS), max(NUMBERS), endpoint=True))),
-        lambda: colors(pick(COLORED_CLASSES), pick(COLORS)),
+        lambda: form_two_object(*pick_two(CLASSES)),
+        lambda: form_counting(pick(CLASSES), int(generator.integers(min(NUMBERS), max(NUMBERS), endpoint=True))),
+        lambda: form_colors(pick(COLORED_CLASSES), pick(COLORS)),
         draw_position,
         draw_color_attr,
     ]
-    official = [single_object(CLASSES[index]) for index in generator.choice(len(CLASSES), len(CLASSES), replace=False)]
+    official = [
+        form_single_object(CLASSES[index]) for index in generator.choice(len(CLASSES), len(CLASSES), replace=False)
+    ]
     for draw in draws:
         drawn = (draw() for _ in range(_DRAWS))
         official += {specification["prompt"]: specification for specification in drawn}.values()
@@ -105,18 +107,18 @@ def make_official() -> list[Specification]:
 def form_all(task: str) -> Iterator[Specification]:
     """Every prompt that the template of a task can form."""
     if task == "single_object":
-        yield from map(single_object, CLASSES)
+        yield from map(form_single_object, CLASSES)
     elif task == "two_object":
-        yield from (two_object(a, b) for a, b in permutations(CLASSES, 2))
+        yield from (form_two_object(a, b) for a, b in permutations(CLASSES, 2))
     elif task == "counting":
-        yield from (counting(a, count) for a, count in product(CLASSES, NUMBERS))
+        yield from (form_counting(a, count) for a, count in product(CLASSES, NUMBERS))
     elif task == "colors":
-        yield from (colors(a, color) for a, color in product(COLORED_CLASSES, COLORS))
+        yield from (form_colors(a, color) for a, color in product(COLORED_CLASSES, COLORS))
     elif task == "position":
-        yield from (position(a, relation, b) for (a, b), relation in product(permutations(CLASSES, 2), RELATIONS))
+        yield from (form_position(a, relation, b) for (a, b), relation in product(permutations(CLASSES, 2), RELATIONS))
     else:
         pairs = product(permutations(COLORED_CLASSES, 2), permutations(COLORS, 2))
-        yield from (color_attr(a, color_a, b, color_b) for (a, b), (color_a, color_b) in pairs)
+        yield from (form_color_attr(a, color_a, b, color_b) for (a, b), (color_a, color_b) in pairs)
 
 
 def mirror(specification: Specification) -> Specification | None:
@@ -127,15 +129,15 @@ def mirror(specification: Specification) -> Specification | None:
     things = specification["include"]
     names = [thing["class"] for thing in things]
     if specification["tag"] == "two_object":
-        return two_object(names[1], names[0])
+        return form_two_object(names[1], names[0])
     if specification["tag"] == "color_attr":
-        return color_attr(names[1], things[1]["color"], names[0], things[0]["color"])
+        return form_color_attr(names[1], things[1]["color"], names[0], things[0]["color"])
     if specification["tag"] == "position":
-        return position(names[0], _OPPOSITE[things[1]["position"][0]], names[1])
+        return form_position(names[0], _OPPOSITE[things[1]["position"][0]], names[1])
     return None
 
 
-def with_article(words: str) -> str:
+def add_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 

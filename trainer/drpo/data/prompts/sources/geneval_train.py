@@ -48,7 +48,7 @@ def _form_task(task: str, rephrased: bool) -> Iterator[PromptRecord]:
     from drpo.data.prompts.sources import geneval_templates as templates
 
     if task == "single_object":
-        entries = (templates.single_object(name, words) for words in PHRASINGS for name in templates.CLASSES)
+        entries = (templates.form_single_object(name, words) for words in PHRASINGS for name in templates.CLASSES)
         yield from (PromptRecord(entry["prompt"], entry, task) for entry in entries if rephrased)
         return
     official = [entry for entry in templates.make_official() if entry["tag"] == task]

@@ -67,8 +67,11 @@ def _is_plain(feature: Any) -> bool:
 
 
 def _rows(data: Any) -> Iterator[Row]:
+    """The rows, with the names of classes in place of their numbers."""
+    names = {column: feature.names for column, feature in data.features.items() if hasattr(feature, "int2str")}
     for number, row in enumerate(data, start=1):
-        yield f"row {number}", row
+        classes = {column: names[column][row[column]] for column in names if row[column] is not None}
+        yield f"row {number}", {**row, **classes}
 
 
 SOURCE = PromptSource(
