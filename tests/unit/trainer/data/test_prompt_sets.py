@@ -85,6 +85,8 @@ def mirrored(records: list[PromptRecord]) -> set[str]:
 def test_nothing_is_left_of_single_object_but_other_phrasings() -> None:
     with pytest.raises(ConfigError, match=r"nothing is left of single_object.*prompts\.split=rephrased"):
         load("geneval_train", tasks=("single_object",))
+    with pytest.raises(ConfigError, match="no task 'colours' in geneval_train; choose from single_object, two_object"):
+        load("geneval_train", tasks=("colors", "colours"))
     rephrased = load("geneval_train", split="rephrased", tasks=("single_object", "colors"))
     assert Counter(record.task for record in rephrased) == {"single_object": 960, "colors": 696}
     assert len({fold(record.prompt) for record in rephrased}) == 1656

@@ -11,6 +11,7 @@ A mirror twin shows the same picture in other words: "a dog left of a cat" and "
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from drpo.config import PromptsConfig
@@ -24,23 +25,34 @@ PHRASINGS = (
     "an illustration of {}", "a rendering of {}", "a close-up of {}", "a view of {}", "there is {}", "this is {}", "{}",
 )  # fmt: skip
 
+_NOTHING_LEFT = (
+    "nothing is left of single_object: its template forms 80 prompts, and all of them are in GenEval's test set; "
+    "prompts.split=rephrased has other phrasings, such as 'a drawing of a bench'"
+)
+
+_log = logging.getLogger(__name__)
+
 
 def load(settings: PromptsConfig) -> list[PromptRecord]:
     """The prompts of a split. Only those of `settings.tasks` are formed: color_attr alone has half a million.
 
     Raises:
-        ConfigError: `settings.tasks` has single_object, of which nothing is left.
+        ConfigError: `settings.tasks` has an unknown task, or single_object, of which nothing is left.
     """
     if settings.split == "test":
         return geneval.load(settings)
     from drpo.data.prompts.sources.geneval_templates import TASKS
 
     chosen = [task for task in TASKS if settings.tasks is None or task in settings.tasks]
-    if settings.split == "train" and settings.tasks is not None and "single_object" in chosen:
-        raise ConfigError(
-            "prompts.tasks: nothing is left of single_object: its template forms 80 prompts, and all of them are in "
-            "GenEval's test set; prompts.split=rephrased has other phrasings, such as 'a drawing of a bench'"
-        )
+    for task in settings.tasks or ():
+        if task not in TASKS:
+            raise ConfigError(
+                f"prompts.tasks: there is no task {task!r} in geneval_train; choose from {', '.join(TASKS)}"
+            )
+    if settings.split == "train" and "single_object" in chosen:
+        if settings.tasks is not None:
+            raise ConfigError(f"prompts.tasks: {_NOTHING_LEFT}")
+        _log.info("geneval_train: %s", _NOTHING_LEFT)
     return [record for task in chosen for record in _form_task(task, rephrased=settings.split == "rephrased")]
 
 
