@@ -180,6 +180,13 @@ def test_a_file_must_be_there(tmp_path: Path) -> None:
         load_prompts(PromptsConfig(source="file"), section="evaluation")
 
 
+def test_an_empty_cell_of_a_parquet_file_has_its_row(tmp_path: Path) -> None:
+    pandas.DataFrame({"prompt": ["a", None], "task": [None, "t"]}).to_parquet(tmp_path / "a.parquet")
+    assert problems(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes()) == [
+        'a.parquet:row 2: "prompt" is empty'
+    ]
+
+
 def test_parquet_leaves_out_pictures_and_empty_fields(tmp_path: Path) -> None:
     rows = [{"class": "cat", "count": 1, "color": None}, {"class": "cat", "count": 1, "color": "red"}]
     frame = pandas.DataFrame({"prompt": ["a", "b"], "include": [[row] for row in rows], "jpg": [b"\xff", b"\xfe"]})

@@ -44,11 +44,14 @@ def make_records(rows: Iterable[Row], problems: Problems, settings: PromptsConfi
 def _read_row(row: dict[str, Any], column: str | None, task_column: str | None) -> PromptRecord | str:
     """The record of a row, or what is wrong with the row."""
     names = (column,) if column is not None else PROMPT_COLUMNS
-    name = next((name for name in names if row.get(name) is not None), None)
-    if name is None:
+    present = [name for name in names if name in row]
+    if not present:
         columns = " or ".join(names)
         return f"has no column {columns}: the row has {_join(row)}; prompts.column names the column of the prompts"
+    name = next((name for name in present if row[name] is not None), present[0])
     prompt = row[name]
+    if prompt is None:
+        return f'"{name}" is empty'
     if not isinstance(prompt, str):
         return f'"{name}" must be text, not {json.dumps(prompt, default=str)[:40]}'
     if not prompt.strip():
