@@ -55,7 +55,8 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "cluster", "training", "training.build", "shapes", "shapes.cli", "config",
+        "checks", "evaluation", "report", "cluster", "training", "training.build", "shapes", "shapes.cli", "data",
+        "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
@@ -86,7 +87,7 @@ TRAINER = {
     "method": set(),
     "shapes.cli": {"shapes.pretrain", "shapes"},
     "shapes.pretrain": {"method.features", "shapes", "drpo_rewards.api.shapes"},
-    "data.prompts.shapes": {"data", "shapes", "config"},
+    "data.prompts.sources.shapes": {"data", "shapes", "config"},
     "data": {"config"},
     "shapes": {"drpo_rewards.api.shapes"},
     "presets": set(),

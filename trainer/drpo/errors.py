@@ -27,6 +27,10 @@ class UnsupportedModelError(DrpoError, NotImplementedError):
     """A model was found and recognized, but this project does not support it yet."""
 
 
+class DownloadError(DrpoError, ConnectionError):
+    """A file could not be downloaded, or it is not the file that it should be."""
+
+
 class CatalogueError(DrpoError, LookupError):
     """A name (of an objective, a feature map, ...) is not in its catalogue."""
 

@@ -67,10 +67,10 @@ class Plan:
     @cached_property
     def evaluation_prompts(self) -> list[PromptRecord] | DrpoError:
         """The evaluation prompts, or why they cannot be read."""
-        from drpo.evaluation.adapter import evaluation_prompts
+        from drpo.data.prompts import load_prompts
 
         try:
-            return evaluation_prompts(self.config)
+            return load_prompts(self.config.evaluation_prompts(), "evaluation")
         except DrpoError as error:
             return error
 

@@ -27,20 +27,39 @@ def check_prompts(plan: Plan) -> Iterator[Finding]:
         yield from _check_set(plan, "prompts", plan.training_prompts)
     if plan.evaluates:
         yield from _check_set(plan, "evaluation", plan.evaluation_prompts)
+    if plan.trains and plan.evaluates:
+        yield from _check_overlap(plan)
 
 
 def _check_set(plan: Plan, section: str, loaded: list[PromptRecord] | DrpoError) -> Iterator[Finding]:
     if not isinstance(loaded, DrpoError):
         yield from _check_records(plan, section, loaded)
         return
+    own = section == "prompts" or plan.config.evaluation.path is not None
+    path = plan.config.evaluation_prompts().path if section == "evaluation" else plan.config.prompts.path
     for line in str(loaded).splitlines():
-        # Evaluation reads its prompts as training does, but from a split, and maybe a file, of its own.
-        if section == "evaluation":
-            line = line.replace("prompts.split", "evaluation.split")
-            if plan.config.evaluation.path:
-                line = line.replace("prompts.path", "evaluation.path")
-        named = "evaluation" if "evaluation." in line else "prompts"
-        yield Finding("prompts", named, "wrong", line)
+        owner = "evaluation" if "evaluation." in line else section if own else "prompts"
+        named = "prompts." in line or "evaluation." in line or f"{path}:" in line  # a setting, or file:line
+        yield Finding("prompts", owner, "wrong", line if named or path is None else f"{owner}.path: {line}")
+
+
+def _check_overlap(plan: Plan) -> Iterator[Finding]:
+    """Checks that no evaluation prompt is also trained on, which would flatter the result."""
+    from drpo.data.prompts.overlap import find_overlap
+
+    training, evaluation = plan.training_prompts, plan.evaluation_prompts
+    if plan.config.prompts.allow_overlap or isinstance(training, DrpoError) or isinstance(evaluation, DrpoError):
+        return
+    overlap = find_overlap(training, evaluation)
+    if overlap:
+        examples = ", ".join(repr(prompt) for prompt in overlap[:3]) + (", ..." if len(overlap) > 3 else "")
+        distinct = len({record.prompt for record in evaluation})
+        found = f"{len(overlap)} of the {distinct} evaluation prompts are also training prompts ({examples})"
+        fix = (
+            "choose other prompts with evaluation.source, evaluation.path or evaluation.split; or set "
+            "prompts.allow_overlap to true, or evaluation.enabled to false"
+        )
+        yield Finding("prompts", "evaluation", "wrong", found, fix)
 
 
 def _check_records(plan: Plan, section: str, records: Sequence[PromptRecord]) -> Iterator[Finding]:

@@ -130,6 +130,7 @@ class EvaluationConfig(Section):
 
     Example:
         evaluation:
+          source: geneval          # or null: the source of the training prompts
           split: test
           images_per_prompt: 2
           prompts_per_task: 60
@@ -138,10 +139,16 @@ class EvaluationConfig(Section):
     """
 
     enabled: bool = Field(default=True, description="evaluate at the end of training")
-    split: str = Field(default="test", description="the split, if the prompt source has splits")
-    path: str | None = Field(
-        default=None, description="prompt file, if the source needs one; null: the file of the training prompts"
+    source: str | None = Field(
+        default=None,
+        description="prompt source; null: that of the training prompts, with its path, columns and tasks where "
+        "they are not set here",
     )
+    split: str = Field(default="test", description="the split, if the prompt source has splits")
+    path: str | None = Field(default=None, description="as prompts.path")
+    column: str | None = Field(default=None, description="as prompts.column")
+    task_column: str | None = Field(default=None, description="as prompts.task_column")
+    tasks: tuple[str, ...] | None = Field(default=None, description="as prompts.tasks")
     images_per_prompt: int = Field(default=2, ge=1, description="images per prompt; more narrow the intervals a little")
     prompts_per_task: int | None = Field(
         default=None, ge=1, description="prompts per task; more narrow the intervals; null: all"

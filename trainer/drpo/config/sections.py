@@ -198,16 +198,31 @@ class PromptsConfig(Section):
 
     Example:
         prompts:
-          source: jsonl
-          path: prompts/train.jsonl
+          source: file
+          path: prompts/train.csv
+          column: caption
           tasks: [counting, colors]
           balance_tasks: true
     """
 
-    source: str = Field(default="shapes", description="a prompt source of drpo.data.prompts")
-    path: str | None = Field(default=None, description="the file, if the source needs one")
+    source: str = Field(default="shapes", description="a prompt source; `drpo prompts list` shows all")
+    path: str | None = Field(
+        default=None, description="with source file: the file; with source hub: the data set, ORG/NAME[@REVISION]"
+    )
+    column: str | None = Field(
+        default=None,
+        description="with source file or hub: the column of the prompts; null: prompt, caption, Prompt or text",
+    )
+    task_column: str | None = Field(
+        default=None,
+        description="with source file or hub: the column of the tasks; null: task; parti: Category or Challenge",
+    )
     split: str = Field(default="train", description="the split, if the source has splits")
     tasks: tuple[str, ...] | None = Field(default=None, description="use only these tasks; null: all")
     balance_tasks: bool = Field(
         default=True, description="draw all tasks equally often; false: in proportion to their prompts"
+    )
+    allow_overlap: bool = Field(
+        default=False,
+        description="start even if evaluation prompts are also training prompts, which flatters the result",
     )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from drpo.config import Config
 from drpo.data.prompts import PromptRecord, load_prompts
+from drpo.data.prompts.overlap import find_overlap
 from drpo.evaluation.compare import compare
 from drpo.evaluation.evaluate import Progress, evaluate
 from drpo.evaluation.plan import plan_images
@@ -92,7 +93,7 @@ def evaluate_adapter(
     if adapter is not None:
         generator.adapter.load(adapter)
     planned = plan_images(
-        records if records is not None else evaluation_prompts(config),
+        records if records is not None else load_prompts(config.evaluation_prompts(), section="evaluation"),
         images_per_prompt=settings.images_per_prompt,
         prompts_per_task=settings.prompts_per_task,
         seed=settings.seed,
@@ -120,16 +121,9 @@ def evaluate_adapter(
             base = evaluate_side(0)
         tuned = evaluate_side(len(planned))
     comparison = compare(base, tuned)
-    trained = {record.prompt for record in load_prompts(config.prompts)}
-    comparison["seen_in_training"] = len({image.record.prompt for image in planned} & trained)
+    evaluated = {image.planned.record.prompt: image.planned.record for image in base.images}
+    comparison["seen_in_training"] = len(find_overlap(load_prompts(config.prompts), list(evaluated.values())))
     return AdapterEvaluation(base, tuned, comparison, time.perf_counter() - started)
-
-
-def evaluation_prompts(config: Config) -> list[PromptRecord]:
-    """The prompts of `config.evaluation`: its split and file, and otherwise the settings of `config.prompts`."""
-    evaluation = config.evaluation
-    change: dict[str, Any] = {"split": evaluation.split, "path": evaluation.path or config.prompts.path}
-    return load_prompts(config.prompts.model_copy(update=change))
 
 
 def _save_samples(folder: Path, base: EvaluationResult, tuned: EvaluationResult) -> None:

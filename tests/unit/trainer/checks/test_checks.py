@@ -135,7 +135,7 @@ def test_a_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None
     (line,) = find_wrong(f"rewards.address={address}", check=check_rewards)
     assert f"rewards.address: the service at {address} cannot be used" in line
     (line,) = find_wrong("rewards.address=localhost:8000", check=check_rewards)
-    assert "cannot use the address 'localhost:8000'; write http://HOST:PORT" in line
+    assert "cannot use the address 'localhost:8000'" in line
     assert find_wrong("rewards.address=serve://ranking", check=check_rewards) == []  # only the cluster can tell
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     (line,) = find_wrong(f"rewards.address={address}", "rewards.api_key_env=NO_SUCH_KEY", check=check_rewards)
@@ -158,7 +158,7 @@ def test_rewards_of_ones_own_are_found_in_the_working_directory(
 def test_metadata_that_a_reward_needs(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "a red ring"}\n')
-    lines = find_wrong("prompts.source=jsonl", f"prompts.path={prompts}", check=check_rewards)
+    lines = find_wrong("prompts.source=file", f"prompts.path={prompts}", check=check_rewards)
     assert "1 of 1 prompts of prompts have no metadata, which geneval needs" in lines[0]
     assert "of evaluation have no metadata" in lines[1]
 
@@ -201,13 +201,11 @@ def test_a_temporary_folder_that_does_not_serve(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
     (line,) = find_wrong(check=check_surroundings)
     assert "nothing can be written to the temporary folder" in line
-    folder = tmp_path / ("long" * 20)
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))
     (line,) = find_wrong(check=check_surroundings)
-    assert "too long for the sockets of Ray" in line
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    assert find_wrong(check=check_surroundings) == []
+    assert "RAY_TMPDIR" in line
+    assert find_wrong(check=check_surroundings, verb="sample") == []
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

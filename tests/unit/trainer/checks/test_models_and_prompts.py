@@ -112,7 +112,7 @@ def test_a_generator_that_is_not_here(generator: str, message: str, monkeypatch:
 
 
 def check_file(path: Path, *overrides: str) -> list[Finding]:
-    config = load_config("shapes", ["prompts.source=jsonl", f"prompts.path={path}", *overrides])
+    config = load_config("shapes", ["prompts.source=file", f"prompts.path={path}", *overrides])
     return list(check_prompts(Plan(config)))
 
 
@@ -140,7 +140,7 @@ def test_long_prompts_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     prompts = ["a red ring", "a red ring " * 40, "ring"]
     path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
-    training, evaluation = check_file(path)
+    training, evaluation = check_file(path, "prompts.allow_overlap=true")
     assert training.state == evaluation.state == "ok"
     assert training.found == "3 prompts; the generator reads only the first 16 tokens of 1 of them"
 
