@@ -53,7 +53,7 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "evaluation", "report", "cluster", "training", "training.build", "shapes", "shapes.cli", "config",
+        "evaluation", "report", "cluster", "training", "training.build", "generators", "shapes", "shapes.cli", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "report": {"evaluation", "training", "shapes"},
@@ -73,7 +73,7 @@ TRAINER = {
     "training.build": {"method.objectives", "method.features", "generators", "shapes", "config"},
     "generators": {"config"},
     "method.objectives": {"method.drift"},
-    "method.features": set(),
+    "method.features": {"generators.base"},
     "method.drift": set(),
     "method": set(),
     "shapes.cli": {"shapes.pretrain", "shapes"},

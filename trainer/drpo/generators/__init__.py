@@ -6,6 +6,11 @@ Files:
     adapter_file   reads the adapters of diffusers, peft and kohya
     loading        which files of a generator there are, which are missing, and which variant to take
     sd_turbo       the SD-Turbo layout
+=======
+    base       the interface of a generator and of its adapter, and what an encoded prompt is
+    adapter    the LoRA adapter on a U-Net
+    sd_turbo   the SD-Turbo layout
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drpo.config import LoraConfig
-from drpo.generators.base import Adapter, OneStepGenerator
+from drpo.generators.base import Adapter, Conditions, OneStepGenerator
 
 if TYPE_CHECKING:
     import torch
@@ -73,4 +78,4 @@ def check_adapter(path: str | Path, source: str | Path) -> None:
     read_adapter(Path(path), read_unet(str(source)))
 
 
-__all__ = ["Adapter", "OneStepGenerator", "check_adapter", "load_generator"]
+__all__ = ["Adapter", "Conditions", "OneStepGenerator", "check_adapter", "load_generator"]

@@ -68,7 +68,7 @@ def read_pipeline_class(source: str) -> str | None:
     """
     try:
         return DiffusionPipeline.load_config(source).get("_class_name")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise load_error(source, error) from error
 
 
@@ -137,7 +137,7 @@ def check_files(folder: Path, files: set[str], variant: str | None) -> None:
             continue
         own = _files_of(part, files)
         if not own:
-            problems.append(f"{part}/ is missing, although {MODEL_INDEX} names it")
+            problems.append(f"{part}/ is missing or empty, although {MODEL_INDEX} names it")
         elif "CLIPTokenizer" in class_name:
             if not any(one <= own for one in _VOCABULARY):
                 problems.append(f"{part}/ has neither tokenizer.json nor vocab.json and merges.txt")
