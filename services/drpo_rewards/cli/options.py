@@ -16,7 +16,10 @@ ConfigArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on, instead of the config's.")]
 PortOption = Annotated[int | None, typer.Option(help="HTTP port, instead of the config's; 0 takes a free one.")]
 GrpcPortOption = Annotated[int | None, typer.Option(help="gRPC port, instead of the config's; 0 takes a free one.")]
-UrlOption = Annotated[str, typer.Option(help="Address of the service: http://HOST:PORT or grpc://HOST:PORT.")]
+UrlOption = Annotated[
+    str,
+    typer.Option(envvar="DRPO_REWARDS_URL", help="Address of the service: http://HOST:PORT or grpc://HOST:PORT."),
+]
 ApiKeyOption = Annotated[
     str | None, typer.Option(envvar="DRPO_REWARDS_API_KEY", help="The API key, if the service requires one.")
 ]

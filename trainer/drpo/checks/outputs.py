@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from drpo.checks.models import read_shapes
 from drpo.checks.plan import Plan
 from drpo_rewards.findings import Finding
 
@@ -66,7 +65,7 @@ def _count_parameters(plan: Plan) -> int:
     layers: dict[str, list[int]] = {}
     for file in (plan.generator_folder / "unet").glob("*.safetensors"):
         try:
-            layers |= read_shapes(file)
+            layers |= _read_shapes(file)
         except ValueError:  # a finding about the models
             continue
     for name, shape in layers.items():
@@ -74,6 +73,22 @@ def _count_parameters(plan: Plan) -> int:
         if layer != name and any(layer == end or layer.endswith(f".{end}") for end in lora.target_modules):
             total += lora.rank * (shape[0] + (shape[1] if len(shape) > 1 else 1))
     return total
+
+
+def _read_shapes(file: Path) -> dict[str, list[int]]:
+    """The shape of each tensor in a safetensors file, from its header.
+
+    Raises:
+        ValueError: the file is empty, cut off, or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np") as tensors:
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        size = file.stat().st_size if file.exists() else 0
+        raise ValueError(f"{file} ({size} bytes) is damaged or no safetensors file: {error}") from None
 
 
 def _check_out(plan: Plan, out: Path) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ class Plan:
         config: its settings, with absolute paths.
         verb: "train" (with the evaluation at its end, if the settings ask for it), "evaluate" or "sample".
         run_dir: the folder of the run that goes on; None: a new run.
+        adapter: the file of the adapter that will be loaded; None: there is none.
         out: the file that will be written besides the run's; None: there is none.
         texts: the prompts of "sample".
 
@@ -36,6 +37,7 @@ class Plan:
     config: Config
     verb: Verb = "train"
     run_dir: Path | None = None
+    adapter: Path | None = None
     out: Path | None = None
     texts: tuple[str, ...] = ()
 

@@ -24,7 +24,7 @@ Seconds = dict[str, float]
 
 def evaluate(
     context: typer.Context,
-    adapter: Annotated[Path, typer.Option(help="The folder of an adapter or of a run.")],
+    adapter: Annotated[Path, typer.Option(help="An adapter: its file or folder, or the folder of a run.")],
     preset: Annotated[str, typer.Option(help="The preset to use if the adapter is not in a run's folder.")] = "shapes",
     generator: Annotated[
         str | None, typer.Option(help="The generator to use instead of the one in the settings.")
@@ -39,30 +39,31 @@ def evaluate(
 ) -> None:
     """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""
     from drpo.cli.sample import find_adapter
-    from drpo.training.run_folder import find_run
+    from drpo.training.run_folder import find_run, read_config
 
     overrides, problems = parse_overrides(context.args), []
-    folder, config = adapter, None
+    file: Path | None = None
     try:
-        folder, config = find_adapter(adapter)
+        file = find_adapter(adapter)
     except ConfigError as error:
         problems.append(Problem("--adapter", str(error)))
-    run_dir = None if problems else find_run(folder)
-    values = config.model_dump(mode="json") if config is not None else read_preset(preset)
+    run_dir = find_run(file) if file is not None else None
     config = check_before_start(
-        values,
+        read_config(run_dir).model_dump(mode="json") if run_dir is not None else read_preset(preset),
         overrides,
         typed={"model.generator": generator},
         problems=problems,
         dry_run=dry_run,
         verb="evaluate",
-        out=out or (folder / "evaluation.json" if run_dir is None else run_dir / "summary.json"),
+        adapter=file,
+        out=out or (run_dir / "summary.json" if run_dir is not None else (file or adapter).parent / "evaluation.json"),
     )
+    assert file is not None  # otherwise the check has raised an error
     with ray_and_rewards(config) as served:
-        evaluated = evaluate_with_progress(served, folder)
+        evaluated = evaluate_with_progress(served, file)
     print_comparison(evaluated.comparison)
     if out is not None or run_dir is None:
-        out = out or folder / "evaluation.json"
+        out = out or file.parent / "evaluation.json"
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(evaluated.comparison, indent=2) + "\n", encoding="utf-8")
         say(f"written to {out}")

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def sample(
     prompt: Annotated[list[str], typer.Option(help="The prompt. Repeat the option for more prompts, one row each.")],
     adapter: Annotated[
-        Path | None, typer.Option(help="The folder of an adapter or of a run. Without it, the base is used.")
+        Path | None,
+        typer.Option(help="An adapter: its file or folder, or the folder of a run. Without it, the base is used."),
     ] = None,
     generator: Annotated[
-        str | None, typer.Option(help="The generator to use if the adapter is not in a run's folder.")
+        str | None,
+        typer.Option(help="The generator to use; default: that of the adapter's run, else the embedded one."),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
     seed: Annotated[
@@ -34,18 +36,18 @@ def sample(
     dry_run: DryRun = False,
 ) -> None:
     """Generate images for prompts, and write them into one grid."""
-    problems, folder, config = [], None, None
-    if adapter is not None:
-        try:
-            folder, config = find_adapter(adapter)
-        except ConfigError as error:
-            problems.append(Problem("--adapter", str(error)))
+    problems, file, config = [], None, Config()
+    try:
+        file, config = choose_config(adapter, generator)
+    except ConfigError as error:
+        problems.append(Problem("--adapter", str(error)))
     config = check_before_start(
-        (config or Config()).model_dump(mode="json"),
-        typed={"model.generator": generator, "model.device": device},
+        config.model_dump(mode="json"),
+        typed={"model.device": device},
         problems=problems,
         dry_run=dry_run,
         verb="sample",
+        adapter=file,
         out=out,
         texts=tuple(prompt),
     )
@@ -55,7 +57,7 @@ def sample(
     from PIL import Image
 
     with console.status("generating"):
-        model = load_with_adapter(config, folder)
+        model = load_with_adapter(config, file)
         rows = []
         for text in prompt:
             noise_NChw = model.noise(count, torch.Generator().manual_seed(seed))
@@ -67,8 +69,24 @@ def sample(
     say(f"{len(prompt)} x {count} images in {out}")
 
 
-def load_with_adapter(config: Config, folder: Path | None) -> OneStepGenerator:
-    """Loads the generator of a config, with the adapter in a folder; None: without one."""
+def choose_config(adapter: Path | None, generator: str | None) -> tuple[Path | None, Config]:
+    """The file of an adapter, and the settings that name its generator: those of its run, unless `generator` does.
+
+    Raises:
+        ConfigError: there is no adapter, or the settings of its run cannot be read.
+    """
+    from drpo.training.run_folder import find_run, read_config
+
+    file = find_adapter(adapter) if adapter is not None else None
+    run_dir = find_run(file) if file is not None and generator is None else None
+    config = read_config(run_dir) if run_dir is not None else Config()
+    if generator is not None:
+        config.model.generator = generator
+    return file, config
+
+
+def load_with_adapter(config: Config, file: Path | None) -> OneStepGenerator:
+    """Loads the generator of a config, with the adapter in a file; None: without one."""
     import torch
 
     from drpo.training.build import build_generator
@@ -76,20 +94,20 @@ def load_with_adapter(config: Config, folder: Path | None) -> OneStepGenerator:
     device = config.model.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build_generator(config, device=device, lora=folder is not None)
-    if folder is not None:
-        model.adapter.load(folder)
+    model = build_generator(config, device=device, lora=False)
+    if file is not None:
+        model.adapter.load(file)
     return model
 
 
-def find_adapter(path: Path) -> tuple[Path, Config | None]:
-    """The folder of the adapter's weights in `path`, and the config of its run; None if it is not in a run's folder."""
-    from drpo.training.run_folder import ADAPTER, find_run, read_config
+def find_adapter(path: Path) -> Path:
+    """The file of an adapter: `path` itself, or in that folder, or in the folder `adapter` of that run."""
+    from drpo.generators.adapter_file import find_adapter_file
+    from drpo.training.run_folder import ADAPTER
 
-    for folder in (path, path / ADAPTER):
-        if any(folder.glob("*.safetensors")):
-            run_dir = find_run(folder)
-            return folder.resolve(), read_config(run_dir) if run_dir else None
-    raise ConfigError(
-        f"--adapter: there is no adapter in {path}; give a folder with a .safetensors file, or the folder of a run"
-    )
+    file = find_adapter_file(path) or find_adapter_file(path / ADAPTER)
+    if file is None:
+        raise ConfigError(
+            f"--adapter: there is no adapter in {path}; give a .safetensors file, a folder with one, or a run's folder"
+        )
+    return file.resolve()

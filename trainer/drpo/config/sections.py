@@ -68,6 +68,11 @@ class ModelConfig(Section):
         default="shapes",
         description='a diffusers folder or hub id in the SD-Turbo layout; "shapes": the embedded generator',
     )
+    variant: str | None = Field(
+        default=None,
+        description='which weight files of the generator to take, such as "fp16" for model.fp16.safetensors; null: the '
+        "plain ones, or the only variant that is there",
+    )
     device: str = Field(
         default="auto", description='"auto": the worker\'s GPU if it has one, else "cpu"; or cpu, cuda, cuda:NUMBER'
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drpo.checks.models import check_models, find_problems
+from drpo.checks.models import check_models
 from drpo.checks.plan import Plan
 from drpo.checks.prompts import check_prompts
 from drpo.config import load_config
@@ -45,44 +45,25 @@ def split_into_shards(unet: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no index": (lambda folder: (folder / "model_index.json").unlink(), "there is no model_index.json"),
-    "index that is no JSON": (
-        lambda folder: cut(folder / "model_index.json"),
-        "model_index.json cannot be read as JSON",
-    ),
-    "index that is a list": (lambda folder: write(folder / "model_index.json", "[]"), "must hold an object"),
+    "no index": (lambda folder: (folder / "model_index.json").unlink(), "model_index.json"),
     "another pipeline": (
         lambda folder: write(folder / "model_index.json", '{"_class_name": "FluxPipeline"}'),
         "is of a FluxPipeline",
     ),
-    "no part": (lambda folder: shutil.rmtree(folder / "vae"), "there is no folder"),
-    "no config": (lambda folder: (folder / "unet" / "config.json").unlink(), "there is no config.json in"),
-    "no scheduler": (
-        lambda folder: (folder / "scheduler" / "scheduler_config.json").unlink(),
-        "there is no scheduler_config.json",
-    ),
-    "no tokenizer": (
-        lambda folder: [file.unlink() for file in (folder / "tokenizer").iterdir()],
-        "there is no tokenizer in",
-    ),
-    "no weights": (
-        lambda folder: (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink(),
-        "there are no weights (.safetensors) in",
-    ),
-    "cut weights": (
-        lambda folder: cut(folder / "text_encoder" / "model.safetensors"),
-        "is damaged or no safetensors file",
-    ),
-    "pointer of git-lfs": (
-        lambda folder: write(folder / "unet" / "diffusion_pytorch_model.safetensors", "version https://git-lfs"),
-        "(23 bytes) is damaged or no safetensors file",
-    ),
-    "lost shard": (lambda folder: split_into_shards(folder / "unet"), "-00002-of-00002.safetensors, which"),
+    "no part": (lambda folder: shutil.rmtree(folder / "vae"), "vae/ is missing or empty"),
+    "cut weights": (lambda folder: cut(folder / "text_encoder" / "model.safetensors"), "is cut or damaged"),
+    "lost shard": (lambda folder: split_into_shards(folder / "unet"), "-00002-of-00002.safetensors is missing"),
 }
+"""The tests of `drpo.generators.loading` have more of them."""
 
 
-def test_a_whole_generator(folder: Path) -> None:
-    assert list(find_problems(folder)) == []
+def test_an_adapter_is_compared_with_the_generator(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter.safetensors"
+    adapter.write_bytes(b"no adapter")
+    whole, finding = check_models(Plan(load_config("shapes"), "sample", adapter=adapter))
+    assert (whole.state, finding.state) == ("ok", "wrong")
+    assert finding.found.startswith("--adapter: ")
+    assert str(adapter) in finding.found
 
 
 @pytest.mark.parametrize("kind", BROKEN)

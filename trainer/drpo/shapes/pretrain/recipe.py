@@ -117,7 +117,7 @@ def export(
     feature_map: LatentMAE,
     out: Path,
 ) -> None:
-    """Writes the diffusers folder in the SD-Turbo layout and the feature map, in half precision."""
+    """Writes the diffusers folder in the SD-Turbo layout and the feature map. The files are in half precision."""
     models: list[nn.Module] = [vae, text_encoder, unet, feature_map]
     for model in models:
         for tensor in (*model.parameters(), *model.buffers()):
@@ -133,6 +133,11 @@ def export(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(out / "generator")
+    # transformers loads a model in the precision that its config names, diffusers in float32. With one precision for
+    # all parts, `StableDiffusionPipeline.from_pretrained(folder)` works without further arguments.
+    text_config = out / "generator" / "text_encoder" / "config.json"
+    settings = json.loads(text_config.read_text(encoding="utf-8"))
+    text_config.write_text(json.dumps({**settings, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
     # transformers 5 writes only tokenizer.json. This adds vocab.json and merges.txt, which older versions read and
     # which SD-Turbo also has.
     tokenizer.backend_tokenizer.model.save(str(out / "generator" / "tokenizer"))
