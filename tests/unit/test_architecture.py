@@ -56,7 +56,7 @@ TRAINER = {
         "evaluation", "report", "cluster", "training", "training.build", "shapes", "shapes.cli", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
-    "report": {"evaluation", "training", "shapes"},
+    "report": {"evaluation", "training", "shapes", "config"},
     "evaluation": {
         "training", "training.build", "generators", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",

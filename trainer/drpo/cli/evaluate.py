@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from drpo.cli.common import console, parse_overrides, ray_and_rewards
+from drpo.cli.parts import Parts, print_line
+from drpo.cli.report import write_summary_and_report
 from drpo.config import Config, load_config, override_config
 
 if TYPE_CHECKING:
     from drpo.evaluation import AdapterEvaluation
-
-Seconds = dict[str, float]
 
 
 def evaluate(
@@ -37,6 +38,7 @@ def evaluate(
     """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""
     from drpo.cli.sample import find_adapter
     from drpo.training.check import check_config
+    from drpo.training.files import storing, write_text
     from drpo.training.run_folder import find_run
 
     folder, config = find_adapter(adapter)
@@ -48,11 +50,16 @@ def evaluate(
     print_comparison(evaluated.comparison)
     if out is not None or run_dir is None:
         out = out or folder / "evaluation.json"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(evaluated.comparison, indent=2) + "\n")
-        console.print(f"written to {out}", highlight=False, soft_wrap=True)
+        with storing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, json.dumps(evaluated.comparison, indent=2) + "\n")
+        print_line(f"written to {out}")
     else:
-        write_results(config, run_dir, evaluated, {"evaluation": evaluated.seconds})
+        parts = Parts(run_dir)
+        save_evaluation(evaluated, run_dir, parts)
+        needs_evaluation = bool(parts.failed)
+        write_summary_and_report(config, run_dir, parts, {"evaluation": evaluated.seconds})
+        parts.end(again=f"drpo eval --adapter {run_dir}" if needs_evaluation else f"drpo report {run_dir}")
 
 
 def evaluate_with_progress(config: Config, adapter: Path) -> AdapterEvaluation:
@@ -75,23 +82,19 @@ def evaluate_with_progress(config: Config, adapter: Path) -> AdapterEvaluation:
         )
 
 
-def write_results(config: Config, run_dir: Path, evaluated: AdapterEvaluation | None, seconds: Seconds) -> None:
-    """Writes evaluation.jsonl, samples/, summary.json and report.html of a run, and prints the report's path."""
-    from drpo.evaluation import write_summary
-    from drpo.report import write_report
-
-    if evaluated is not None:
-        evaluated.save(run_dir)
-    write_summary(run_dir, config, evaluated.comparison if evaluated is not None else None, seconds=seconds)
-    report = write_report(run_dir)
-    console.print(f"report: [bold]{report}[/]", highlight=False, soft_wrap=True)
+def save_evaluation(evaluated: AdapterEvaluation, run_dir: Path, parts: Parts) -> None:
+    """Writes evaluation.jsonl, evaluation.json and samples/ of a run. `parts` takes what fails."""
+    with parts.part("evaluation scores"):
+        evaluated.save_scores(run_dir)
+    with parts.part("evaluation pictures"):
+        evaluated.save_pictures(run_dir)
 
 
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Prints the comparison as a table."""
     unit = " %" if comparison["percentage"] else ""
     notes = (", percent" if unit else "") + ("" if comparison["higher_is_better"] else ", lower is better")
-    table = Table(title=f"{comparison['metric']} on held-out prompts{notes}")
+    table = Table(title=Text(f"{comparison['metric']} on held-out prompts{notes}"))
     for column in ("task", "base", "tuned", "difference", "95 % interval", "images"):
         table.add_column(column, justify="left" if column == "task" else "right")
     digits = 1 if unit else 3
@@ -101,7 +104,7 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         better, worse = (low > 0, high < 0) if comparison["higher_is_better"] else (high < 0, low > 0)
         color = "green" if better else "red" if worse else "default"
         table.add_row(
-            task or "all",
+            Text(task or "all"),
             f"{row['base']:.{digits}f}",
             f"{row['tuned']:.{digits}f}",
             f"[{color}]{row['difference']:+.{digits}f}[/]",

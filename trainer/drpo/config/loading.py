@@ -38,9 +38,9 @@ def load_config(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
         path = Path(name)
         if not path.is_file():
             raise ConfigError(f"there is no config file {name}")
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     elif name in preset_names():
-        text = resources.files("drpo.presets").joinpath(f"{name}.yaml").read_text()
+        text = resources.files("drpo.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     else:
         raise ConfigError(
             f"there is no preset {name!r}{did_you_mean(name, preset_names())}. Presets: {', '.join(preset_names())}"

@@ -31,7 +31,7 @@ def site_settings() -> dict[str, Any]:
     if not path:
         return {}
     try:
-        return read_sections(Path(path).read_text(), f"${SITE_VARIABLE} ({path})")
+        return read_sections(Path(path).read_text(encoding="utf-8"), f"${SITE_VARIABLE} ({path})")
     except OSError as error:
         raise ConfigError(f"${SITE_VARIABLE}: cannot read {path}: {error.strerror}") from None
 

@@ -1,0 +1,80 @@
+"""The parts of a command's result, such as evaluation, summary and report: one that fails does not take others along.
+
+parts = Parts(run_dir)
+with parts.part("summary.json"):
+    write_summary(...)
+parts.end(again="drpo report runs/NAME")
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from drpo.cli.common import console
+from drpo.errors import DrpoError
+from drpo_rewards.errors import RewardsError
+
+FAILURES_FILE = "failures.log"
+
+
+class Parts:
+    """Runs parts one after the other, and names those that fail.
+
+    Args:
+        run_dir: the run's folder. The traceback of an unforeseen error is written into its failures.log.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._interrupted = False
+        self.failed: list[str] = []
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Runs a part. If it fails, prints why in one line, and goes on after the block."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._interrupted = True
+            self._fail(name, "interrupted")
+        except (DrpoError, RewardsError) as error:
+            self._fail(name, str(error))
+        except Exception as error:  # whatever a part fails with, the others are made
+            self._fail(name, f"{type(error).__name__}: {error}{self._keep(traceback.format_exc())}")
+
+    def end(self, again: str) -> None:
+        """Ends the command with status 1 if a part has failed, or 130 if it was Ctrl-C.
+
+        Args:
+            again: the command that makes the failed parts anew.
+        """
+        if self.failed:
+            message = f"Everything else is in {self._run_dir}. After removing the cause, run "
+            Console(stderr=True).print(Text.assemble(message, (again, "bold")), soft_wrap=True)
+            raise typer.Exit(130 if self._interrupted else 1)
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.failed.append(name)
+        line = " ".join(f"{name} failed: {reason}".split())
+        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+
+    def _keep(self, trace: str) -> str:
+        path = self._run_dir / FAILURES_FILE
+        try:
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(trace + "\n")
+        except OSError:  # the disk may be what failed
+            return ""
+        return f" (details: {path})"
+
+
+def print_line(*parts: str | tuple[str, str]) -> None:
+    """Prints a line as it is: no markup, no emoji codes, no line breaks. A part may be (text, style)."""
+    console.print(Text.assemble(*parts), soft_wrap=True)
