@@ -57,9 +57,8 @@ def evaluate(
     else:
         parts = Parts(run_dir)
         save_evaluation(evaluated, run_dir, parts)
-        needs_evaluation = bool(parts.failed)
         write_summary_and_report(config, run_dir, parts, {"evaluation": evaluated.seconds})
-        parts.end(again=f"drpo eval --adapter {run_dir}" if needs_evaluation else f"drpo report {run_dir}")
+        parts.end()
 
 
 def evaluate_with_progress(config: Config, adapter: Path) -> AdapterEvaluation:
@@ -84,9 +83,9 @@ def evaluate_with_progress(config: Config, adapter: Path) -> AdapterEvaluation:
 
 def save_evaluation(evaluated: AdapterEvaluation, run_dir: Path, parts: Parts) -> None:
     """Writes evaluation.jsonl, evaluation.json and samples/ of a run. `parts` takes what fails."""
-    with parts.part("evaluation scores"):
+    with parts.part("evaluation (scores)"):
         evaluated.save_scores(run_dir)
-    with parts.part("evaluation pictures"):
+    with parts.part("evaluation (pictures)"):
         evaluated.save_pictures(run_dir)
 
 

@@ -49,16 +49,15 @@ class Parts:
         except Exception as error:  # whatever a part fails with, the others are made
             self._fail(name, f"{type(error).__name__}: {error}{self._keep(traceback.format_exc())}")
 
-    def end(self, again: str) -> None:
-        """Ends the command with status 1 if a part has failed, or 130 if it was Ctrl-C.
-
-        Args:
-            again: the command that makes the failed parts anew.
-        """
-        if self.failed:
-            message = f"Everything else is in {self._run_dir}. After removing the cause, run "
-            Console(stderr=True).print(Text.assemble(message, (again, "bold")), soft_wrap=True)
-            raise typer.Exit(130 if self._interrupted else 1)
+    def end(self) -> None:
+        """Ends the command with status 1 if a part has failed, or 130 if it was Ctrl-C, and says what makes it anew."""
+        if not self.failed:
+            return
+        evaluate = any(name.startswith("evaluation") for name in self.failed)  # this also writes summary and report
+        again = f"drpo eval --adapter {self._run_dir}" if evaluate else f"drpo report {self._run_dir}"
+        message = f"Everything else is in {self._run_dir}. After removing the cause, run "
+        Console(stderr=True).print(Text.assemble(message, (again, "bold")), soft_wrap=True)
+        raise typer.Exit(130 if self._interrupted else 1)
 
     def _fail(self, name: str, reason: str) -> None:
         self.failed.append(name)

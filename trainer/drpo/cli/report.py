@@ -20,7 +20,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run: its folder, or its n
     config = read_config(run_dir)
     parts = Parts(run_dir)
     write_summary_and_report(config, run_dir, parts)
-    parts.end(again=f"drpo report {run_dir}")
+    parts.end()
 
 
 def find_run_by_name(run: Path) -> Path:
@@ -44,9 +44,11 @@ def write_summary_and_report(
         parts: takes what fails.
         seconds: see `drpo.evaluation.write_summary`.
     """
-    from drpo.evaluation import write_summary
+    from drpo.evaluation.summary import check_comparison, write_summary
     from drpo.report import write_report
 
+    with parts.part("evaluation"):
+        check_comparison(run_dir)
     with parts.part("summary.json"):
         write_summary(run_dir, config, seconds=seconds)
     with parts.part("report.html"):

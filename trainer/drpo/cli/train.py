@@ -131,8 +131,7 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
         f"{outcome.step} steps in {outcome.seconds:.0f} s, {seconds['total']:.0f} s in all. "
         f"Adapter: {run_dir / ADAPTER}"
     )
-    needs_evaluation = any(name.startswith("evaluation") for name in parts.failed)
-    parts.end(again=f"drpo eval --adapter {run_dir}" if needs_evaluation else f"drpo report {run_dir}")
+    parts.end()
 
 
 @contextmanager

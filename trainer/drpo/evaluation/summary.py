@@ -44,7 +44,8 @@ def write_comparison(run_dir: Path, comparison: Mapping[str, Any]) -> None:
 def write_summary(run_dir: Path, config: Config, *, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
     """Writes summary.json from the run's metrics and its evaluation.json, and returns it.
 
-    Works at any time: before the run was evaluated, while it still trains, and again later.
+    Works at any time: before the run was evaluated, while it still trains, and again later. If evaluation.json is
+    missing or damaged, the comparison of an earlier summary is kept.
 
     Args:
         run_dir: the run's folder.
@@ -54,7 +55,6 @@ def write_summary(run_dir: Path, config: Config, *, seconds: Mapping[str, float]
 
     Raises:
         StorageError: it could not be written.
-        EvaluationError: evaluation.json is damaged. The summary is written, without the comparison.
     """
     earlier = _read_json(run_dir / SUMMARY_FILE) or {}
     comparison = _read_json(run_dir / COMPARISON_FILE) or earlier
@@ -75,9 +75,18 @@ def write_summary(run_dir: Path, config: Config, *, seconds: Mapping[str, float]
         "versions": installed_versions(),
     }
     write_text(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    if (run_dir / COMPARISON_FILE).exists() and not summary["mean"]:
-        raise EvaluationError(f"{run_dir / COMPARISON_FILE} is damaged; evaluate the run again")
     return summary
+
+
+def check_comparison(run_dir: Path) -> None:
+    """Checks the comparison of a run that was evaluated.
+
+    Raises:
+        EvaluationError: evaluation.json is damaged.
+    """
+    path = run_dir / COMPARISON_FILE
+    if path.exists() and not (_read_json(path) or {}).get("mean"):
+        raise EvaluationError(f"{path} is damaged; evaluate the run again")
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
