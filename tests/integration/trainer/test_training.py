@@ -180,14 +180,18 @@ def test_a_full_disk_ends_a_run_that_goes_on_later(
         config = check_config(parse_config(values))
         run_dir = create_run(config)
 
-        def fill_after_step_3(metrics: dict) -> None:
-            if metrics["step"] == 3:
-                with suppress(OSError), (tmp_path / "filler").open("wb", buffering=0) as file:
-                    while file.write(bytes(4096)):
-                        pass
+        def fill() -> None:
+            with suppress(OSError), (tmp_path / "filler").open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
 
-        with pytest.raises(TrainingStoppedError, match=r"No space left on device.*checkpoint of step 2.*--resume"):
-            train(config, run_dir, watch=fill_after_step_3)
+        full = r"(?s)No space left on device.*"
+        fill()
+        with pytest.raises(TrainingStoppedError, match=full + "The run has no checkpoint yet.*--resume"):
+            train(config, run_dir)
+        (tmp_path / "filler").unlink()
+        with pytest.raises(TrainingStoppedError, match=full + "go on from the checkpoint of step [246], use --resume"):
+            train(config, run_dir, watch=lambda metrics: fill() if metrics["step"] == 3 else None)
         (tmp_path / "filler").unlink()
         train(config, run_dir)
         assert computed(run_dir) == computed(uninterrupted)
