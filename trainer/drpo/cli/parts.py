@@ -34,7 +34,7 @@ class Parts:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._interrupted = False
-        self.failed: list[str] = []
+        self.failed: dict[str, str] = {}
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -60,9 +60,10 @@ class Parts:
         raise typer.Exit(130 if self._interrupted else 1)
 
     def _fail(self, name: str, reason: str) -> None:
-        self.failed.append(name)
         line = " ".join(f"{name} failed: {reason}".split())
-        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+        if self.failed.get(name) != line:  # once, if it was tried twice
+            self.failed[name] = line
+            Console(stderr=True).print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
 
     def _keep(self, trace: str) -> str:
         path = self._run_dir / FAILURES_FILE

@@ -104,7 +104,6 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
 
     print_line("run ", (run_dir.name, "bold"), f" in {run_dir}")
     parts = Parts(run_dir)
-    evaluated = None
     resumed_s = max((line["time_s"] for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
     with ray_and_rewards(config) as served, sigterm_as_ctrl_c():
         with TrainingProgress(config, console) as progress:
@@ -120,13 +119,11 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
                 write_summary(run_dir, config, seconds=seconds)
             with parts.part("evaluation"):
                 evaluated = evaluate_with_progress(served, run_dir / ADAPTER)
-    if evaluated is not None:
-        with parts.part("evaluation"):
-            print_comparison(evaluated.comparison)
-            seconds["evaluation"] = evaluated.seconds
-            save_evaluation(evaluated, run_dir, parts)
-    seconds["total"] = time.perf_counter() - started
-    write_summary_and_report(config, run_dir, parts, seconds)
+                seconds["evaluation"] = evaluated.seconds
+                save_evaluation(evaluated, run_dir, parts)
+                print_comparison(evaluated.comparison)
+        seconds["total"] = time.perf_counter() - started
+        write_summary_and_report(config, run_dir, parts, seconds)
     print_line(
         f"{outcome.step} steps in {outcome.seconds:.0f} s, {seconds['total']:.0f} s in all. "
         f"Adapter: {run_dir / ADAPTER}"

@@ -18,7 +18,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -63,7 +63,11 @@ def lock_run(run_dir: Path) -> Iterator[RunLock]:
             file.truncate(0)
             file.write(json.dumps(holder))
             file.flush()
-        yield RunLock(token, held)
+        try:
+            yield RunLock(token, held)
+        finally:
+            with suppress(OSError):
+                file.truncate(0)
 
 
 def is_taken_over(run_dir: Path, token: str) -> bool:

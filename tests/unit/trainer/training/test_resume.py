@@ -46,7 +46,9 @@ def run_dir(saved: Path, tmp_path: Path) -> Path:
 
 
 def content(run_dir: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.name != LOCK_FILE}
+    files = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    files.pop(run_dir / LOCK_FILE, None)  # holds who trains the run now
+    return files
 
 
 def test_changeable_settings_exist() -> None:
@@ -190,3 +192,4 @@ def test_one_process_at_a_time_trains_a_run(run_dir: Path, capsys: pytest.Captur
     with lock_run(run_dir) as second:
         assert is_taken_over(run_dir, first.token)
         assert not is_taken_over(run_dir, second.token)
+    assert (run_dir / LOCK_FILE).read_bytes() == b""
