@@ -32,3 +32,8 @@ class Finding:
     state: State
     found: str
     fix: str = ""
+
+    @property
+    def named(self) -> str:
+        """What the check found, after the name of the thing that was checked unless `found` names it already."""
+        return self.found if self.about in self.found else f"{self.about}: {self.found}"

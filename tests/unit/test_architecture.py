@@ -25,7 +25,7 @@ SERVICES = {
         "client", "ranking", "operations", "cluster", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "cluster"},  # start, app, listeners
-    "serving.operate": {"serving.config", "rewards", "rewards.files", "cluster"},
+    "serving.operate": {"serving.config", "rewards", "rewards.files", "cluster", "api"},
     "serving.gateway": {
         "serving.replica", "serving.config", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
@@ -53,8 +53,13 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "evaluation", "report", "cluster", "training", "training.build", "shapes", "shapes.cli", "config",
+        "checks", "evaluation", "report", "cluster", "training", "training.build", "shapes", "shapes.cli", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
+    },
+    "checks": {
+        "evaluation", "method.objectives", "method.features", "shapes", "data", "config",
+        "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
+        "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
     },
     "report": {"evaluation", "training", "shapes", "config"},
     "evaluation": {
@@ -68,7 +73,7 @@ TRAINER = {
     "training": {
         "method.objectives", "method.features", "generators", "shapes", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
-        "drpo_rewards.api.suggestions", "drpo_rewards.errors",
+        "drpo_rewards.errors",
     },
     "training.build": {"method.objectives", "method.features", "generators", "shapes", "config"},
     "generators": {"config"},

@@ -35,11 +35,11 @@ from support.tiny_training import (
     write_run_config,
 )
 
+from drpo.checks import check_config
 from drpo.cli import app
 from drpo.cluster.launch import train
 from drpo.config import Config, parse_config
 from drpo.errors import TrainingStoppedError
-from drpo.training.check import check_config
 from drpo.training.checkpoint import checkpoints, read_checkpoint
 from drpo.training.metrics import read_metrics
 from drpo.training.run_folder import create_run

@@ -13,6 +13,7 @@ from drpo.cli.common import OVERRIDES, Application
 app = Application(
     name="drpo",
     help="Drifting Preference Optimization of one-step text-to-image generators.",
+    epilog="With --debug anywhere in a command, an error also prints its traceback.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -23,7 +24,7 @@ app.command("train", context_settings=OVERRIDES)(train.train)
 app.command("sample")(sample.sample)
 app.command("eval", context_settings=OVERRIDES)(evaluate.evaluate)
 app.command("report")(report.report)
-app.command("doctor")(doctor.doctor)
+app.command("doctor", context_settings=OVERRIDES)(doctor.doctor)
 
 
 @app.command("shapes", context_settings={**OVERRIDES, "help_option_names": []})

@@ -12,10 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from drpo.cli.common import console, parse_overrides, ray_and_rewards
-from drpo.cli.parts import Parts, print_line
+from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.cli.parts import Parts
 from drpo.cli.report import write_summary_and_report
-from drpo.config import Config, load_config, override_config
+from drpo.config import Config, Problem, read_preset
+from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from drpo.evaluation import AdapterEvaluation
@@ -34,17 +35,30 @@ def evaluate(
             help="The JSON file to write; default: the run's summary, or evaluation.json in the adapter's folder."
         ),
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""
     from drpo.cli.sample import find_adapter
-    from drpo.training.check import check_config
     from drpo.training.files import storing, write_text
     from drpo.training.run_folder import find_run
 
-    folder, config = find_adapter(adapter)
-    overrides = parse_overrides(context.args) + ([f"model.generator={generator}"] if generator else [])
-    config = check_config(override_config(config, overrides) if config else load_config(preset, overrides))
-    run_dir = find_run(folder)
+    overrides, problems = parse_overrides(context.args), []
+    folder, config = adapter, None
+    try:
+        folder, config = find_adapter(adapter)
+    except ConfigError as error:
+        problems.append(Problem("--adapter", str(error)))
+    run_dir = None if problems else find_run(folder)
+    values = config.model_dump(mode="json") if config is not None else read_preset(preset)
+    config = check_before_start(
+        values,
+        overrides,
+        typed={"model.generator": generator},
+        problems=problems,
+        dry_run=dry_run,
+        verb="evaluate",
+        out=out or (folder / "evaluation.json" if run_dir is None else run_dir / "summary.json"),
+    )
     with ray_and_rewards(config) as served:
         evaluated = evaluate_with_progress(served, folder)
     print_comparison(evaluated.comparison)
@@ -53,7 +67,7 @@ def evaluate(
         with storing(out):
             out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, json.dumps(evaluated.comparison, indent=2) + "\n")
-        print_line(f"written to {out}")
+        say(f"written to {out}")
     else:
         parts = Parts(run_dir)
         save_evaluation(evaluated, run_dir, parts)
@@ -106,7 +120,7 @@ def print_comparison(comparison: dict[str, Any]) -> None:
             Text(task or "all"),
             f"{row['base']:.{digits}f}",
             f"{row['tuned']:.{digits}f}",
-            f"[{color}]{row['difference']:+.{digits}f}[/]",
+            Text(f"{row['difference']:+.{digits}f}", style=color),
             f"{low:+.{digits}f} to {high:+.{digits}f}",
             str(row["images"]),
             style="bold" if task == "mean" else None,

@@ -14,10 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from drpo.cli.common import console
+from drpo.cli.common import errors, say
 from drpo.errors import DrpoError
 from drpo_rewards.errors import RewardsError
 
@@ -56,14 +54,14 @@ class Parts:
         evaluate = any(name.startswith("evaluation") for name in self.failed)  # this also writes summary and report
         again = f"drpo eval --adapter {self._run_dir}" if evaluate else f"drpo report {self._run_dir}"
         message = f"Everything else is in {self._run_dir}. After removing the cause, run "
-        Console(stderr=True).print(Text.assemble(message, (again, "bold")), soft_wrap=True)
+        say(message, (again, "bold"), to=errors)
         raise typer.Exit(130 if self._interrupted else 1)
 
     def _fail(self, name: str, reason: str) -> None:
         line = " ".join(f"{name} failed: {reason}".split())
         if self.failed.get(name) != line:  # once, if it was tried twice
             self.failed[name] = line
-            Console(stderr=True).print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+            say(("error: ", "bold red"), line, to=errors)
 
     def _keep(self, trace: str) -> str:
         path = self._run_dir / FAILURES_FILE
@@ -73,8 +71,3 @@ class Parts:
         except OSError:  # the disk may be what failed
             return ""
         return f" (details: {path})"
-
-
-def print_line(*parts: str | tuple[str, str]) -> None:
-    """Prints a line as it is: no markup, no emoji codes, no line breaks. A part may be (text, style)."""
-    console.print(Text.assemble(*parts), soft_wrap=True)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from drpo.cli.parts import Parts, print_line
+from drpo.cli.common import say
+from drpo.cli.parts import Parts
 from drpo.config import Config, runs_folder
 from drpo.errors import ConfigError
 
@@ -52,4 +53,4 @@ def write_summary_and_report(
     with parts.part("summary.json"):
         write_summary(run_dir, config, seconds=seconds)
     with parts.part("report.html"):
-        print_line("report: ", (str(write_report(run_dir)), "bold"))
+        say("report: ", (str(write_report(run_dir)), "bold"))

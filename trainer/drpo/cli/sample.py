@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drpo.cli.common import console
-from drpo.config import Config, parse_config
+from drpo.cli.common import DryRun, check_before_start, console, say
+from drpo.config import Config, Problem
+from drpo.config.sections import MOST_SEED
 from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,17 +25,37 @@ def sample(
         str | None, typer.Option(help="The generator to use if the adapter is not in a run's folder.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of the noise; use the same seed to compare base and adapter.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=MOST_SEED, help="Seed of the noise; the same seed compares base and adapter."),
+    ] = 0,
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:NUMBER, or auto: a GPU if there is one.")] = "cpu",
+    dry_run: DryRun = False,
 ) -> None:
     """Generate images for prompts, and write them into one grid."""
+    problems, folder, config = [], None, None
+    if adapter is not None:
+        try:
+            folder, config = find_adapter(adapter)
+        except ConfigError as error:
+            problems.append(Problem("--adapter", str(error)))
+    config = check_before_start(
+        (config or Config()).model_dump(mode="json"),
+        typed={"model.generator": generator, "model.device": device},
+        problems=problems,
+        dry_run=dry_run,
+        verb="sample",
+        out=out,
+        texts=tuple(prompt),
+    )
+
     import numpy as np
     import torch
     from PIL import Image
 
     with console.status("generating"):
-        model = load_with_adapter(adapter, generator, device)
+        model = load_with_adapter(config, folder)
         rows = []
         for text in prompt:
             noise_NChw = model.noise(count, torch.Generator().manual_seed(seed))
@@ -43,17 +64,18 @@ def sample(
                 rows.append(np.concatenate(list(model.decode(latents_NChw)), axis=1))
         out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(rows)).save(out)
-    console.print(f"{len(prompt)} x {count} images in {out}", highlight=False)
+    say(f"{len(prompt)} x {count} images in {out}")
 
 
-def load_with_adapter(adapter: Path | None, generator: str | None, device: str) -> OneStepGenerator:
-    """Loads a generator with an adapter. If the adapter is in a run's folder, the run's settings name the generator."""
+def load_with_adapter(config: Config, folder: Path | None) -> OneStepGenerator:
+    """Loads the generator of a config, with the adapter in a folder; None: without one."""
+    import torch
+
     from drpo.training.build import build_generator
 
-    folder, config = find_adapter(adapter) if adapter is not None else (None, None)
-    config = config or parse_config({})
-    if generator is not None:
-        config.model.generator = generator
+    device = config.model.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     model = build_generator(config, device=device, lora=folder is not None)
     if folder is not None:
         model.adapter.load(folder)

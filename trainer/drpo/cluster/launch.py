@@ -48,7 +48,7 @@ def train(
     """Trains a run to its end, from its newest checkpoint if it has one.
 
     Args:
-        config: the result of `drpo.training.check.check_config`, with `rewards.address`.
+        config: the result of `drpo.checks.check_config`, with `rewards.address`.
         run_dir: absolute path of the run's folder.
         token: of the `RunLock` that this process holds; None: nothing guards against a second driver.
         watch: called on this thread with the metrics of each step, as soon as they are written.

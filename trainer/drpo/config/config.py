@@ -46,7 +46,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The config as YAML, with every key."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:

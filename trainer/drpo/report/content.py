@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from drpo.config.site import read_sections
+from drpo.config import read_settings_file
 from drpo.errors import ConfigError
 from drpo.evaluation.summary import read_summary
 from drpo.report.scale import Scale
@@ -149,7 +149,7 @@ def _read_config(path: Path, missing: list[str]) -> tuple[str, dict[str, Any]]:
         return "", {}
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        return text, read_sections(text, CONFIG_FILE)
+        return text, read_settings_file(path, name=CONFIG_FILE)
     except ConfigError as error:
         missing.append(f"facts from the settings: {error}")
         return text, {}

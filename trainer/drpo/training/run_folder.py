@@ -12,8 +12,7 @@ import re
 import time
 from pathlib import Path
 
-from drpo.config import Config, parse_config
-from drpo.config.site import read_sections
+from drpo.config import Config, read_settings_file, salvage_config
 from drpo.errors import ConfigError
 from drpo.training.files import storing, write_text
 from drpo.training.version import PROJECT_VERSION, RUN_FORMAT, check_format
@@ -75,22 +74,16 @@ def read_config(run_dir: Path) -> Config:
     path = run_dir / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
-    written_by = _WRITTEN_BY.search(text)
+    sections = read_settings_file(path)
+    written_by = _WRITTEN_BY.search(path.read_text(encoding="utf-8"))
     if written_by:
         check_format(path, written_by[1], int(written_by[2]))
-    try:
-        sections = read_sections(text, "the file")
-        if not sections:
-            raise ConfigError("the file is empty, so the settings of the run are lost; restore it from a copy")
-        return parse_config(sections)
-    except ConfigError as error:
+    config, problems = salvage_config(sections)
+    if problems:
         version = written_by[1] if written_by else "an earlier version"
         versions = "" if version == PROJECT_VERSION else f" (written by drpo: {version}; this is {PROJECT_VERSION})"
-        raise ConfigError(f"cannot read {path}{versions}: {' '.join(str(error).split())}") from None
+        raise ConfigError("\n".join(f"{path}: {problem.message}{versions}" for problem in problems))
+    return config
 
 
 def find_run(path: Path) -> Path | None:
