@@ -32,7 +32,7 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The JSON file to write; default: the run's summary, or evaluation.json in the adapter's folder."
+            help="The JSON file to write; default: the run's results, or evaluation.json in another adapter's folder."
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -40,7 +40,7 @@ def evaluate(
     """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""
     from drpo.cli.sample import find_adapter
     from drpo.training.files import storing, write_text
-    from drpo.training.run_folder import find_run
+    from drpo.training.run_folder import ADAPTER, find_run
 
     overrides, problems = parse_overrides(context.args), []
     folder, config = adapter, None
@@ -49,6 +49,8 @@ def evaluate(
     except ConfigError as error:
         problems.append(Problem("--adapter", str(error)))
     run_dir = None if problems else find_run(folder)
+    if run_dir is not None and folder != run_dir / ADAPTER:  # a checkpoint: a run's results are of its own adapter
+        run_dir = None
     values = config.model_dump(mode="json") if config is not None else read_preset(preset)
     config = check_before_start(
         values,
