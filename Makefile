@@ -40,7 +40,7 @@ thorough: $(INSTALLED)  ## longer tests: the page in a browser, the files of eve
 cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs Docker (deploy/ci/engine.sh), about 10 minutes
 	@$(BIN)/python -m pytest tests/cluster -m cluster --durations 15
 
-kills: $(INSTALLED)  ## train one run while 20 of its processes are killed at random moments (about 10 minutes; DRPO_KILLS=N)
+kills: $(INSTALLED)  ## train one run while 20 of its processes are killed at random moments (about 15 minutes; DRPO_KILLS=N)
 	@$(BIN)/python -m pytest tests/kills -m kills -s
 
 bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, memory

@@ -72,9 +72,8 @@ def kill_at_random_moments(config: str, run_dir: Path, start: Start) -> subproce
     with log.open("w") as output:
         driver = start("--preset", config, output=output)
         began = time.monotonic()
-        for number, (step, victim) in enumerate(
-            zip(sorted(moments.sample(range(1, STEPS), KILLS)), victims, strict=True)
-        ):
+        steps = sorted(moments.sample(range(1, STEPS), KILLS))
+        for number, (step, victim) in enumerate(zip(steps, victims, strict=True), start=1):
             wait_for_step(run_dir, step, driver)
             time.sleep(moments.uniform(0, 0.5))  # somewhere within a step
             pattern = VICTIMS[victim]
