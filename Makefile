@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test thorough soak cluster bench lint format protos lock clean
+.PHONY: help install demo test thorough soak cluster kills bench lint format protos lock clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ soak: $(INSTALLED)  ## 30 minutes of mixed load on a service whose replicas are 
 
 cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs Docker (deploy/ci/engine.sh), about 10 minutes
 	@$(BIN)/python -m pytest tests/cluster -m cluster --durations 15
+
+kills: $(INSTALLED)  ## train one run while 20 of its processes are killed at random moments (about 15 minutes; DRPO_KILLS=N)
+	@$(BIN)/python -m pytest tests/kills -m kills -s
 
 bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, memory
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done

@@ -65,7 +65,7 @@ TRAINER = {
         "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
     },
-    "report": {"evaluation", "training", "shapes"},
+    "report": {"evaluation", "training", "shapes", "config"},
     "evaluation": {
         "training", "training.build", "generators", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",

@@ -15,6 +15,10 @@ class ConfigError(DrpoError, ValueError):
     """A setting is unknown, out of range, or contradicts another setting."""
 
 
+class RunInUseError(ConfigError):
+    """Another process trains this run."""
+
+
 class ShapeError(DrpoError, ValueError):
     """A tensor has the wrong rank, size or dtype for a function."""
 
@@ -37,6 +41,10 @@ class CatalogueError(DrpoError, LookupError):
 
 class TrainingStoppedError(DrpoError, RuntimeError):
     """A run ended before its last step, and restarting its workers would not help."""
+
+
+class StorageError(DrpoError, OSError):
+    """A file of a run could not be written, for example because the disk is full."""
 
 
 class EvaluationError(DrpoError, ValueError):

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.cli.parts import Parts
+from drpo.cli.report import write_summary_and_report
 from drpo.config import Config, Problem, read_preset
 from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from drpo.evaluation import AdapterEvaluation
-
-Seconds = dict[str, float]
 
 
 def evaluate(
@@ -32,14 +32,15 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The JSON file to write; default: the run's summary, or evaluation.json in the adapter's folder."
+            help="The JSON file to write; default: the run's results, or evaluation.json in another adapter's folder."
         ),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""
     from drpo.cli.sample import find_adapter
-    from drpo.training.run_folder import find_run, read_config
+    from drpo.training.files import storing, write_text
+    from drpo.training.run_folder import ADAPTER, find_run, read_config
 
     overrides, problems = parse_overrides(context.args), []
     file: Path | None = None
@@ -48,8 +49,11 @@ def evaluate(
     except ConfigError as error:
         problems.append(Problem("--adapter", str(error)))
     run_dir = find_run(file) if file is not None else None
+    values = read_config(run_dir).model_dump(mode="json") if run_dir is not None else read_preset(preset)
+    if run_dir is not None and file is not None and file.parent != run_dir / ADAPTER:
+        run_dir = None  # a checkpoint: a run's results are of its own adapter
     config = check_before_start(
-        read_config(run_dir).model_dump(mode="json") if run_dir is not None else read_preset(preset),
+        values,
         overrides,
         typed={"model.generator": generator},
         problems=problems,
@@ -64,11 +68,15 @@ def evaluate(
     print_comparison(evaluated.comparison)
     if out is not None or run_dir is None:
         out = out or file.parent / "evaluation.json"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(evaluated.comparison, indent=2) + "\n", encoding="utf-8")
+        with storing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, json.dumps(evaluated.comparison, indent=2) + "\n")
         say(f"written to {out}")
     else:
-        write_results(config, run_dir, evaluated, {"evaluation": evaluated.seconds})
+        parts = Parts(run_dir)
+        save_evaluation(evaluated, run_dir, parts)
+        write_summary_and_report(config, run_dir, parts, {"evaluation": evaluated.seconds})
+        parts.end()
 
 
 def evaluate_with_progress(config: Config, adapter: Path) -> AdapterEvaluation:
@@ -91,16 +99,12 @@ def evaluate_with_progress(config: Config, adapter: Path) -> AdapterEvaluation:
         )
 
 
-def write_results(config: Config, run_dir: Path, evaluated: AdapterEvaluation | None, seconds: Seconds) -> None:
-    """Writes evaluation.jsonl, samples/, summary.json and report.html of a run, and prints the report's path."""
-    from drpo.evaluation import write_summary
-    from drpo.report import write_report
-
-    if evaluated is not None:
-        evaluated.save(run_dir)
-    write_summary(run_dir, config, evaluated.comparison if evaluated is not None else None, seconds=seconds)
-    report = write_report(run_dir)
-    say("report: ", (str(report), "bold"))
+def save_evaluation(evaluated: AdapterEvaluation, run_dir: Path, parts: Parts) -> None:
+    """Writes evaluation.jsonl, evaluation.json and samples/ of a run. `parts` takes what fails."""
+    with parts.part("evaluation (scores)"):
+        evaluated.save_scores(run_dir)
+    with parts.part("evaluation (pictures)"):
+        evaluated.save_pictures(run_dir)
 
 
 def print_comparison(comparison: dict[str, Any]) -> None:
