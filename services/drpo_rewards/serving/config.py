@@ -139,6 +139,12 @@ class LimitsConfig(Section):
     max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="For one image.")
     max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="For a whole request.")
     min_side: int = Field(default=ImageLimits.min_side, ge=1)
+    max_scans: int = Field(
+        default=ImageLimits.max_scans, ge=1, description="Scans of one JPEG file; encoders make 1 to about 20."
+    )
+    max_decode_s: float = Field(
+        default=4.0, gt=0, description="Processor time for decoding all images of one request, in seconds."
+    )
     max_pixels_in_flight: int = Field(
         default=4 * ImageLimits.max_group_pixels,
         ge=1,
@@ -160,7 +166,7 @@ class LimitsConfig(Section):
 
     def for_images(self) -> ImageLimits:
         """Return the limits on images."""
-        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels)
+        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels, self.max_scans)
 
 
 class ServiceConfig(Section):

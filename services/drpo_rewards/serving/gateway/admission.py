@@ -98,21 +98,32 @@ class Pool:
 
 
 class Allowance:
-    """One request's share of the two pools.
+    """One request's share of the two pools, and its time for decoding.
 
-    It is checked before the body is read and before each image is decoded, so that neither many large bodies nor many
-    small files with large pictures can fill the memory.
+    It is checked before the body is read, before each image is decoded, and while it is decoded, so that neither many
+    large bodies nor many small files with large pictures can fill the memory or keep the processor busy.
+
+    Attributes:
+        decoding_s: how long the request waited for its images to be decoded; counts against the rewards' deadlines.
     """
 
     def __init__(self, limits: LimitsConfig, pixels: Pool, body_bytes: Pool) -> None:
         self._max_bytes = int(limits.max_body_mb * 1e6)
         self._image_limits = limits.for_images()
+        self._max_decode_s = limits.max_decode_s
         self._pixel_pool = pixels
         self._byte_pool = body_bytes
         self._lock = threading.Lock()
         self._pixels = 0
         self._bytes = 0
+        self._cpu_s = 0.0
+        self.decoding_s = 0.0
         self._released = False
+
+    @property
+    def max_scans(self) -> int:
+        """The most scans that one JPEG file may have."""
+        return self._image_limits.max_scans
 
     def check_body(self, size: int) -> None:
         """Reserve memory for a body of `size` bytes, which were announced or have been received so far.
@@ -145,6 +156,24 @@ class Allowance:
             if not self._released:  # a decoding thread may continue after its request has ended
                 self._pixel_pool.take(pixels)
                 self._pixels += pixels
+
+    def spend(self, cpu_s: float, field: str) -> None:
+        """Count processor time that the decoding of an image has taken.
+
+        Raises:
+            RequestTooLargeError: the images of the request have taken too much; the error names `field`.
+            OverloadedError: the request has ended, so nobody needs the image.
+        """
+        with self._lock:
+            self._cpu_s += cpu_s
+            if self._cpu_s > self._max_decode_s:
+                raise RequestTooLargeError(
+                    f"{field} was not decoded: the images of one request may take {self._max_decode_s:g} s of the "
+                    "gateway's processor; send fewer or smaller ones, or plain pixels (RGB8)",
+                    field=field,
+                )
+            if self._released:
+                raise OverloadedError(f"{field} was not decoded: its request has ended", field=field)
 
     def release(self) -> None:
         """Return everything. Later reservations have no effect."""
