@@ -66,7 +66,10 @@ class ImageLimits:
                 f"{field} is {width}x{height}; at most {self.max_pixels} pixels are allowed", field=field
             )
 
-    def spend(self, cpu_s: float, field: str) -> None:
+    def reserve_time(self, decode_s: float, field: str) -> None:
+        """Allow any time: only a service counts it."""
+
+    def spend_time(self, cpu_s: float, field: str) -> None:
         """Allow any time: only a service counts it."""
 
 
@@ -87,7 +90,11 @@ class DecodingLimits(Protocol):
         """Raise a RewardsError if an image of this size is not allowed. Called before it is decoded."""
         ...
 
-    def spend(self, cpu_s: float, field: str) -> None:
+    def reserve_time(self, decode_s: float, field: str) -> None:
+        """Raise a RewardsError if the estimated processor time is too much. Called before it is decoded."""
+        ...
+
+    def spend_time(self, cpu_s: float, field: str) -> None:
         """Raise a RewardsError if these seconds of a processor are too many. Called often while it is decoded."""
         ...
 
@@ -104,7 +111,7 @@ class _MeteredFile(io.BytesIO):
 
     def count(self) -> None:
         now = time.thread_time()
-        self._limits.spend(now - self._counted, self._field)
+        self._limits.spend_time(now - self._counted, self._field)
         self._counted = now
 
     def read(self, size: int | None = -1) -> bytes:
@@ -133,6 +140,7 @@ def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits
         raise InvalidImageError(
             f"{field} is a JPEG file with {len(file.scans)} scans; at most {limits.max_scans} are allowed", field=field
         )
+    limits.reserve_time(file.decode_s, field)
     metered = _MeteredFile(file, limits, field)
     try:
         with DECODERS[file.kind](metered) as image:
@@ -154,9 +162,11 @@ def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:
     Raises:
         InvalidImageError: the conversion would be a guess; the error names `field`.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("1", "L", "LA", "P", "RGB"):  # exact in RGB; a transparent colour becomes an alpha channel first
-        has_alpha = image.mode == "LA" or "transparency" in image.info
+    image.load()
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # otherwise the next line would copy the image
+        image = ImageOps.exif_transpose(image)
+    has_alpha = image.mode in ("LA", "RGBA") or "transparency" in image.info
+    if image.mode in ("1", "L", "LA", "P") or (image.mode == "RGB" and has_alpha):  # exact in RGB or RGBA
         image = image.convert("RGBA" if has_alpha else "RGB")
     if image.mode == "RGBA":
         if image.getchannel("A").getextrema()[0] != 255:

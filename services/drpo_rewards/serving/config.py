@@ -143,7 +143,9 @@ class LimitsConfig(Section):
         default=ImageLimits.max_scans, ge=1, description="Scans of one JPEG file; encoders make 1 to about 20."
     )
     max_decode_s: float = Field(
-        default=4.0, gt=0, description="Processor time for decoding all images of one request, in seconds."
+        default=5.0,
+        gt=0,
+        description="Seconds of a processor for decoding a request's images, as estimated; twice that if measured.",
     )
     max_pixels_in_flight: int = Field(
         default=4 * ImageLimits.max_group_pixels,

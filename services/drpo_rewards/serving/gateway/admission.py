@@ -13,6 +13,9 @@ from contextlib import asynccontextmanager
 from drpo_rewards.errors import InvalidRequestError, OverloadedError, RequestTooLargeError
 from drpo_rewards.serving.config import LimitsConfig
 
+# How much longer than estimated decoding may take: other processes share the cores, and files may be made to be slow.
+SLOWEST = 2
+
 
 class Admission:
     """Decides when a request may proceed. Belongs to one event loop."""
@@ -116,7 +119,7 @@ class Allowance:
         self._lock = threading.Lock()
         self._pixels = 0
         self._bytes = 0
-        self._cpu_s = 0.0
+        self._reserved_s = self._spent_s = 0.0
         self.decoding_s = 0.0
         self._released = False
 
@@ -157,23 +160,37 @@ class Allowance:
                 self._pixel_pool.take(pixels)
                 self._pixels += pixels
 
-    def spend(self, cpu_s: float, field: str) -> None:
-        """Count processor time that the decoding of an image has taken.
+    def reserve_time(self, decode_s: float, field: str) -> None:
+        """Count the processor time that an image will probably take.
 
         Raises:
-            RequestTooLargeError: the images of the request have taken too much; the error names `field`.
+            RequestTooLargeError: the images of the request take too much; the error names `field`.
+        """
+        with self._lock:
+            self._reserved_s += decode_s
+            if self._reserved_s > self._max_decode_s:
+                raise self._too_slow(field)
+
+    def spend_time(self, cpu_s: float, field: str) -> None:
+        """Count processor time that an image has taken.
+
+        Raises:
+            RequestTooLargeError: the images have taken much longer than estimated; the error names `field`.
             OverloadedError: the request has ended, so nobody needs the image.
         """
         with self._lock:
-            self._cpu_s += cpu_s
-            if self._cpu_s > self._max_decode_s:
-                raise RequestTooLargeError(
-                    f"{field} was not decoded: the images of one request may take {self._max_decode_s:g} s of the "
-                    "gateway's processor; send fewer or smaller ones, or plain pixels (RGB8)",
-                    field=field,
-                )
+            self._spent_s += cpu_s
+            if self._spent_s > SLOWEST * self._max_decode_s:
+                raise self._too_slow(field)
             if self._released:
                 raise OverloadedError(f"{field} was not decoded: its request has ended", field=field)
+
+    def _too_slow(self, field: str) -> RequestTooLargeError:
+        return RequestTooLargeError(
+            f"with {field} the images of the request take more than {self._max_decode_s:g} s of the gateway's "
+            "processor to decode; send fewer or smaller ones, or plain pixels (RGB8)",
+            field=field,
+        )
 
     def release(self) -> None:
         """Return everything. Later reservations have no effect."""

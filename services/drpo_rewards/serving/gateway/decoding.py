@@ -28,8 +28,7 @@ from drpo_rewards.serving.gateway.tasks import run_together
 ResultT = TypeVar("ResultT")
 Content = bytes | str | np.ndarray  # a file, its base64 text, or pixels that need no decoding
 
-# An estimate of processor time, from pictures of noise on one core: for each pixel, and for each scan of a JPEG file.
-PIXEL_S, SCAN_S = 20e-9, 7e-9
+# Estimated seconds from which a picture is large; one of 2048x2048 takes about half of this.
 LARGE_S = 0.1
 
 # Large pictures of one request that are decoded at the same time: each may go on for a while when time has run out.
@@ -92,7 +91,7 @@ class Decoders:
 def _decode_if_small(content: bytes | str, field: str, allowance: Allowance) -> np.ndarray | ImageFile:
     """Decode a small picture. Of a large one, only read the headers."""
     file = read_file(content if isinstance(content, bytes) else from_base64(content, field=field), field=field)
-    if file.width * file.height * (PIXEL_S + SCAN_S * len(file.scans)) > LARGE_S:
+    if file.decode_s > LARGE_S:
         return file
     return decode_file(file, field=field, limits=allowance)
 

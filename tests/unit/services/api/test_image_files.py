@@ -139,7 +139,7 @@ class Budget(images.ImageLimits):
 
     looks = 0
 
-    def spend(self, cpu_s: float, field: str) -> None:
+    def spend_time(self, cpu_s: float, field: str) -> None:
         assert cpu_s >= 0
         Budget.looks += 1
         if Budget.looks > 45:
