@@ -40,7 +40,7 @@ thorough: $(INSTALLED)  ## longer tests: the page in a browser, the files of eve
 cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs Docker (deploy/ci/engine.sh), about 10 minutes
 	@$(BIN)/python -m pytest tests/cluster -m cluster --durations 15
 
-bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, memory
+bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, hostile requests, memory
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 lint: $(INSTALLED)  ## ruff, mypy, and a check that the gRPC stubs are up to date

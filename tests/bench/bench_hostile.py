@@ -14,8 +14,10 @@ import argparse
 import asyncio
 import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from PIL import Image
 
 from drpo_rewards.cluster.local_ray import start_local_ray
 
+sys.path.append(str(Path(__file__).parents[1]))  # for `support`
 SIDE = 4096
 LEAST = 3  # requests of each kind
 
