@@ -31,8 +31,8 @@ from drpo_rewards.errors import InvalidImageError, InvalidRequestError, RewardsE
 
 DECODERS: dict[str, type[OpenImage]] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WEBP": WebPImageFile}
 
-# Characters of JSON that become bytes in one step. A step holds Python's lock, and other threads wait.
-BASE64_STEP = 1 << 20
+# Characters of base64, and pixels, that are copied in one step. A step holds Python's lock, and other threads wait.
+BASE64_STEP = COPY_STEP = 1 << 20
 
 ImageLike = np.ndarray | Image.Image | bytes | str | PathLike[str]
 Images = np.ndarray | Sequence[ImageLike]
@@ -174,7 +174,19 @@ def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:
         image = image.convert("RGB")
     if image.mode != "RGB":
         raise InvalidImageError(f"{field} has mode {image.mode}; convert it to 8-bit RGB first", field=field)
-    return np.asarray(image)
+    return _to_array(image)
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    """Copy the pixels of an RGB image, a large one in strips."""
+    rows = max(1, COPY_STEP // image.width)
+    if rows >= image.height:
+        return np.asarray(image)
+    pixels_HW3 = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels_HW3[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels_HW3
 
 
 def from_rgb8(

@@ -35,7 +35,11 @@ LARGE_S = 0.1
 LARGE_AT_ONCE = 4
 
 # How much less readily the system gives a core to a thread with a large picture than to others.
-LARGE_NICENESS = 10
+LARGE_NICENESS = 4
+
+# More threads than cores, of which one request has as many as there are cores: the image of a small call finds a thread
+# that is free, and the system lets threads take turns, which a queue would not.
+SMALL_PER_CORE = 4
 
 
 class Decoders:
@@ -51,8 +55,8 @@ class Decoders:
         self._deadline_s = deadline_s
         self._retry_after_s = retry_after_s
         self._cores = cores
-        self._small = ThreadPoolExecutor(cores, "decode-small")
-        self._large = ThreadPoolExecutor(max(1, cores - 1), "decode-large", initializer=_be_nice)
+        self._small = ThreadPoolExecutor(SMALL_PER_CORE * cores, "decode-small")
+        self._large = ThreadPoolExecutor(cores, "decode-large", initializer=_be_nice)
 
     async def decode_all(
         self, contents: Sequence[Content], fields: Sequence[str], allowance: Allowance

@@ -191,3 +191,10 @@ def test_any_chunk_may_be_anywhere_before_the_pixels(data: st.DataObject) -> Non
     if name == b"eXIf" and crc is None:
         content = zlib.compress(content)  # no orientation by chance
     np.testing.assert_array_equal(images.decode(add_to_png(UPRIGHT, png_chunk(name, content, crc))), PICTURE)
+
+
+def test_large_pictures_are_decoded_exactly_too() -> None:
+    """They are copied in strips, of which the last is smaller."""
+    large = np.random.default_rng(1).integers(0, 256, (1201, 1100, 3), dtype=np.uint8)
+    file = encode(Image.fromarray(large), compress_level=0)
+    np.testing.assert_array_equal(images.decode(file), large)
