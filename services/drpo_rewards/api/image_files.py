@@ -195,7 +195,7 @@ def _read_jpeg(data: bytes, field: str) -> ImageFile:
             end = len(data) if alone else _find_scan_end(data, end)
         if marker == JPEG_EXIF and data[start + 4 : start + 10] == b"Exif\0\0":
             orientation = _read_orientation(view[start + 10 : end])
-        if not _is_beside(marker, data[start + 4 : start + 9]):
+        if not _is_beside(marker, view[start + 4 : end]):
             kept.append(view[start:end])
             size += len(kept[-1])
         at = end
@@ -223,12 +223,12 @@ def _find_scan_end(data: bytes, start: int) -> int:
     return len(data)
 
 
-def _is_beside(marker: int, begins: bytes) -> bool:
+def _is_beside(marker: int, segment: memoryview) -> bool:
     """Return whether a JPEG's segment has no part in its pixels. Those of JFIF and Adobe tell what its channels are."""
-    if marker == 0xE0:
-        return begins != b"JFIF\0"
-    if marker == 0xEE:
-        return begins != b"Adobe"
+    if marker == 0xE0 and segment[:5] == b"JFIF\0":
+        return len(segment) < 14
+    if marker == 0xEE and segment[:5] == b"Adobe":
+        return len(segment) < 12
     return marker >= 0xE0
 
 

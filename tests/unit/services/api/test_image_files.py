@@ -48,6 +48,24 @@ def test_a_camera_picture_is_the_one_before_its_previews(progressive: bool) -> N
     assert images.decode(camera_jpeg(PHOTO, preview)).shape == PICTURE.shape
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"progressive": True},
+        {"subsampling": 0},
+        {"keep_rgb": True},
+        {"restart_marker_blocks": 1},
+        {"restart_marker_rows": 1, "progressive": True},
+    ],
+)
+def test_jpeg_files_of_every_layout_are_whole(mode: str, options: dict[str, int]) -> None:
+    file = encode(PHOTO.convert(mode), "JPEG", **options)
+    np.testing.assert_array_equal(images.decode(file), as_pillow_decodes(file))
+    np.testing.assert_array_equal(images.decode(add_to_jpeg(file, 0xE1, GARBAGE)), as_pillow_decodes(file))
+
+
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("unicode", [False, True])
 def test_text_of_any_size_is_skipped(compress: bool, unicode: bool) -> None:
@@ -77,7 +95,16 @@ def test_damaged_chunks_beside_the_pixels_are_skipped(name: str) -> None:
 @pytest.mark.parametrize("marker", [*range(0xE0, 0xF0), 0xFE])
 def test_damaged_segments_beside_the_pixels_are_skipped(marker: int) -> None:
     plain = encode(PHOTO, "JPEG")
-    for data in (GARBAGE, b"", b"JFXX\0" + GARBAGE, b"MPF\0" + GARBAGE, b"Exif\0\0" + GARBAGE, b"ICC_PROFILE\0\1\7"):
+    for data in (
+        GARBAGE,
+        b"",
+        b"JFXX\0" + GARBAGE,
+        b"MPF\0" + GARBAGE,
+        b"JFIF\0",
+        b"Adobe\0",
+        b"Exif\0\0" + GARBAGE,
+        b"ICC_PROFILE\0\1\7",
+    ):
         np.testing.assert_array_equal(images.decode(add_to_jpeg(plain, marker, data)), as_pillow_decodes(plain))
 
 
