@@ -46,7 +46,7 @@ cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs 
 kills: $(INSTALLED)  ## train one run while 20 of its processes are killed at random moments (about 15 minutes; DRPO_KILLS=N)
 	@$(BIN)/python -m pytest tests/kills -m kills -s
 
-bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, memory
+bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, hostile requests, memory
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 lint: $(INSTALLED)  ## ruff, mypy, and a check that the gRPC stubs are up to date

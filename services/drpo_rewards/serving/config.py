@@ -140,6 +140,14 @@ class LimitsConfig(Section):
     max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="For one image.")
     max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="For a whole request.")
     min_side: int = Field(default=ImageLimits.min_side, ge=1)
+    max_scans: int = Field(
+        default=ImageLimits.max_scans, ge=1, description="Scans of one JPEG file; encoders make 1 to about 20."
+    )
+    max_decode_s: float = Field(
+        default=5.0,
+        gt=0,
+        description="Seconds of a processor for decoding a request's images, as estimated; twice that if measured.",
+    )
     max_pixels_in_flight: int = Field(
         default=4 * ImageLimits.max_group_pixels,
         ge=1,
@@ -161,7 +169,7 @@ class LimitsConfig(Section):
 
     def for_images(self) -> ImageLimits:
         """Return the limits on images."""
-        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels)
+        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels, self.max_scans)
 
 
 class ServiceConfig(Section):
