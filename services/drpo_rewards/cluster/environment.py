@@ -12,6 +12,8 @@ SETTINGS = {
     "RAY_SERVE_LOG_TO_STDERR": "0",  # replicas log into Ray's log folder
     # By default Serve restarts a listener that is not up after 5 s; on a busy machine none would ever be up.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    # Serve's HTTP proxy makes odd headers harmless before it reads them.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "drpo_rewards.serving.proxy.middlewares",
 }
 
 TRAINING_SETTINGS = {

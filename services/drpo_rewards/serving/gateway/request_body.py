@@ -23,6 +23,7 @@ from drpo_rewards.errors import (
 )
 from drpo_rewards.operations.base import Body, Operation
 from drpo_rewards.serving.gateway.admission import Allowance
+from drpo_rewards.serving.gateway.content_encoding import find_decoder
 from drpo_rewards.serving.gateway.tasks import run_together
 
 # Plain pixels as a multipart part: `Content-Type: application/x-rgb8; width=64; height=64`.
@@ -59,11 +60,12 @@ async def read(
 
 
 def _limit_body(request: Request, allowance: Allowance, idle_s: float) -> Request:
-    """Return the same request with a body that raises an error once it is too long or no data comes for `idle_s`.
+    """Return the same request with a decompressed body. Reading it fails once it is too long or `idle_s` pass without data.
 
     A silent client must not hold a turn and memory that other requests need.
     """
     received = 0
+    decoder = find_decoder(request.headers.get("content-encoding", ""))
 
     async def receive() -> Any:
         nonlocal received
@@ -74,9 +76,20 @@ def _limit_body(request: Request, allowance: Allowance, idle_s: float) -> Reques
             raise IncompleteRequestError(
                 f"no data came for {idle_s:g} s, after {received} bytes of the body; send the request again"
             ) from None
-        received += len(message.get("body", b""))
-        allowance.check_body(received)
-        return message
+        body = message.get("body", b"")
+        if decoder is None or message["type"] != "http.request":
+            received += len(body)
+            allowance.check_body(received)
+            return message
+        pieces: list[bytes] = []
+        decoding = decoder.feed(body)
+        while piece := await asyncio.to_thread(next, decoding, b""):  # a small body may decode to a very large one
+            received += len(piece)
+            allowance.check_body(received)
+            pieces.append(piece)
+        if not message.get("more_body", False):
+            decoder.finish()
+        return {**message, "body": b"".join(pieces)}
 
     return Request(request.scope, receive)
 
