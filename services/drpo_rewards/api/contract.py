@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import InvalidRequestError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -291,6 +292,8 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         where = f"`{field}`: " if field else ""
         message = first["msg"].removeprefix("Value error, ")  # pydantic adds this to messages of our validators
+        if first["type"] == "extra_forbidden":
+            message = f"there is no such key{did_you_mean(str(first['loc'][-1])[:MAX_NAME], model.model_fields)}"
         raise InvalidRequestError(f"{where}{message}{more}", field=field) from None
 
 

@@ -31,7 +31,6 @@ class Gunzip:
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(GZIP)
-        self._begun = False  # whether the member has any data yet
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what more of the body decodes to, in pieces of a megabyte at most.
@@ -41,8 +40,7 @@ class Gunzip:
         """
         while data:
             if self._member.eof:
-                self._member, self._begun = zlib.decompressobj(GZIP), False
-            self._begun = True
+                self._member = zlib.decompressobj(GZIP)
             try:
                 piece = self._member.decompress(data, PIECE_BYTES)
             except zlib.error as error:
@@ -57,5 +55,5 @@ class Gunzip:
         Raises:
             InvalidRequestError: its end is missing.
         """
-        if not self._begun or not self._member.eof:
+        if not self._member.eof:
             raise InvalidRequestError("the gzip body ends too early")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from drpo_rewards.api.contract import NamedModel, NamedModelList, Readiness
 from drpo_rewards.operations import OPERATIONS, Operation
+from drpo_rewards.operations.base import Body
 from drpo_rewards.serving.gateway import openapi, problem_documents, request_body
 from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.call import Origin
@@ -36,13 +37,13 @@ def build_app(gateway: Gateway) -> FastAPI:
     for operation in OPERATIONS.values():
         _add_operation(app, gateway, operation)
 
-    @app.get("/v1/models", response_model=NamedModelList, responses=openapi.problems(401))
+    @app.get("/v1/models", response_model=NamedModelList, responses=openapi.problems(401, 403))
     async def models(request: Request) -> Response:
         """List the rewards and mixtures of this service."""
         gateway.authorize(_origin(request))
         return Response(NamedModelList.of(await gateway.list_models()).model_dump_json(), media_type=JSON)
 
-    @app.get("/v1/models/{name:path}", response_model=NamedModel, responses=openapi.problems(401, 404))
+    @app.get("/v1/models/{name:path}", response_model=NamedModel, responses=openapi.problems(401, 403, 404))
     async def model(request: Request, name: str) -> Response:
         """Describe one reward or mixture."""
         gateway.authorize(_origin(request))
@@ -85,30 +86,46 @@ def _add_middleware(app: FastAPI, gateway: Gateway) -> None:
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "x-api-key", "x-request-id"],
             expose_headers=["x-request-id", "retry-after"],
+            allow_private_network=True,  # a page of the internet may call a service that is not
         )
     app.add_middleware(SecurityHeaders)
 
 
 def _add_operation(app: FastAPI, gateway: Gateway, operation: Operation[Any, Any]) -> None:
-    async def endpoint(request: Request) -> Response:
-        async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
-            return await request_body.read(request, operation, allowance, gateway.config.limits.body_idle_s)
-
-        response = await gateway.perform(operation, _origin(request), read)
-        return Response(response.model_dump_json(exclude_none=True), media_type=JSON)
-
     app.add_api_route(
         f"/v1/{operation.name}",
-        endpoint,
+        _make_endpoint(gateway, operation, operation.body),
         methods=["POST"],
         name=operation.name,
         summary=operation.summary,
-        response_model=operation.response,
-        responses=openapi.problems(401, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504),
+        response_model=operation.http_response or operation.response,
+        responses=openapi.problems(401, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504),
         openapi_extra=openapi.request_body(operation),
     )
-    for path in operation.other_paths:
-        app.add_api_route(path, endpoint, methods=["POST"], include_in_schema=False)
+    for path, body in operation.other_paths.items():
+        app.add_api_route(path, _make_endpoint(gateway, operation, body), methods=["POST"], include_in_schema=False)
+
+
+def _make_endpoint(
+    gateway: Gateway, operation: Operation[Any, Any], body: type[Body]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Make the function that answers one path of an operation, whose JSON bodies are of the class `body`."""
+
+    async def endpoint(request: Request) -> Response:
+        sent: list[Any] = []
+
+        async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
+            options, images = await request_body.read(
+                request, operation.options, body, allowance, gateway.config.limits.body_idle_s
+            )
+            sent.append(options)
+            return options, images
+
+        response = await gateway.perform(operation, _origin(request), read)
+        answer = operation.http_answer(sent[0], response)
+        return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+
+    return endpoint
 
 
 def _origin(request: Request) -> Origin:

@@ -21,7 +21,7 @@ from drpo_rewards.errors import (
     InvalidRequestError,
     UnsupportedContentError,
 )
-from drpo_rewards.operations.base import Body, Operation
+from drpo_rewards.operations.base import Body
 from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.content_encoding import find_decoder
 from drpo_rewards.serving.gateway.tasks import run_together
@@ -40,9 +40,16 @@ class InMemoryParser(MultiPartParser):
 
 
 async def read(
-    request: Request, operation: Operation[Any, Any], allowance: Allowance, idle_s: float
+    request: Request, options: type[Options], body: type[Body], allowance: Allowance, idle_s: float
 ) -> tuple[Any, list[np.ndarray]]:
     """Read the options and decode the images of a request: JSON, or multipart with one JSON part and the images.
+
+    Args:
+        request: the request.
+        options: the class of the JSON part of a multipart body.
+        body: the class of a JSON body.
+        allowance: what the request may still take of the gateway's memory.
+        idle_s: seconds that may pass without data.
 
     Raises:
         RewardsError: the body is not valid (the error names the field), or no data came for `idle_s` seconds.
@@ -51,16 +58,16 @@ async def read(
     kind = parse_content_type(request.headers.get("content-type", ""))[0]
     try:
         if kind == "application/json":
-            return await _from_json(await limited.body(), operation.body, allowance)
+            return await _from_json(await limited.body(), body, allowance)
         if kind == "multipart/form-data":
-            return await _from_multipart(limited, operation.options, allowance)
+            return await _from_multipart(limited, options, allowance)
     except ClientDisconnect:
         raise InvalidRequestError("the connection closed before the whole body arrived") from None
     raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
 
 
 def _limit_body(request: Request, allowance: Allowance, idle_s: float) -> Request:
-    """Return the same request with a decompressed body. Reading it fails once it is too long or `idle_s` pass without data.
+    """Return the same request with a decompressed body, which raises an error if it is too long or stops for `idle_s`.
 
     A silent client must not hold a turn and memory that other requests need.
     """

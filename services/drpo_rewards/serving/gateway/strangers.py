@@ -1,9 +1,9 @@
 """Keep web pages of other origins from using a service without API keys through a visitor's browser.
 
 A browser on the service's machine reaches the service although strangers do not, and any page that it shows can send
-requests there. The browser names the page in `Origin`, and the host that the page believes it talks to in `Host`. A page
-whose own name leads to this machine (DNS rebinding) is of the same origin, but its `Host` is foreign. Programs send no
-`Origin`. With API keys nothing is refused here, because a page has no key.
+requests there. The browser names the page in `Origin`, and the host that the page believes it talks to in `Host`. If a
+page's own name leads to this machine (DNS rebinding), it is of the same origin, but its `Host` is foreign. Programs
+send no `Origin`. With API keys nothing is refused here, because a page has no key.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def check_sender(method: str, headers: Mapping[str, str], config: ServiceConfig)
     host, origin = headers.get("host", ""), headers.get("origin")
     if not _is_our_host(host, config):
         raise ForeignOriginError(
-            f"the host {host[:100]!r} is not known as one of this service, which has no API keys; call it by its address "
-            "or as localhost, or add the name to `allowed_hosts` in its config"
+            f"the host {host[:100]!r} is not known as one of this service, which has no API keys; call it by its "
+            "address or as localhost, or add the name to `allowed_hosts` in its config"
         )
     if origin is None:
         site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode", "")
