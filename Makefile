@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test thorough cluster bench lint format protos lock clean
+.PHONY: help install demo test thorough fuzz cluster bench lint format protos lock clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(INSTALLED)  ## unit and integration tests, with coverage (about 11 minut
 
 thorough: $(INSTALLED)  ## longer tests: the page in a browser, the files of every reward, a second implementation of GenEval's rules
 	@$(BIN)/python -m pytest -m thorough --durations 15
+
+fuzz: $(INSTALLED)  ## 10,000 generated calls of a live service, and what a neighbour notices of them (about 15 minutes)
+	@DRPO_FUZZ_CALLS=10000 $(BIN)/python -m pytest tests/integration/services/gateway/test_fuzzed_contract.py -s --durations 15
 
 cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs Docker (deploy/ci/engine.sh), about 10 minutes
 	@$(BIN)/python -m pytest tests/cluster -m cluster --durations 15

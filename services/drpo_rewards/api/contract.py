@@ -29,7 +29,7 @@ MAX_METADATA_BYTES = 100_000  # also of the details of one score or comparison
 MAX_NUMBER = sys.float_info.max  # gRPC carries every number as a double
 MAX_METADATA_DEPTH = 16  # gRPC limits the depth of messages, and all transports accept the same requests
 
-BYTE_ORDER_MARK = "\ufeff".encode()  # some programs begin every text in UTF-8 with it
+BYTE_ORDER_MARK = "\ufeff"  # some programs begin every text in UTF-8 with it
 
 Normalize = Literal["zscore", "none", "rank"]
 PairStrategy = Literal["random", "extremes"]
@@ -283,7 +283,10 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
     Raises:
         InvalidRequestError: the data is not valid; the error names the first field at fault.
     """
-    data = data.removeprefix(BYTE_ORDER_MARK) if isinstance(data, bytes) else data
+    if isinstance(data, bytes):
+        data = data.removeprefix(BYTE_ORDER_MARK.encode())
+    elif isinstance(data, str):
+        data = data.removeprefix(BYTE_ORDER_MARK)
     try:
         return model.model_validate_json(data) if isinstance(data, bytes | str) else model.model_validate(data)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +31,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from support import fuzz
 from support.fuzz import damaged, examples
+from support.neighbour import neighbour, read_seconds
 from support.service import PICTURES, address
 
 from drpo_rewards import serving
@@ -117,6 +119,28 @@ def test_every_response_is_documented(document: schemathesis.BaseSchema, http: h
 def test_every_response_of_a_get_route_is_documented(document: schemathesis.BaseSchema, path: str) -> None:
     case = document[path]["GET"].Case()
     case.validate_response(case.call(timeout=TIMEOUT_S), checks=CHECKS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_neighbour_waits(
+    service: serving.RunningService, http: httpx.Client, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Beside generated requests, a neighbour's calls take less than three times as long as beside valid ones."""
+    if fuzz.CALLS < 10_000:
+        yield
+        return
+    folder = tmp_path_factory.mktemp("neighbour")
+    beside_valid, beside_generated = folder / "valid", folder / "generated"
+    with neighbour(str(service.http_url), beside_valid):
+        ends = time.monotonic() + 30
+        while time.monotonic() < ends:
+            for path, kind, body in valid_bodies():
+                http.post(path, content=body, headers={"content-type": kind}).raise_for_status()
+    with neighbour(str(service.http_url), beside_generated):
+        yield
+    usual, beside = (np.quantile(read_seconds(file), [0.5, 0.95]) for file in (beside_valid, beside_generated))
+    print(f"\na neighbour's calls, p50 and p95 in ms: {usual * 1e3} beside valid requests, {beside * 1e3} beside these")
+    assert (beside < 3 * usual).all()
 
 
 def valid_bodies() -> list[tuple[str, str, bytes]]:
