@@ -23,7 +23,8 @@ _RELATIONS = {
     "below": "below",
     "under": "below",
 }
-_OPENINGS = r"(?:(?:an?|the) (?:\w+) of |there (?:is|are) |(?:this|these) (?:is|are) )?"
+_PICTURES = "photo|picture|drawing|image|painting|sketch|illustration|rendering|print|view"
+_OPENINGS = rf"(?:(?:an?|the) (?:{_PICTURES}) of |there (?:is|are) |(?:this|these) (?:is|are) )?"
 
 
 def _words(names: Any) -> str:
@@ -44,11 +45,8 @@ def read_spec(prompt: str) -> dict[str, Any] | None:
     if link is None:
         return {"include": [_clause(*first)], "exclude": _no_more(*first)}
     if link == "and":
-        both = (first, second)
-        return {
-            "include": [_clause(*one) for one in both],
-            "exclude": [more for one in both for more in _no_more(*one)],
-        }
+        include = [_clause(*first), _clause(*second)]
+        return {"include": include, "exclude": [*_no_more(*first), *_no_more(*second)]}
     return {"include": [_clause(*second), _clause(*first) | {"position": [_RELATIONS[link], 0]}]}
 
 
