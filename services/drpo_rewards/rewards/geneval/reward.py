@@ -36,8 +36,8 @@ class GenevalReward(StagedReward):
     """Does the picture show the objects, counts, colours and positions that the prompt asks for?
 
     The score is 0 to 1. Each request needs a GenEval spec as its metadata; with the shapes detector, simple prompts are
-    read without one. The details of every score have both numbers, "strict" and "graded", and "reasons", a list with one
-    sentence for each demand that is not met.
+    read without one. The details of every score have both numbers, "strict" and "graded", and "reasons", a list with
+    one sentence for each demand that is not met.
 
     Args:
         detector: "shapes" finds the eight shapes of the embedded world and has no model. "mask2former" finds COCO's
