@@ -150,6 +150,9 @@ def valid_bodies() -> list[tuple[str, str, bytes]]:
         "/v1/rank": {"prompt": "p", "images": TEXTS, "rewards": {"redness": 1.5}, "pairs": {"count": 2}},
         "/v1/score": {"groups": [{"prompt": "p", "images": TEXTS, "metadata": {"a": [1, None]}}]},
         "/v1/rerank": {"query": "p", "documents": images, "top_n": 2, "return_documents": True},
+        "/rerank": {"query": {"text": "p"}, "texts": [image["image"] for image in images], "return_text": True},
+        "/infinity/rerank": {"query": "p", "documents": {"content": images}, "return_documents": True, "top_k": 1},
+        "/score": {"text_1": ["p"], "text_2": [f"i: 0\n\n{image['image']}" for image in images]},
     }
     sent = [(path, "application/json", json.dumps(body).encode()) for path, body in bodies.items()]
     parts: list[Any] = [("request", (None, '{"prompt": "p"}', "application/json"))]
