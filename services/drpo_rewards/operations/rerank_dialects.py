@@ -227,8 +227,7 @@ class CommonRequest(Body):
         fields = {"request_id": self.request_id, "metadata": self.metadata, "query": read_text(query)}
         options = parse(SentOptions, {"model": model, "top_n": top_n, **fields})
         options._sent = sent
-        fields_of = (options.image_field(index) for index in range(len(sent.documents)))
-        return options, [find_image(*found) for found in zip(sent.documents, fields_of, strict=True)]
+        return options, [find_image(document, options.image_field(i)) for i, document in enumerate(sent.documents)]
 
 
 class RerankRequest(CommonRequest):

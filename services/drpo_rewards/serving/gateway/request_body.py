@@ -102,8 +102,7 @@ def _limit_body(request: Request, allowance: Allowance, idle_s: float) -> Reques
 
 
 async def _from_json(data: bytes, model: type[Body], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
-    body = await asyncio.to_thread(parse, model, data)
-    options, texts = body.split()
+    options, texts = await asyncio.to_thread(lambda: parse(model, data).split())  # both may search megabytes
     options.check_count(len(texts))
     return options, await run_together(
         asyncio.to_thread(from_base64, text, field=options.image_field(index), limits=check)
