@@ -37,7 +37,7 @@ test: $(INSTALLED)  ## unit and integration tests, with coverage (about 11 minut
 thorough: $(INSTALLED)  ## longer tests: the page in a browser, the files of every reward, a second implementation of GenEval's rules
 	@$(BIN)/python -m pytest -m thorough --durations 15
 
-fuzz: $(INSTALLED)  ## 10,000 generated calls of a live service, and what a neighbour notices of them (about 15 minutes)
+fuzz: $(INSTALLED)  ## 10,000 generated calls of a live service, and what a neighbour notices of them (about 7 minutes)
 	@DRPO_FUZZ_CALLS=10000 $(BIN)/python -m pytest tests/integration/services/gateway/test_fuzzed_contract.py -s --durations 15
 
 cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs Docker (deploy/ci/engine.sh), about 10 minutes
