@@ -194,6 +194,15 @@ class ServiceConfig(Section):
     api_keys_file: Path | None = Field(default=None, description="One key per line; # starts a comment.")
     api_keys_env: str = Field(default="DRPO_REWARDS_API_KEYS", description="Variable with keys, comma-separated.")
     allow_no_auth: bool = Field(default=False, description="Serve other machines without API keys.")
+    allowed_origins: list[str] = Field(
+        default_factory=list,
+        description="Origins whose web pages may call the service, such as https://my.site; * for all.",
+    )
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="Further host names of a service without API keys; * for all. It has its addresses, the machine's "
+        "name, and names that only a private network knows, such as localhost.",
+    )
     deploy_timeout_s: float = Field(default=300.0, gt=0)
 
     @model_validator(mode="after")
