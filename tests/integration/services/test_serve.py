@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -39,12 +40,20 @@ ODD = dict.fromkeys(
 }
 
 
-def start(folder: Path, *arguments: str, environment: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
+@contextmanager
+def start(
+    folder: Path, *arguments: str, environment: Mapping[str, str] = os.environ
+) -> Iterator[subprocess.Popen[str]]:
+    """Starts `serve`, and kills it if the test has not ended it."""
     command = [sys.executable, "-m", "drpo_rewards.cli", "serve", *arguments]
-    return subprocess.Popen(
+    with subprocess.Popen(
         command, cwd=folder, env=environment, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def family_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
