@@ -24,7 +24,8 @@ REWARD = """
 from drpo_rewards.rewards.base import Score
 
 class Mean:
-    version = "mean-1"
+    def __init__(self, version):
+        self.version = version
 
     def score(self, items):
         return [Score(float(item.image.mean())) for item in items]
@@ -93,7 +94,7 @@ def test_a_service_in_odd_surroundings_serves_and_leaves_nothing(tmp_path: Path,
     folder = tmp_path / "ein größerer Ordner mit Leerzeichen"
     folder.mkdir()
     (folder / "mean.py").write_text(REWARD)
-    (folder / "my.yaml").write_text("\ufeffrewards: {größe: {type: 'mean:Mean', num_cpus: 0.1}}", encoding="utf-8")
+    (folder / "my.yaml").write_text(MY_CONFIG, encoding="utf-8")
     environment = os.environ | ODD | {"TMPDIR": str(folder)}
     with start(folder, "my.yaml", "--port", "0", "--grpc-port", "0", environment=environment) as process:
         assert process.stdout is not None
@@ -102,7 +103,7 @@ def test_a_service_in_odd_surroundings_serves_and_leaves_nothing(tmp_path: Path,
         assert ready[:1] == ["ready"], process.stderr.read()
         for url in ready[1:3]:
             with RankingClient(url) as client:
-                assert [model.name for model in client.models()] == ["größe", "default"]
+                assert [model.version for model in client.models() if model.kind == "reward"] == ["größe-1"]
                 assert client.ready()
         family = family_of(process)
         process.send_signal(number)
