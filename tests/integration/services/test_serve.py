@@ -30,10 +30,9 @@ class Mean:
     def score(self, items):
         return [Score(float(item.image.mean())) for item in items]
 """
-DEAD_PROXY = "http://127.0.0.1:9"
-ODD = dict.fromkeys(
-    ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "grpc_proxy", "ALL_PROXY"], DEAD_PROXY
-) | {
+MY_CONFIG = "\ufeffrewards: {mean: {type: 'mean:Mean', options: {version: größe-1}, num_cpus: 0.1}}"
+PROXIES = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "grpc_proxy", "ALL_PROXY"]
+ODD = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {
     "HOME": "/proc/no-home",
     "LC_ALL": "C",
     "PYTHONUTF8": "0",
