@@ -210,9 +210,14 @@ class ServiceConfig(Section):
         mistakes = []
         for name in [*self.rewards, *self.mixtures]:
             marks = "._-+" if name in self.mixtures else "._-"  # the paper's mixtures are called clip+pickscore
-            if len(name) > MAX_NAME or not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
+            # With a name beyond ASCII, Ray's metrics would keep the reward from starting.
+            if (
+                len(name) > MAX_NAME
+                or not name.isascii()
+                or not name.translate(dict.fromkeys(map(ord, marks))).isalnum()
+            ):
                 mistakes.append(
-                    f"{name!r} cannot be a name; use at most {MAX_NAME} letters, digits and {' '.join(marks)}"
+                    f"{name!r} cannot be a name; use at most {MAX_NAME} letters a to z, digits and {' '.join(marks)}"
                 )
         for name, mixture in self.mixtures.items():
             for reward in mixture.rewards.keys() - self.rewards.keys():
