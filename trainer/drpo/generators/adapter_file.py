@@ -169,8 +169,8 @@ def _sort_tensors(file: Path, tensors: dict[str, Tensor]) -> tuple[dict[tuple[st
             unknown.append(name)
     if unknown or not factors:
         raise UnsupportedModelError(
-            f"{file} is no LoRA adapter: {len(unknown)} of its {len(tensors)} tensors are of an unknown kind, or there twice: "
-            f"{_list(unknown)}"
+            f"{file} is no LoRA adapter: {len(unknown)} of its {len(tensors)} tensors are of an unknown kind, or there "
+            f"twice: {_list(unknown)}"
         )
     return factors, alphas
 
