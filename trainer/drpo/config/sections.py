@@ -59,6 +59,7 @@ class ModelConfig(Section):
     Example:
         model:
           generator: stabilityai/sd-turbo
+          variant: fp16            # null finds it, if there are no other files
           device: auto
           dtype: bfloat16
           gradient_checkpointing: true
