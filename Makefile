@@ -10,10 +10,10 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test thorough cluster bench lint format protos lock clean
+.PHONY: help install demo test thorough cluster bench bench-gpu lint format protos lock clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## create .venv with the exact versions of requirements.lock
 
@@ -42,6 +42,11 @@ cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs 
 
 bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, memory
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+OUT ?= runs/bench-gpu
+
+bench-gpu: $(INSTALLED)  ## one GPU: training steps, rewards, a run, the service; random weights, 8 minutes (deploy/GPU.md)
+	@PYTHONPATH=tests $(BIN)/python -m bench.gpu --out $(OUT)
 
 lint: $(INSTALLED)  ## ruff, mypy, and a check that the gRPC stubs are up to date
 	$(BIN)/ruff check .
