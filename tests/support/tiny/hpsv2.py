@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from support.tiny.clip import TOKENS, write_tokenizer
-from support.tiny.random_weights import Draw
+from support.tiny.random_weights import Draw, on_cpu
 
 VISION, TEXT, LAYERS, PROJECTION, SIDE, PATCH = 160, 128, 2, 48, 224, 56
 HEADS = 2  # of both towers; a head has 80 (vision) or 64 (text) features
@@ -38,7 +38,8 @@ def write_hpsv2(
 ) -> Path:
     """Writes the checkpoint and CLIP's tokenizer to `folder` and returns it."""
     vocabulary = max(write_tokenizer(folder), sizes.vocabulary)
-    torch.save({"epoch": 0, "state_dict": hpsv2_weights(vocabulary, seed, sizes, device)}, folder / file)
+    weights = on_cpu(hpsv2_weights(vocabulary, seed, sizes, device))
+    torch.save({"epoch": 0, "state_dict": weights}, folder / file)
     return folder
 
 
@@ -67,4 +68,4 @@ def hpsv2_weights(vocabulary: int, seed: int = 0, sizes: Sizes = TINY, device: s
             weights |= draw.linear(f"{name}.mlp.c_fc", width, sizes.mlp_ratio * width)
             weights |= draw.linear(f"{name}.mlp.c_proj", sizes.mlp_ratio * width, width)
             weights |= draw.norm(f"{name}.ln_1", width) | draw.norm(f"{name}.ln_2", width)
-    return {name: tensor.to("cpu", sizes.dtype) for name, tensor in weights.items()}
+    return {name: tensor.to(sizes.dtype) for name, tensor in weights.items()}

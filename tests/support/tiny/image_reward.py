@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from support.tiny.random_weights import Draw
+from support.tiny.random_weights import Draw, on_cpu
 
 VISION, TEXT, VISION_LAYERS, TEXT_LAYERS, TEXT_HEADS, SIDE, PATCH = 128, 48, 2, 2, 4, 224, 56
 VISION_HEADS = 2  # of 64 features each
@@ -74,7 +74,7 @@ def write_image_reward(folder: Path, seed: int = 0, sizes: Sizes = TINY, device:
             }
         )
     )
-    torch.save(_weights(rows, sizes, Draw(seed, device)), folder / "ImageReward.pt")
+    torch.save(on_cpu(_weights(rows, sizes, Draw(seed, device))), folder / "ImageReward.pt")
     return folder
 
 
@@ -112,7 +112,4 @@ def _weights(words: int, sizes: Sizes, draw: Draw) -> dict[str, Tensor]:
         weights |= draw.linear(f"{name}.output.dense", inner_read, read) | draw.norm(f"{name}.output.LayerNorm", read)
     for index, inputs, outputs in zip("02467", (read, *MLP[:-1]), MLP, strict=True):
         weights |= draw.linear(f"mlp.layers.{index}", inputs, outputs)
-    return {
-        name: tensor.cpu() if tensor.dtype == torch.int64 else tensor.to("cpu", sizes.dtype)
-        for name, tensor in weights.items()
-    }
+    return {name: tensor if tensor.dtype == torch.int64 else tensor.to(sizes.dtype) for name, tensor in weights.items()}

@@ -36,13 +36,18 @@ class Draw:
         return {f"{name}.weight": 1 + self(width, scale=0.1), f"{name}.bias": self(width, scale=0.1)}
 
 
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU; those on `meta` stay there."""
+    return {name: tensor if tensor.is_meta else tensor.cpu() for name, tensor in tensors.items()}
+
+
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Writes a safetensors file; with a hole in place of all numbers if a tensor is on `meta`."""
     if any(tensor.is_meta for tensor in tensors.values()):
         _save_hole(tensors, path)
     else:
-        on_cpu = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(on_cpu, path, metadata={"format": "pt"})
+        contiguous = {name: tensor.contiguous() for name, tensor in on_cpu(tensors).items()}
+        save_file(contiguous, path, metadata={"format": "pt"})
 
 
 def _save_hole(tensors: Mapping[str, Tensor], path: Path) -> None:
