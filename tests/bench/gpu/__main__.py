@@ -14,7 +14,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.gpu", description="Measure the project on one GPU.")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-gpu"), help="folder of the results")
     parser.add_argument(
-        "--scratch", type=Path, help="folder of the random checkpoints, 15 GB; by default a temporary one"
+        "--scratch", type=Path, help="folder of the random checkpoints, 20 GB; by default a temporary one"
     )
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--small", action="store_true", help="tiny networks, for a test of this script")

@@ -26,8 +26,8 @@ PARTS = {
     "peak": Part("Peaks of the card", "peak", 30),
     "sd_turbo": Part("A training step of SD-Turbo", "generator", 100, ("sd_turbo",)),
     "sdxl_turbo": Part("A training step of SDXL-Turbo", "generator", 90, ("sdxl_turbo",)),
-    "rewards": Part("The rewards", "rewards", 130),
+    "rewards": Part("The rewards", "rewards", 150),
     "figure5": Part("DrPO against reward backpropagation (figure 5)", "figure5", 90),
-    "train": Part("A run of `drpo train`", "train", 100),
-    "service": Part("The service", "service", 80),
+    "train": Part("A run of `drpo train`", "train", 120),
+    "service": Part("The service", "service", 90),
 }

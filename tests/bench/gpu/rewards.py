@@ -78,7 +78,7 @@ def _measure(bench: Bench, case: Case, files: list[bytes], pictures: list[Any]) 
     for batch in case.batches[:2] if bench.small else case.batches:
         reset_peak()
         try:
-            rate = _rate(reward, case.name, files, pictures, batch, 0.05 if bench.small else 1.5)
+            rate = _rate(reward, case.name, files, pictures, batch, 0.05 if bench.small else 1.0)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
