@@ -65,7 +65,8 @@ def main() -> None:
     candidates = config.training.candidates
     reward = {"type": "bench_pipeline:Slow", "num_cpus": 0.1, "batch_size": candidates}  # one group at a time
     service = ServiceConfig.model_validate({"rewards": {"slow": reward}})
-    generator, feature_map, objective = build_generator(config), build_feature_map(config), build_objective(config)
+    generator, objective = build_generator(config), build_objective(config)
+    feature_map = build_feature_map(config, objective)
 
     with start(service) as running, BackgroundRanker(lambda: AsyncRankingClient(running.handle_address)) as ranker:
 

@@ -73,7 +73,7 @@ TRAINER = {
     "training.build": {"method.objectives", "method.features", "generators", "shapes", "config"},
     "generators": {"config"},
     "method.objectives": {"method.drift"},
-    "method.features": set(),
+    "method.features": {"generators.base"},
     "method.drift": set(),
     "method": set(),
     "shapes.cli": {"shapes.pretrain", "shapes"},

@@ -39,8 +39,8 @@ def sample(
         for text in prompt:
             noise_NChw = model.noise(count, torch.Generator().manual_seed(seed))
             with torch.no_grad():
-                text_NTD = model.encode_prompts([text]).expand(count, -1, -1)
-                rows.append(np.concatenate(list(model.decode(model.sample(noise_NChw, text_NTD))), axis=1))
+                latents_NChw = model.sample(noise_NChw, model.encode_prompts([text]))
+                rows.append(np.concatenate(list(model.decode(latents_NChw)), axis=1))
         out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(rows)).save(out)
     console.print(f"{len(prompt)} x {count} images in {out}", highlight=False)

@@ -71,10 +71,11 @@ def _build(config: Config, name: str, ranker: BackgroundRanker) -> tuple[DrPOTra
     seed_everything(config.run.seed)  # so every worker starts with the same adapter
     generator = build_generator(config, device=device)
     seed_everything(config.run.seed + 1 + collective.rank())
+    objective = build_objective(config)
     trainer = DrPOTrainer(
         generator,
-        build_feature_map(config, device=device),
-        build_objective(config),
+        build_feature_map(config, objective, device=device),
+        objective,
         ranker,
         config.training,
         config.optimizer,

@@ -110,8 +110,8 @@ def evaluate(
 def _generate(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> NDArray[np.uint8]:
     """Images (N, H, W, 3). Each noise has its own seed and is drawn on the CPU: no batch or device changes it."""
     noise_NChw = torch.cat([generator.noise(1, torch.Generator().manual_seed(image.seed)) for image in planned])
-    text_NTD = generator.encode_prompts([image.record.prompt for image in planned])
-    return generator.decode(generator.sample(noise_NChw, text_NTD))
+    conditions = generator.encode_prompts([image.record.prompt for image in planned])
+    return generator.decode(generator.sample(noise_NChw, conditions))
 
 
 def _batches(planned: Sequence[PlannedImage], size: int) -> Iterator[list[list[PlannedImage]]]:

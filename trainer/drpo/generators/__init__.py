@@ -1,7 +1,7 @@
 """One-step generators: one file per layout of a model.
 
 Files:
-    base       the interface of a generator and of its adapter
+    base       the interface of a generator and of its adapter, and what an encoded prompt is
     adapter    the LoRA adapter on a U-Net
     sd_turbo   the SD-Turbo layout
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drpo.config import LoraConfig
-from drpo.generators.base import Adapter, OneStepGenerator
+from drpo.generators.base import Adapter, Conditions, OneStepGenerator
 
 if TYPE_CHECKING:
     import torch
@@ -52,4 +52,4 @@ def load_generator(
     )
 
 
-__all__ = ["Adapter", "OneStepGenerator", "load_generator"]
+__all__ = ["Adapter", "Conditions", "OneStepGenerator", "load_generator"]

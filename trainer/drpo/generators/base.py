@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """N encoded prompts, as the network takes them.
+
+    Attributes:
+        text_NTD: the encoded tokens.
+        pooled_ND: one vector for each prompt; None in layouts that have none.
+    """
+
+    text_NTD: Tensor
+    pooled_ND: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.text_NTD.shape[0]
+
+    def expand(self, count: int) -> Conditions:
+        """The conditions of `count` images: these ones if there are so many, or one prompt for all images."""
+        pooled_ND = self.pooled_ND.expand(count, -1) if self.pooled_ND is not None else None
+        return Conditions(self.text_NTD.expand(count, -1, -1), pooled_ND)
 
 
 class Adapter(Protocol):
@@ -47,15 +69,15 @@ class OneStepGenerator(Protocol):
         """The adapter; everything else of the generator is frozen."""
         ...
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """The encoded prompts (N, T, D)."""
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
+        """The encoded prompts."""
         ...
 
     def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal noise (count, C, h, w), drawn on the device of `generator`."""
         ...
 
-    def sample(self, noise_NChw: Tensor, text_NTD: Tensor) -> Tensor:
+    def sample(self, noise_NChw: Tensor, conditions: Conditions) -> Tensor:
         """Clean latents (N, C, h, w) from the noises, for N encoded prompts or one for all; differentiable."""
         ...
 

@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from drpo.config import LoraConfig
 from drpo.errors import ModelLoadError, ShapeError, UnsupportedModelError
 from drpo.generators.adapter import LoraAdapter
+from drpo.generators.base import Conditions
 
 
 class SDTurboGenerator:
@@ -110,8 +111,8 @@ class SDTurboGenerator:
     # -- one step -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """The text encoder's last hidden states, (N, T, D). Prompts of more than T tokens are cut."""
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
+        """The text encoder's last hidden states. Prompts of more than T tokens are cut."""
         tokens = self.tokenizer(
             list(prompts),
             padding="max_length",
@@ -120,7 +121,8 @@ class SDTurboGenerator:
             return_tensors="pt",
         ).to(self.device)
         masked = getattr(self.text_encoder.config, "use_attention_mask", None)
-        return self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)[0]
+        mask = tokens.attention_mask if masked else None
+        return Conditions(self.text_encoder(tokens.input_ids, attention_mask=mask)[0])
 
     def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal noise (count, C, h, w), drawn on the device of `generator` and moved to the model's device.
@@ -129,7 +131,7 @@ class SDTurboGenerator:
         """
         return randn_tensor((count, *self.latent_shape), generator=generator, device=self.device, dtype=self.dtype)
 
-    def sample(self, noise_NChw: Tensor, text_NTD: Tensor) -> Tensor:
+    def sample(self, noise_NChw: Tensor, conditions: Conditions) -> Tensor:
         """Clean latents (N, C, h, w) from standard normal noises, for N encoded prompts or one for all.
 
         This is one Euler step from the first sigma to 0, with the operations in the pipeline's order: scale, predict
@@ -138,14 +140,14 @@ class SDTurboGenerator:
         Raises:
             ShapeError: the noise has another shape, or the number of prompts is neither N nor 1.
         """
-        if noise_NChw.shape[1:] != self.latent_shape or text_NTD.shape[0] not in (1, noise_NChw.shape[0]):
+        if noise_NChw.shape[1:] != self.latent_shape or len(conditions) not in (1, noise_NChw.shape[0]):
             raise ShapeError(
                 f"sample needs noise (N, {', '.join(map(str, self.latent_shape))}) and N encoded prompts or one, "
-                f"not {tuple(noise_NChw.shape)} and {tuple(text_NTD.shape)}"
+                f"not {tuple(noise_NChw.shape)} and {len(conditions)}"
             )
         start_NChw = noise_NChw.to(self.dtype) * self._initial_sigma
         model_input_NChw = start_NChw / ((self._sigma**2 + 1) ** 0.5)
-        text_NTD = text_NTD.to(self.dtype).expand(noise_NChw.shape[0], -1, -1).contiguous()  # as in the pipeline
+        text_NTD = conditions.expand(len(noise_NChw)).text_NTD.to(self.dtype).contiguous()  # as in the pipeline
         epsilon_NChw = self.unet(model_input_NChw, self._timestep, encoder_hidden_states=text_NTD, return_dict=False)[0]
         start_NChw = start_NChw.float()
         clean_NChw = start_NChw - self._sigma * epsilon_NChw

@@ -35,8 +35,11 @@ def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -
     )
 
 
-def build_feature_map(config: Config, *, device: str = "cpu") -> FeatureMap:
-    """The frozen feature map."""
+def build_feature_map(config: Config, objective: Objective, *, device: str = "cpu") -> FeatureMap | None:
+    """The frozen feature map; None if the objective needs no features."""
+    needs = objective.needs
+    if not (needs.features or needs.reference_features):
+        return None
     from drpo.method.features import load_feature_map
 
     settings = config.features

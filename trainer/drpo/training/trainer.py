@@ -38,7 +38,7 @@ class DrPOTrainer:
     def __init__(
         self,
         generator: OneStepGenerator,
-        feature_map: FeatureMap,
+        feature_map: FeatureMap | None,
         objective: Objective,
         ranker: BackgroundRanker,
         settings: TrainingConfig,

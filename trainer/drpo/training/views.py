@@ -1,4 +1,4 @@
-"""Candidates as inputs of a feature map: latents, or decoded images. No other code distinguishes the two."""
+"""Where a feature map looks: at latents, or at decoded images. No other code distinguishes the two."""
 
 from __future__ import annotations
 
@@ -8,30 +8,27 @@ import numpy as np
 from torch import Tensor
 
 from drpo.generators.base import OneStepGenerator
-from drpo.method.features.base import FeatureMap, ImageFeatureMap, LatentFeatureMap
+from drpo.method.features.base import FeatureContext, FeatureMap, ImageFeatureMap, LatentFeatureMap
+from drpo.method.objectives.base import Features
 
 
 class View(Protocol):
-    """Turns candidates into inputs of a feature map, and these into features, and into images for the rewards.
+    """Turns candidates into images for the rewards, and into features."""
 
-    `inputs_NCHW` are latents (N, C, h, w), or images (N, 3, H, W).
-    """
+    def look(self, latents_NChw: Tensor, context: FeatureContext) -> tuple[np.ndarray, Features | None]:
+        """Images (N, H, W, 3) uint8 of candidates, and their features if they come from the same decoded images.
 
-    def to_inputs(self, latents_NChw: Tensor) -> Tensor:
-        """The inputs of the feature map; differentiable."""
+        None for the features means that `features` computes them just as cheaply later.
+        """
         ...
 
-    def features(self, inputs_NCHW: Tensor) -> dict[str, Tensor]:
-        """The features {key: (N, T, D)}; differentiable."""
-        ...
-
-    def to_images(self, inputs_NCHW: Tensor) -> np.ndarray:
-        """The same candidates as images (N, H, W, 3) uint8. None is decoded twice."""
+    def features(self, latents_NChw: Tensor, context: FeatureContext) -> Features:
+        """The features {key: (N, T, D)} of candidates; differentiable."""
         ...
 
 
-def make_view(generator: OneStepGenerator, feature_map: FeatureMap) -> View:
-    """The view for this feature map: over latents or over images."""
+def make_view(generator: OneStepGenerator, feature_map: FeatureMap | None) -> View:
+    """The view for a feature map: over latents or over images. None: only images are needed, no features."""
     if isinstance(feature_map, ImageFeatureMap):
         return ImageView(generator, feature_map)
     return LatentView(generator, feature_map)
@@ -40,32 +37,28 @@ def make_view(generator: OneStepGenerator, feature_map: FeatureMap) -> View:
 class LatentView:
     """For feature maps over latents."""
 
-    def __init__(self, generator: OneStepGenerator, feature_map: LatentFeatureMap) -> None:
+    def __init__(self, generator: OneStepGenerator, feature_map: LatentFeatureMap | None) -> None:
         self._generator = generator
         self._feature_map = feature_map
 
-    def to_inputs(self, latents_NChw: Tensor) -> Tensor:
-        return latents_NChw
+    def look(self, latents_NChw: Tensor, context: FeatureContext) -> tuple[np.ndarray, Features | None]:
+        return self._generator.decode(latents_NChw.detach()), None
 
-    def features(self, inputs_NCHW: Tensor) -> dict[str, Tensor]:
-        return self._feature_map.of_latents(inputs_NCHW)
-
-    def to_images(self, inputs_NCHW: Tensor) -> np.ndarray:
-        return self._generator.decode(inputs_NCHW.detach())
+    def features(self, latents_NChw: Tensor, context: FeatureContext) -> Features:
+        assert self._feature_map is not None  # the objective needs no features otherwise
+        return self._feature_map.of_latents(latents_NChw, context)
 
 
 class ImageView:
-    """For feature maps over images."""
+    """For feature maps over images. No image is decoded twice."""
 
     def __init__(self, generator: OneStepGenerator, feature_map: ImageFeatureMap) -> None:
         self._generator = generator
         self._feature_map = feature_map
 
-    def to_inputs(self, latents_NChw: Tensor) -> Tensor:
-        return self._generator.decode_float(latents_NChw)
+    def look(self, latents_NChw: Tensor, context: FeatureContext) -> tuple[np.ndarray, Features | None]:
+        images_N3HW = self._generator.decode_float(latents_NChw)
+        return self._generator.to_uint8(images_N3HW), self._feature_map.of_images(images_N3HW, context)
 
-    def features(self, inputs_NCHW: Tensor) -> dict[str, Tensor]:
-        return self._feature_map.of_images(inputs_NCHW)
-
-    def to_images(self, inputs_NCHW: Tensor) -> np.ndarray:
-        return self._generator.to_uint8(inputs_NCHW)
+    def features(self, latents_NChw: Tensor, context: FeatureContext) -> Features:
+        return self._feature_map.of_images(self._generator.decode_float(latents_NChw), context)

@@ -21,6 +21,7 @@ from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig
 from drpo_rewards.serving.operate.resources import Gpu, Need, assign_to_gpus, count_weights_gb, find_gpus, free_host_gb
 
+
 def examine(source: str, resources: Sequence[str] = ()) -> list[Finding]:
     """Check a service config on this machine, and return all findings.
 

@@ -62,7 +62,7 @@ def test_the_step_is_that_of_sd_turbo(sd_turbo: Path) -> None:
     assert generator._sigma.item() == pytest.approx(14.6146, abs=1e-3)
     assert generator.latent_shape == (4, 16, 16)
     assert generator.image_size == (128, 128)
-    assert generator.encode_prompts([PROMPT, "a"]).shape == (2, 77, 32)
+    assert generator.encode_prompts([PROMPT, "a"]).text_NTD.shape == (2, 77, 32)
 
 
 @torch.no_grad()

@@ -9,17 +9,22 @@ from plain_drift import plain_field
 
 from drpo.errors import CatalogueError, ConfigError, DrpoError, ShapeError
 from drpo.method.objectives import load_objective
+from drpo.method.objectives.base import Group
 from drpo.method.objectives.drpo import DrPOObjective, DrPOSettings
 
 K, T, D = 8, 3, 5
 PAIRS = torch.tensor([[0, 3], [1, 3], [0, 7], [5, 2]])
 
 
-def group(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def random_features(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(seed)
     features = {"a": torch.randn(K, T, D, generator=generator), "b_mean": torch.randn(K, 1, 4, generator=generator)}
     reference = {key: value + 0.3 * torch.randn(value.shape, generator=generator) for key, value in features.items()}
     return features, reference
+
+
+def group(features: dict, reference: dict | None, pairs_M2: torch.Tensor) -> Group:
+    return Group(features=features, reference_features=reference, pairs_M2=pairs_M2)
 
 
 def sets_of(tokens_KTD: torch.Tensor, token_sets: str) -> list[np.ndarray]:
@@ -61,9 +66,9 @@ def test_loss_and_gradient_equal_the_closed_form(variant: str, kernel: str) -> N
     settings = DrPOSettings(
         variant=variant, kernel=kernel, radii=(0.2, 0.6), velocity=0.7, token_sets="joint", support_weight=5.0
     )
-    features, reference = group()
+    features, reference = random_features()
     features["a"].requires_grad_()
-    result = DrPOObjective(settings).loss({"a": features["a"]}, {"a": reference["a"]}, PAIRS)
+    result = DrPOObjective(settings).loss(group({"a": features["a"]}, {"a": reference["a"]}, PAIRS))
     result.loss.backward()
     gradient, loss = plain_gradients(features["a"].detach(), reference["a"], settings)
     np.testing.assert_allclose(
@@ -74,11 +79,11 @@ def test_loss_and_gradient_equal_the_closed_form(variant: str, kernel: str) -> N
 
 def test_gradient_reaches_the_generator_as_the_field_times_its_jacobian() -> None:
     """All of Eq. 3, with a linear generator between the parameters and the features."""
-    features, reference = group()
+    features, reference = random_features()
     weight = torch.eye(D).requires_grad_()
     tokens = features["a"] @ weight
     settings = DrPOSettings(radii=(0.5,), token_sets="joint")
-    DrPOObjective(settings).loss({"a": tokens}, {"a": reference["a"]}, PAIRS).loss.backward()
+    DrPOObjective(settings).loss(group({"a": tokens}, {"a": reference["a"]}, PAIRS)).loss.backward()
     gradient, _ = plain_gradients(tokens.detach(), reference["a"], settings)
     expected = features["a"].double().numpy().reshape(-1, D).T @ gradient
     np.testing.assert_allclose(weight.grad.double().numpy(), expected, atol=1e-4 * np.abs(expected).max())
@@ -86,10 +91,10 @@ def test_gradient_reaches_the_generator_as_the_field_times_its_jacobian() -> Non
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_with_one_token_both_kinds_of_sets_are_equal(variant: str) -> None:
-    features, reference = group()
+    features, reference = random_features()
     one, ref = {"b_mean": features["b_mean"]}, {"b_mean": reference["b_mean"]}
     losses = [
-        DrPOObjective(DrPOSettings(variant=variant, token_sets=sets)).loss(one, ref, PAIRS).loss
+        DrPOObjective(DrPOSettings(variant=variant, token_sets=sets)).loss(group(one, ref, PAIRS)).loss
         for sets in ("location", "joint")
     ]
     torch.testing.assert_close(losses[0], losses[1])
@@ -97,12 +102,12 @@ def test_with_one_token_both_kinds_of_sets_are_equal(variant: str) -> None:
 
 def test_locations_do_not_depend_on_each_other() -> None:
     """With shared scales, a change at one location changes another only by a factor, not in direction."""
-    features, reference = group()
+    features, reference = random_features()
     objective = DrPOObjective({"radii": (0.5,)})
 
     def gradient_at_0(tokens: torch.Tensor) -> torch.Tensor:
         tokens = tokens.clone().requires_grad_()
-        objective.loss({"a": tokens}, {"a": reference["a"]}, PAIRS).loss.backward()
+        objective.loss(group({"a": tokens}, {"a": reference["a"]}, PAIRS)).loss.backward()
         return tokens.grad[:, 0].flatten()
 
     changed = features["a"].clone()
@@ -112,17 +117,17 @@ def test_locations_do_not_depend_on_each_other() -> None:
 
 
 def test_the_losses_of_the_keys_add_up() -> None:
-    features, reference = group()
+    features, reference = random_features()
     objective = DrPOObjective()
-    separately = sum(objective.loss({k: features[k]}, {k: reference[k]}, PAIRS).loss for k in features)
-    torch.testing.assert_close(objective.loss(features, reference, PAIRS).loss, separately)
+    separately = sum(objective.loss(group({k: features[k]}, {k: reference[k]}, PAIRS)).loss for k in features)
+    torch.testing.assert_close(objective.loss(group(features, reference, PAIRS)).loss, separately)
 
 
 def test_a_reference_weight_of_zero_removes_the_reference() -> None:
-    features, reference = group()
+    features, reference = random_features()
     objective = DrPOObjective({"reference_weight": 0.0})
-    result = objective.loss(features, reference, PAIRS)
-    other = objective.loss(features, {key: value + 5.0 for key, value in reference.items()}, PAIRS)
+    result = objective.loss(group(features, reference, PAIRS))
+    other = objective.loss(group(features, {key: value + 5.0 for key, value in reference.items()}, PAIRS))
     torch.testing.assert_close(result.loss, other.loss)
     assert "reference_magnitude" not in result.metrics
 
@@ -139,7 +144,7 @@ def test_following_the_gradient_moves_candidates_to_the_winners(variant: str) ->
         order = tokens.detach()[:, 0, 0].argsort(descending=True)
         pairs = torch.stack([order[:12], order[12:]], dim=1)
         optimizer.zero_grad()
-        objective.loss({"x": tokens}, {"x": start}, pairs).loss.backward()
+        objective.loss(group({"x": tokens}, {"x": start}, pairs)).loss.backward()
         optimizer.step()
     moved = (tokens - start).detach().mean(dim=0)[0]
     assert moved[0] > 0.2
@@ -147,17 +152,17 @@ def test_following_the_gradient_moves_candidates_to_the_winners(variant: str) ->
 
 
 def test_half_precision_features_get_a_float32_loss() -> None:
-    features, reference = group()
+    features, reference = random_features()
     half = {key: value.bfloat16().requires_grad_() for key, value in features.items()}
-    result = DrPOObjective().loss(half, {key: value.bfloat16() for key, value in reference.items()}, PAIRS)
+    result = DrPOObjective().loss(group(half, {key: value.bfloat16() for key, value in reference.items()}, PAIRS))
     assert result.loss.dtype == torch.float32
     result.loss.backward()
     assert all(torch.isfinite(value.grad).all() and value.grad.dtype == torch.bfloat16 for value in half.values())
 
 
 def test_metrics_are_plain_finite_numbers() -> None:
-    features, reference = group()
-    metrics = DrPOObjective().loss(features, reference, PAIRS).metrics
+    features, reference = random_features()
+    metrics = DrPOObjective().loss(group(features, reference, PAIRS)).metrics
     assert set(metrics) == {"preference_magnitude", "reference_magnitude", "reference_distance", "field_cosine"}
     assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
 
@@ -178,7 +183,7 @@ def test_the_catalogue_loads_by_name_and_refuses_unknown_names() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    features, reference = group()
+    features, reference = random_features()
     objective = DrPOObjective()
     cases: list[tuple[dict, dict, torch.Tensor, type[DrpoError]]] = [
         ({}, {}, PAIRS, ShapeError),
@@ -192,4 +197,4 @@ def test_what_does_not_fit_is_refused() -> None:
     ]
     for candidates, anchors, pairs, error in cases:
         with pytest.raises(error):
-            objective.loss(candidates, anchors, pairs)
+            objective.loss(group(candidates, anchors, pairs))

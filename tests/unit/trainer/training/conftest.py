@@ -37,13 +37,15 @@ def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
     """Makes a trainer of the tiny generator; further keywords are settings of TrainingConfig."""
     with ExitStack() as stack:
 
-        def make(reward: Any = None, feature_map: Any = None, lr: float = 5e-2, **settings: Any) -> DrPOTrainer:
+        def make(
+            reward: Any = None, feature_map: Any = None, objective: Any = None, lr: float = 5e-2, **settings: Any
+        ) -> DrPOTrainer:
             torch.manual_seed(0)
             ranker = stack.enter_context(BackgroundRanker(lambda: LocalRanker("reward", reward or Redness())))
             return DrPOTrainer(
                 SDTurboGenerator.load(tiny, lora=LoraConfig(rank=4)),
                 feature_map or load_feature_map("raw_latent"),
-                load_objective("drpo", {"radii": [0.2, 0.5, 1.0]}),
+                objective or load_objective("drpo", {"radii": [0.2, 0.5, 1.0]}),
                 ranker,
                 TrainingConfig(**{"candidates": 6, "pairs": 8, "groups_per_step": 3, **settings}),
                 OptimizerConfig(lr=lr),

@@ -10,6 +10,8 @@ from support.rewards import FailsOn
 
 from drpo.data.prompts import PromptRecord
 from drpo.errors import TrainingStoppedError
+from drpo.method.objectives import load_objective
+from drpo.method.objectives.base import Needs, ObjectiveResult
 from drpo.training.checkpoint import checkpoints, read_checkpoint, write_checkpoint
 
 
@@ -143,7 +145,7 @@ def test_checkpoints_are_complete_and_old_ones_are_deleted(make_trainer, records
 class DecodedPixels:
     """A feature map over decoded images."""
 
-    def of_images(self, images_N3HW):
+    def of_images(self, images_N3HW, context):
         return {"pixels": torch.nn.functional.avg_pool2d(images_N3HW, 16).flatten(2).transpose(1, 2)}
 
 
@@ -155,3 +157,46 @@ def test_a_feature_map_may_take_images(make_trainer, records):
     assert sum(gradient.norm() for gradient in gradients(whole)) > 0
     for one, other in zip(gradients(whole), gradients(chunked), strict=True):
         assert (one - other).norm() <= 1e-3 * one.norm()
+
+
+class PullToReference:
+    """An objective over latents that ranks nothing: the mean squared distance to the references."""
+
+    needs = Needs(latents=True, reference_latents=True, ranking=False)
+
+    def loss(self, group):
+        assert (group.features, group.reference_features, group.pairs_M2, group.scores_K) == (None, None, None, None)
+        return ObjectiveResult((group.latents_KChw - group.reference_KChw).square().mean())
+
+
+def test_only_what_the_objective_needs_is_computed(make_trainer, records):
+    """Without features no map is asked, without a ranking no ranker; chunks still have the whole gradient."""
+    whole = make_trainer(objective=PullToReference(), feature_map=NeverAsked())
+    chunked = make_trainer(objective=PullToReference(), feature_map=NeverAsked(), chunk_size=4)
+    for trainer in (whole, chunked):
+        torch.manual_seed(1)
+        for parameter in trainer.parameters:
+            torch.nn.init.normal_(parameter, std=0.1)
+        line = trainer.run_step(records)
+        assert line["loss"] > 0
+        assert "reward/reward" not in line
+    for one, other in zip(gradients(whole), gradients(chunked), strict=True):
+        assert (one - other).norm() <= 1e-3 * one.norm()
+
+
+class NeverAsked:
+    """A feature map that may not be used."""
+
+    def of_latents(self, latents_NChw, context):
+        raise AssertionError("nobody needs features")
+
+
+def test_without_a_weight_no_reference_is_generated(make_trainer, records, monkeypatch):
+    for weight, expected in ((0.2, True), (0.0, False)):
+        trainer = make_trainer(objective=load_objective("drpo", {"radii": [0.5], "reference_weight": weight}))
+        switched_off = []
+        reference = trainer.generator.reference
+        monkeypatch.setattr(trainer.generator, "reference", lambda: switched_off.append(1) or reference())  # noqa: B023
+        line = trainer.run_step(records)
+        assert bool(switched_off) is expected
+        assert ("reference_distance" in line) is expected

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.errors import CatalogueError
-from drpo.method.features.base import FeatureMap, ImageFeatureMap, LatentFeatureMap
+from drpo.method.features.base import FeatureContext, FeatureMap, ImageFeatureMap, LatentFeatureMap
 
 FEATURE_MAPS = {
     "latent_mae": "drpo.method.features.latent_mae:LatentMAEFeatures",
@@ -38,4 +38,11 @@ def load_feature_map(name: str, path: str | Path | None = None, **options: Any) 
     return feature_map(path, **options)
 
 
-__all__ = ["FEATURE_MAPS", "FeatureMap", "ImageFeatureMap", "LatentFeatureMap", "load_feature_map"]
+__all__ = [
+    "FEATURE_MAPS",
+    "FeatureContext",
+    "FeatureMap",
+    "ImageFeatureMap",
+    "LatentFeatureMap",
+    "load_feature_map",
+]

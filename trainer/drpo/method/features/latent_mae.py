@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from drpo.errors import ConfigError, ModelLoadError, ShapeError
+from drpo.method.features.base import FeatureContext
 from drpo.method.features.latent_mae_network import Decoder, Encoder, LatentMAEConfig
 from drpo.method.features.statistics import statistic, statistic_names
 
@@ -152,6 +153,6 @@ class LatentMAEFeatures:
         self.keys = tuple(keys) if keys else None
         self.dtype = dtype
 
-    def of_latents(self, latents_NChw: Tensor) -> dict[str, Tensor]:
+    def of_latents(self, latents_NChw: Tensor, context: FeatureContext | None = None) -> dict[str, Tensor]:
         """The features {key: (N, T, D)} of latents (N, C, h, w); see `LatentMAE.features`."""
         return self.model.features(latents_NChw.to(self.dtype), self.keys)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from drpo.method.features.base import FeatureContext
 from drpo.method.features.statistics import statistic, statistic_names
 
 
@@ -31,7 +32,7 @@ class RawLatentFeatures:
         self.keys = tuple(keys) if keys else None
         self.dtype = dtype
 
-    def of_latents(self, latents_NChw: Tensor) -> dict[str, Tensor]:
+    def of_latents(self, latents_NChw: Tensor, context: FeatureContext | None = None) -> dict[str, Tensor]:
         """The statistics {key: (N, T, C)} of latents (N, C, h, w)."""
         latents_NChw = latents_NChw.to(self.dtype)
         keys = self.keys or statistic_names("latent", latents_NChw.shape[2], latents_NChw.shape[3])

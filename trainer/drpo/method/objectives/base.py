@@ -1,4 +1,7 @@
-"""The interface between the training step and an objective."""
+"""The interface between the training step and an objective.
+
+An objective says what it needs of a group, and the training step computes that and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,49 @@ from typing import ClassVar, Protocol
 
 from pydantic import BaseModel
 from torch import Tensor
+
+Features = dict[str, Tensor]
+"""{key: (N, T, D)} of a feature map, with T tokens for each of N inputs and D features per token."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an objective needs of a group.
+
+    Attributes:
+        latents: the candidates' latents.
+        features: the candidates' features.
+        reference_latents: the latents of the reference generator from the same noises.
+        reference_features: their features.
+        ranking: scores of the candidates, and pairs of a winner and a loser.
+    """
+
+    latents: bool = False
+    features: bool = False
+    reference_latents: bool = False
+    reference_features: bool = False
+    ranking: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    """One prompt's K candidates and what is known about them. What the objective does not need is None.
+
+    Attributes:
+        latents_KChw: the candidates' latents, with their graph.
+        features: the candidates' features {key: (K, T, D)}, with their graph.
+        reference_KChw: the latents of the reference generator from the same noises, without a graph.
+        reference_features: their features {key: (K, T, D)}, without a graph.
+        pairs_M2: M (winner, loser) pairs of candidate indices, int64, such as [[3, 0], [5, 2]].
+        scores_K: the combined scores of the candidates, float32; higher is better.
+    """
+
+    latents_KChw: Tensor | None = None
+    features: Features | None = None
+    reference_KChw: Tensor | None = None
+    reference_features: Features | None = None
+    pairs_M2: Tensor | None = None
+    scores_K: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -23,7 +69,7 @@ class ObjectiveResult:
 
 
 class Objective(Protocol):
-    """Turns one group's features and preferences into a loss.
+    """Turns one group into a loss.
 
     Its class is built from its settings: a mapping, a `settings_class`, or None for the defaults.
 
@@ -33,12 +79,11 @@ class Objective(Protocol):
 
     settings_class: ClassVar[type[BaseModel]]
 
-    def loss(self, features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> ObjectiveResult:
-        """The loss of one group.
+    @property
+    def needs(self) -> Needs:
+        """What the settings need of a group."""
+        ...
 
-        Args:
-            features: {key: (K, T, D)} of K candidates, with T tokens each and D features per token; with their graph.
-            reference: the same for the images of the reference generator from the same noises; without a graph.
-            pairs_M2: M (winner, loser) pairs of candidate indices, int64, such as [[3, 0], [5, 2]].
-        """
+    def loss(self, group: Group) -> ObjectiveResult:
+        """The loss of one group. Its gradient flows into `latents_KChw` and `features` only."""
         ...

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from drpo.errors import ConfigError, ShapeError
 from drpo.method.drift import DriftField, Kernel, Variant, drift_field
-from drpo.method.objectives.base import ObjectiveResult
+from drpo.method.objectives.base import Features, Group, Needs, ObjectiveResult
 
 # Defaults of `variant: released`, from the launch command of the authors' trainer.
 _RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
@@ -90,7 +90,12 @@ class DrPOObjective:
     def __init__(self, settings: DrPOSettings | Mapping[str, Any] | None = None) -> None:
         self.settings = settings if isinstance(settings, DrPOSettings) else DrPOSettings.model_validate(settings or {})
 
-    def loss(self, features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> ObjectiveResult:
+    @property
+    def needs(self) -> Needs:
+        """Features of the candidates; those of the references only if their field has a weight."""
+        return Needs(features=True, reference_features=self.settings.reference_weight > 0)
+
+    def loss(self, group: Group) -> ObjectiveResult:
         """The loss of one group (see `drpo.method.objectives.base.Objective`).
 
         A candidate may occur in many of the M >= 1 pairs. A+ and A- (Eq. 12) are detached rows of `features`, so the
@@ -100,17 +105,18 @@ class DrPOObjective:
             ShapeError: a tensor does not fit the others.
             ConfigError: there are no pairs.
         """
-        _check_group(features, reference, pairs_M2)
+        features, reference, pairs_M2 = _check_group(group, self.needs)
         losses, logged = [], []
         for key, candidates_KTD in features.items():
-            loss, metrics = self._key_loss(candidates_KTD.float(), reference[key].detach().float(), pairs_M2)
+            reference_KTD = reference[key].detach().float() if reference else None
+            loss, metrics = self._key_loss(candidates_KTD.float(), reference_KTD, pairs_M2)
             losses.append(loss)
             logged.append(metrics)
         means = {name: torch.stack([metrics[name] for metrics in logged]).mean().item() for name in logged[0]}
         return ObjectiveResult(torch.stack(losses).sum(), means)
 
     def _key_loss(
-        self, candidates_KTD: Tensor, reference_KTD: Tensor, pairs_M2: Tensor
+        self, candidates_KTD: Tensor, reference_KTD: Tensor | None, pairs_M2: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one key, and its metrics."""
         settings = self.settings
@@ -121,10 +127,9 @@ class DrPOObjective:
 
         preference = self._field(detached_BQD, self._sets(winners_MTD), self._sets(losers_MTD))
         fields = [(1.0, preference)]
-        if settings.reference_weight:
-            to_reference = self._field(
-                detached_BQD, self._sets(reference_KTD), detached_BQD, negatives_are_queries=True
-            )
+        reference_BQD = self._sets(reference_KTD) if reference_KTD is not None else None
+        if reference_BQD is not None:
+            to_reference = self._field(detached_BQD, reference_BQD, detached_BQD, negatives_are_queries=True)
             fields.append((settings.reference_weight, to_reference))
 
         if settings.variant == "released":
@@ -138,7 +143,7 @@ class DrPOObjective:
             normalized_BQD = queries_BQD / preference.scale
             error_BQD = normalized_BQD - self._target(normalized_BQD, total_BQD)
             loss = 0.5 * error_BQD.square().sum(dim=-1).mean()  # the mean over the sets of Eq. 17
-        return loss, _metrics(detached_BQD, self._sets(reference_KTD), fields)
+        return loss, _metrics(detached_BQD, reference_BQD, fields)
 
     def _target(self, normalized_BQD: Tensor, field_BQD: Tensor) -> Tensor:
         """Eq. 16, in normalized coordinates."""
@@ -169,16 +174,16 @@ class DrPOObjective:
 
 
 @torch.no_grad()
-def _metrics(queries_BQD: Tensor, reference_BQD: Tensor, fields: list[tuple[float, DriftField]]) -> dict[str, Tensor]:
+def _metrics(
+    queries_BQD: Tensor, reference_BQD: Tensor | None, fields: list[tuple[float, DriftField]]
+) -> dict[str, Tensor]:
     """The metrics of one key. Distances are in units of the mean distance s of the preference call."""
     _, preference = fields[0]
-    distance_BQ1 = (queries_BQD - reference_BQD).norm(dim=-1, keepdim=True) / preference.distance_scale
-    metrics = {
-        "preference_magnitude": torch.stack([m.mean() for m in preference.magnitudes]).mean(),
-        "reference_distance": distance_BQ1.mean(),
-    }
-    if len(fields) > 1:
+    metrics = {"preference_magnitude": torch.stack([m.mean() for m in preference.magnitudes]).mean()}
+    if reference_BQD is not None:
         _, to_reference = fields[1]
+        distance_BQ1 = (queries_BQD - reference_BQD).norm(dim=-1, keepdim=True) / preference.distance_scale
+        metrics["reference_distance"] = distance_BQ1.mean()
         metrics["reference_magnitude"] = torch.stack([m.mean() for m in to_reference.magnitudes]).mean()
         metrics["field_cosine"] = F.cosine_similarity(
             preference.field_QD.flatten(), to_reference.field_QD.flatten(), dim=0, eps=1e-12
@@ -186,23 +191,30 @@ def _metrics(queries_BQD: Tensor, reference_BQD: Tensor, fields: list[tuple[floa
     return metrics
 
 
-def _check_group(features: dict[str, Tensor], reference: dict[str, Tensor], pairs_M2: Tensor) -> None:
-    if not features or features.keys() != reference.keys():
-        raise ShapeError(f"DrPO: features have keys {sorted(features)}, the reference has {sorted(reference)}")
+def _check_group(group: Group, needs: Needs) -> tuple[Features, Features | None, Tensor]:
+    """The features, those of the references, and the pairs of a group, once they fit each other."""
+    features, reference, pairs_M2 = group.features or {}, group.reference_features, group.pairs_M2
+    if not needs.reference_features:
+        reference = None
+    elif reference is None or features.keys() != reference.keys():
+        raise ShapeError(f"DrPO: features have keys {sorted(features)}, the reference has {sorted(reference or {})}")
+    if not features:
+        raise ShapeError("DrPO: the group has no features")
     for key, tokens in features.items():
-        if tokens.ndim != 3 or tokens.shape != reference[key].shape:
+        if tokens.ndim != 3 or (reference is not None and tokens.shape != reference[key].shape):
+            other = f", its reference {tuple(reference[key].shape)}" if reference is not None else ""
             raise ShapeError(
-                f"DrPO: feature {key!r} and its reference must both be (K, T, D), not {tuple(tokens.shape)} and "
-                f"{tuple(reference[key].shape)}"
+                f"DrPO: a feature and its reference must both be (K, T, D): {key!r} is {tuple(tokens.shape)}{other}"
             )
     counts = {tokens.shape[0] for tokens in features.values()}
     if len(counts) > 1:
         raise ShapeError(f"DrPO: all features of a group must have the same number of candidates, not {sorted(counts)}")
-    if pairs_M2.ndim != 2 or pairs_M2.shape[1] != 2 or pairs_M2.dtype != torch.int64:
-        raise ShapeError(f"DrPO: pairs must be int64 (M, 2), not {pairs_M2.dtype} {tuple(pairs_M2.shape)}")
-    if not len(pairs_M2):
+    if pairs_M2 is None or not len(pairs_M2):
         raise ConfigError(
             "DrPO: the group has no pairs (all candidates tied), so there is nothing to learn; leave it out of the step"
         )
+    if pairs_M2.ndim != 2 or pairs_M2.shape[1] != 2 or pairs_M2.dtype != torch.int64:
+        raise ShapeError(f"DrPO: pairs must be int64 (M, 2), not {pairs_M2.dtype} {tuple(pairs_M2.shape)}")
     if pairs_M2.min() < 0 or pairs_M2.max() >= counts.pop():
         raise ShapeError("DrPO: a pair has the index of a candidate that is not in the group")
+    return features, reference, pairs_M2

@@ -1,0 +1,159 @@
+"""The candidates of a group: generated whole or in chunks, looked at by the feature map, and backpropagated into.
+
+Held whole, the graph of all K candidates stays in memory until the loss is known. In chunks, they are first generated
+without a graph. Then the loss is differentiated with respect to what the objective sees, and each chunk is generated
+again, now with its graph, and its rows of that gradient are backpropagated through it. Both give the same gradient.
+
+Axes: K candidates of a group, N images or latents, (C, h, w) of a latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from drpo.data.seeds import derive_seed
+from drpo.generators.base import Conditions, OneStepGenerator
+from drpo.method.features.base import FeatureContext
+from drpo.method.objectives.base import Features, Group, Needs, ObjectiveResult
+from drpo.training.views import View
+
+
+@dataclass(frozen=True)
+class GroupSeed:
+    """Where the random numbers of a group come from: the run's seed, the step, and the group's number in the step."""
+
+    run: int
+    step: int
+    group: int
+
+    def derive(self, name: str, *, bits: int = 63) -> int:
+        """The seed for one purpose, such as "noise"."""
+        return derive_seed(self.run, self.step, self.group, name, bits=bits)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """K generated candidates.
+
+    Attributes:
+        noise_KChw, conditions, seed: what they were generated from.
+        latents_KChw: with their graph, unless they are generated in chunks.
+        images_KHWC: uint8, for the rewards.
+        features: those that came from the same decoded images; None: they are still to be computed.
+    """
+
+    noise_KChw: Tensor
+    conditions: Conditions
+    seed: GroupSeed
+    latents_KChw: Tensor
+    images_KHWC: np.ndarray
+    features: Features | None
+
+
+class GroupSampler:
+    """Generates candidates and references, computes what an objective needs of them, and backpropagates its loss.
+
+    Args:
+        generator: see `drpo.generators`.
+        view: where the feature map looks; see `drpo.training.views`.
+        needs: what the objective needs of a group.
+        chunk_size: candidates computed at once; None: all.
+    """
+
+    def __init__(self, generator: OneStepGenerator, view: View, needs: Needs, chunk_size: int | None) -> None:
+        self.generator = generator
+        self.view = view
+        self.needs = needs
+        self.chunk_size = chunk_size
+
+    def generate(self, noise_KChw: Tensor, conditions: Conditions, seed: GroupSeed) -> Candidates:
+        """Lines 3 and 4 of Algorithm 1: candidates from the noises, decoded for the rewards."""
+        latents, images, features = [], [], []
+        with torch.set_grad_enabled(self.chunk_size is None):
+            for start, noise_NChw in self._chunks(noise_KChw):
+                latents.append(self.generator.sample(noise_NChw, conditions))
+                seen = self.view.look(latents[-1], self._context(conditions, seed, "candidates", start))
+                images.append(seen[0])
+                if seen[1] is not None:
+                    features.append(seen[1])
+        joined = _join(features) if features and self.needs.features else None
+        return Candidates(noise_KChw, conditions, seed, torch.cat(latents), np.concatenate(images), joined)
+
+    def observe(self, candidates: Candidates) -> Group:
+        """The candidates as the objective sees them, without their references and ranking."""
+        group = Group(latents_KChw=candidates.latents_KChw if self.needs.latents else None)
+        if not self.needs.features:
+            return group
+        features = candidates.features
+        if features is None:
+            with torch.set_grad_enabled(self.chunk_size is None):
+                features = self._features(candidates, candidates.latents_KChw, "candidates")
+        return replace(group, features=features)
+
+    @torch.no_grad()
+    def refer(self, candidates: Candidates) -> Tensor | None:
+        """The latents of the reference generator from the same noises; None if the objective needs none."""
+        if not (self.needs.reference_latents or self.needs.reference_features):
+            return None
+        with self.generator.reference():
+            chunks = self._chunks(candidates.noise_KChw)
+            return torch.cat([self.generator.sample(noise, candidates.conditions) for _, noise in chunks])
+
+    @torch.no_grad()
+    def observe_reference(self, group: Group, candidates: Candidates, reference_KChw: Tensor | None) -> Group:
+        """The group with what the objective needs of its references."""
+        if self.needs.reference_latents:
+            group = replace(group, reference_KChw=reference_KChw)
+        if self.needs.reference_features and reference_KChw is not None:
+            group = replace(group, reference_features=self._features(candidates, reference_KChw, "reference"))
+        return group
+
+    def backward(
+        self, group: Group, candidates: Candidates, loss: Callable[[Group], ObjectiveResult]
+    ) -> ObjectiveResult:
+        """Backpropagates the loss of a group into the generator's trainable weights."""
+        if self.chunk_size is None:
+            result = loss(group)
+            result.loss.backward()
+            return result
+        leaves: Features = {key: feature.requires_grad_() for key, feature in (group.features or {}).items()}
+        if group.latents_KChw is not None:
+            group = replace(group, latents_KChw=group.latents_KChw.detach().requires_grad_())
+        inputs = [tensor for tensor in (group.latents_KChw, *leaves.values()) if tensor is not None]
+        result = loss(group)
+        gradients = torch.autograd.grad(result.loss, inputs, materialize_grads=True)
+        for start, noise_NChw in self._chunks(candidates.noise_KChw):
+            latents_NChw = self.generator.sample(noise_NChw, candidates.conditions)
+            outputs = [latents_NChw] if group.latents_KChw is not None else []
+            if leaves:
+                context = self._context(candidates.conditions, candidates.seed, "candidates", start)
+                features = self.view.features(latents_NChw, context)
+                outputs += [features[key] for key in leaves]
+            rows = slice(start, start + len(noise_NChw))
+            torch.autograd.backward(outputs, [gradient[rows] for gradient in gradients])
+        return result
+
+    def _features(self, candidates: Candidates, latents_KChw: Tensor, role: str) -> Features:
+        parts = []
+        for start, latents_NChw in self._chunks(latents_KChw):
+            context = self._context(candidates.conditions, candidates.seed, role, start)
+            parts.append(self.view.features(latents_NChw, context))
+        return _join(parts)
+
+    def _context(self, conditions: Conditions, seed: GroupSeed, role: str, start: int) -> FeatureContext:
+        step_seed = derive_seed(seed.run, seed.step, "features")
+        return FeatureContext(conditions, step_seed, seed.derive(f"features/{role}/{start}"))
+
+    def _chunks(self, x_KChw: Tensor) -> list[tuple[int, Tensor]]:
+        """The chunks of a group, each with the number of its first candidate."""
+        size = self.chunk_size or len(x_KChw)
+        return list(zip(range(0, len(x_KChw), size), x_KChw.split(size), strict=True))
+
+
+def _join(parts: list[Features]) -> Features:
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
