@@ -14,12 +14,14 @@ from support.local_ranker import LocalRanker
 
 from drpo.config import LoraConfig, OptimizerConfig, TrainingConfig
 from drpo.data.prompts import PromptRecord
+from drpo.errors import UnsupportedModelError
 from drpo.generators import load_generator
 from drpo.method.features import load_feature_map
+from drpo.method.features.base import FeatureContext
 from drpo.method.objectives import load_objective
+from drpo.method.objectives.base import Group
 from drpo.training.ranking import BackgroundRanker
 from drpo.training.trainer import DrPOTrainer
-from drpo.training.views import make_view
 from drpo_rewards.rewards.base import Score, ScoreItem
 
 CANDIDATES, PAIRS = 24, 12
@@ -44,9 +46,12 @@ def run(bench: Bench, kind: str) -> None:
     """
     if find_spec(f"drpo.generators.{kind}") is None:
         raise SkippedError(f"there is no drpo.generators.{kind}")
-    generator: Any = load_generator(
-        generator_folder(bench, kind), device=bench.device, dtype=bench.dtype, lora=LoraConfig()
-    )
+    try:
+        generator: Any = load_generator(
+            generator_folder(bench, kind), device=bench.device, dtype=bench.dtype, lora=LoraConfig()
+        )
+    except UnsupportedModelError as error:
+        raise SkippedError(str(error)) from error
     feature_map = load_map(bench, kind)
     parameters = sum(parameter.numel() for parameter in generator.unet.parameters())
     trained = sum(parameter.numel() for parameter in generator.adapter.parameters())
@@ -114,29 +119,30 @@ def measure_stages(bench: Bench, generator: Any, feature_map: Any, peak_tflops: 
 
 def one_update(generator: Any, feature_map: Any, optimizer: Any, clock: Clock, peaks: dict[str, float | None]) -> None:
     """One group and one update, as `drpo.training.step.StepRunner` does it, without the ranking."""
-    view = make_view(generator, feature_map)
     objective = load_objective("drpo")
 
     def timed(stage: str) -> Any:
         return _Stage(stage, clock, peaks)
 
     with timed("text encode"), torch.no_grad():
-        text = generator.encode_prompts([PROMPT])
+        conditions = generator.encode_prompts([PROMPT])
+    context = FeatureContext(conditions)
     noise_NChw = generator.noise(CANDIDATES, torch.Generator().manual_seed(0))
     with timed("generate"):
-        inputs_NCHW = view.to_inputs(generator.sample(noise_NChw, text))
-    with timed("decode"), torch.no_grad():
-        images_NHWC = view.to_images(inputs_NCHW)
+        latents_NChw = generator.sample(noise_NChw, conditions)
+    with timed("decode"):
+        images_NHWC = generator.decode(latents_NChw.detach())
     with timed("reference"), torch.no_grad(), generator.reference():
-        reference_NCHW = view.to_inputs(generator.sample(noise_NChw, text))
+        reference_NChw = generator.sample(noise_NChw, conditions)
     with timed("features"):
-        features = view.features(inputs_NCHW)
+        features = feature_map.of_latents(latents_NChw, context)
         with torch.no_grad():
-            reference = view.features(reference_NCHW)
+            reference = feature_map.of_latents(reference_NChw, context)
     order = np.argsort(images_NHWC[..., 0].mean(axis=(1, 2)))
-    pairs_M2 = torch.tensor(np.stack([order[::-1][:PAIRS], order[:PAIRS]], axis=1).copy(), device=noise_NChw.device)
+    pairs_M2 = torch.tensor(np.stack([order[::-1][:PAIRS], order[:PAIRS]], axis=1))
+    group = Group(features=features, reference_features=reference, pairs_M2=pairs_M2)
     with timed("loss build"):
-        loss = objective.loss(features, reference, pairs_M2).loss
+        loss = objective.loss(group).loss
     with timed("backward"):
         loss.backward()
     with timed("optimizer"):
