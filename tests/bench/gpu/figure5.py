@@ -18,7 +18,9 @@ from torch import Tensor
 
 from drpo.config import LoraConfig
 from drpo.generators import load_generator
+from drpo.method.features.base import FeatureContext
 from drpo.method.objectives import load_objective
+from drpo.method.objectives.base import Group
 
 CANDIDATES, PAIRS, ACCUMULATION = 24, 12, 8
 WARM_UP = 8  # images before the measurement
@@ -59,12 +61,12 @@ class Methods:
         set_checkpointing(generator, True)
         self._set_reward_checkpointing(False)
         with clock("text_encode"):
-            text = generator.encode_prompts([PROMPT])
+            conditions = generator.encode_prompts([PROMPT])
         noise_NChw = generator.noise(self.count, torch.Generator().manual_seed(0))
         with clock("student_unet_generate"):
-            latents_NChw = generator.sample(noise_NChw, text)
+            latents_NChw = generator.sample(noise_NChw, conditions)
         with clock("reference_unet_generate"), torch.no_grad(), generator.reference():
-            generator.sample(noise_NChw, text)
+            generator.sample(noise_NChw, conditions)
         with clock("vae_decode"), torch.no_grad():
             images_N3HW = torch.cat([generator.decode_float(part) for part in latents_NChw.split(chunk)])
         with clock("hpsv3_score"), torch.no_grad():
@@ -72,12 +74,9 @@ class Methods:
         with clock("rank_select"):
             pairs_M2 = self._pairs(scores_N)
         with clock("feature_extract"):
-            features = self.features.of_latents(latents_NChw)
+            features = self.features.of_latents(latents_NChw, FeatureContext(conditions))
         with clock("loss_build"):
-            detached = {
-                key: feature.detach() for key, feature in features.items()
-            }  # at weight 0 only a metric reads it
-            loss = self.objective.loss(features, detached, pairs_M2).loss
+            loss = self.objective.loss(Group(features=features, pairs_M2=pairs_M2)).loss
         with clock("backward"):
             loss.backward()
         self._update(clock)
@@ -88,12 +87,12 @@ class Methods:
         set_checkpointing(generator, False)
         self._set_reward_checkpointing(True)
         with clock("text_encode"):
-            text = generator.encode_prompts([PROMPT])
+            conditions = generator.encode_prompts([PROMPT])
         for noise_1Chw in generator.noise(self.count, torch.Generator().manual_seed(0)).split(1):
             with clock("student_unet_generate"):
-                latents_1Chw = generator.sample(noise_1Chw, text)
+                latents_1Chw = generator.sample(noise_1Chw, conditions)
             with clock("reference_unet_generate"), torch.no_grad(), generator.reference():
-                generator.sample(noise_1Chw, text)
+                generator.sample(noise_1Chw, conditions)
             with clock("vae_decode"):
                 image_13HW = generator.decode_float(latents_1Chw)
             with clock("hpsv3_score"):
