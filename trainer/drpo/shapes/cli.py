@@ -40,8 +40,8 @@ def pretrain(
 ) -> None:
     """Train an embedded model from scratch.
 
-    Without --layout sdxl and --honest: autoencoder, text encoder, one-step generator, feature map. With one of them: only
-    a generator; its autoencoder, its first text encoder and the feature map are those of the embedded model.
+    Without --layout sdxl and --honest: autoencoder, text encoder, one-step generator, feature map. With one of them: a
+    generator alone. Its autoencoder, its first text encoder and its feature map are those of the embedded model.
     """
     from dataclasses import replace
 
