@@ -53,7 +53,7 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "evaluation", "report", "cluster", "training", "training.build", "shapes", "shapes.cli", "config",
+        "evaluation", "report", "cluster", "training", "training.build", "generators", "shapes", "shapes.cli", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "report": {"evaluation", "training", "shapes"},

@@ -12,7 +12,10 @@ import yaml
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-UrlOption = Annotated[str, typer.Option(help="Address of the service: http://HOST:PORT or grpc://HOST:PORT.")]
+UrlOption = Annotated[
+    str,
+    typer.Option(envvar="DRPO_REWARDS_URL", help="Address of the service: http://HOST:PORT or grpc://HOST:PORT."),
+]
 ApiKeyOption = Annotated[
     str | None, typer.Option(envvar="DRPO_REWARDS_API_KEY", help="The API key, if the service requires one.")
 ]

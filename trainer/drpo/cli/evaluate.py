@@ -22,7 +22,7 @@ Seconds = dict[str, float]
 
 def evaluate(
     context: typer.Context,
-    adapter: Annotated[Path, typer.Option(help="The folder of an adapter or of a run.")],
+    adapter: Annotated[Path, typer.Option(help="An adapter: its file or folder, or the folder of a run.")],
     preset: Annotated[str, typer.Option(help="The preset to use if the adapter is not in a run's folder.")] = "shapes",
     generator: Annotated[
         str | None, typer.Option(help="The generator to use instead of the one in the settings.")
@@ -36,18 +36,23 @@ def evaluate(
 ) -> None:
     """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""
     from drpo.cli.sample import find_adapter
+    from drpo.generators import check_adapter
+    from drpo.shapes.embedded import generator_source
     from drpo.training.check import check_config
-    from drpo.training.run_folder import find_run
+    from drpo.training.run_folder import find_run, read_config
 
-    folder, config = find_adapter(adapter)
+    file = find_adapter(adapter)
+    run_dir = find_run(file)
     overrides = parse_overrides(context.args) + ([f"model.generator={generator}"] if generator else [])
-    config = check_config(override_config(config, overrides) if config else load_config(preset, overrides))
-    run_dir = find_run(folder)
+    config = check_config(
+        override_config(read_config(run_dir), overrides) if run_dir is not None else load_config(preset, overrides)
+    )
+    check_adapter(file, generator_source(config.model.generator))  # now rather than after the service has started
     with ray_and_rewards(config) as served:
-        evaluated = evaluate_with_progress(served, folder)
+        evaluated = evaluate_with_progress(served, file)
     print_comparison(evaluated.comparison)
     if out is not None or run_dir is None:
-        out = out or folder / "evaluation.json"
+        out = out or file.parent / "evaluation.json"
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(evaluated.comparison, indent=2) + "\n")
         console.print(f"written to {out}", highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drpo.cli.common import console
-from drpo.config import Config, parse_config
+from drpo.config import parse_config
 from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def sample(
     prompt: Annotated[list[str], typer.Option(help="The prompt. Repeat the option for more prompts, one row each.")],
     adapter: Annotated[
-        Path | None, typer.Option(help="The folder of an adapter or of a run. Without it, the base is used.")
+        Path | None,
+        typer.Option(help="An adapter: its file or folder, or the folder of a run. Without it, the base is used."),
     ] = None,
     generator: Annotated[
-        str | None, typer.Option(help="The generator to use if the adapter is not in a run's folder.")
+        str | None,
+        typer.Option(help="The generator to use; default: that of the adapter's run, else the embedded one."),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the noise; use the same seed to compare base and adapter.")] = 0,
@@ -47,27 +49,29 @@ def sample(
 
 
 def load_with_adapter(adapter: Path | None, generator: str | None, device: str) -> OneStepGenerator:
-    """Loads a generator with an adapter. If the adapter is in a run's folder, the run's settings name the generator."""
+    """Loads a generator with an adapter. Without `generator`, the settings of the adapter's run name the generator."""
     from drpo.training.build import build_generator
+    from drpo.training.run_folder import find_run, read_config
 
-    folder, config = find_adapter(adapter) if adapter is not None else (None, None)
-    config = config or parse_config({})
+    file = find_adapter(adapter) if adapter is not None else None
+    run_dir = find_run(file) if file is not None and generator is None else None
+    config = read_config(run_dir) if run_dir is not None else parse_config({})
     if generator is not None:
         config.model.generator = generator
-    model = build_generator(config, device=device, lora=folder is not None)
-    if folder is not None:
-        model.adapter.load(folder)
+    model = build_generator(config, device=device, lora=False)
+    if file is not None:
+        model.adapter.load(file)
     return model
 
 
-def find_adapter(path: Path) -> tuple[Path, Config | None]:
-    """The folder of the adapter's weights in `path`, and the config of its run; None if it is not in a run's folder."""
-    from drpo.training.run_folder import ADAPTER, find_run, read_config
+def find_adapter(path: Path) -> Path:
+    """The file of an adapter: `path` itself, or in that folder, or in the folder `adapter` of that run."""
+    from drpo.generators.adapter_file import find_adapter_file
+    from drpo.training.run_folder import ADAPTER
 
-    for folder in (path, path / ADAPTER):
-        if any(folder.glob("*.safetensors")):
-            run_dir = find_run(folder)
-            return folder.resolve(), read_config(run_dir) if run_dir else None
-    raise ConfigError(
-        f"--adapter: there is no adapter in {path}; give a folder with a .safetensors file, or the folder of a run"
-    )
+    file = find_adapter_file(path) or find_adapter_file(path / ADAPTER)
+    if file is None:
+        raise ConfigError(
+            f"--adapter: there is no adapter in {path}; give a .safetensors file, a folder with one, or a run's folder"
+        )
+    return file.resolve()

@@ -48,6 +48,7 @@ class ModelConfig(Section):
     Example:
         model:
           generator: stabilityai/sd-turbo
+          variant: fp16            # null finds it, if there are no other files
           device: auto
           dtype: bfloat16
           gradient_checkpointing: true
@@ -56,6 +57,11 @@ class ModelConfig(Section):
     generator: str = Field(
         default="shapes",
         description='a diffusers folder or hub id in the SD-Turbo layout; "shapes": the embedded generator',
+    )
+    variant: str | None = Field(
+        default=None,
+        description='which weight files of the generator to take, such as "fp16" for model.fp16.safetensors; null: the '
+        "plain ones, or the only variant that is there",
     )
     device: str = Field(default="auto", description='"auto": the worker\'s GPU if it has one, else "cpu"')
     dtype: Literal["float32", "bfloat16", "float16"] = Field(

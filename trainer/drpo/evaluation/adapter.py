@@ -73,7 +73,7 @@ def evaluate_adapter(
 
     Args:
         config: the settings of the run. A ranking service must run at `rewards.address`.
-        adapter: folder of the adapter; None: the adapter in `generator`.
+        adapter: the adapter's file or folder; None: the adapter in `generator`.
         generator, client, records: None: made from the config.
         device: the device of a generator that is made from the config.
         progress: called with (images scored so far, images of both sides).
@@ -88,7 +88,7 @@ def evaluate_adapter(
     """
     started = time.perf_counter()
     settings = config.evaluation
-    generator = generator if generator is not None else build_generator(config, device=device)
+    generator = generator if generator is not None else build_generator(config, device=device, lora=adapter is None)
     if adapter is not None:
         generator.adapter.load(adapter)
     planned = plan_images(

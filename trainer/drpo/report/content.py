@@ -17,7 +17,7 @@ from drpo.evaluation.summary import read_summary
 from drpo.report.scale import Scale
 from drpo.shapes.embedded import is_embedded
 from drpo.training.metrics import read_metrics
-from drpo.training.run_folder import CONFIG_FILE, METRICS_FILE
+from drpo.training.run_folder import ADAPTER, CONFIG_FILE, METRICS_FILE
 
 LARGEST_PICTURE = 384
 """Pixels of the longer side. Larger pictures are scaled down, so that the report can be sent by e-mail."""
@@ -96,6 +96,7 @@ class Content:
     generator: str
     seen_in_training: int | None
     embedded: bool
+    adapter: str
     example_prompt: str
     facts: Sequence[tuple[str, str]]
 
@@ -132,6 +133,7 @@ def read_content(run_dir: Path) -> Content:
         generator=generator,
         seen_in_training=summary.get("seen_in_training"),
         embedded=is_embedded(generator),
+        adapter=str(run_dir.resolve() / ADAPTER),
         example_prompt=prompts[0] if prompts else "a photo of a red circle",
         facts=_facts(summary, config, metrics),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib import resources
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def write_report(run_dir: Path) -> Path:
     content = read_content(run_dir)
     files = resources.files("drpo.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"shell": shlex.quote, "python": repr}  # whatever a name or prompt holds, the examples run
     template = environment.from_string(files.joinpath("report.html.j2").read_text())
     html = template.render(
         run=content,

@@ -63,6 +63,24 @@ def read_config(run_dir: Path) -> Config:
 
 
 def find_run(path: Path) -> Path | None:
-    """The folder of the run that contains a path, such as an adapter or a checkpoint; None if no run does."""
-    path = path.resolve()
-    return next((folder for folder in [path, *path.parents][:4] if (folder / CONFIG_FILE).is_file()), None)
+    """The folder of the run that an adapter or a checkpoint belongs to; None if it belongs to none.
+
+    Only the places where a run keeps them count: RUN, RUN/adapter, RUN/checkpoints/STEP, RUN/checkpoints/STEP/adapter.
+    """
+    folder = path.resolve()
+    if folder.is_file():
+        folder = folder.parent
+    if folder.name == ADAPTER or folder.name.startswith(f"{ADAPTER}-"):
+        folder = folder.parent
+    if folder.parent.name == CHECKPOINTS:
+        folder = folder.parent.parent
+    return folder if is_run(folder) else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: its config.yaml has the sections of our configs, not somebody else's."""
+    try:
+        settings = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(settings, dict) and {"preset", "lora", "objective", "rewards"} <= settings.keys()

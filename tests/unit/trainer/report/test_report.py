@@ -134,7 +134,7 @@ def test_the_report_omits_what_a_run_does_not_have(tmp_path: Path) -> None:
     bare = {"run": "bare", "preset": "p", "seed": 0, "steps": 0, "images": 0, "tasks": {}, "mean": None}
     (tmp_path / "summary.json").write_text(json.dumps({**bare, "versions": {"python": "3"}}))
     page = Page(write_report(tmp_path).read_text())
-    assert "drpo eval --adapter bare" in page.text
+    assert f"drpo eval --adapter {tmp_path / 'adapter'}" in page.text
     assert not page.all("img")
     assert not page.all("svg")
     with pytest.raises(EvaluationError, match=r"no summary\.json"):
