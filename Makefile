@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test thorough cluster bench lint format protos lock clean
+.PHONY: help install demo test thorough soak cluster kills bench lint format protos lock clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,13 +34,19 @@ test: $(INSTALLED)  ## unit and integration tests, with coverage (about 11 minut
 	@echo "Running the tests; those marked integration start a real local Ray."
 	@$(BIN)/python -m pytest -m "not thorough" --durations 15 --cov --cov-report=term
 
-thorough: $(INSTALLED)  ## longer tests: the page in a browser, the files of every reward, a second implementation of GenEval's rules
+thorough: $(INSTALLED)  ## longer tests: the page in a browser, the files of every reward, killed services, 3 minutes of soak
 	@$(BIN)/python -m pytest -m thorough --durations 15
+
+soak: $(INSTALLED)  ## 30 minutes of mixed load on a service whose replicas are killed; DRPO_SOAK_MINUTES=N for another length
+	@DRPO_SOAK_MINUTES=$${DRPO_SOAK_MINUTES:-30} $(BIN)/python -m pytest tests/soak
 
 cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs Docker (deploy/ci/engine.sh), about 10 minutes
 	@$(BIN)/python -m pytest tests/cluster -m cluster --durations 15
 
-bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, memory
+kills: $(INSTALLED)  ## train one run while 20 of its processes are killed at random moments (about 15 minutes; DRPO_KILLS=N)
+	@$(BIN)/python -m pytest tests/kills -m kills -s
+
+bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, hostile requests, memory
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 lint: $(INSTALLED)  ## ruff, mypy, and a check that the gRPC stubs are up to date

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drpo.cli.common import console
-from drpo.config import parse_config
+from drpo.cli.common import DryRun, check_before_start, console, say
+from drpo.config import Config, Problem
+from drpo.config.sections import MOST_SEED
 from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,17 +27,37 @@ def sample(
         typer.Option(help="The generator to use; default: that of the adapter's run, else the embedded one."),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of the noise; use the same seed to compare base and adapter.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=MOST_SEED, help="Seed of the noise; the same seed compares base and adapter."),
+    ] = 0,
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:NUMBER, or auto: a GPU if there is one.")] = "cpu",
+    dry_run: DryRun = False,
 ) -> None:
     """Generate images for prompts, and write them into one grid."""
+    problems, file, config = [], None, Config()
+    try:
+        file, config = choose_config(adapter, generator)
+    except ConfigError as error:
+        problems.append(Problem("--adapter", str(error)))
+    config = check_before_start(
+        config.model_dump(mode="json"),
+        typed={"model.device": device},
+        problems=problems,
+        dry_run=dry_run,
+        verb="sample",
+        adapter=file,
+        out=out,
+        texts=tuple(prompt),
+    )
+
     import numpy as np
     import torch
     from PIL import Image
 
     with console.status("generating"):
-        model = load_with_adapter(adapter, generator, device)
+        model = load_with_adapter(config, file)
         rows = []
         for text in prompt:
             noise_NChw = model.noise(count, torch.Generator().manual_seed(seed))
@@ -45,19 +66,34 @@ def sample(
                 rows.append(np.concatenate(list(model.decode(latents_NChw)), axis=1))
         out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(rows)).save(out)
-    console.print(f"{len(prompt)} x {count} images in {out}", highlight=False)
+    say(f"{len(prompt)} x {count} images in {out}")
 
 
-def load_with_adapter(adapter: Path | None, generator: str | None, device: str) -> OneStepGenerator:
-    """Loads a generator with an adapter. Without `generator`, the settings of the adapter's run name the generator."""
-    from drpo.training.build import build_generator
+def choose_config(adapter: Path | None, generator: str | None) -> tuple[Path | None, Config]:
+    """The file of an adapter, and the settings that name its generator: those of its run, unless `generator` does.
+
+    Raises:
+        ConfigError: there is no adapter, or the settings of its run cannot be read.
+    """
     from drpo.training.run_folder import find_run, read_config
 
     file = find_adapter(adapter) if adapter is not None else None
     run_dir = find_run(file) if file is not None and generator is None else None
-    config = read_config(run_dir) if run_dir is not None else parse_config({})
+    config = read_config(run_dir) if run_dir is not None else Config()
     if generator is not None:
         config.model.generator = generator
+    return file, config
+
+
+def load_with_adapter(config: Config, file: Path | None) -> OneStepGenerator:
+    """Loads the generator of a config, with the adapter in a file; None: without one."""
+    import torch
+
+    from drpo.training.build import build_generator
+
+    device = config.model.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     model = build_generator(config, device=device, lora=False)
     if file is not None:
         model.adapter.load(file)

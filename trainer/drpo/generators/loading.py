@@ -127,7 +127,7 @@ def check_files(folder: Path, files: set[str], variant: str | None) -> None:
         ModelLoadError: something is missing or damaged; the message names each file.
     """
     try:
-        index = json.loads((folder / MODEL_INDEX).read_text())
+        index = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))
         parts = {name: value for name, value in index.items() if isinstance(value, list) and any(value)}
     except (OSError, ValueError, AttributeError) as error:
         raise load_error(str(folder), f"{MODEL_INDEX}: {error}") from error
@@ -163,7 +163,7 @@ def _check_weights(folder: Path, part: str, files: set[str], variant: str | None
     for name in sorted(found):
         try:
             if name.endswith(".json"):
-                shards = set(json.loads((folder / name).read_text())["weight_map"].values())
+                shards = set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values())
                 problems += [f"{part}/{shard} is missing, although {name} names it" for shard in sorted(shards - files)]
             elif name.endswith(".safetensors"):
                 with safe_open(folder / name, framework="pt"):  # reads the header, and compares it with the file's size

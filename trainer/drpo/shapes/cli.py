@@ -28,7 +28,7 @@ def pretrain(
         ),
     ],
     processes: Annotated[int, typer.Option(min=1, help="Processes that train together; use one per core.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every stage.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every stage.")] = 0,
     layout: Annotated[
         Layout, typer.Option(help="sd: everything, in the SD-Turbo layout; sdxl: a generator in the SDXL-Turbo layout.")
     ] = Layout.sd,
@@ -69,7 +69,7 @@ def pretrain(
 def render(
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("shapes.png"),
     columns: Annotated[int, typer.Option(min=1, max=64, help="Pictures per task.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the prompts and scenes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the prompts and scenes.")] = 0,
 ) -> None:
     """Draw a sheet of example pictures, one row per task, and print their prompts."""
     import numpy as np

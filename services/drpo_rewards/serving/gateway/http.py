@@ -63,7 +63,9 @@ def build_app(gateway: Gateway) -> FastAPI:
 def _add_operation(app: FastAPI, gateway: Gateway, operation: Operation[Any, Any]) -> None:
     async def endpoint(request: Request) -> Response:
         async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
-            return await request_body.read(request, operation, allowance, gateway.config.limits.body_idle_s)
+            return await request_body.read(
+                request, operation, allowance, gateway.decoders, gateway.config.limits.body_idle_s
+            )
 
         response = await gateway.perform(operation, _origin(request), read)
         return Response(response.model_dump_json(exclude_none=True), media_type=JSON)

@@ -20,6 +20,7 @@ from drpo_rewards.api.contract import ModelInfo, RewardReadiness, State
 from drpo_rewards.api.question import GroupToScore, Question, ReplicaAnswer
 from drpo_rewards.cluster.handles import Caller
 from drpo_rewards.errors import (
+    LOGS,
     OverloadedError,
     RewardError,
     RewardsError,
@@ -60,12 +61,19 @@ class RewardCalls:
         self._known: dict[str, ModelInfo] = {}  # the last description of each reward
 
     async def ask(
-        self, name: str, question: Question, images: Images, request_id: str, timings_ms: dict[str, float]
+        self,
+        name: str,
+        question: Question,
+        images: Images,
+        request_id: str,
+        timings_ms: dict[str, float],
+        decoding_s: float = 0.0,
     ) -> ReplicaAnswer:
         """Ask one reward a question. Add the milliseconds of the answer and of its batches to `timings_ms`.
 
         Whether the reward scores or compares is known before any image is sent. If an upgrade has changed that, the
-        answer says so, and the question is asked again. The reward's deadline holds for all of it.
+        answer says so, and the question is asked again. The reward's deadline holds for all of it, and
+        for `decoding_s`, the seconds that decoding the images took before.
 
         Raises:
             RewardsError: the reward failed, or did not answer in time.
@@ -74,7 +82,7 @@ class RewardCalls:
         deadline_s = self._config.rewards[name].deadline_s
         try:
             with self._metrics.count_in_flight(name):
-                async with asyncio.timeout(deadline_s):
+                async with asyncio.timeout(deadline_s - decoding_s):
                     while True:
                         if await self._is_pairwise(name):
                             answer = await self._ask_pairwise(name, question, images, request_id)
@@ -90,7 +98,7 @@ class RewardCalls:
         except RewardsError:  # before TimeoutError, because a RewardTimeoutError is both
             raise
         except TimeoutError:
-            raise _timeout_error(name, deadline_s) from None
+            raise _timeout_error(name, deadline_s, decoding_s) from None
         self._metrics.count_batches(name, answer)
         timings_ms[f"reward.{name}"] = (time.perf_counter() - started) * 1e3
         timings_ms[f"score.{name}"] = answer.score_ms
@@ -189,7 +197,7 @@ class RewardCalls:
             ) from None
         except RayTaskError:
             logger.exception("reward %s: its deployment failed", name)
-            raise RewardError(f"reward {name!r} failed inside its deployment; see the log", reward=name) from None
+            raise RewardError(f"reward {name!r} failed inside its deployment; {LOGS}", reward=name) from None
         except RayServeException:
             raise self._unavailable(name, f"reward {name!r} is not deployed now") from None
         except RayError as error:
@@ -208,5 +216,8 @@ class RewardCalls:
         return RewardUnavailableError(message, reward=name, retry_after_s=self._config.limits.retry_after_s)
 
 
-def _timeout_error(name: str, deadline_s: float) -> RewardTimeoutError:
-    return RewardTimeoutError(f"reward {name!r} gave no answer within its deadline of {deadline_s:g} s", reward=name)
+def _timeout_error(name: str, deadline_s: float, decoding_s: float = 0.0) -> RewardTimeoutError:
+    message = f"reward {name!r} gave no answer within its deadline of {deadline_s:g} s"
+    if decoding_s >= 0.1:
+        message += f", of which decoding the images took {decoding_s:.1f} s"
+    return RewardTimeoutError(message, reward=name)

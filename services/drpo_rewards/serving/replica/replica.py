@@ -19,7 +19,7 @@ import numpy as np
 from drpo_rewards import rewards
 from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.api.question import Batch, GroupToScore, ReplicaAnswer
-from drpo_rewards.errors import InvalidRequestError, OverloadedError, RewardError, RewardsError
+from drpo_rewards.errors import LOGS, InvalidRequestError, OverloadedError, RewardError, RewardsError
 from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.checks import check_comparisons, check_scores, describe, is_pairwise, probe
 from drpo_rewards.serving.config import RewardConfig
@@ -205,7 +205,7 @@ class RewardReplica:
         # The text of any other exception may name paths and hosts, so it goes to the log only.
         logger.error("reward %s failed on a batch of %d images", self.name, images, exc_info=error)
         kind = type(error).__name__
-        return RewardError(f"reward {self.name!r} failed with {kind}; the service's log has more", reward=self.name)
+        return RewardError(f"reward {self.name!r} failed with {kind}; {LOGS}", reward=self.name)
 
     def _collect(
         self, tickets: list[Ticket], processed: list[Processed], with_details: bool, request_id: str

@@ -52,7 +52,7 @@ def test_without_mixtures_all_rewards_have_the_same_weight(tmp_path: Path) -> No
         ("rewards: {a: {type: x:Y, resources: {pool: 0}}}", "rewards.a.resources.pool"),
         ("rewards: {a: {type: x:Y, memory: {gpu: 3}}}", "unknown key rewards.a.memory.gpu; did you mean gpu_gb"),
         ("rewards: [", "not valid YAML"),
-        ("", "valid dictionary"),
+        ("", "is empty"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, reason: str) -> None:

@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from support.tiny.sd_turbo import write_tiny_pipeline
 
-from drpo.cli.sample import find_adapter, load_with_adapter, sample
+from drpo.cli.sample import choose_config, find_adapter, load_with_adapter, sample
 from drpo.config import LoraConfig, parse_config
 from drpo.errors import ConfigError, ModelLoadError
-from drpo.generators import load_generator
+from drpo.generators import OneStepGenerator, load_generator
 from drpo.shapes.assets import generator_path
 from drpo.training.run_folder import ADAPTER, create_run
 
@@ -71,6 +71,11 @@ def test_an_adapter_is_found_in_a_run_a_folder_or_a_file(run: Path, tmp_path: Pa
             find_adapter(nothing)
 
 
+def load(adapter: Path | None, generator: str | None) -> OneStepGenerator:
+    file, config = choose_config(adapter, generator)
+    return load_with_adapter(config, file)
+
+
 def test_somebody_elses_config_near_an_adapter_is_not_read(run: Path, tmp_path: Path) -> None:
     weights = (run / ADAPTER / "pytorch_lora_weights.safetensors").read_bytes()
     for place in ("styles", "adapter", "checkpoints/step-1/adapter"):
@@ -78,21 +83,21 @@ def test_somebody_elses_config_near_an_adapter_is_not_read(run: Path, tmp_path: 
         folder.mkdir(parents=True)
         (folder / "style.safetensors").write_bytes(weights)
         (tmp_path / "config.yaml").write_text("\tthis: is not YAML")
-        model = load_with_adapter(folder, None, "cpu")
+        model = load(folder, None)
         assert model.adapter.state()
         assert model.image_size == (64, 64)
 
 
 def test_the_option_generator_always_wins(run: Path, other_generator: Path) -> None:
-    assert load_with_adapter(None, str(other_generator), "cpu").unet.config.block_out_channels == [16, 32]
+    assert load(None, str(other_generator)).unet.config.block_out_channels == [16, 32]
     with pytest.raises(ModelLoadError, match=r"0 of its \d+ layers match|of its \d+ layers match the U-Net"):
-        load_with_adapter(run, str(other_generator), "cpu")
+        load(run, str(other_generator))
     (run / "config.yaml").rename(run / "kept.yaml")
     try:
         (run / "config.yaml").write_text("preset: shapes\nlora: {rang: 3}\nobjective: {}\nrewards: {}\n")
         with pytest.raises(ConfigError, match=r"lora\.rang"):
-            load_with_adapter(run, None, "cpu")
-        assert load_with_adapter(run, "shapes", "cpu").adapter.state()
+            load(run, None)
+        assert load(run, "shapes").adapter.state()
     finally:
         (run / "kept.yaml").rename(run / "config.yaml")
 

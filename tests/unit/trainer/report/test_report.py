@@ -161,14 +161,14 @@ def test_durations_and_running_means() -> None:
         "2 h 05 min",
     ]
     np.testing.assert_allclose(running_mean(np.array([0.0, 3.0, 6.0, 9.0]), 3), [1.5, 3.0, 6.0, 7.5])
-    assert [figure.title for figure in draw_curves([{"step": 1, "loss": 1.0}])] == ["Loss"]
+    assert [figure.title for figure in draw_curves([{"step": 1, "loss": 1.0}])[0]] == ["Loss"]
     line = {"step": 1, "loss": None, "reward/a/b": 20.5, "reward_std/a/b": 1.0, "metric/a/b/share": 0.5}
-    assert [figure.title for figure in draw_curves([line])] == ["Reward a/b", "Metric share of a/b"]
+    assert [figure.title for figure in draw_curves([line])[0]] == ["Reward a/b", "Metric share of a/b"]
     line["metric/a/b/same"] = line["reward/a/b"]
-    assert len(draw_curves([line])) == 2, "a metric that repeats the score is not drawn again"
+    assert len(draw_curves([line])[0]) == 2, "a metric that repeats the score is not drawn again"
     before = {"step": 0, "loss": None, "reward/a/b": 20.0}  # written before rewards declared metrics
-    assert len(draw_curves([before, line])) == 2, "nor where some steps lack it"
-    assert draw_curves([]) == []
+    assert len(draw_curves([before, line])[0]) == 2, "nor where some steps lack it"
+    assert draw_curves([]) == ([], [])
 
 
 PROBE = """<script>

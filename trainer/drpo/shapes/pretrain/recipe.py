@@ -63,11 +63,11 @@ def pretrain(recipe: Recipe, out: Path, num_processes: int = 1) -> None:
     work.mkdir(parents=True, exist_ok=True)
     settings = {**asdict(recipe), "processes": num_processes}
     saved = work / "recipe.json"
-    if saved.exists() and json.loads(saved.read_text()) != settings:
+    if saved.exists() and json.loads(saved.read_text(encoding="utf-8")) != settings:
         raise ConfigError(
             f"{saved} belongs to another recipe. To resume it, use the same options; otherwise choose another --out."
         )
-    saved.write_text(json.dumps(settings, indent=2) + "\n")
+    saved.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     _train_encoders(recipe, work)
     processes.run_in_processes(num_processes, _train_rest, recipe, out)
 

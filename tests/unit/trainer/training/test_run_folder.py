@@ -1,4 +1,4 @@
-"""The check of a config before its run starts, and the folder of a run."""
+"""The folder of a run."""
 
 from __future__ import annotations
 
@@ -6,43 +6,7 @@ import pytest
 
 from drpo.config import load_config, parse_config
 from drpo.errors import ConfigError
-from drpo.training.check import check_config
 from drpo.training.run_folder import create_run, find_run, read_config
-
-
-def test_the_settings_of_the_objective_are_checked(tmp_path):
-    config = load_config("shapes", ["objective.radius=[1.0]"])
-    with pytest.raises(ConfigError, match=r"objective\.radius; did you mean radii\?"):
-        check_config(config)
-    with pytest.raises(ConfigError, match="no objective 'dpro'"):
-        check_config(load_config("shapes", ["objective.name=dpro"]))
-
-
-def test_missing_files_are_found_before_the_run_starts(tmp_path):
-    config = load_config(
-        "sd-turbo-pickscore", [f"prompts.path={tmp_path}/none.jsonl", f"features.path={tmp_path}/none"]
-    )
-    with pytest.raises(ConfigError) as error:
-        check_config(config)
-    assert "features.path" in str(error.value)
-    assert "none.jsonl" in str(error.value)
-
-
-def test_paths_become_absolute(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model").mkdir()
-    checked = check_config(load_config("shapes", ["model.generator=model"]))
-    assert checked.model.generator == str(tmp_path / "model")
-    assert checked.run.folder == tmp_path / "runs"
-    assert checked.features.path == "shapes"
-
-
-def test_the_variable_of_the_api_key_must_be_set(monkeypatch):
-    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
-        check_config(load_config("shapes", ["rewards.api_key_env=NO_SUCH_KEY"]))
-    monkeypatch.setenv("NO_SUCH_KEY", "now there is one")
-    check_config(load_config("shapes", ["rewards.api_key_env=NO_SUCH_KEY"]))
 
 
 def test_a_run_keeps_its_config_and_its_name(tmp_path):
