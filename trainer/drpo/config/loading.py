@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from drpo.config.config import Config, known_keys
 from drpo.config.files import parse_sections, read_settings_file
 from drpo.config.site import merge_sections, site_settings
-from drpo.config.values import read_value
+from drpo.config.values import read_value, without_none
 from drpo.errors import ConfigError
 from drpo_rewards.api.suggestions import did_you_mean
 
@@ -171,7 +171,7 @@ def _range_of(error: ErrorDetails) -> str:
     if not error["type"].startswith(("int_", "float_", "finite_")):
         return ""
     section, _, key = ".".join(map(str, error["loc"])).partition(".")
-    model: Any = Config.model_fields[section].annotation if section in Config.model_fields else None
+    model, _ = without_none(Config.model_fields[section].annotation if section in Config.model_fields else None)
     field = getattr(model, "model_fields", {}).get(key)
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     limits = [

@@ -35,7 +35,7 @@ class Conditions:
 
 
 class Adapter(Protocol):
-    """The trainable weights on top of a frozen generator."""
+    """The trainable weights: on top of a frozen generator, or in place of its U-Net."""
 
     def parameters(self) -> list[nn.Parameter]:
         """The weights in a fixed order; an empty list if there is no adapter."""
@@ -54,7 +54,7 @@ class Adapter(Protocol):
         ...
 
     def load(self, path: str | Path) -> None:
-        """Replaces the adapter by that of a file or folder."""
+        """Replaces the weights by those of a file or folder of the same kind."""
         ...
 
 
@@ -67,6 +67,10 @@ class OneStepGenerator(Protocol):
     @property
     def adapter(self) -> Adapter:
         """The adapter; everything else of the generator is frozen."""
+        ...
+
+    def load_adapter(self, path: str | Path) -> None:
+        """Replaces the adapter by that of a file or folder: a LoRA adapter, or a whole U-Net."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
