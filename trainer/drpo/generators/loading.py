@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import list_repo_files, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
 from drpo.errors import ModelLoadError
+from drpo.generators.base import Layout
 
 MODEL_INDEX = "model_index.json"
 _UNUSED = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
@@ -82,6 +83,19 @@ def read_unet(source: str) -> UNet2DConditionModel:
         with init_empty_weights():
             return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(source, subfolder="unet"))
     except (OSError, ValueError, TypeError) as error:
+        raise load_error(source, error) from error
+
+
+def read_layout(source: str) -> Layout:
+    """What a feature map must fit, from the configs of the U-Net and the VAE.
+
+    Raises:
+        ModelLoadError: there is no such model, or a config is incomplete.
+    """
+    try:
+        unet = UNet2DConditionModel.load_config(source, subfolder="unet")
+        return Layout.of(unet, AutoencoderKL.load_config(source, subfolder="vae"))
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise load_error(source, error) from error
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from drpo.config import LoraConfig
 from drpo.errors import ShapeError
 from drpo.generators.adapter import LoraAdapter
-from drpo.generators.base import Conditions
+from drpo.generators.base import Conditions, Layout
 
 
 class OneStepPipeline(ABC):
@@ -56,6 +56,11 @@ class OneStepPipeline(ABC):
         self._initial_sigma = scheduler.init_noise_sigma
         self.adapter = LoraAdapter(self.unet, lora)
 
+    @property
+    def layout(self) -> Layout:
+        """What a feature map must fit."""
+        return Layout.of(self.unet.config, self.vae.config)
+
     # -- one step -----------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -89,13 +94,14 @@ class OneStepPipeline(ABC):
             )
         start_NChw = noise_NChw.to(self.dtype) * self._initial_sigma
         model_input_NChw = start_NChw / ((self._sigma**2 + 1) ** 0.5)
-        epsilon_NChw = self._predict_noise(model_input_NChw, self._timestep, conditions)
+        epsilon_NChw = self.predict_noise(model_input_NChw, self._timestep, conditions)
         start_NChw = start_NChw.float()
         clean_NChw = start_NChw - self._sigma * epsilon_NChw
         derivative_NChw = (start_NChw - clean_NChw) / self._sigma
         return (start_NChw + derivative_NChw * (self._last_sigma - self._sigma)).to(epsilon_NChw.dtype)
 
-    def _predict_noise(self, latents_NChw: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
+    def predict_noise(self, latents_NChw: Tensor, timestep: Tensor | int, conditions: Conditions) -> Tensor:
+        """The U-Net's prediction (N, C, h, w) for scaled latents, for N encoded prompts or one for all."""
         conditions = conditions.expand(len(latents_NChw))
         return self.unet(
             latents_NChw,

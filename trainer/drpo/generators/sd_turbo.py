@@ -25,7 +25,7 @@ from torch import Tensor
 from drpo.config import LoraConfig
 from drpo.errors import ShapeError, UnsupportedModelError
 from drpo.generators.adapter import LoraAdapter
-from drpo.generators.base import Conditions
+from drpo.generators.base import Conditions, Layout
 from drpo.generators.loading import load_pipeline, no_progress_bars, read_pipeline_class
 
 
@@ -99,6 +99,11 @@ class SDTurboGenerator:
             generator.unet.enable_gradient_checkpointing()
         return generator
 
+    @property
+    def layout(self) -> Layout:
+        """What a feature map must fit."""
+        return Layout.of(self.unet.config, self.vae.config)
+
     # -- one step -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -138,12 +143,16 @@ class SDTurboGenerator:
             )
         start_NChw = noise_NChw.to(self.dtype) * self._initial_sigma
         model_input_NChw = start_NChw / ((self._sigma**2 + 1) ** 0.5)
-        text_NTD = conditions.expand(len(noise_NChw)).text_NTD.to(self.dtype).contiguous()  # as in the pipeline
-        epsilon_NChw = self.unet(model_input_NChw, self._timestep, encoder_hidden_states=text_NTD, return_dict=False)[0]
+        epsilon_NChw = self.predict_noise(model_input_NChw, self._timestep, conditions)
         start_NChw = start_NChw.float()
         clean_NChw = start_NChw - self._sigma * epsilon_NChw
         derivative_NChw = (start_NChw - clean_NChw) / self._sigma
         return (start_NChw + derivative_NChw * (self._last_sigma - self._sigma)).to(epsilon_NChw.dtype)
+
+    def predict_noise(self, latents_NChw: Tensor, timestep: Tensor | int, conditions: Conditions) -> Tensor:
+        """The U-Net's prediction (N, C, h, w) for scaled latents, for N encoded prompts or one for all."""
+        text_NTD = conditions.expand(len(latents_NChw)).text_NTD.to(self.dtype).contiguous()  # as in the pipeline
+        return self.unet(latents_NChw, timestep, encoder_hidden_states=text_NTD, return_dict=False)[0]
 
     def reference(self) -> AbstractContextManager[None]:
         """Within this block the adapter is off, so that `sample` computes the frozen base, bit for bit."""
