@@ -44,8 +44,8 @@ class Config(Section):
             )
         if self.training.selection == "rollouts" and self.rewards.normalize != "none":
             raise ValueError(
-                "training.selection rollouts compares scores with training.rollouts.threshold, so it needs the rewards' "
-                f"own scores: set rewards.normalize to none, not {self.rewards.normalize or 'null'}"
+                "training.selection rollouts compares scores with training.rollouts.threshold, so they may not be "
+                f"normalized: set rewards.normalize to none, not {self.rewards.normalize or 'null'}"
             )
         return self
 

@@ -65,9 +65,11 @@ class Rollouts:
             return None
         count = self._settings.supports
         passed, failed = (self._draw(kept, len(kept)) for kept in (self._passed, self._failed))
-        losers_M = len(passed) + torch.arange(count)
-        queries_Q = torch.cat([torch.arange(len(passed)), torch.arange(losers_M[-1] + 1, len(passed) + len(failed))])
-        pairs_M2 = torch.stack([torch.arange(count), losers_M], dim=1)
+        winners_M = torch.arange(count)
+        losers_M = len(passed) + winners_M
+        spare = torch.arange(len(passed) + count, len(passed) + len(failed))
+        queries_Q = torch.cat([torch.arange(len(passed)), spare])
+        pairs_M2 = torch.stack([winners_M, losers_M], dim=1)
         noises, scores = zip(*passed, *failed, strict=True)
         return Selection(torch.stack(noises), torch.tensor(scores), pairs_M2, queries_Q)
 

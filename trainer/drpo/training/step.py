@@ -142,7 +142,7 @@ class StepRunner:
         return _InFlight(candidates, group, ranking)
 
     def _draw_noise(self, seed: GroupSeed, name: str) -> Tensor:
-        """Noise (K, C, h, w), drawn on the CPU, so that it is the same on every device and worker, and after a resume."""
+        """Noise (K, C, h, w), drawn on the CPU, so that every device and worker, and a resumed run, get the same."""
         return self.generator.noise(self.settings.candidates, torch.Generator().manual_seed(seed.derive(name)))
 
     def _roll_out(

@@ -39,7 +39,9 @@ class ImageMAESettings(FeatureSettings):
             mask_ratio: 0.0
     """
 
-    variant: Variant = Field(default="paper", description="paper: one mask per step; released: another one for each image")
+    variant: Variant = Field(
+        default="paper", description="paper: one mask per step; released: another one for each image"
+    )
     mask_ratio: float = Field(default=0.0, ge=0, lt=1, description="share of the patches that the model does not see")
     keys: tuple[str, ...] = Field(
         default=("layer12_patch_mean", "layer12_patch_std", "layer12_cls"),

@@ -48,7 +48,9 @@ class LatentMAESettings(FeatureSettings):
         default="latent_mae_1", description="1: all stages; 2: the last three; 3: the last one"
     )
     keys: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="the features, such as [layer1_mean, layer2_std_4]; null: those of `selection`"
+        default=None,
+        min_length=1,
+        description="the features, such as [layer1_mean, layer2_std_4]; null: those of `selection`",
     )
     norm_x: bool = Field(default=False, description="also the root mean square of each channel of the latents")
 

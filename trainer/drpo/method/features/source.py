@@ -9,7 +9,7 @@ from pathlib import Path
 from drpo.errors import ModelLoadError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_FILES = ("*.json", "*.safetensors", "*.pth")
+_FILES = ["*.json", "*.safetensors", "*.pth"]
 PUBLIC_FILE = "mae_latent_256_torch.pth"
 """The name under which the public latent-MAE is distributed."""
 

@@ -41,9 +41,13 @@ class TeacherUNetSettings(FeatureSettings):
             pool: 2
     """
 
-    variant: Variant = Field(default="paper", description="paper: one noise per step; released: another one for each latent")
+    variant: Variant = Field(
+        default="paper", description="paper: one noise per step; released: another one for each latent"
+    )
     blocks: tuple[str, ...] = Field(
-        default=("down_blocks.2", "mid_block", "up_blocks.0"), min_length=1, description="the blocks whose output is a feature"
+        default=("down_blocks.2", "mid_block", "up_blocks.0"),
+        min_length=1,
+        description="the blocks whose output is a feature",
     )
     noise: float = Field(default=0.1, ge=0, description="standard deviation of the noise added to the latents")
     timestep: int = Field(default=100, ge=0, le=999, description="the timestep that the U-Net is told, of 1000")

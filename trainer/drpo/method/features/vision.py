@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,30 @@ def load_transformer(model_class: Any, source: str | Path, **changes: Any) -> An
         ModelLoadError: there is no such model, or it is of another type.
     """
     try:
-        model, report = model_class.from_pretrained(str(source), output_loading_info=True, **changes)
+        with _quiet():
+            model, report = model_class.from_pretrained(str(source), output_loading_info=True, **changes)
     except Exception as error:  # transformers raises errors of many kinds for files that are not what they should be
         raise ModelLoadError(f"cannot load {model_class.__name__} from {source}: {error}") from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ModelLoadError(
-            f"{source} does not hold the weights of {model_class.__name__}: {missing}, ... are missing"
-        )
+        raise ModelLoadError(f"{source} does not hold a whole {model_class.__name__}: {missing}, ... are missing")
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within this block transformers shows no progress, and does not list the weights that a model does not use."""
+    from transformers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
 
 
 def check_transformer(model_class: Any, keys: Sequence[str], path: Path | None) -> None:
