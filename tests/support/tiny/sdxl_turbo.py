@@ -1,7 +1,7 @@
 """A tiny random generator in the SDXL-Turbo layout, as diffusers saves it, with real classes and seeded weights.
 
-The layout is the public model's: two CLIP tokenizers and text encoders, the second with a projection, a U-Net that takes
-pooled text and time ids, a VAE that scales by 8 with `force_upcast`, and an EulerAncestralDiscreteScheduler.
+The layout is the public model's: two CLIP tokenizers and text encoders, the second with a projection, a U-Net that
+takes pooled text and time ids, a VAE that scales by 8 with `force_upcast`, and an EulerAncestralDiscreteScheduler.
 """
 
 from __future__ import annotations

@@ -110,6 +110,7 @@ class LoraAdapter:
         state |= {f"{name}.lora_B.weight": one.up for name, one in updates.items()}
         self._unet.load_lora_adapter(state, prefix=None, adapter_name=_NAME, metadata=settings)
         self._make_trainable()
+        self.load_state(state)  # again, because a base of 16 bits has rounded the weights on their way
 
     def _add(self, lora: LoraConfig) -> None:
         alpha: Any = lora.rank if lora.alpha is None else lora.alpha  # peft's type hint is int, but any number works

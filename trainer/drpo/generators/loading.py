@@ -108,15 +108,15 @@ def load_error(source: str, reason: object) -> ModelLoadError:
 
 
 def list_files(source: str) -> set[str]:
-    """The files of a folder or hub id, relative to it; those in the local cache if the model is there."""
+    """The files of a folder or hub id, relative to it; those in the local cache if the hub does not answer."""
     folder = Path(source)
     if not folder.is_dir():
-        cached = try_to_load_from_cache(source, MODEL_INDEX)
+        try:
+            return set(list_repo_files(source))
+        except Exception:  # offline, or wrong; loading will say what is wrong
+            cached = try_to_load_from_cache(source, MODEL_INDEX)
         if not isinstance(cached, str):
-            try:
-                return set(list_repo_files(source))
-            except Exception:  # loading will say what is wrong with the hub or the name
-                return set()
+            return set()
         folder = Path(cached).parent
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
