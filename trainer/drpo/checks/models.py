@@ -8,7 +8,6 @@ from pathlib import Path
 
 from drpo.checks.hub import check_hub
 from drpo.checks.plan import Plan
-from drpo.config import ModelConfig
 from drpo.errors import DrpoError
 from drpo.shapes.embedded import generator_source
 from drpo_rewards.findings import Finding
@@ -39,7 +38,7 @@ def check_models(plan: Plan) -> Iterator[Finding]:
     settings = plan.config.model
     if settings.vae and not os.path.isdir(settings.vae):
         yield check_hub("model.vae", settings.vae)
-    problem = _find_problem(folder, settings)
+    problem = _find_problem(folder, settings.variant, plan.local_vae)
     if problem and not os.path.isdir(source) and check_hub(SETTING, source).state == "ok":
         yield Finding("models", SETTING, "ok", f"the rest of {source} will be downloaded")
     elif problem:
@@ -52,13 +51,12 @@ def check_models(plan: Plan) -> Iterator[Finding]:
             yield _check_adapter(plan.adapter, folder)
 
 
-def _find_problem(folder: Path, settings: ModelConfig) -> str:
+def _find_problem(folder: Path, variant: str | None, vae: str | None) -> str:
     """What is missing, damaged or unsupported in the folder of a pipeline; "" if nothing is."""
     from drpo.generators import check_generator
 
-    vae = settings.vae if settings.vae and Path(settings.vae).is_dir() else None  # one of the hub may yet be downloaded
     try:
-        check_generator(folder, variant=settings.variant, vae=vae)
+        check_generator(folder, variant=variant, vae=vae)
     except DrpoError as error:
         return str(error)
     return ""

@@ -43,6 +43,11 @@ class Config(Section):
                 f"training.groups_per_step ({self.training.groups_per_step}) must be at least training.num_workers "
                 f"({self.training.num_workers}), so that every worker has a group"
             )
+        if self.training.selection == "rollouts" and self.rewards.normalize != "none":
+            raise ValueError(
+                "training.selection rollouts compares scores with training.rollouts.threshold, so they may not be "
+                f"normalized: set rewards.normalize to none, not {self.rewards.normalize or 'null'}"
+            )
         return self
 
     def evaluation_prompts(self) -> PromptsConfig:

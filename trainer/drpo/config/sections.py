@@ -244,3 +244,9 @@ class PromptsConfig(Section):
         default=False,
         description="start even if evaluation prompts are also training prompts, which flatters the result",
     )
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _rename_source(cls, source: object) -> object:
+        """Runs of earlier versions call the source of prompt files jsonl."""
+        return "file" if source == "jsonl" else source

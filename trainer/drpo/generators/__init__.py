@@ -5,7 +5,7 @@ Files:
     one_step       what the layouts share: loading, one Euler step, the VAE
     sd_turbo       the SD-Turbo layout
     sdxl_turbo     the SDXL-Turbo layout
-    layout         what a model must have to be of a layout
+    requirements   what a model must have to be of a layout
     configs        a pipeline without its weights
     loading        which files of a generator there are, which are missing, and which variant to take
     adapter        the LoRA adapter on a U-Net
@@ -108,9 +108,9 @@ def check_generator(source: str | Path, *, variant: str | None = None, vae: str 
     """
     from drpo.generators.loading import check_source
 
-    layout = generator_class(source).layout
+    requirements = generator_class(source).requirements
     check_source(str(source), variant, without=() if vae is None else ("vae",))
-    layout.check(str(source), vae)
+    requirements.check(str(source), vae)
 
 
 def find_adapter(path: str | Path) -> Path | None:

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig
 
 from drpo.errors import ModelLoadError
+from drpo.generators.base import Layout
 
 MODEL_INDEX = "model_index.json"
 
@@ -82,6 +83,24 @@ def read_unet(source: str) -> UNet2DConditionModel:
     try:
         return _build_empty(UNet2DConditionModel, source, subfolder="unet")
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise load_error(source, error) from error
+
+
+def read_layout(source: str, vae: str | None = None) -> Layout:
+    """What a feature map must fit, from the configs of the U-Net and the VAE.
+
+    Args:
+        source: a diffusers folder or hub id.
+        vae: a folder or hub id of another VAE than the pipeline's.
+
+    Raises:
+        ModelLoadError: there is no such model, or a config is incomplete.
+    """
+    try:
+        unet = UNet2DConditionModel.load_config(source, subfolder="unet")
+        place = {"subfolder": "vae"} if vae is None else vae_place(vae)
+        return Layout.of(unet, AutoencoderKL.load_config(vae or source, **place))
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise load_error(source, error) from error
 
 

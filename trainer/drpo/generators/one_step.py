@@ -23,9 +23,9 @@ from torch import Tensor
 from drpo.config import LoraConfig
 from drpo.errors import ShapeError
 from drpo.generators.adapter import LoraAdapter
-from drpo.generators.base import Conditions
-from drpo.generators.layout import Layout
+from drpo.generators.base import Conditions, Layout
 from drpo.generators.loading import check_source, load_pipeline, no_progress_bars
+from drpo.generators.requirements import Requirements
 from drpo.generators.unet_file import find_unet, read_unet_weights, replace_weights
 from drpo.generators.whole import WholeUNet
 
@@ -41,7 +41,7 @@ class OneStepPipeline(ABC):
         whole: train the U-Net itself. With neither `lora` nor `whole` there is no adapter until one is loaded.
 
     Attributes:
-        layout: what a model must have to be of this layout.
+        requirements: what a model must have to be of this layout.
         adapter: the trainable weights.
         unet: the frozen U-Net, with the layers of a LoRA adapter if it is one.
         latent_shape: (C, h, w) of one latent, for example (4, 64, 64).
@@ -49,7 +49,7 @@ class OneStepPipeline(ABC):
         device, dtype: of everything that is frozen; trained weights are always float32.
     """
 
-    layout: ClassVar[Layout]
+    requirements: ClassVar[Requirements]
 
     def __init__(self, pipeline: Any, lora: LoraConfig | None = None, *, whole: bool = False) -> None:
         self.vae = pipeline.vae.eval().requires_grad_(False)
@@ -67,7 +67,7 @@ class OneStepPipeline(ABC):
         self._sigma, self._last_sigma = scheduler.sigmas  # on the CPU, as zero-dimensional tensors: 14.61 and 0
         self._initial_sigma = scheduler.init_noise_sigma
         self.adapter: LoraAdapter | WholeUNet = (
-            WholeUNet(self.unet) if whole else LoraAdapter(self.unet, lora, self.layout.pipeline_class)
+            WholeUNet(self.unet) if whole else LoraAdapter(self.unet, lora, self.requirements.pipeline_class)
         )
 
     @classmethod
@@ -103,10 +103,10 @@ class OneStepPipeline(ABC):
         """
         source = str(source)
         with no_progress_bars():
-            cls.layout.check_class(source)
+            cls.requirements.check_class(source)
             check_source(source, variant, without=() if vae is None else ("vae",))
-            cls.layout.check(source, vae)
-            pipeline = load_pipeline(source, cls.layout.pipeline_class, dtype=dtype, variant=variant, vae=vae)
+            cls.requirements.check(source, vae)
+            pipeline = load_pipeline(source, cls.requirements.pipeline_class, dtype=dtype, variant=variant, vae=vae)
         if unet is not None:
             replace_weights(pipeline.unet, Path(unet))
         if gradient_checkpointing:
@@ -124,7 +124,7 @@ class OneStepPipeline(ABC):
         if find_unet(Path(path)) is None:
             adapter = self.adapter
             if not isinstance(adapter, LoraAdapter):
-                adapter = LoraAdapter(self.unet, None, self.layout.pipeline_class)
+                adapter = LoraAdapter(self.unet, None, self.requirements.pipeline_class)
             adapter.load(path)
         else:
             state = read_unet_weights(Path(path), self.unet)
@@ -134,6 +134,11 @@ class OneStepPipeline(ABC):
                 adapter = WholeUNet(self.unet, trainable=False)
             adapter.load_state(state)
         self.adapter = adapter
+
+    @property
+    def layout(self) -> Layout:
+        """What a feature map must fit."""
+        return Layout.of(self.unet.config, self.vae.config)
 
     # -- one step -----------------------------------------------------------------------------------------------
 
@@ -168,13 +173,14 @@ class OneStepPipeline(ABC):
             )
         start_NChw = noise_NChw.to(self.dtype) * self._initial_sigma
         model_input_NChw = start_NChw / ((self._sigma**2 + 1) ** 0.5)
-        epsilon_NChw = self._predict_noise(model_input_NChw, self._timestep, conditions)
+        epsilon_NChw = self.predict_noise(model_input_NChw, self._timestep, conditions)
         start_NChw = start_NChw.float()
         clean_NChw = start_NChw - self._sigma * epsilon_NChw
         derivative_NChw = (start_NChw - clean_NChw) / self._sigma
         return (start_NChw + derivative_NChw * (self._last_sigma - self._sigma)).to(epsilon_NChw.dtype)
 
-    def _predict_noise(self, latents_NChw: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
+    def predict_noise(self, latents_NChw: Tensor, timestep: Tensor | int, conditions: Conditions) -> Tensor:
+        """The U-Net's prediction (N, C, h, w) for scaled latents, for N encoded prompts or one for all."""
         conditions = conditions.expand(len(latents_NChw))
         return self.adapter.predict(
             latents_NChw,

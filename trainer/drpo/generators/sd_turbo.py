@@ -17,14 +17,14 @@ from diffusers import StableDiffusionPipeline
 
 from drpo.config import LoraConfig
 from drpo.generators.base import Conditions
-from drpo.generators.layout import Layout
 from drpo.generators.one_step import OneStepPipeline
+from drpo.generators.requirements import Requirements
 
 
 class SDTurboGenerator(OneStepPipeline):
     """A pipeline in the SD-Turbo layout; see `OneStepPipeline`."""
 
-    layout = Layout("SD-Turbo", StableDiffusionPipeline, text_encoders=("text_encoder",))
+    requirements = Requirements("SD-Turbo", StableDiffusionPipeline, text_encoders=("text_encoder",))
 
     def __init__(self, pipeline: Any, lora: LoraConfig | None = None, *, whole: bool = False) -> None:
         super().__init__(pipeline, lora, whole=whole)

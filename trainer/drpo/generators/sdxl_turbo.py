@@ -22,14 +22,16 @@ from torch import Tensor
 
 from drpo.config import LoraConfig
 from drpo.generators.base import Conditions
-from drpo.generators.layout import Layout
 from drpo.generators.one_step import OneStepPipeline
+from drpo.generators.requirements import Requirements
 
 
 class SDXLTurboGenerator(OneStepPipeline):
     """A pipeline in the SDXL-Turbo layout; see `OneStepPipeline`."""
 
-    layout = Layout("SDXL-Turbo", StableDiffusionXLPipeline, text_encoders=("text_encoder", "text_encoder_2"))
+    requirements = Requirements(
+        "SDXL-Turbo", StableDiffusionXLPipeline, text_encoders=("text_encoder", "text_encoder_2")
+    )
 
     def __init__(self, pipeline: Any, lora: LoraConfig | None = None, *, whole: bool = False) -> None:
         super().__init__(pipeline, lora, whole=whole)

@@ -39,7 +39,9 @@ def build_generator(config: Config, *, device: str = "cpu", adapter: bool = True
     )
 
 
-def build_feature_map(config: Config, objective: Objective, *, device: str = "cpu") -> FeatureMap | None:
+def build_feature_map(
+    config: Config, objective: Objective, generator: OneStepGenerator, *, device: str = "cpu"
+) -> FeatureMap | None:
     """The frozen feature map; None if the objective needs no features."""
     needs = objective.needs
     if not (needs.features or needs.reference_features):
@@ -47,8 +49,13 @@ def build_feature_map(config: Config, objective: Objective, *, device: str = "cp
     from drpo.method.features import load_feature_map
 
     settings = config.features
-    options = {**settings.options, "device": device}
-    return load_feature_map(settings.name, feature_map_source(settings.path or None), **options)
+    return load_feature_map(
+        settings.name,
+        feature_map_source(settings.path or None),
+        generator=generator,
+        device=device,
+        **settings.options,
+    )
 
 
 def build_objective(config: Config) -> Objective:

@@ -15,8 +15,8 @@ SCHEDULERS = (EulerDiscreteScheduler, EulerAncestralDiscreteScheduler)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A kind of pipeline.
+class Requirements:
+    """What the pipelines of a layout have in common.
 
     Attributes:
         name: of the model that the layout is named after.
