@@ -24,7 +24,7 @@ from drpo.generators.requirements import Requirements
 class SDTurboGenerator(OneStepPipeline):
     """A pipeline in the SD-Turbo layout; see `OneStepPipeline`."""
 
-    requirements = Requirements("SD-Turbo", StableDiffusionPipeline, text_encoders=("text_encoder",))
+    requirements = Requirements("SD-Turbo", StableDiffusionPipeline, ("text_encoder",))
 
     def __init__(self, pipeline: Any, lora: LoraConfig | None = None, *, whole: bool = False) -> None:
         super().__init__(pipeline, lora, whole=whole)
