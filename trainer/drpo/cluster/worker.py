@@ -92,7 +92,7 @@ def _build(config: Config, name: str, ranker: BackgroundRanker) -> tuple[DrPOTra
     objective = build_objective(config)
     trainer = DrPOTrainer(
         generator,
-        build_feature_map(config, objective, device=device),
+        build_feature_map(config, objective, generator, device=device),
         objective,
         ranker,
         config.training,
