@@ -60,7 +60,7 @@ TRAINER = {
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
-        "method.objectives", "method.features", "generators", "shapes", "data", "config",
+        "training.memory", "method.objectives", "method.features", "generators", "shapes", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
         "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
@@ -79,6 +79,7 @@ TRAINER = {
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
         "drpo_rewards.errors",
     },
+    "training.memory": {"training", "training.build", "method.objectives", "generators", "shapes", "config"},
     "training.build": {"method.objectives", "method.features", "generators", "shapes", "config"},
     "generators": {"config"},
     "method.objectives": {"method.drift"},

@@ -20,6 +20,9 @@ from drpo.config.values import read_value, without_none
 from drpo.errors import ConfigError
 from drpo_rewards.api.suggestions import did_you_mean
 
+_NAMED = (FeaturesConfig, ObjectiveConfig)
+"""The sections whose keys depend on their `name`."""
+
 
 def preset_names() -> list[str]:
     """The presets that the package contains."""

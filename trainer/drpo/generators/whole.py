@@ -41,8 +41,9 @@ class WholeUNet:
         """Calls the trained U-Net, or within `switched_off` the frozen one."""
         if not self._on:
             return self._frozen(latents_NChw, timestep, **arguments)
-        mixed = self._trained.dtype != latents_NChw.dtype
-        with torch.autocast(latents_NChw.device.type, dtype=latents_NChw.dtype, enabled=mixed):
+        if self._trained.dtype == latents_NChw.dtype:
+            return self._trained(latents_NChw, timestep, **arguments)
+        with torch.autocast(latents_NChw.device.type, dtype=latents_NChw.dtype):
             return self._trained(latents_NChw, timestep, **arguments)
 
     @contextmanager

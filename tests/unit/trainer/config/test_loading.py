@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -111,3 +112,35 @@ def test_the_site_settings_of_the_cluster_fit_every_preset(monkeypatch):
     monkeypatch.setenv("DRPO_SITE", str(ROOT / "deploy" / "cluster" / "site.yaml"))
     for preset in preset_names():
         assert load_config(preset).rewards.address == "serve://ranking"
+
+
+def test_a_preset_extends_another_one(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "extends: shapes\nrewards: {weights: {a: 1.0, b: 2.0}}\ntraining: {candidates: 8, rollouts: {rounds: 9}}\n"
+    )
+    (tmp_path / "top.yaml").write_text(
+        "extends: base.yaml\nlora: null\nrewards: {weights: {c: 1.0}}\ntraining: {rollouts: {keep: 9}}\n"
+        "features: {name: raw_latent, path: null}\n"
+    )
+    config = load_config(tmp_path / "top.yaml")
+    assert config.preset == "top"
+    assert config.model.generator == "shapes"
+    assert config.lora is None
+    assert config.rewards.weights == {"c": 1.0}
+    assert (config.training.candidates, config.training.rollouts.rounds, config.training.rollouts.keep) == (8, 9, 9)
+    assert config.features.options == {}  # those of another feature map would not fit
+    (tmp_path / "round.yaml").write_text("extends: round.yaml\n")
+    with pytest.raises(ConfigError, match="extends a preset that extends it"):
+        load_config(tmp_path / "round.yaml")
+    (tmp_path / "lost.yaml").write_text("extends: shape\n")
+    with pytest.raises(ConfigError, match=r"cannot read .*shape|there is no preset"):
+        load_config(tmp_path / "lost.yaml")
+
+
+def test_a_section_that_is_null_differs_from_one_without_keys(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("extends: shapes\nlora:\n  # rank: 8\n")
+    assert load_config(tmp_path / "empty.yaml").lora.rank == 16
+    (tmp_path / "null.yaml").write_text("extends: shapes\nlora: null\n")
+    assert load_config(tmp_path / "null.yaml").lora is None
+    assert load_config("shapes", ["lora=null"]).lora is None
+    assert load_config(tmp_path / "null.yaml", ["lora.rank=8"]).lora.rank == 8
