@@ -60,7 +60,7 @@ class Layout:
 
 
 class Adapter(Protocol):
-    """The trainable weights on top of a frozen generator."""
+    """The trainable weights: on top of a frozen generator, or in place of its U-Net."""
 
     def parameters(self) -> list[nn.Parameter]:
         """The weights in a fixed order; an empty list if there is no adapter."""
@@ -79,7 +79,7 @@ class Adapter(Protocol):
         ...
 
     def load(self, path: str | Path) -> None:
-        """Replaces the adapter by that of a file or folder."""
+        """Replaces the weights by those of a file or folder of the same kind."""
         ...
 
 
@@ -94,9 +94,13 @@ class OneStepGenerator(Protocol):
         """The adapter; everything else of the generator is frozen."""
         ...
 
+    def load_adapter(self, path: str | Path) -> None:
+        """Replaces the adapter by that of a file or folder: a LoRA adapter, or a whole U-Net."""
+        ...
+
     @property
     def unet(self) -> nn.Module:
-        """The network, with its adapter."""
+        """The network within `reference`."""
         ...
 
     @property

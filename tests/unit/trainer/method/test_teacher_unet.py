@@ -11,7 +11,7 @@ from support.tiny.sdxl_turbo import write_tiny_xl_pipeline
 
 from drpo.config import LoraConfig
 from drpo.errors import ConfigError
-from drpo.generators.loading import read_layout
+from drpo.generators.configs import read_layout
 from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.method.features import FeatureContext, check_feature_map, load_feature_map
 
