@@ -19,6 +19,7 @@ GUIDES = (
     "services/drpo_rewards/rewards/README.md",
     "deploy/README.md",
     "trainer/drpo/shapes/README.md",
+    "docs/methods.md",
 )
 
 _BLOCK = re.compile(r"(?:^<!-- no-run: (?P<why>[^\n]+) -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)

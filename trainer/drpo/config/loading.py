@@ -103,7 +103,7 @@ def _lay_over(base: dict[str, Any], values: Mapping[str, Any], model: Any) -> No
     """
     for key, value in values.items():
         kind, _ = without_none(model.model_fields[key].annotation if key in model.model_fields else Any)
-        earlier = base.get(key)
+        earlier: Any = base.get(key)
         both = hasattr(kind, "model_fields") and isinstance(value, dict) and isinstance(earlier, dict)
         if (
             both

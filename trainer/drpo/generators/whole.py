@@ -37,7 +37,7 @@ class WholeUNet:
         """The weights in a fixed order."""
         return list(self._trained.parameters())
 
-    def predict(self, latents_NChw: Tensor, timestep: Tensor, **arguments: Any) -> Any:
+    def predict(self, latents_NChw: Tensor, timestep: Tensor | int, **arguments: Any) -> Any:
         """Calls the trained U-Net, or within `switched_off` the frozen one."""
         if not self._on:
             return self._frozen(latents_NChw, timestep, **arguments)

@@ -34,7 +34,10 @@ def records() -> list[PromptRecord]:
 
 @pytest.fixture
 def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
-    """Makes a trainer of the tiny generator; further keywords are settings of TrainingConfig."""
+    """Makes a trainer of the tiny generator; further keywords are settings of TrainingConfig.
+
+    A feature map may also be a function that makes one for the generator.
+    """
     with ExitStack() as stack:
 
         def make(
@@ -48,9 +51,10 @@ def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
             torch.manual_seed(0)
             scores = LocalRanker("reward", reward or Redness(), normalize)
             ranker = stack.enter_context(BackgroundRanker(lambda: scores))
+            generator = SDTurboGenerator.load(tiny, lora=LoraConfig(rank=4))
             return DrPOTrainer(
-                SDTurboGenerator.load(tiny, lora=LoraConfig(rank=4)),
-                feature_map or load_feature_map("raw_latent"),
+                generator,
+                feature_map(generator) if callable(feature_map) else feature_map or load_feature_map("raw_latent"),
                 objective or load_objective("drpo", {"radii": [0.2, 0.5, 1.0]}),
                 ranker,
                 TrainingConfig(**{"candidates": 6, "pairs": 8, "groups_per_step": 3, **settings}),

@@ -21,7 +21,8 @@ latent_anchor_weight     a weight times the mean squared difference of the laten
 
 Sets of tokens. Each candidate has T tokens per key. `token_sets: location` makes T sets of K tokens, one per location,
 which share one scale, as in the drifting models (Deng et al., 2026, appendix A.6). `token_sets: joint` makes one set of
-all K*T tokens, as in the authors' trainer. The losses of the tokens are averaged, those of the keys are added.
+all K*T tokens, as in the authors' trainer. The losses of the tokens are averaged, those of the keys are added
+(`key_reduction: mean` averages them).
 
 Axes: K candidates, T tokens, D features, M pairs, B sets, Q queries of a set.
 """
@@ -80,6 +81,9 @@ class DrPOSettings(BaseModel):
         0.0, ge=0, description="weight of the mean squared difference between latents and those of the base; 0: none"
     )
     support_weight: float = Field(1.0, gt=0, description="w_j of Eq. 19 and 22, the same for every support")
+    key_reduction: Literal["sum", "mean"] = Field(
+        "sum", description="how the losses of the feature map's keys are joined; the authors' trainer for SDXL has mean"
+    )
     token_sets: Literal["location", "joint"] = Field(
         "location", description="location: one drift field per token position; joint: one for all tokens"
     )
@@ -139,7 +143,7 @@ class DrPOObjective:
             losses.append(loss)
             logged.append(metrics)
         means = {name: torch.stack([metrics[name] for metrics in logged]).mean().item() for name in logged[0]}
-        loss = torch.stack(losses).sum()
+        loss = getattr(torch.stack(losses), self.settings.key_reduction)()
         if self.settings.latent_anchor_weight:
             distance = _latent_distance(group, rows)
             loss = loss + self.settings.latent_anchor_weight * distance
