@@ -65,6 +65,14 @@ class TrainingProgress:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             self._console.print(Text(f"training  {fraction:4.0%}  {numbers}  {clock}"), soft_wrap=True)
 
+    def show_encoding(self, preferences: int) -> None:
+        """Shows how many preferences of an offline run are encoded."""
+        text = f"encoding images: {preferences} preferences done"
+        if self._console.is_terminal:
+            self._bar.update(self._task, description=text)
+        else:
+            self._console.print(Text(text), soft_wrap=True)
+
     def __enter__(self) -> TrainingProgress:
         if self._console.is_terminal:
             self._bar.start()

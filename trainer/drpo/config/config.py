@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
+from drpo.config.offline import OfflineConfig
 from drpo.config.schedule import EvaluationConfig, OptimizerConfig, TrainingConfig
 from drpo.config.sections import (
     FeaturesConfig,
@@ -31,6 +33,10 @@ class Config(Section):
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     rewards: RewardsConfig = Field(default_factory=RewardsConfig)
     prompts: PromptsConfig = Field(default_factory=PromptsConfig)
+    offline: OfflineConfig | None = Field(
+        default=None,
+        description="given preferences, in the place of prompts and rewards; null: rewards rank candidates",
+    )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
@@ -43,6 +49,11 @@ class Config(Section):
                 f"({self.training.num_workers}), so that every worker has a group"
             )
         return self
+
+    @property
+    def asks_rewards(self) -> bool:
+        """Whether a run needs a ranking service: for its training or for its evaluation."""
+        return self.offline is None or self.evaluation.enabled
 
     def evaluation_prompts(self) -> PromptsConfig:
         """The settings of the evaluation's prompts: what `evaluation` does not set is as in `prompts`.
@@ -63,7 +74,12 @@ class Config(Section):
 def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a config, such as `training.steps`."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from known_keys(field.annotation, f"{prefix}{name}.")
+        sections = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)]
+        if sections:
+            yield from known_keys(sections[0], f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -66,9 +66,9 @@ def keep_text(values: dict[Any, Any], node: yaml.MappingNode, model: type[BaseMo
             raise ConfigError(f"{file}:{key_node.start_mark.line + 1}: {key} is given twice; keep one")
         seen.add(key)
         field = model.model_fields.get(key)
-        kind, _ = _without_none(field.annotation if field is not None else Any)
+        kind, optional = _without_none(field.annotation if field is not None else Any)
         if _is_section(kind):
-            if values[key] is None:
+            if values[key] is None and not optional:
                 values[key] = {}
             elif isinstance(value_node, yaml.MappingNode):
                 keep_text(values[key], value_node, kind, file)

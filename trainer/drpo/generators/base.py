@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -67,6 +67,16 @@ class OneStepGenerator(Protocol):
     @property
     def adapter(self) -> Adapter:
         """The adapter; everything else of the generator is frozen."""
+        ...
+
+    @property
+    def vae(self) -> Any:
+        """The diffusers autoencoder between images and latents."""
+        ...
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of its images."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:

@@ -22,6 +22,7 @@ from drpo.data.prompts.record import PromptRecord
 from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Group, Objective
+from drpo.training.offline import OfflineSupervision
 from drpo.training.ranking import BackgroundRanker, TimedRanking
 from drpo.training.sampling import Candidates, GroupSampler, GroupSeed
 from drpo.training.tally import Tally
@@ -48,7 +49,7 @@ class StepRunner:
         generator: see `drpo.generators`.
         feature_map: phi; see `drpo.method.features`. None if the objective needs no features.
         objective: see `drpo.method.objectives`.
-        ranker: ranks the groups.
+        supervision: ranks the groups, or gives them the chosen and rejected images of their prompts.
         settings: the `training` section of the config.
         seed: the run's seed. The seed, the step and the group's number determine the noise and the pairs of a group.
         name: the run's name, the first part of every request id.
@@ -59,16 +60,18 @@ class StepRunner:
         generator: OneStepGenerator,
         feature_map: FeatureMap | None,
         objective: Objective,
-        ranker: BackgroundRanker,
+        supervision: BackgroundRanker | OfflineSupervision,
         settings: TrainingConfig,
         *,
         seed: int = 0,
         name: str = "run",
     ) -> None:
         self.generator = generator
-        self.sampler = GroupSampler(generator, make_view(generator, feature_map), objective.needs, settings.chunk_size)
+        ranks = isinstance(supervision, BackgroundRanker) and objective.needs.ranking
+        view = make_view(generator, feature_map)
+        self.sampler = GroupSampler(generator, view, objective.needs, settings.chunk_size, ranks=ranks)
         self.objective = objective
-        self.ranker = ranker
+        self.supervision = supervision
         self.settings = settings
         self.seed = seed
         self.name = name
@@ -109,7 +112,7 @@ class StepRunner:
             random = torch.Generator().manual_seed(seed.derive("noise"))
             noise_KChw = self.generator.noise(settings.candidates, random)
             candidates = self.sampler.generate(noise_KChw, conditions, seed)
-            ranking = self._submit(record, candidates) if self.sampler.needs.ranking else None
+            ranking = self._submit(record, candidates)
         tally.groups += 1
         tally.images += settings.candidates
         if ranking is not None and not settings.pipeline:
@@ -120,12 +123,17 @@ class StepRunner:
         with tally.timed("features"):
             group = self.sampler.observe(candidates)
             group = self.sampler.observe_reference(group, candidates, reference_KChw)
+            if isinstance(self.supervision, OfflineSupervision):
+                group = self.supervision.add_supports(group, record, candidates, self.sampler, tally)
         return _InFlight(candidates, group, ranking)
 
-    def _submit(self, record: PromptRecord, candidates: Candidates) -> Future[TimedRanking]:
+    def _submit(self, record: PromptRecord, candidates: Candidates) -> Future[TimedRanking] | None:
+        """Submits the candidates for ranking; None if nobody needs or gives one."""
+        if not isinstance(self.supervision, BackgroundRanker) or candidates.images_KHWC is None:
+            return None
         settings, seed = self.settings, candidates.seed
         pair_seed = seed.derive("pairs", bits=31)
-        return self.ranker.submit(
+        return self.supervision.submit(
             record.prompt,
             candidates.images_KHWC,
             metadata=record.metadata,

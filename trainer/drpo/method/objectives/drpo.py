@@ -32,7 +32,7 @@ from torch import Tensor
 
 from drpo.errors import ConfigError, ShapeError
 from drpo.method.drift import DriftField, Kernel, Variant, drift_field
-from drpo.method.objectives.base import Features, Group, Needs, ObjectiveResult
+from drpo.method.objectives.base import Features, Group, Needs, ObjectiveResult, Supports
 
 # Defaults of `variant: released`, from the launch command of the authors' trainer.
 _RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
@@ -93,39 +93,48 @@ class DrPOObjective:
     @property
     def needs(self) -> Needs:
         """Features of the candidates; those of the references only if their field has a weight."""
-        return Needs(features=True, reference_features=self.settings.reference_weight > 0)
+        return Needs(features=True, reference_features=self.settings.reference_weight > 0, takes_supports=True)
 
     def loss(self, group: Group) -> ObjectiveResult:
         """The loss of one group (see `drpo.method.objectives.base.Objective`).
 
         A candidate may occur in many of the M >= 1 pairs. A+ and A- (Eq. 12) are detached rows of `features`, so the
-        gradient flows only through the queries.
+        gradient flows only through the queries. In offline training, A+ and A- are the given positives and negatives.
 
         Raises:
             ShapeError: a tensor does not fit the others.
             ConfigError: there are no pairs.
         """
-        features, reference, pairs_M2 = _check_group(group, self.needs)
+        features, reference = _check_features(group, self.needs)
+        positives, negatives = _find_supports(group, features)
         losses, logged = [], []
         for key, candidates_KTD in features.items():
             reference_KTD = reference[key].detach().float() if reference else None
-            loss, metrics = self._key_loss(candidates_KTD.float(), reference_KTD, pairs_M2)
+            supports = ((positives[0][key], positives[1]), (negatives[0][key], negatives[1]))
+            loss, metrics = self._key_loss(candidates_KTD.float(), reference_KTD, *supports)
             losses.append(loss)
             logged.append(metrics)
         means = {name: torch.stack([metrics[name] for metrics in logged]).mean().item() for name in logged[0]}
         return ObjectiveResult(torch.stack(losses).sum(), means)
 
     def _key_loss(
-        self, candidates_KTD: Tensor, reference_KTD: Tensor | None, pairs_M2: Tensor
+        self,
+        candidates_KTD: Tensor,
+        reference_KTD: Tensor | None,
+        positives: tuple[Tensor, Tensor],
+        negatives: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one key, and its metrics."""
+        """The loss of one key, and its metrics. Positives and negatives are tokens (S, T, D) and weights (S,)."""
         settings = self.settings
-        pairs_M2 = pairs_M2.to(candidates_KTD.device)
-        winners_MTD, losers_MTD = candidates_KTD.detach()[pairs_M2.T]
         queries_BQD = self._sets(candidates_KTD)
         detached_BQD = queries_BQD.detach()
 
-        preference = self._field(detached_BQD, self._sets(winners_MTD), self._sets(losers_MTD))
+        preference = self._field(
+            detached_BQD,
+            self._sets(positives[0]),
+            self._sets(negatives[0]),
+            weights=(self._set_weights(*positives), self._set_weights(*negatives)),
+        )
         fields = [(1.0, preference)]
         reference_BQD = self._sets(reference_KTD) if reference_KTD is not None else None
         if reference_BQD is not None:
@@ -150,8 +159,15 @@ class DrPOObjective:
         return (normalized_BQD + self.settings.velocity * field_BQD).detach()
 
     def _field(
-        self, queries_BQD: Tensor, positives_BPD: Tensor, negatives_BND: Tensor, negatives_are_queries: bool = False
+        self,
+        queries_BQD: Tensor,
+        positives_BPD: Tensor,
+        negatives_BND: Tensor,
+        *,
+        weights: tuple[Tensor | float, Tensor | float] = (1.0, 1.0),
+        negatives_are_queries: bool = False,
     ) -> DriftField:
+        """The drift field. `weights`, of the positives and of the negatives, are in units of `support_weight`."""
         settings = self.settings
         return drift_field(
             queries_BQD,
@@ -160,8 +176,8 @@ class DrPOObjective:
             settings.radii,
             kernel=settings.kernel,
             variant=settings.variant,
-            positive_weights_P=settings.support_weight,
-            negative_weights_N=settings.support_weight,
+            positive_weights_P=settings.support_weight * weights[0],
+            negative_weights_N=settings.support_weight * weights[1],
             mask_negative_diagonal=negatives_are_queries and settings.variant == "released",
             share_scales=True,
         )
@@ -171,6 +187,10 @@ class DrPOObjective:
         if self.settings.token_sets == "location":
             return tokens_KTD.transpose(0, 1)
         return tokens_KTD.flatten(0, 1).unsqueeze(0)
+
+    def _set_weights(self, tokens_STD: Tensor, weights_S: Tensor) -> Tensor:
+        """The weight of each support of the sets that `_sets` makes: all tokens of an image have its weight."""
+        return weights_S if self.settings.token_sets == "location" else weights_S.repeat_interleave(tokens_STD.shape[1])
 
 
 @torch.no_grad()
@@ -191,9 +211,9 @@ def _metrics(
     return metrics
 
 
-def _check_group(group: Group, needs: Needs) -> tuple[Features, Features | None, Tensor]:
-    """The features, those of the references, and the pairs of a group, once they fit each other."""
-    features, reference, pairs_M2 = group.features or {}, group.reference_features, group.pairs_M2
+def _check_features(group: Group, needs: Needs) -> tuple[Features, Features | None]:
+    """The features of a group and those of its references, once they fit each other."""
+    features, reference = group.features or {}, group.reference_features
     if not needs.reference_features:
         reference = None
     elif reference is None or features.keys() != reference.keys():
@@ -209,12 +229,42 @@ def _check_group(group: Group, needs: Needs) -> tuple[Features, Features | None,
     counts = {tokens.shape[0] for tokens in features.values()}
     if len(counts) > 1:
         raise ShapeError(f"DrPO: all features of a group must have the same number of candidates, not {sorted(counts)}")
+    return features, reference
+
+
+def _find_supports(group: Group, features: Features) -> tuple[tuple[Features, Tensor], tuple[Features, Tensor]]:
+    """The features and weights of the positives and of the negatives: the given ones, or the members of the pairs."""
+    if group.positives is not None and group.negatives is not None:
+        positives, negatives = _check_given(group.positives, features), _check_given(group.negatives, features)
+        return (positives, group.positives.weights_S), (negatives, group.negatives.weights_S)
+    pairs_M2 = _check_pairs(group.pairs_M2, len(next(iter(features.values()))))
+    winners, losers = (
+        {key: tokens.detach().float()[rows_M.to(tokens.device)] for key, tokens in features.items()}
+        for rows_M in pairs_M2.T
+    )
+    weights_M = torch.ones(len(pairs_M2), device=next(iter(features.values())).device)
+    return (winners, weights_M), (losers, weights_M)
+
+
+def _check_given(supports: Supports, features: Features) -> Features:
+    given = supports.features or {}
+    for key, tokens in features.items():
+        shape = tuple(given[key].shape) if key in given else None
+        if shape is None or shape[1:] != tokens.shape[1:] or shape[0] != len(supports.weights_S):
+            raise ShapeError(
+                f"DrPO: the given images must have features like the candidates' {tuple(tokens.shape)} and one weight "
+                f"each: {key!r} is {shape}, with {len(supports.weights_S)} weights"
+            )
+    return {key: given[key].detach().float() for key in features}
+
+
+def _check_pairs(pairs_M2: Tensor | None, candidates: int) -> Tensor:
     if pairs_M2 is None or not len(pairs_M2):
         raise ConfigError(
             "DrPO: the group has no pairs (all candidates tied), so there is nothing to learn; leave it out of the step"
         )
     if pairs_M2.ndim != 2 or pairs_M2.shape[1] != 2 or pairs_M2.dtype != torch.int64:
         raise ShapeError(f"DrPO: pairs must be int64 (M, 2), not {pairs_M2.dtype} {tuple(pairs_M2.shape)}")
-    if pairs_M2.min() < 0 or pairs_M2.max() >= counts.pop():
+    if pairs_M2.min() < 0 or pairs_M2.max() >= candidates:
         raise ShapeError("DrPO: a pair has the index of a candidate that is not in the group")
-    return features, reference, pairs_M2
+    return pairs_M2
