@@ -64,13 +64,10 @@ class Plan:
     @cached_property
     def training_prompts(self) -> list[PromptRecord] | DrpoError:
         """The training prompts, or why they cannot be read; none if preferences on the hub will say them."""
-        from drpo.data.preferences import read_preference_prompts
-        from drpo.data.prompts import PromptRecord, load_prompts
+        from drpo.data.training import load_training_prompts
 
         try:
-            if self.config.offline is not None:
-                return [PromptRecord(prompt) for prompt in read_preference_prompts(self.config.offline) or ()]
-            return load_prompts(self.config.prompts)
+            return load_training_prompts(self.config) or []
         except DrpoError as error:
             return error
 

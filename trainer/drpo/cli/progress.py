@@ -53,6 +53,7 @@ class TrainingProgress:
         parts = [
             f"step {step}",
             *(f"{name} {mean:.3f}" for name, mean in self._rewards.items()),
+            f"{metrics['nearer_to_chosen']:.0%} nearer to chosen" if "nearer_to_chosen" in metrics else "",
             "" if metrics["loss"] is None else f"loss {metrics['loss']:.3g}",
             f"{metrics['images_per_s']:.0f} images/s",
             f"{metrics['groups_dropped']} groups dropped" if metrics["groups_dropped"] else "",

@@ -24,7 +24,7 @@ from drpo.errors import ConfigError
 REPOSITORY = "yuvalkirstain/pickapic_v2"
 COLUMNS = ("caption", "jpg_0", "jpg_1", "label_0", "has_label")
 
-_SPLIT_OF_FILE = re.compile(r"(.+)-\d+-of-\d+")
+_SPLIT_OF_FILE = re.compile(r"(.+?)-\d+-of-\d+")
 
 
 def _find_files(settings: OfflineConfig) -> list[Path] | None:
@@ -42,7 +42,7 @@ def _find_files(settings: OfflineConfig) -> list[Path] | None:
         return None
     folder = Path(settings.path)
     files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else [folder]
-    splits = {file: match[1] for file in files if (match := _SPLIT_OF_FILE.fullmatch(file.stem))}
+    splits = {file: match[1] for file in files if (match := _SPLIT_OF_FILE.match(file.stem))}
     if splits:
         files = [file for file in files if splits.get(file) == settings.split]
     if not files:
