@@ -124,6 +124,15 @@ class AuthenticationError(RewardsError, PermissionError):
     grpc_status = "UNAUTHENTICATED"
 
 
+class ForeignOriginError(RewardsError, PermissionError):
+    """A web page of another origin, or under another host name, called a service without API keys."""
+
+    code = "foreign_origin"
+    title = "A web page of another origin may not call this service"
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+
+
 class RewardError(RewardsError, RuntimeError):
     """A reward failed, or returned something that is not a score. The request fails; no score is made up."""
 

@@ -82,7 +82,7 @@ TRAINER = {
     "training.build": {"method.objectives", "method.features", "generators", "shapes", "config"},
     "generators": {"config"},
     "method.objectives": {"method.drift"},
-    "method.features": {"generators.base"},
+    "method.features": {"method.drift", "generators.base"},
     "method.drift": set(),
     "method": set(),
     "shapes.cli": {"shapes.pretrain", "shapes"},

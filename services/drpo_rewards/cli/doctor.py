@@ -55,6 +55,8 @@ def doctor(
             add_row(checks, finding.check, finding.about, finding.state, finding.found, finding.fix)
             checks.rows[-1].style = styles.get(finding.state)
         console.print(checks)
-        console.print(f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing is wrong")
+        warnings = sum(finding.state == "warning" for finding in findings)
+        summary = f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing is wrong"
+        console.print(f"{summary}; {warnings} warned" if warnings else summary)
     if wrong:
         raise typer.Exit(2)

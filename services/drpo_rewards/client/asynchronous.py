@@ -35,7 +35,7 @@ from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE
 from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 from drpo_rewards.operations.compare import CompareResponse
 from drpo_rewards.operations.rank import RankResponse
-from drpo_rewards.operations.rerank import RerankResponse
+from drpo_rewards.operations.rerank_contract import RerankResponse
 from drpo_rewards.operations.score import ScoreResponse
 
 ResultT = TypeVar("ResultT")

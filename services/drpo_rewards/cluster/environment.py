@@ -14,8 +14,8 @@ SETTINGS = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "300",  # until a listener of Serve is up; by default 5
     "RAY_gcs_server_port_wait_time_s": "300",  # until the head's first process is up
     "RAY_worker_register_timeout_seconds": "300",  # until a worker has started; by default 60
-    # Serve's proxy calls this function at its start.
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "drpo_rewards.cluster.memory:prepare_proxy",
+    # Serve's HTTP proxy calls this function at its start.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "drpo_rewards.serving.proxy.prepare",
 }
 
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")

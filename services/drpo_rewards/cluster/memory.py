@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from typing import Any
 
 _M_MMAP_THRESHOLD = -3  # <malloc.h>
 _LARGE_BYTES = 1_000_000
@@ -44,16 +43,6 @@ def return_free_memory_when_idle() -> None:
     """Start a thread that returns free memory after each load, and once a minute during one. Once per process."""
     if _started.acquire(blocking=False):
         threading.Thread(target=_watch, name="return-memory", daemon=True).start()
-
-
-def prepare_proxy() -> list[Any]:
-    """Prepare the process of Ray Serve's proxy, which calls this at its start (see `environment.py`).
-
-    Returns:
-        The middlewares that the proxy should add: none.
-    """
-    return_free_memory_when_idle()
-    return []
 
 
 def _watch() -> None:

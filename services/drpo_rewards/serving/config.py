@@ -194,6 +194,15 @@ class ServiceConfig(Section):
     api_keys_file: Path | None = Field(default=None, description="One key per line; # starts a comment.")
     api_keys_env: str = Field(default="DRPO_REWARDS_API_KEYS", description="Variable with keys, comma-separated.")
     allow_no_auth: bool = Field(default=False, description="Serve other machines without API keys.")
+    allowed_origins: list[str] = Field(
+        default_factory=list,
+        description="Origins whose web pages may call the service, such as https://my.site; * for all.",
+    )
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="Further host names of a service without API keys; * for all. It has its addresses, the machine's "
+        "name, and names that only a private network knows, such as localhost.",
+    )
     deploy_timeout_s: float = Field(default=300.0, gt=0)
 
     @model_validator(mode="after")
@@ -201,9 +210,14 @@ class ServiceConfig(Section):
         mistakes = []
         for name in [*self.rewards, *self.mixtures]:
             marks = "._-+" if name in self.mixtures else "._-"  # the paper's mixtures are called clip+pickscore
-            if len(name) > MAX_NAME or not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
+            # With a name beyond ASCII, Ray's metrics would keep the reward from starting.
+            if (
+                len(name) > MAX_NAME
+                or not name.isascii()
+                or not name.translate(dict.fromkeys(map(ord, marks))).isalnum()
+            ):
                 mistakes.append(
-                    f"{name!r} cannot be a name; use at most {MAX_NAME} letters, digits and {' '.join(marks)}"
+                    f"{name!r} cannot be a name; use at most {MAX_NAME} letters a to z, digits and {' '.join(marks)}"
                 )
         for name, mixture in self.mixtures.items():
             for reward in mixture.rewards.keys() - self.rewards.keys():

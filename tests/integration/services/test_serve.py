@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -23,15 +24,15 @@ REWARD = """
 from drpo_rewards.rewards.base import Score
 
 class Mean:
-    version = "mean-1"
+    def __init__(self, version):
+        self.version = version
 
     def score(self, items):
         return [Score(float(item.image.mean())) for item in items]
 """
-DEAD_PROXY = "http://127.0.0.1:9"
-ODD = dict.fromkeys(
-    ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "grpc_proxy", "ALL_PROXY"], DEAD_PROXY
-) | {
+MY_CONFIG = "\ufeffrewards: {mean: {type: 'mean:Mean', options: {version: größe-1}, num_cpus: 0.1}}"
+PROXIES = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "grpc_proxy", "ALL_PROXY"]
+ODD = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {
     "HOME": "/proc/no-home",
     "LC_ALL": "C",
     "PYTHONUTF8": "0",
@@ -39,12 +40,20 @@ ODD = dict.fromkeys(
 }
 
 
-def start(folder: Path, *arguments: str, environment: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
+@contextmanager
+def start(
+    folder: Path, *arguments: str, environment: Mapping[str, str] = os.environ
+) -> Iterator[subprocess.Popen[str]]:
+    """Starts `serve`, and kills it if the test has not ended it."""
     command = [sys.executable, "-m", "drpo_rewards.cli", "serve", *arguments]
-    return subprocess.Popen(
+    with subprocess.Popen(
         command, cwd=folder, env=environment, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def family_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -84,7 +93,7 @@ def test_a_service_in_odd_surroundings_serves_and_leaves_nothing(tmp_path: Path,
     folder = tmp_path / "ein größerer Ordner mit Leerzeichen"
     folder.mkdir()
     (folder / "mean.py").write_text(REWARD)
-    (folder / "my.yaml").write_text("\ufeffrewards: {größe: {type: 'mean:Mean', num_cpus: 0.1}}", encoding="utf-8")
+    (folder / "my.yaml").write_text(MY_CONFIG, encoding="utf-8")
     environment = os.environ | ODD | {"TMPDIR": str(folder)}
     with start(folder, "my.yaml", "--port", "0", "--grpc-port", "0", environment=environment) as process:
         assert process.stdout is not None
@@ -93,7 +102,7 @@ def test_a_service_in_odd_surroundings_serves_and_leaves_nothing(tmp_path: Path,
         assert ready[:1] == ["ready"], process.stderr.read()
         for url in ready[1:3]:
             with RankingClient(url) as client:
-                assert [model.name for model in client.models()] == ["größe", "default"]
+                assert [model.version for model in client.models() if model.kind == "reward"] == ["größe-1"]
                 assert client.ready()
         family = family_of(process)
         process.send_signal(number)
@@ -120,5 +129,6 @@ def test_a_machine_that_is_too_slow_gets_one_line(tmp_path: Path) -> None:
     with start(tmp_path, "my.yaml", "--port", "0", "--grpc-port", "0") as process:
         log = process.communicate(timeout=100)[1]
     assert process.returncode == 1
-    assert "Ray could not start: it was not up after 0.01 s" in log
+    (error,) = [line for line in log.splitlines() if line.startswith("error")]
+    assert "was not up after 0.01 s; end other programs" in error
     assert "Traceback" not in log

@@ -69,7 +69,7 @@ def encode(context: typer.Context, preset: Preset) -> None:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with console.status("loading the generator") as status:
-        generator = build_generator(config, device=device, lora=False)
+        generator = build_generator(config, device=device, adapter=False)
         cache = encode_preferences(
             config, generator, progress=lambda done: status.update(f"encoding images: {done} preferences done")
         )

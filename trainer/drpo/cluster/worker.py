@@ -88,7 +88,7 @@ def _build(config: Config) -> _Parts:
     generator = build_generator(config, device=device)
     seed_everything(config.run.seed + 1 + collective.rank())
     objective = build_objective(config)
-    return _Parts(generator, build_feature_map(config, objective, device=device), objective)
+    return _Parts(generator, build_feature_map(config, objective, generator, device=device), objective)
 
 
 def _supervise(

@@ -29,7 +29,7 @@ from drpo.config.loading import (
     set_value,
 )
 from drpo.config.offline import OfflineConfig
-from drpo.config.schedule import EvaluationConfig, OptimizerConfig, TrainingConfig
+from drpo.config.schedule import EvaluationConfig, OptimizerConfig, RolloutsConfig, TrainingConfig
 from drpo.config.sections import (
     FeaturesConfig,
     LoraConfig,
@@ -53,6 +53,7 @@ __all__ = [
     "Problem",
     "PromptsConfig",
     "RewardsConfig",
+    "RolloutsConfig",
     "RunConfig",
     "TrainingConfig",
     "known_keys",

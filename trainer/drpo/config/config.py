@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, model_validator
@@ -20,6 +19,7 @@ from drpo.config.sections import (
     RunConfig,
     Section,
 )
+from drpo.config.values import without_none
 
 
 class Config(Section):
@@ -28,7 +28,7 @@ class Config(Section):
     preset: str = Field(default="custom", description="the name of the preset, part of the default name of a run")
     run: RunConfig = Field(default_factory=RunConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
-    lora: LoraConfig = Field(default_factory=LoraConfig)
+    lora: LoraConfig | None = Field(default_factory=LoraConfig)
     features: FeaturesConfig = Field(default_factory=FeaturesConfig)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     rewards: RewardsConfig = Field(default_factory=RewardsConfig)
@@ -47,6 +47,13 @@ class Config(Section):
             raise ValueError(
                 f"training.groups_per_step ({self.training.groups_per_step}) must be at least training.num_workers "
                 f"({self.training.num_workers}), so that every worker has a group"
+            )
+        if self.training.selection == "rollouts" and self.offline is not None:
+            raise ValueError("training.selection rollouts needs rewards: leave it out, or the section offline")
+        if self.training.selection == "rollouts" and self.rewards.normalize != "none":
+            raise ValueError(
+                "training.selection rollouts compares scores with training.rollouts.threshold, so they may not be "
+                f"normalized: set rewards.normalize to none, not {self.rewards.normalize or 'null'}"
             )
         return self
 
@@ -74,12 +81,8 @@ class Config(Section):
 def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a config, such as `training.steps`."""
     for name, field in model.model_fields.items():
-        sections = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)]
-        if sections:
-            yield from known_keys(sections[0], f"{prefix}{name}.")
+        kind, _ = without_none(field.annotation)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from known_keys(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
-
-
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -108,6 +108,8 @@ def read_adapter(path: Path, unet: nn.Module) -> dict[str, LayerUpdate]:
         layer, down, up = layer_of.get(name), factors.get((name, "down")), factors.get((name, "up"))
         if layer is None or down is None or up is None:
             unmatched.append(f"{name} ({'no such layer' if layer is None else 'one of its two factors is missing'})")
+        elif layer in updates:
+            unmatched.append(f"{name} (a second update of {layer})")
         elif fitted := _fit(layers[layer], down, up):
             alpha = alphas.get(name)
             updates[layer] = LayerUpdate(*fitted, _find_alpha(settings, layer, len(down)) if alpha is None else alpha)
@@ -118,7 +120,11 @@ def read_adapter(path: Path, unet: nn.Module) -> dict[str, LayerUpdate]:
             f"the adapter {file} is not for this generator: {len(updates)} of its {len(updates) + len(unmatched)} "
             f"layers match the U-Net. Without a match: {_list(unmatched)}. Give the generator that it was trained on"
         )
-    broken = [name for name, one in updates.items() if not (one.down.isfinite().all() and one.up.isfinite().all())]
+    broken = [
+        name
+        for name, one in updates.items()
+        if not (one.down.isfinite().all() and one.up.isfinite().all() and math.isfinite(one.alpha))
+    ]
     if broken:
         raise ModelLoadError(f"the adapter {file} holds numbers that are not finite: {_list(broken)}")
     return updates
@@ -154,16 +160,17 @@ def _sort_tensors(file: Path, tensors: dict[str, Tensor]) -> tuple[dict[tuple[st
     # diffusers knows the names of its older formats (`processor.to_q_lora.down`) and turns them into peft's.
     for name, tensor in convert_unet_state_dict_to_peft(tensors).items():
         name = _PREFIXES.sub("", name)
-        if match := _FACTOR.fullmatch(name):
-            factors[match[1], "down" if match[2] in ("A", "down") else "up"] = tensor
+        match = _FACTOR.fullmatch(name)
+        if match and (key := (match[1], "down" if match[2] in ("A", "down") else "up")) not in factors:
+            factors[key] = tensor
         elif name.endswith(".alpha") and tensor.numel() == 1:
             alphas[name.removesuffix(".alpha")] = float(tensor)
         else:
             unknown.append(name)
     if unknown or not factors:
         raise UnsupportedModelError(
-            f"{file} is no LoRA adapter: {len(unknown)} of its {len(tensors)} tensors are of an unknown kind, such as "
-            f"{_list(unknown)}"
+            f"{file} is no LoRA adapter: {len(unknown)} of its {len(tensors)} tensors are of an unknown kind, or there "
+            f"twice: {_list(unknown)}"
         )
     return factors, alphas
 

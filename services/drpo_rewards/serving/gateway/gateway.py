@@ -111,6 +111,20 @@ class Gateway:
         if origin.transport != "serve" and not key_is_known(origin.key, self._key_digests):
             raise AuthenticationError("send an API key as `authorization: Bearer KEY`", request_id=origin.request_id)
 
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers need an API key."""
+        return bool(self._key_digests)
+
+    async def describe_model(self, name: str) -> ModelInfo:
+        """Describe one reward or mixture.
+
+        Raises:
+            UnknownRewardError: there is none of this name.
+        """
+        self._served.find_model(name)
+        return next(info for info in (await self.list_models()).models if info.name == name)
+
     async def list_models(self) -> ModelList:
         """List every reward as its replica describes it, then every mixture of the configuration."""
         infos = await asyncio.gather(*(self._rewards.describe(name) for name in self._served.names))

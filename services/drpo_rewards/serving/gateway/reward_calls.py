@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -36,7 +37,8 @@ logger = logging.getLogger("ray.serve")
 
 Images = Sequence[np.ndarray]
 
-# Ranking is idempotent, so a call whose replica died is repeated, but not forever: the group may be what kills it.
+# Ranking is idempotent, so a call whose replica died is repeated, but not forever: the group may be what kills it. Last
+# attempts are made one after the other, so that such a group does not take others with it each time.
 REPLICA_ATTEMPTS = 3
 
 # For a description, which needs no scoring, a reward's own deadline would be too long.
@@ -59,6 +61,7 @@ class RewardCalls:
         self._callers: dict[str, Caller] = {}
         self._metrics = metrics
         self._known: dict[str, ModelInfo] = {}  # the last description of each reward
+        self._last_attempts = {name: asyncio.Lock() for name in rewards}
 
     async def ask(
         self,
@@ -175,9 +178,17 @@ class RewardCalls:
             stop=stop_after_attempt(REPLICA_ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
         )
+        numbers = itertools.count(1)
+
+        async def attempt() -> Any:
+            if next(numbers) < REPLICA_ATTEMPTS:
+                return await self._call_once(name, method, *arguments)
+            async with self._last_attempts[name]:
+                return await self._call_once(name, method, *arguments)
+
         try:
             async with asyncio.timeout(deadline_s):
-                return await attempts(self._call_once, name, method, *arguments)
+                return await attempts(attempt)
         except TimeoutError:
             raise _timeout_error(name, deadline_s) from None
         except RetryError:

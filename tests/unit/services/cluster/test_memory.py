@@ -16,7 +16,8 @@ def resident():
     return psutil.Process().memory_info().rss // 2**20
 
 memory.CHECK_S, memory.WORK_S, memory.LONGEST_CHECKS = 0.1, 0.0, int(sys.argv[1])
-assert memory.prepare_proxy() == memory.prepare_proxy() == []
+memory.return_free_memory_when_idle()
+memory.return_free_memory_when_idle()  # changes nothing
 time.sleep(0.3)
 memory.WORK_S = 1e9  # nothing goes back before it is looked at
 blocks = [bytes(60_000) for _ in range(4000)]
@@ -52,7 +53,7 @@ from drpo_rewards.cluster.environment import set_ray_environment
 set_ray_environment()
 from ray.serve._private.http_util import configure_http_middlewares
 from ray.serve.config import HTTPOptions
-assert configure_http_middlewares(HTTPOptions()).middlewares == []
+assert len(configure_http_middlewares(HTTPOptions()).middlewares) == 1
 print([thread.name for thread in threading.enumerate()])
 """
 

@@ -9,7 +9,7 @@ import pytest
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.config import ServiceConfig
 
-GOOD = "rewards:\n  größe: {type: x:Y}\n"
+GOOD = "rewards:\n  a: {type: x:Y, options: {question: größer}}\n"
 
 
 def load(folder: Path, content: bytes) -> ServiceConfig:
@@ -21,7 +21,8 @@ def load(folder: Path, content: bytes) -> ServiceConfig:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_utf_8_is_read_with_and_without_a_mark(tmp_path: Path, encoding: str, line_end: str) -> None:
-    assert list(load(tmp_path, GOOD.replace("\n", line_end).encode(encoding)).rewards) == ["größe"]
+    config = load(tmp_path, GOOD.replace("\n", line_end).encode(encoding))
+    assert config.rewards["a"].options == {"question": "größer"}
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,14 @@ def test_half_precision_adapters_are_taken_exactly(trained: dict[str, Tensor], s
         assert torch.equal(one.down, trained[f"unet.{layer}.lora_A.weight"].half().float())
 
 
+def test_a_base_of_16_bits_does_not_round_the_adapter(trained: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(trained, tmp_path / "a.safetensors")
+    generator = SDTurboGenerator.load(generator_path(), dtype=torch.bfloat16)
+    generator.adapter.load(tmp_path)
+    assert generator.adapter.state().keys() == {name.removeprefix("unet.") for name in trained}
+    assert all(torch.equal(one, trained[f"unet.{name}"]) for name, one in generator.adapter.state().items())
+
+
 def rename(state: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
     return {name.replace(old, new): one for name, one in state.items()}
 
@@ -224,8 +232,10 @@ def rename(state: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
         (lambda state: state | {"unet.conv_in.lora_magnitude_vector": torch.ones(4)}, "of the kind DoRA"),
         (lambda state: {"lora_unet_conv_in.hada_w1_a": torch.ones(4, 4)}, "of the kind LoHa"),
         (lambda state: {"lora_unet_conv_in.lokr_w1": torch.ones(4, 4)}, "of the kind LoKr"),
-        (lambda state: {"unet.conv_in.weight": torch.ones(4, 4)}, "is no LoRA adapter: 1 of its 1 tensors"),
+        (lambda state: {"unet.conv_norm_out.weight": torch.ones(4)}, "is no LoRA adapter: 1 of its 1 tensors"),
         (lambda state: {name: one * float("nan") for name, one in state.items()}, "not finite"),
+        (lambda state: state | {name.removeprefix("unet."): one + 1 for name, one in state.items()}, "there twice"),
+        (lambda state: state | {"unet.conv_in.alpha": torch.ones(3)}, "is no LoRA adapter: 1 of its 113 tensors"),
         (lambda state: {}, "is no LoRA adapter"),
     ],
 )  # fmt: skip

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from support.local_hub import LocalHub, run_hub
 from support.tiny.sd_turbo import write_tiny_pipeline
 from torch import Tensor
 
@@ -51,7 +55,7 @@ def test_a_folder_with_half_precision_files_only_is_loaded(plain: Path, half: Pa
     assert found.dtype == torch.float32
     torch.testing.assert_close(latents_of(found), expected, rtol=0.01, atol=0.05)
     assert not torch.equal(latents_of(found), expected)
-    from_setting = build_generator(parse_config({"model": {"generator": str(half), "variant": "fp16"}}), lora=False)
+    from_setting = build_generator(parse_config({"model": {"generator": str(half), "variant": "fp16"}}), adapter=False)
     assert torch.equal(latents_of(from_setting), latents_of(found))
     with pytest.raises(ModelLoadError, match="unet/ has no weights of the variant bf16"):
         SDTurboGenerator.load(half, variant="bf16")
@@ -151,3 +155,21 @@ def test_the_text_encoder_limits_prompts_if_the_tokenizer_does_not(plain: Path, 
     settings.write_text(json.dumps({**without, "model_max_length": 77}))
     with pytest.raises(ModelLoadError, match="model_max_length 77, but the text encoder takes 32"):
         SDTurboGenerator.load(folder)
+
+
+@pytest.mark.thorough
+def test_half_precision_files_of_a_hub_are_found_online_and_then_offline(half: Path, tmp_path: Path) -> None:
+    program = (
+        "from drpo.generators import load_generator\n"
+        "print(load_generator('someone/turbo-half').unet.config.block_out_channels)"
+    )
+    with run_hub(LocalHub({"someone/turbo-half": half})) as hub:
+        online = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
+        for environment in ({**online, "HF_HUB_OFFLINE": "0"}, {**online, "HF_HUB_OFFLINE": "1"}):
+            before = len(hub.requests)
+            done = subprocess.run(
+                [sys.executable, "-c", program],
+                env={**os.environ, **environment}, capture_output=True, text=True, timeout=200,
+            )  # fmt: skip
+            assert done.stdout.strip() == "[16, 32]", done.stderr
+            assert (len(hub.requests) > before) == (environment["HF_HUB_OFFLINE"] == "0")

@@ -38,10 +38,16 @@ def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
     with ExitStack() as stack:
 
         def make(
-            reward: Any = None, feature_map: Any = None, objective: Any = None, lr: float = 5e-2, **settings: Any
+            reward: Any = None,
+            feature_map: Any = None,
+            objective: Any = None,
+            lr: float = 5e-2,
+            normalize: Any = "zscore",
+            **settings: Any,
         ) -> DrPOTrainer:
             torch.manual_seed(0)
-            ranker = stack.enter_context(BackgroundRanker(lambda: LocalRanker("reward", reward or Redness())))
+            scores = LocalRanker("reward", reward or Redness(), normalize)
+            ranker = stack.enter_context(BackgroundRanker(lambda: scores))
             return DrPOTrainer(
                 SDTurboGenerator.load(tiny, lora=LoraConfig(rank=4)),
                 feature_map or load_feature_map("raw_latent"),

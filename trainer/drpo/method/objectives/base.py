@@ -61,6 +61,7 @@ class Group:
         reference_KChw: the latents of the reference generator from the same noises, without a graph.
         reference_features: their features {key: (K, T, D)}, without a graph.
         pairs_M2: M (winner, loser) pairs of candidate indices, int64, such as [[3, 0], [5, 2]].
+        queries_Q: indices of the candidates that are moved, int64; None: all of them.
         scores_K: the combined scores of the candidates, float32; higher is better.
         positives, negatives: images that are given, in offline training, in the place of pairs and scores.
     """
@@ -70,6 +71,7 @@ class Group:
     reference_KChw: Tensor | None = None
     reference_features: Features | None = None
     pairs_M2: Tensor | None = None
+    queries_Q: Tensor | None = None
     scores_K: Tensor | None = None
     positives: Supports | None = None
     negatives: Supports | None = None

@@ -13,6 +13,12 @@ released   Two regressions, one per field, each in the coordinates of its call. 
            weight lambda. Each is the mean squared error over all tokens and features. The negatives of the reference
            field are the queries, with their diagonal masked.
 
+The reference. Besides the reference field (`reference: drift`) there are two other terms that keep the generator near
+its base, the first of them from the paper's Table 4. Both compare a candidate with the reference from the same noise:
+
+reference: perceptual    lambda times the mean squared difference of each key's features, added over the keys
+latent_anchor_weight     a weight times the mean squared difference of the latents
+
 Sets of tokens. Each candidate has T tokens per key. `token_sets: location` makes T sets of K tokens, one per location,
 which share one scale, as in the drifting models (Deng et al., 2026, appendix A.6). `token_sets: joint` makes one set of
 all K*T tokens, as in the authors' trainer. The losses of the tokens are averaged, those of the keys are added.
@@ -30,9 +36,10 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch import Tensor
 
-from drpo.errors import ConfigError, ShapeError
+from drpo.errors import ShapeError
 from drpo.method.drift import DriftField, Kernel, Variant, drift_field
-from drpo.method.objectives.base import Features, Group, Needs, ObjectiveResult, Supports
+from drpo.method.objectives.base import Features, Group, Needs, ObjectiveResult
+from drpo.method.objectives.supports import find_supports
 
 # Defaults of `variant: released`, from the launch command of the authors' trainer.
 _RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
@@ -62,8 +69,16 @@ class DrPOSettings(BaseModel):
         description="Omega, in mean distances between queries and supports; larger ones reach farther samples",
     )
     velocity: float = Field(1.0, gt=0, description="eta of Eq. 16, the distance of the target along the field")
+    reference: Literal["drift", "perceptual", "none"] = Field(
+        "drift",
+        description="how candidates are kept near the base: drift: V_ref of Eq. 15; perceptual: squared differences of "
+        "features; none: not at all",
+    )
     reference_weight: float = Field(
-        0.2, ge=0, description="lambda of Eq. 15; a larger one stays closer to the base; 0: no reference field"
+        0.2, ge=0, description="lambda of Eq. 15; a larger one stays closer to the base; 0: no reference"
+    )
+    latent_anchor_weight: float = Field(
+        0.0, ge=0, description="weight of the mean squared difference between latents and those of the base; 0: none"
     )
     support_weight: float = Field(1.0, gt=0, description="w_j of Eq. 19 and 22, the same for every support")
     token_sets: Literal["location", "joint"] = Field(
@@ -92,39 +107,59 @@ class DrPOObjective:
 
     @property
     def needs(self) -> Needs:
-        """Features of the candidates; those of the references only if their field has a weight."""
-        return Needs(features=True, reference_features=self.settings.reference_weight > 0, takes_supports=True)
+        """Features of the candidates; of the references only what a term with a weight compares."""
+        settings = self.settings
+        anchored = settings.latent_anchor_weight > 0
+        return Needs(
+            latents=anchored,
+            features=True,
+            reference_latents=anchored,
+            reference_features=settings.reference != "none" and settings.reference_weight > 0,
+            takes_supports=True,
+        )
 
     def loss(self, group: Group) -> ObjectiveResult:
         """The loss of one group (see `drpo.method.objectives.base.Objective`).
 
         A candidate may occur in many of the M >= 1 pairs. A+ and A- (Eq. 12) are detached rows of `features`, so the
-        gradient flows only through the queries. In offline training, A+ and A- are the given positives and negatives.
+        gradient flows only through the queries. The other terms compare the queries too. In offline training, A+ and A-
+        are the given positives and negatives.
 
         Raises:
             ShapeError: a tensor does not fit the others.
             ConfigError: there are no pairs.
         """
         features, reference = _check_features(group, self.needs)
-        positives, negatives = _find_supports(group, features)
+        positives, negatives = find_supports(group, features)
+        rows: Tensor | slice = slice(None)
+        if group.queries_Q is not None:
+            rows = group.queries_Q.to(next(iter(features.values())).device)
         losses, logged = [], []
         for key, candidates_KTD in features.items():
-            reference_KTD = reference[key].detach().float() if reference else None
-            supports = ((positives[0][key], positives[1]), (negatives[0][key], negatives[1]))
-            loss, metrics = self._key_loss(candidates_KTD.float(), reference_KTD, *supports)
+            candidates_KTD = candidates_KTD.float()
+            reference_KTD = reference[key].detach().float()[rows] if reference else None
+            loss, metrics = self._key_loss(candidates_KTD[rows], positives.of(key), negatives.of(key), reference_KTD)
             losses.append(loss)
             logged.append(metrics)
         means = {name: torch.stack([metrics[name] for metrics in logged]).mean().item() for name in logged[0]}
-        return ObjectiveResult(torch.stack(losses).sum(), means)
+        loss = torch.stack(losses).sum()
+        if self.settings.latent_anchor_weight:
+            distance = _latent_distance(group, rows)
+            loss = loss + self.settings.latent_anchor_weight * distance
+            means["latent_distance"] = distance.item()
+        return ObjectiveResult(loss, means)
 
     def _key_loss(
         self,
         candidates_KTD: Tensor,
-        reference_KTD: Tensor | None,
         positives: tuple[Tensor, Tensor],
         negatives: tuple[Tensor, Tensor],
+        reference_KTD: Tensor | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one key, and its metrics. Positives and negatives are tokens (S, T, D) and weights (S,)."""
+        """The loss of one key, and its metrics.
+
+        Here K counts the queries. Positives and negatives are tokens (S, T, D) and weights (S,).
+        """
         settings = self.settings
         queries_BQD = self._sets(candidates_KTD)
         detached_BQD = queries_BQD.detach()
@@ -137,7 +172,7 @@ class DrPOObjective:
         )
         fields = [(1.0, preference)]
         reference_BQD = self._sets(reference_KTD) if reference_KTD is not None else None
-        if reference_BQD is not None:
+        if reference_BQD is not None and settings.reference == "drift":
             to_reference = self._field(detached_BQD, reference_BQD, detached_BQD, negatives_are_queries=True)
             fields.append((settings.reference_weight, to_reference))
 
@@ -152,6 +187,8 @@ class DrPOObjective:
             normalized_BQD = queries_BQD / preference.scale
             error_BQD = normalized_BQD - self._target(normalized_BQD, total_BQD)
             loss = 0.5 * error_BQD.square().sum(dim=-1).mean()  # the mean over the sets of Eq. 17
+        if reference_KTD is not None and settings.reference == "perceptual":
+            loss = loss + settings.reference_weight * F.mse_loss(candidates_KTD, reference_KTD)
         return loss, _metrics(detached_BQD, reference_BQD, fields)
 
     def _target(self, normalized_BQD: Tensor, field_BQD: Tensor) -> Tensor:
@@ -201,14 +238,24 @@ def _metrics(
     _, preference = fields[0]
     metrics = {"preference_magnitude": torch.stack([m.mean() for m in preference.magnitudes]).mean()}
     if reference_BQD is not None:
-        _, to_reference = fields[1]
         distance_BQ1 = (queries_BQD - reference_BQD).norm(dim=-1, keepdim=True) / preference.distance_scale
         metrics["reference_distance"] = distance_BQ1.mean()
+    if len(fields) > 1:
+        _, to_reference = fields[1]
         metrics["reference_magnitude"] = torch.stack([m.mean() for m in to_reference.magnitudes]).mean()
         metrics["field_cosine"] = F.cosine_similarity(
             preference.field_QD.flatten(), to_reference.field_QD.flatten(), dim=0, eps=1e-12
         )
     return metrics
+
+
+def _latent_distance(group: Group, rows: Tensor | slice) -> Tensor:
+    """The mean squared difference between the queries' latents and those of their references."""
+    latents_KChw, reference_KChw = group.latents_KChw, group.reference_KChw
+    if latents_KChw is None or reference_KChw is None or latents_KChw.shape != reference_KChw.shape:
+        shapes = [None if one is None else tuple(one.shape) for one in (latents_KChw, reference_KChw)]
+        raise ShapeError(f"DrPO: the latent anchor needs equal latents and references, not {shapes[0]} and {shapes[1]}")
+    return F.mse_loss(latents_KChw[rows].float(), reference_KChw[rows].detach().float())
 
 
 def _check_features(group: Group, needs: Needs) -> tuple[Features, Features | None]:
@@ -230,41 +277,3 @@ def _check_features(group: Group, needs: Needs) -> tuple[Features, Features | No
     if len(counts) > 1:
         raise ShapeError(f"DrPO: all features of a group must have the same number of candidates, not {sorted(counts)}")
     return features, reference
-
-
-def _find_supports(group: Group, features: Features) -> tuple[tuple[Features, Tensor], tuple[Features, Tensor]]:
-    """The features and weights of the positives and of the negatives: the given ones, or the members of the pairs."""
-    if group.positives is not None and group.negatives is not None:
-        positives, negatives = _check_given(group.positives, features), _check_given(group.negatives, features)
-        return (positives, group.positives.weights_S), (negatives, group.negatives.weights_S)
-    pairs_M2 = _check_pairs(group.pairs_M2, len(next(iter(features.values()))))
-    winners, losers = (
-        {key: tokens.detach().float()[rows_M.to(tokens.device)] for key, tokens in features.items()}
-        for rows_M in pairs_M2.T
-    )
-    weights_M = torch.ones(len(pairs_M2), device=next(iter(features.values())).device)
-    return (winners, weights_M), (losers, weights_M)
-
-
-def _check_given(supports: Supports, features: Features) -> Features:
-    given = supports.features or {}
-    for key, tokens in features.items():
-        shape = tuple(given[key].shape) if key in given else None
-        if shape is None or shape[1:] != tokens.shape[1:] or shape[0] != len(supports.weights_S):
-            raise ShapeError(
-                f"DrPO: the given images must have features like the candidates' {tuple(tokens.shape)} and one weight "
-                f"each: {key!r} is {shape}, with {len(supports.weights_S)} weights"
-            )
-    return {key: given[key].detach().float() for key in features}
-
-
-def _check_pairs(pairs_M2: Tensor | None, candidates: int) -> Tensor:
-    if pairs_M2 is None or not len(pairs_M2):
-        raise ConfigError(
-            "DrPO: the group has no pairs (all candidates tied), so there is nothing to learn; leave it out of the step"
-        )
-    if pairs_M2.ndim != 2 or pairs_M2.shape[1] != 2 or pairs_M2.dtype != torch.int64:
-        raise ShapeError(f"DrPO: pairs must be int64 (M, 2), not {pairs_M2.dtype} {tuple(pairs_M2.shape)}")
-    if pairs_M2.min() < 0 or pairs_M2.max() >= candidates:
-        raise ShapeError("DrPO: a pair has the index of a candidate that is not in the group")
-    return pairs_M2

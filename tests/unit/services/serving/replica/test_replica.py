@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,6 +36,8 @@ class PreparedRedness(StagedReward):
             raise RuntimeError("out of memory at /some/path")
         if any(item.prompt == "stops" for item in prepared):
             raise StopIteration
+        if any(item.prompt == "exits" for item in prepared):
+            sys.exit("goodbye")
         if any(item.prompt == "cancels" for item in prepared):
             raise concurrent.futures.CancelledError
         return [Score(float(item.image.mean(axis=(0, 1)) @ np.array([1, -0.5, -0.5]))) for item in prepared]
@@ -75,7 +78,9 @@ async def test_what_the_network_raises_is_named_and_not_quoted(replica: RewardRe
     assert (fine.version, fine.sign, [batch.images for batch in fine.batches]) == ("prepared-1", 1, [2])
 
 
-@pytest.mark.parametrize(("prompt", "kind"), [("stops", "StopIteration"), ("cancels", "CancelledError")])
+@pytest.mark.parametrize(
+    ("prompt", "kind"), [("stops", "StopIteration"), ("cancels", "CancelledError"), ("exits", "SystemExit")]
+)
 async def test_an_exception_that_asyncio_treats_specially_fails_only_its_group(
     replica: RewardReplica, prompt: str, kind: str
 ) -> None:
