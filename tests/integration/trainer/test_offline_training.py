@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from support.preferences import PROMPTS, pick_row, write_parquet, write_pickapic
-from support.tiny_training import adapter, computed, drivers, same, settings, write_home
+from support.tiny_training import computed, drivers, settings, write_home
 
 from drpo.checks import check_config
 from drpo.cluster.launch import train
@@ -47,9 +47,8 @@ def offline_config(home: Path, **training: Any) -> Config:
 
 def test_two_workers_encode_and_train_without_rewards(ray_cluster: Any, home: Path) -> None:
     config = offline_config(home, num_workers=2)
-    encoded: list[int] = []
     run_dir = create_run(config)
-    outcome = train(config, run_dir, watch_encoding=encoded.append, poll_s=0.01)
+    outcome = train(config, run_dir)
     assert (outcome.status, outcome.step) == ("finished", 3)
     lines = computed(run_dir)
     assert [(line["groups"], line["groups_dropped"]) for line in lines] == [(2, 0)] * 3
@@ -70,12 +69,8 @@ def test_two_workers_encode_and_train_without_rewards(ray_cluster: Any, home: Pa
     assert cache.read_index() == expected.read_index()
     assert list(cache.read_index()) == list(PROMPTS)
 
-    # A second run finds the images encoded, and with its fixed random numbers gives the same weights.
-    again = create_run(config)
-    train(config, again, watch_encoding=encoded.append)
-    assert same(adapter(again), adapter(run_dir))
 
-
+@pytest.mark.thorough
 def test_a_broken_image_stops_the_run_with_its_file_and_row(ray_cluster: Any, home: Path) -> None:
     broken = home / "broken" / "train-00000-of-00001.parquet"
     write_parquet(broken, [pick_row("a red circle", 0), pick_row("a blue square", 1, jpg_0=b"no image")])

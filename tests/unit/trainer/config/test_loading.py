@@ -80,8 +80,10 @@ def test_for_an_unknown_preset_the_nearest_one_is_suggested():
 def test_the_yaml_of_a_config_has_every_key():
     values = yaml.safe_load(Config(offline={}).to_yaml())
     for key in known_keys():
-        section, _, name = key.partition(".")
-        assert not name or name in values[section]
+        inner = values
+        for part in key.split("."):
+            assert part in inner, key
+            inner = inner[part]
 
 
 def test_site_settings_override_the_preset_and_are_overridden_by_the_command_line(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from support.preferences import PROMPTS, draw_image, encode_image, pick_row, wri
 from drpo.config import OfflineConfig
 from drpo.data.preferences import Preference, find_preference_source, read_preference_prompts
 from drpo.data.preferences.pictures import read_picture
-from drpo.errors import CatalogueError, ConfigError
+from drpo.errors import ConfigError
 
 
 def read_all(settings: OfflineConfig) -> list[Preference]:
@@ -109,7 +109,7 @@ def test_an_empty_set_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_source_is_refused() -> None:
-    with pytest.raises(CatalogueError, match="no source of preferences 'jsnl'; choose from file, pickapic_v2"):
+    with pytest.raises(ConfigError, match="no source of preferences 'jsnl'; choose from file, pickapic_v2"):
         read_preference_prompts(OfflineConfig(source="jsnl"))
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from drpo.config import OfflineConfig
 from drpo.data.preferences.record import Part, Picture, Preference, Side
 from drpo.data.preferences.source import PreferenceSource
-from drpo.errors import CatalogueError, ConfigError
+from drpo.errors import ConfigError
 
 PREFERENCE_SOURCES = {
     "file": "drpo.data.preferences.sources.file",
@@ -29,10 +29,10 @@ def find_preference_source(name: str) -> PreferenceSource:
     """The source of this name.
 
     Raises:
-        CatalogueError: there is no such source.
+        ConfigError: there is no such source.
     """
     if name not in PREFERENCE_SOURCES:
-        raise CatalogueError(
+        raise ConfigError(
             f"offline.source: there is no source of preferences {name!r}; choose from {', '.join(PREFERENCE_SOURCES)}"
         )
     source: PreferenceSource = import_module(PREFERENCE_SOURCES[name]).SOURCE
@@ -43,8 +43,8 @@ def read_preference_prompts(settings: OfflineConfig) -> list[str] | None:
     """The different prompts of a preference set, in the order of the set; None if only its images are read with it.
 
     Raises:
-        CatalogueError: there is no such source.
-        ConfigError: the data are not there or have mistakes, one line for each, or they hold no preference.
+        ConfigError: there is no such source, the data are not there or have mistakes (one line for each), or they hold
+            no preference.
     """
     prompts = find_preference_source(settings.source).read_prompts(settings)
     if prompts is not None and not prompts:
