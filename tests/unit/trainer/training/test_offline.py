@@ -24,7 +24,7 @@ from drpo.method.objectives import load_objective
 from drpo.method.objectives.base import Group, Supports
 from drpo.method.objectives.drpo import DrPOObjective
 from drpo.training import encoding
-from drpo.training.encoding import encode_preferences, find_cache
+from drpo.training.encoding import EncodingCount, encode_preferences, find_cache
 from drpo.training.offline import Neighbours, OfflineSupervision, preference_margins
 from drpo.training.trainer import DrPOTrainer
 
@@ -350,3 +350,14 @@ def test_the_index_of_a_cache_may_hold_any_text(tmp_path: Path) -> None:
     cache.finish()
     images = cache.read_index()[prompt]
     assert cache.read([*images.chosen, *images.rejected]).flatten().tolist() == [0.0, 1.0, 1.0]
+
+
+def test_the_driver_of_a_run_sees_how_much_is_encoded(tmp_path: Path) -> None:
+    worker, driver = EncodingCount(tmp_path), EncodingCount(tmp_path)
+    assert driver.read_if_new() is None
+    worker.write(256)
+    assert [driver.read_if_new(), driver.read_if_new()] == [256, None]
+    worker.write(512)
+    assert driver.read_if_new() == 512
+    worker.remove()
+    assert driver.read_if_new() is None
