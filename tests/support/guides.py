@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = (
     "README.md",
+    "docs/offline.md",
     "CONTRIBUTING.md",
     "services/README.md",
     "services/drpo_rewards/rewards/README.md",

@@ -53,17 +53,22 @@ class Plan:
         return self.verb == "evaluate" or (self.trains and self.config.evaluation.enabled)
 
     @property
+    def asks_rewards(self) -> bool:
+        """Whether a ranking service is needed."""
+        return self.verb == "evaluate" or (self.trains and self.config.asks_rewards)
+
+    @property
     def starts_ray(self) -> bool:
         """Whether a Ray is started on this machine."""
         return self.verb != "sample" and self.config.run.ray_address is None
 
     @cached_property
     def training_prompts(self) -> list[PromptRecord] | DrpoError:
-        """The training prompts, or why they cannot be read."""
-        from drpo.data.prompts import load_prompts
+        """The training prompts, or why they cannot be read; none if preferences on the hub will say them."""
+        from drpo.data.training import load_training_prompts
 
         try:
-            return load_prompts(self.config.prompts)
+            return load_training_prompts(self.config) or []
         except DrpoError as error:
             return error
 

@@ -23,7 +23,7 @@ ANSWER_S = 10.0
 def check_rewards(plan: Plan) -> Iterator[Finding]:
     """Yields what is found about the rewards."""
     config = plan.config
-    if plan.verb == "sample":
+    if not plan.asks_rewards:
         return
     yield from _check_weights(config)
     key = config.rewards.api_key_env
@@ -137,7 +137,7 @@ def _check_metadata(plan: Plan, known: Mapping[str, ModelInfo]) -> Iterator[Find
     """Checks that prompts have metadata if a reward needs them."""
     needing = [name for name, model in known.items() if model.needs_metadata]
     sets: dict[str, list[PromptRecord] | DrpoError] = {}
-    if plan.trains:
+    if plan.trains and plan.config.offline is None:
         sets["prompts"] = plan.training_prompts
     if plan.evaluates:
         sets["evaluation"] = plan.evaluation_prompts

@@ -27,13 +27,18 @@ def _check_objective(config: Config) -> Iterator[Finding]:
 
     name, settings = config.objective.name, config.objective.settings
     try:
-        load_objective(name, settings)
+        objective = load_objective(name, settings)
     except ValidationError as error:
         yield from _describe(error, "objective", objective_class(name).settings_class)
     except DrpoError as error:
         yield Finding("settings", "objective.name", "wrong", str(error))
     else:
-        yield Finding("settings", "objective.name", "ok", name)
+        if config.offline is not None and not objective.needs.takes_supports:
+            found = f"objective.name: {name} needs rewards and cannot be trained on given preferences"
+            fix = "choose another objective, such as drpo, or remove the section offline"
+            yield Finding("settings", "objective.name", "wrong", found, fix)
+        else:
+            yield Finding("settings", "objective.name", "ok", name)
 
 
 def _check_features(plan: Plan) -> Iterator[Finding]:

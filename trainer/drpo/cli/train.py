@@ -113,9 +113,9 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
     say("run ", (run_dir.name, "bold"), f" in {run_dir}")
     parts = Parts(run_dir)
     resumed_s = max((line["time_s"] for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
-    with ray_and_rewards(config) as served, sigterm_as_ctrl_c():
+    with ray_and_rewards(config, rewards=config.asks_rewards) as served, sigterm_as_ctrl_c():
         with TrainingProgress(config, console) as progress:
-            outcome = fit(served, run_dir, token=token, watch=progress)
+            outcome = fit(served, run_dir, token=token, watch=progress, watch_encoding=progress.show_encoding)
         if outcome.status == "interrupted":
             say(f"stopped at step {outcome.step}, with a checkpoint. To continue, run")
             say((f"  drpo train --resume {shlex.quote(str(run_dir))}", "bold"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
+from drpo.config.offline import OfflineConfig
 from drpo.config.schedule import EvaluationConfig, OptimizerConfig, TrainingConfig
 from drpo.config.sections import (
     FeaturesConfig,
@@ -32,6 +33,10 @@ class Config(Section):
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     rewards: RewardsConfig = Field(default_factory=RewardsConfig)
     prompts: PromptsConfig = Field(default_factory=PromptsConfig)
+    offline: OfflineConfig | None = Field(
+        default=None,
+        description="given preferences, in the place of prompts and rewards; null: rewards rank candidates",
+    )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
@@ -43,12 +48,19 @@ class Config(Section):
                 f"training.groups_per_step ({self.training.groups_per_step}) must be at least training.num_workers "
                 f"({self.training.num_workers}), so that every worker has a group"
             )
+        if self.training.selection == "rollouts" and self.offline is not None:
+            raise ValueError("training.selection rollouts needs rewards: leave it out, or the section offline")
         if self.training.selection == "rollouts" and self.rewards.normalize != "none":
             raise ValueError(
                 "training.selection rollouts compares scores with training.rollouts.threshold, so they may not be "
                 f"normalized: set rewards.normalize to none, not {self.rewards.normalize or 'null'}"
             )
         return self
+
+    @property
+    def asks_rewards(self) -> bool:
+        """Whether a run needs a ranking service: for its training or for its evaluation."""
+        return self.offline is None or self.evaluation.enabled
 
     def evaluation_prompts(self) -> PromptsConfig:
         """The settings of the evaluation's prompts: what `evaluation` does not set is as in `prompts`.

@@ -43,7 +43,7 @@ class Candidates:
     Attributes:
         noise_KChw, conditions, seed: what they were generated from.
         latents_KChw: with their graph, unless they are generated in chunks.
-        images_KHWC: uint8, for the rewards.
+        images_KHWC: uint8, for the rewards; None if nobody ranks them.
         features: those that came from the same decoded images; None: they are still to be computed.
     """
 
@@ -51,7 +51,7 @@ class Candidates:
     conditions: Conditions
     seed: GroupSeed
     latents_KChw: Tensor
-    images_KHWC: np.ndarray
+    images_KHWC: np.ndarray | None
     features: Features | None
 
 
@@ -63,13 +63,17 @@ class GroupSampler:
         view: where the feature map looks; see `drpo.training.views`.
         needs: what the objective needs of a group.
         chunk_size: candidates computed at once; None: all.
+        ranks: whether the candidates will be ranked, and are therefore decoded.
     """
 
-    def __init__(self, generator: OneStepGenerator, view: View, needs: Needs, chunk_size: int | None) -> None:
+    def __init__(
+        self, generator: OneStepGenerator, view: View, needs: Needs, chunk_size: int | None, *, ranks: bool
+    ) -> None:
         self.generator = generator
         self.view = view
         self.needs = needs
         self.chunk_size = chunk_size
+        self.ranks = ranks
 
     def generate(self, noise_KChw: Tensor, conditions: Conditions, seed: GroupSeed) -> Candidates:
         """Lines 3 and 4 of Algorithm 1: candidates from the noises, decoded for the rewards."""
@@ -77,12 +81,15 @@ class GroupSampler:
         with torch.set_grad_enabled(self.chunk_size is None):
             for start, noise_NChw in self._chunks(noise_KChw):
                 latents.append(self.generator.sample(noise_NChw, conditions))
+                if not self.ranks:
+                    continue
                 seen = self.view.look(latents[-1], self._context(conditions, seed, "candidates", start))
                 images.append(seen[0])
                 if seen[1] is not None:
                     features.append(seen[1])
         joined = _join(features) if features and self.needs.features else None
-        return Candidates(noise_KChw, conditions, seed, torch.cat(latents), np.concatenate(images), joined)
+        images_KHWC = np.concatenate(images) if images else None
+        return Candidates(noise_KChw, conditions, seed, torch.cat(latents), images_KHWC, joined)
 
     @torch.no_grad()
     def look(self, noise_KChw: Tensor, conditions: Conditions) -> np.ndarray:
@@ -118,6 +125,11 @@ class GroupSampler:
         if self.needs.reference_features and reference_KChw is not None:
             group = replace(group, reference_features=self._features(candidates, reference_KChw, "reference"))
         return group
+
+    @torch.no_grad()
+    def observe_given(self, latents_NChw: Tensor, candidates: Candidates, role: str) -> Features | None:
+        """The features of given latents, under the prompt of the candidates; None if the objective needs none."""
+        return self._features(candidates, latents_NChw, role) if self.needs.features else None
 
     def backward(
         self, group: Group, candidates: Candidates, loss: Callable[[Group], ObjectiveResult]

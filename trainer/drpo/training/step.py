@@ -24,6 +24,7 @@ from drpo.data.prompts.record import PromptRecord
 from drpo.generators.base import Conditions, OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Group, Objective
+from drpo.training.offline import OfflineSupervision
 from drpo.training.ranking import BackgroundRanker, TimedRanking
 from drpo.training.sampling import Candidates, GroupSampler, GroupSeed
 from drpo.training.selection import Rollouts, Selection
@@ -52,7 +53,7 @@ class StepRunner:
         generator: see `drpo.generators`.
         feature_map: phi; see `drpo.method.features`. None if the objective needs no features.
         objective: see `drpo.method.objectives`.
-        ranker: ranks the groups.
+        supervision: ranks the groups, or gives them the chosen and rejected images of their prompts.
         settings: the `training` section of the config.
         seed: the run's seed. The seed, the step and the group's number determine the noise and the pairs of a group.
         name: the run's name, the first part of every request id.
@@ -63,7 +64,7 @@ class StepRunner:
         generator: OneStepGenerator,
         feature_map: FeatureMap | None,
         objective: Objective,
-        ranker: BackgroundRanker,
+        supervision: BackgroundRanker | OfflineSupervision,
         settings: TrainingConfig,
         *,
         seed: int = 0,
@@ -71,9 +72,11 @@ class StepRunner:
     ) -> None:
         self.generator = generator
         view = make_view(generator, feature_map, decode_again=settings.chunk_size is None)
-        self.sampler = GroupSampler(generator, view, objective.needs, settings.chunk_size)
+        self.ranker = supervision if isinstance(supervision, BackgroundRanker) else None
+        self.offline = supervision if isinstance(supervision, OfflineSupervision) else None
+        self.ranks = self.ranker is not None and objective.needs.ranking
+        self.sampler = GroupSampler(generator, view, objective.needs, settings.chunk_size, ranks=self.ranks)
         self.objective = objective
-        self.ranker = ranker
         self.settings = settings
         self.seed = seed
         self.name = name
@@ -116,7 +119,7 @@ class StepRunner:
         tally.groups += 1
         with torch.no_grad(), tally.timed("generate"):
             conditions = self.generator.encode_prompts([record.prompt])
-        if self.sampler.needs.ranking and settings.selection == "rollouts":
+        if self.ranks and settings.selection == "rollouts":
             chosen = self._roll_out(record, conditions, seed, tally)
             if chosen is None:
                 return None
@@ -126,9 +129,9 @@ class StepRunner:
             chosen = None
             with tally.timed("generate"):
                 candidates = self.sampler.generate(self._draw_noise(seed, "noise"), conditions, seed)
-                if self.sampler.needs.ranking:
+                if candidates.images_KHWC is not None:
                     ranking = self._submit(record, candidates.images_KHWC, seed)
-        tally.images += len(candidates.images_KHWC)
+        tally.images += len(candidates.noise_KChw)
         if ranking is not None and not settings.pipeline:
             with tally.timed("rank_wait"):
                 ranking.exception()  # waits; `_finish` handles the error itself
@@ -137,6 +140,8 @@ class StepRunner:
         with tally.timed("features"):
             group = self.sampler.observe(candidates)
             group = self.sampler.observe_reference(group, candidates, reference_KChw)
+            if self.offline is not None:
+                group = self.offline.add_supports(group, record, candidates, self.sampler, tally)
         if chosen is not None:
             group = replace(group, pairs_M2=chosen.pairs_M2, queries_Q=chosen.queries_Q, scores_K=chosen.scores_K)
         return _InFlight(candidates, group, ranking)
@@ -177,6 +182,7 @@ class StepRunner:
             pairs = PairOptions(count=settings.pairs, strategy=settings.pair_strategy, seed=pair_seed)
         else:
             request_id += f"-{rollout}"
+        assert self.ranker is not None  # without one, no images are decoded
         return self.ranker.submit(
             record.prompt, images_KHWC, metadata=record.metadata, pairs=pairs, request_id=request_id
         )

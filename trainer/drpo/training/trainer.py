@@ -22,6 +22,7 @@ from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Objective
 from drpo.training import collective
+from drpo.training.offline import OfflineSupervision
 from drpo.training.ranking import BackgroundRanker
 from drpo.training.step import StepRunner
 from drpo.training.tally import STAGES, Tally
@@ -31,7 +32,7 @@ class DrPOTrainer:
     """The adapter, its optimizer, and the step that updates it.
 
     Args:
-        generator, feature_map, objective, ranker, settings, seed, name: see `StepRunner`.
+        generator, feature_map, objective, supervision, settings, seed, name: see `StepRunner`.
         optimizer: the `optimizer` section of the config.
     """
 
@@ -40,14 +41,14 @@ class DrPOTrainer:
         generator: OneStepGenerator,
         feature_map: FeatureMap | None,
         objective: Objective,
-        ranker: BackgroundRanker,
+        supervision: BackgroundRanker | OfflineSupervision,
         settings: TrainingConfig,
         optimizer: OptimizerConfig,
         *,
         seed: int = 0,
         name: str = "run",
     ) -> None:
-        self.runner = StepRunner(generator, feature_map, objective, ranker, settings, seed=seed, name=name)
+        self.runner = StepRunner(generator, feature_map, objective, supervision, settings, seed=seed, name=name)
         self.generator = generator
         self.parameters = generator.adapter.parameters()
         self.optimizer = torch.optim.AdamW(

@@ -79,7 +79,7 @@ def test_for_an_unknown_preset_the_nearest_one_is_suggested():
 
 
 def test_the_yaml_of_a_config_has_every_key():
-    values = yaml.safe_load(Config().to_yaml())
+    values = yaml.safe_load(Config(offline={}).to_yaml())
     for key in known_keys():
         inner = values
         for part in key.split("."):
@@ -146,3 +146,25 @@ def test_a_section_that_is_null_differs_from_one_without_keys(tmp_path: Path) ->
     assert load_config(tmp_path / "null.yaml").lora is None
     assert load_config("shapes", ["lora=null"]).lora is None
     assert load_config(tmp_path / "null.yaml", ["lora.rank=8"]).lora.rank == 8
+
+
+def test_the_section_offline_is_absent_by_default_and_may_be_null(tmp_path):
+    assert load_config("shapes").offline is None
+    path = tmp_path / "mine.yaml"
+    path.write_text(load_config("shapes").to_yaml())  # has `offline: null`, as the config.yaml of a run
+    assert load_config(path).offline is None
+    path.write_text("offline:\n  path: 007\n")
+    assert load_config(path).offline.path == "007"
+    config = load_config("shapes", ["offline.path=a.jsonl", "offline.neighbours=3"])
+    assert (config.offline.path, config.offline.neighbours) == ("a.jsonl", 3)
+    assert "offline.neighbours" in known_keys()
+    with pytest.raises(ConfigError, match=r"no setting offline\.neighbors; did you mean offline\.neighbours\?"):
+        load_config("shapes", ["offline.neighbors=3"])
+
+
+def test_rewards_are_asked_for_by_online_training_and_by_an_evaluation():
+    assert load_config("shapes").asks_rewards
+    assert load_config("shapes", ["evaluation.enabled=false"]).asks_rewards
+    assert load_config("shapes-offline").asks_rewards
+    assert not load_config("shapes-offline", ["evaluation.enabled=false"]).asks_rewards
+    assert not load_config("sd-turbo-offline").asks_rewards

@@ -25,6 +25,7 @@ class Needs:
         reference_latents: the latents of the reference generator from the same noises.
         reference_features: their features.
         ranking: scores of the candidates, and pairs of a winner and a loser.
+        takes_supports: instead of a ranking, the loss takes given positives and negatives, as in offline training.
     """
 
     latents: bool = False
@@ -32,6 +33,22 @@ class Needs:
     reference_latents: bool = False
     reference_features: bool = False
     ranking: bool = True
+    takes_supports: bool = False
+
+
+@dataclass(frozen=True)
+class Supports:
+    """S given images of a group, all of them positives or all negatives; without a graph.
+
+    Attributes:
+        latents_SChw: their latents.
+        features: their features {key: (S, T, D)}; None if the objective needs no features.
+        weights_S: how much each of them counts, float32; 1 for an image of the group's own prompt.
+    """
+
+    latents_SChw: Tensor
+    features: Features | None
+    weights_S: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class Group:
         pairs_M2: M (winner, loser) pairs of candidate indices, int64, such as [[3, 0], [5, 2]].
         queries_Q: indices of the candidates that are moved, int64; None: all of them.
         scores_K: the combined scores of the candidates, float32; higher is better.
+        positives, negatives: images that are given, in offline training, in the place of pairs and scores.
     """
 
     latents_KChw: Tensor | None = None
@@ -55,6 +73,8 @@ class Group:
     pairs_M2: Tensor | None = None
     queries_Q: Tensor | None = None
     scores_K: Tensor | None = None
+    positives: Supports | None = None
+    negatives: Supports | None = None
 
 
 @dataclass(frozen=True)
