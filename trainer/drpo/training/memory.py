@@ -120,10 +120,12 @@ def estimate_memory(config: Config) -> MemoryEstimate:
     view = make_view(generator, feature_map, decode_again=training.chunk_size is None)
     needs = Needs(latents=True, reference_latents=True) if missing else objective.needs
     sampler = GroupSampler(generator, view, needs, training.chunk_size)
-    in_flight = min(
-        training.groups_in_flight if training.pipeline else 1, -(-training.groups_per_step // training.num_workers)
-    )
-    noise_KChw = torch.empty((training.candidates, *generator.latent_shape), dtype=dtype, device=META)
+    groups = -(-training.groups_per_step // training.num_workers)  # of a worker
+    in_flight = min(groups, training.groups_in_flight if training.pipeline else 1)
+    candidates = training.candidates
+    if training.chunk_size is not None:  # no group keeps a graph, and after two chunks the others take no more
+        candidates, in_flight = min(candidates, 2 * training.chunk_size), 1
+    noise_KChw = torch.empty((candidates, *generator.latent_shape), dtype=dtype, device=META)
     with Meter(META) as meter, _fused_attention():
         run_groups(sampler, noise_KChw, _make_conditions(configs, dtype), in_flight)
     return MemoryEstimate(weights, optimizer, meter.peak, missing)

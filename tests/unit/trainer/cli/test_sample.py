@@ -67,7 +67,7 @@ def test_an_adapter_is_found_in_a_run_a_folder_or_a_file(run: Path, tmp_path: Pa
     file = run / ADAPTER / "pytorch_lora_weights.safetensors"
     assert find_adapter(run) == find_adapter(run / ADAPTER) == find_adapter(file) == file
     for nothing in (tmp_path, tmp_path / "none", tmp_path / "none.safetensors"):
-        with pytest.raises(ConfigError, match="--adapter: there is no adapter"):
+        with pytest.raises(ConfigError, match="--adapter: there is neither a LoRA adapter nor a U-Net"):
             find_adapter(nothing)
 
 
