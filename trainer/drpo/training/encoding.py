@@ -106,7 +106,7 @@ class EncodingCount:
 
     def read_if_new(self) -> int | None:
         """The number if it has changed since the last call; otherwise None."""
-        text = self._path.read_text() if self._path.exists() else ""
+        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
         if text in ("", self._last):
             return None
         self._last = text

@@ -55,11 +55,15 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
         ),
         (
             ["eval", "--adapter", "[none]", "--out", ".", "--evaluation.split", "x"],
-            ["there is no adapter in [none]", "evaluation.split: there is no split 'x'", "--out: . is a folder"],
+            [
+                "there is neither a LoRA adapter nor a U-Net in [none]",
+                "evaluation.split: there is no split 'x'",
+                "--out: . is a folder",
+            ],
         ),
         (
             ["sample", "--prompt", "a \udcff", "--adapter", "none", "--device", "gpu", "--out", "a.xyz"],
-            ["no adapter in none", "no device 'gpu'", "(a \\udcff) holds half", "as a.xyz"],
+            ["nor a U-Net in none", "no device 'gpu'", "(a \\udcff) holds half", "as a.xyz"],
         ),
         (["doctor", "shapes", "--training.steps", "0"], ["training.steps = '0'", "1 of "]),
         (["doctor", "--training.steps", "0"], ["settings are checked with a preset"]),

@@ -106,16 +106,16 @@ def test_the_latent_anchor_is_added_to_any_reference(variant: str) -> None:
 
 
 def test_without_a_weight_nothing_of_the_reference_is_needed() -> None:
-    nothing = Needs(features=True)
+    nothing = Needs(takes_supports=True, features=True)
     for settings in (
         {"reference": "none"},
         {"reference_weight": 0},
         {"reference": "perceptual", "reference_weight": 0},
     ):
         assert make(**settings).needs == nothing
-    assert make(reference="perceptual").needs == Needs(features=True, reference_features=True)
+    assert make(reference="perceptual").needs == Needs(takes_supports=True, features=True, reference_features=True)
     assert make(reference="none", latent_anchor_weight=1.0).needs == Needs(
-        latents=True, features=True, reference_latents=True
+        takes_supports=True, latents=True, features=True, reference_latents=True
     )
     with pytest.raises(ValidationError, match="drift"):
         make(reference="l2")
