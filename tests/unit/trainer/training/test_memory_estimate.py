@@ -26,7 +26,7 @@ def measure_step(config: Config, file: Path) -> int:
         parameter.grad = torch.zeros_like(parameter)
     training = config.training
     view = make_view(generator, feature_map, decode_again=training.chunk_size is None)
-    sampler = GroupSampler(generator, view, objective.needs, training.chunk_size)
+    sampler = GroupSampler(generator, view, objective.needs, training.chunk_size, ranks=True)
     noise_KChw = generator.noise(training.candidates, torch.Generator().manual_seed(0))
     conditions = generator.encode_prompts(["a red star"])
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
