@@ -10,10 +10,10 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test thorough cluster bench lint format protos lock clean
+.PHONY: help install demo test thorough soak fuzz cluster kills bench bench-gpu lint format protos lock clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## create .venv with the exact versions of requirements.lock
 
@@ -34,14 +34,28 @@ test: $(INSTALLED)  ## unit and integration tests, with coverage (about 11 minut
 	@echo "Running the tests; those marked integration start a real local Ray."
 	@$(BIN)/python -m pytest -m "not thorough" --durations 15 --cov --cov-report=term
 
-thorough: $(INSTALLED)  ## longer tests: the page in a browser, the files of every reward, a second implementation of GenEval's rules
+thorough: $(INSTALLED)  ## longer tests: the page in a browser, the files of every reward, killed services, 3 minutes of soak
 	@$(BIN)/python -m pytest -m thorough --durations 15
+
+soak: $(INSTALLED)  ## 30 minutes of mixed load on a service whose replicas are killed; DRPO_SOAK_MINUTES=N for another length
+	@DRPO_SOAK_MINUTES=$${DRPO_SOAK_MINUTES:-30} $(BIN)/python -m pytest tests/soak
+
+fuzz: $(INSTALLED)  ## 10,000 generated calls of a live service, and what a neighbour notices of them (about 7 minutes)
+	@DRPO_FUZZ_CALLS=10000 $(BIN)/python -m pytest tests/integration/services/gateway/test_fuzzed_contract.py -s --durations 15
 
 cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs Docker (deploy/ci/engine.sh), about 10 minutes
 	@$(BIN)/python -m pytest tests/cluster -m cluster --durations 15
 
-bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, memory
+kills: $(INSTALLED)  ## train one run while 20 of its processes are killed at random moments (about 15 minutes; DRPO_KILLS=N)
+	@$(BIN)/python -m pytest tests/kills -m kills -s
+
+bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, hostile requests, memory
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+OUT ?= runs/bench-gpu
+
+bench-gpu: $(INSTALLED)  ## one GPU: training steps, rewards, a run, the service; random weights, 8 minutes (deploy/GPU.md)
+	@PYTHONPATH=tests $(BIN)/python -m bench.gpu --out $(OUT)
 
 lint: $(INSTALLED)  ## ruff, mypy, and a check that the gRPC stubs are up to date
 	$(BIN)/ruff check .

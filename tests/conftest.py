@@ -6,7 +6,13 @@ import os
 import signal
 from pathlib import Path
 
+from hypothesis import settings
+
 TESTS = Path(__file__).parent
+
+# A test of a busy machine is not wrong because an example took long.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 # A shell that runs this in the background makes it and its children ignore Ctrl-C, which some tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -53,7 +53,7 @@ class RewardsError(Exception):
 
 
 class ConfigError(RewardsError, ValueError):
-    """A service configuration that cannot work. The message names the key and what to write instead."""
+    """A setting of a service or a client that cannot work. The message names it, and says what to write instead."""
 
     code = "bad_config"
     title = "Configuration error"
@@ -124,6 +124,15 @@ class AuthenticationError(RewardsError, PermissionError):
     grpc_status = "UNAUTHENTICATED"
 
 
+class ForeignOriginError(RewardsError, PermissionError):
+    """A web page of another origin, or under another host name, called a service without API keys."""
+
+    code = "foreign_origin"
+    title = "A web page of another origin may not call this service"
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+
+
 class RewardError(RewardsError, RuntimeError):
     """A reward failed, or returned something that is not a score. The request fails; no score is made up."""
 
@@ -182,10 +191,12 @@ class RankingTimeoutError(RewardsError, TimeoutError):
 
 
 class InternalError(RewardsError, RuntimeError):
-    """An unexpected error. The service's log has it under the request's id."""
+    """An unexpected error. The service's logs have it under the request's id."""
 
 
-UNEXPECTED = "an unexpected error occurred; the service's log has it"  # hides internal details from callers
+# Ends messages that hide internal details from callers. The folder is the same however the service was started.
+LOGS = "the service's logs have more, in ray/session_latest/logs/serve below $RAY_TMPDIR or /tmp on its machine"
+UNEXPECTED = f"an unexpected error occurred; {LOGS}, under the request's id"
 
 
 def _with_subclasses(cls: type[RewardsError]) -> list[type[RewardsError]]:

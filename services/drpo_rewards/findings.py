@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["ok", "wrong", "skipped"]
+State = Literal["ok", "wrong", "warning", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Finding:
     Attributes:
         check: what was checked, e.g. "files" or "GPU memory".
         about: the reward or the thing that was checked.
-        state: "ok", "wrong" or "skipped".
+        state: "ok"; "wrong": it would fail; "warning": it may fail or be slow, and starts; "skipped".
         found: what the check found.
-        fix: what to do if the state is "wrong".
+        fix: what to do if the state is "wrong" or "warning".
 
     Example:
         Finding("ports", "http_port", "wrong", "127.0.0.1:8000 is not available: Address already in use",
@@ -32,3 +32,8 @@ class Finding:
     state: State
     found: str
     fix: str = ""
+
+    @property
+    def named(self) -> str:
+        """What the check found, after the name of the thing that was checked unless `found` names it already."""
+        return self.found if self.about in self.found else f"{self.about}: {self.found}"

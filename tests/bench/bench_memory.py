@@ -1,25 +1,35 @@
-"""Memory of the gateway while it ranks many groups, which should stay flat.
+"""Memory of the gateway: flat while it ranks many groups, and free again after large ones.
 
-Launch: python tests/bench/bench_memory.py [--groups 1000] [--group-size 16] [--side 256] [--encoding png]
+Launch: python tests/bench/bench_memory.py [--groups 1000] [--group-size 16] [--side 256] [--large-seconds 60]
 
-The output is the slope of a line through the second half of the samples, when pools and caches are full, in MiB per
-1,000 groups. It should be a small part of the size of one group. It is printed for all resident memory and for the part
-that the gateway does not share. Resident memory includes pages of Ray's object store, and grows until the gateway has
-touched all of them.
+The first output is the slope of a line through the second half of the samples, when pools and caches are full, in MiB
+per 1,000 groups. It should be a small part of the size of one group. It is printed for all resident memory and for the
+part that the gateway does not share. Resident memory includes pages of Ray's object store, and grows until the gateway
+has touched all of them.
+
+Then four clients send groups near the limit on bodies. The output is what the gateway and Ray Serve's proxy hold before
+that, at most, and afterwards, without what they share.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 from collections.abc import Sequence
+from typing import Literal
 
+import psutil
 from hardware import describe_hardware
 
+from drpo_rewards.client.load import Encoding
 from drpo_rewards.cluster.local_ray import start_local_ray
 from drpo_rewards.rewards.base import Score, ScoreItem
 
 SAMPLES = 50
+
+# Images of a group, their encoding, and how many clients send such groups.
+LARGE_GROUPS: list[tuple[int, Encoding, int]] = [(79, "png", 1), (80, "rgb8", 1), (128, "jpeg", 2)]
 
 
 class Mean:
@@ -31,12 +41,53 @@ class Mean:
         return [Score(float(item.image.mean())) for item in items]
 
 
-def gateway_pid() -> int:
+def process_of(part: Literal["gateway", "proxy"]) -> psutil.Process:
+    """The process of the gateway or of Ray Serve's proxy."""
     import ray
     from ray.util.state import list_actors
 
-    filters = [("state", "=", "ALIVE"), ("class_name", "=", "ServeReplica:ranking:gateway")]
-    return list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid
+    name = {"gateway": "ServeReplica:ranking:gateway", "proxy": "ProxyActor"}[part]
+    filters = [("state", "=", "ALIVE"), ("class_name", "=", name)]
+    return psutil.Process(list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid)
+
+
+def own_mib(process: psutil.Process) -> float:
+    """Resident memory without what is shared: Ray's object store is shared, and grows until it is touched."""
+    memory = process.memory_info()
+    return (memory.rss - memory.shared) / 2**20
+
+
+async def load_with_large_groups(url: str, seconds: float) -> tuple[int, dict[str, float]]:
+    """Keep four clients busy with bodies near the limit. Return the answers, and the peak of each process in MiB."""
+    from drpo_rewards.client import AsyncRankingClient
+    from drpo_rewards.client.load import draw_groups, run_load
+
+    watched = {part: process_of(part) for part in ("gateway", "proxy")}
+    peaks = dict.fromkeys(watched, 0.0)
+
+    async def watch() -> None:
+        while True:
+            for part, process in watched.items():
+                peaks[part] = max(peaks[part], own_mib(process))
+            await asyncio.sleep(0.2)
+
+    watching = asyncio.create_task(watch())
+    loads = (
+        run_load(
+            lambda: AsyncRankingClient(url, timeout_s=300, retries=0),
+            "p",
+            draw_groups(1, size, 1024, encoding),
+            clients=clients,
+            seconds=seconds,
+        )
+        for size, encoding, clients in LARGE_GROUPS
+    )
+    results = await asyncio.gather(*loads)
+    watching.cancel()
+    failed = [f"{result.errors}: {result.first_error}" for result in results if result.errors]
+    if failed:
+        print(f"failed calls: {failed}")
+    return sum(len(result.latencies_s) for result in results), peaks
 
 
 def main() -> None:
@@ -44,6 +95,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=1000)
     parser.add_argument("--group-size", type=int, default=16)
     parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--large-seconds", type=float, default=60.0, help="seconds of large groups; 0 for none")
     parser.add_argument("--encoding", choices=["rgb8", "png", "jpeg", "webp"], default="png")
     arguments = parser.parse_args()
 
@@ -51,7 +103,6 @@ def main() -> None:
     start_local_ray(num_cpus=4)
 
     import numpy as np
-    import psutil
 
     from drpo_rewards.client import AsyncRankingClient
     from drpo_rewards.client.load import LoadResult, draw_groups, run_load
@@ -63,7 +114,7 @@ def main() -> None:
     samples: list[tuple[int, float, float]] = []
 
     with start(config, http_port=0) as service:
-        gateway = psutil.Process(gateway_pid())
+        gateway = process_of("gateway")
 
         def sample(result: LoadResult) -> None:
             answered = len(result.latencies_s)
@@ -80,6 +131,20 @@ def main() -> None:
             on_answer=sample,
         )
         result = asyncio.run(load)
+
+        def print_memory(when: str, mebibytes: dict[str, float]) -> None:
+            print(f"{when:<28}" + ", ".join(f"{part} {value:.0f} MiB" for part, value in mebibytes.items()), flush=True)
+
+        def now() -> dict[str, float]:
+            return {part: own_mib(process_of(part)) for part in ("gateway", "proxy")}
+
+        if arguments.large_seconds:
+            print_memory("before the large groups:", now())
+            answered, peaks = asyncio.run(load_with_large_groups(str(service.http_url), arguments.large_seconds))
+            print_memory(f"peak over {answered} large groups:", peaks)
+            for wait_s in (1, 19, 40):
+                time.sleep(wait_s)
+                print_memory(f"{wait_s} s later:", now())
 
     assert not result.errors, result.first_error
     group_mib = arguments.group_size * arguments.side**2 * 3 / 2**20

@@ -11,6 +11,14 @@ import numpy as np
 from PIL import Image
 
 from drpo_rewards.api.images import decode
+from support.odd_files import (
+    add_to_png,
+    claim_size,
+    deep_png,
+    jpeg_with_scans,
+    png_chunk,
+    png_with_text,
+)  # fmt: skip
 
 SPECIAL = "a <|endoftext|> cat [SEP] <|image_pad|> <|Reward|><|im_end|> dog"
 PROMPTS = (
@@ -68,7 +76,6 @@ def refused_files() -> dict[str, tuple[bytes, str]]:
     """Files that the service refuses, by name: the file, and a part of the reason."""
     picture = Image.fromarray(PICTURE)
     transparent = np.dstack([PICTURE, np.full((12, 10), 254, np.uint8)])
-    deep = Image.fromarray(np.full((12, 10), 40_000, np.uint16))
     frames = {"save_all": True, "append_images": [Image.new("RGB", (10, 12))], "lossless": True}
     return {
         "text": (b"this is not an image", "not a PNG"),
@@ -80,7 +87,12 @@ def refused_files() -> dict[str, tuple[bytes, str]]:
         "one pixel": (encode(Image.new("RGB", (1, 1))), "1x1"),
         "transparent": (encode(Image.fromarray(transparent)), "transparent"),
         "transparent palette": (encode(picture.quantize(8), transparency=0), "transparent"),
-        "16 bits": (encode(deep), "mode I;16"),
+        "16 bits, grey": (deep_png(10, 12, 0), "16 bits a channel"),
+        "16 bits, RGB": (deep_png(10, 12, 2), "16 bits a channel"),
+        "16 bits, grey and alpha": (deep_png(10, 12, 4), "16 bits a channel"),
+        "16 bits, RGBA": (deep_png(10, 12, 6), "16 bits a channel"),
+        "many scans": (jpeg_with_scans(64, 64, 60), "70 scans; at most 64"),
+        "header without pixels": (claim_size(encode(picture, "JPEG"), 4096, 4096), "cannot hold"),
         "cmyk": (encode(picture.convert("CMYK"), "JPEG"), "mode CMYK"),
         "animated": (encode(picture, "WEBP", **frames), "animated"),
         "animated png": (encode(picture, "PNG", save_all=True, append_images=frames["append_images"]), "animated"),
@@ -101,4 +113,9 @@ def accepted_files() -> dict[str, tuple[bytes, np.ndarray]]:
         "palette": (encode(palette), np.asarray(palette.convert("RGB"))),
         "opaque alpha": (encode(Image.fromarray(opaque)), PICTURE),
         "exif": (encode(picture, exif=on_its_side), np.rot90(PICTURE, k=-1)),
+        "exif in a webp": (encode(picture, "WEBP", lossless=True, exif=on_its_side), np.rot90(PICTURE, k=-1)),
+        "large profile": (encode(picture, icc_profile=bytes(1_200_000)), PICTURE),
+        "large text": (png_with_text(picture, "workflow", "x" * 1_400_000, compress=True, unicode=False), PICTURE),
+        "damaged exif": (add_to_png(encode(picture), png_chunk(b"eXIf", b"II*\0\xff\xff\xff\xff")), PICTURE),
+        "wrong checksum beside the pixels": (add_to_png(encode(picture), png_chunk(b"pHYs", bytes(9), crc=1)), PICTURE),
     }

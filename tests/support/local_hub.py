@@ -1,4 +1,4 @@
-"""A model hub on this machine. It serves the few HTTP calls that huggingface_hub makes for a download.
+"""A hub of models and data sets on this machine. It serves the HTTP calls that huggingface_hub makes for a download.
 
 Repositories are folders. As on the hub, a file of more than LARGE bytes is known by its SHA-256, any other by its git
 hash. A test sets faults on the `LocalHub` while it runs.
@@ -39,6 +39,12 @@ class HubFile:
             return hashlib.sha256(self.content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
 
+    @property
+    def sibling(self) -> dict[str, Any]:
+        """How a list of files describes it."""
+        lfs = {"lfs": {"sha256": self.hash, "size": len(self.content), "pointerSize": 130}} if self.is_large else {}
+        return {"blobId": hashlib.sha1(self.content).hexdigest() if self.is_large else self.hash, **lfs}
+
     def entry(self, name: str) -> dict[str, Any]:
         lfs = {"lfs": {"oid": self.hash, "size": len(self.content), "pointerSize": 130}} if self.is_large else {}
         return {"type": "file", "path": name, "size": len(self.content), "oid": self.hash, **lfs}
@@ -49,6 +55,7 @@ class LocalHub:
     """Repositories by name, and the faults of their downloads."""
 
     repos: dict[str, Path] = field(default_factory=dict)
+    revisions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # repository: other names of its one commit
     break_off: dict[str, int] = field(default_factory=dict)  # file name: bytes after which its next download ends
     stall: dict[str, int] = field(default_factory=dict)  # file name: bytes after which it waits for `resume`
     garble: dict[str, int] = field(default_factory=dict)  # file name: number of downloads with damaged content
@@ -96,20 +103,23 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlparse(self.path).path)
         self.served.requests.append(f"{self.command} {path} {self.headers.get('Range', '')}".rstrip())
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if parts[:1] == ["datasets"]:
+            parts = parts[1:]
+        if parts[:2] in (["api", "models"], ["api", "datasets"]):
             repo, rest = "/".join(parts[2:4]), parts[4:]
         else:
             repo, rest = "/".join(parts[:2]), parts[2:]
         if repo not in self.served.repos:
             return self._fail("RepoNotFound")
         commit = self.served.commit(repo)
-        if len(rest) > 1 and rest[1] not in ("main", commit):
+        if len(rest) > 1 and rest[1] not in ("main", commit, *self.served.revisions.get(repo, ())):
             return self._fail("RevisionNotFound")
         files = self.served.files(repo)
         if rest[:1] == ["tree"]:
             return self._json([file.entry(name) for name, file in files.items()])
         if rest[:1] != ["resolve"]:
-            return self._json({"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in files]})
+            siblings = [{"rfilename": name, **file.sibling} for name, file in files.items()]
+            return self._json({"id": repo, "sha": commit, "siblings": siblings})
         name = "/".join(rest[2:])
         if name not in files:
             return self._fail("EntryNotFound")

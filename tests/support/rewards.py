@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +164,52 @@ class FailsToLoad:
         return [Score(0.0) for _ in items]
 
 
+def _nested(depth: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {}
+    for _ in range(depth):
+        inner = {"inner": inner}
+    return inner
+
+
+def _tensor(numbers: list[float]) -> Any:
+    import torch  # here, because most replicas of these rewards do without it
+
+    return torch.tensor(numbers)
+
+
+# What rewards that others write may return instead of a list of Scores, by its name.
+ODD_RESULTS: dict[str, Callable[[list[float]], Any]] = {
+    "a tuple": lambda means: tuple(map(Score, means)),
+    "a generator": lambda means: (Score(mean) for mean in means),
+    "a NumPy array": np.array,
+    "a column": lambda means: np.array(means)[:, None],
+    "an array of Scores": lambda means: np.array([Score(mean) for mean in means], dtype=object),
+    "a tensor": lambda means: _tensor(means),
+    "numbers": list,
+    "NumPy's numbers": lambda means: [Score(np.float32(mean)) for mean in means],
+    "tensors": lambda means: [Score(_tensor([mean])) for mean in means],
+    "whole numbers": lambda means: [int(mean) for mean in means],
+    "no Score": lambda means: [object() for _ in means],
+    "one number": lambda means: 1.0,
+    "nothing": lambda means: None,
+    "a text": lambda means: "12"[: len(means)],
+    "a dict": lambda means: dict.fromkeys(range(len(means)), 1.0),
+    "too many": lambda means: itertools.repeat(1.0),
+    "texts": lambda means: [Score("0.5") for _ in means],
+    "infinity": lambda means: [Score(-np.inf) for _ in means],
+    "huge": lambda means: [Score(10**400) for _ in means],
+    "details as a list": lambda means: [Score(mean, [1]) for mean in means],
+    "large details": lambda means: [Score(mean, {"a": "x" * 50_000_000}) for mean in means],
+    "deep details": lambda means: [Score(mean, _nested(10_000)) for mean in means],
+    "rather deep details": lambda means: [Score(mean, _nested(400)) for mean in means],
+    "keys of numbers": lambda means: [Score(mean, {1: "one"}) for mean in means],
+    "an array as details": lambda means: [Score(mean, {"a": np.zeros(3)}) for mean in means],
+    "half a letter": lambda means: [Score(mean, {"a": "\ud83d"}) for mean in means],
+}
+
+
 class Failing:
-    """Fails for the whole batch, in the way that `how` in the metadata names."""
+    """Fails for the whole batch, in the way that `how` in the metadata names, or returns something odd."""
 
     version = "failing-1"
 
@@ -181,6 +227,16 @@ class Failing:
             raise InvalidRequestError("metadata.how must not be `refuse`", field="metadata.how")
         if how == "die":
             os._exit(1)
+        if how == "exit":
+            sys.exit(3)
+        if how == "interrupt":
+            raise KeyboardInterrupt
+        if how == "change":
+            for item in items:
+                item.image[:] = 0
+                (item.metadata or {}).clear()
+        if how in ODD_RESULTS:
+            return ODD_RESULTS[how]([float(item.image.mean()) for item in items])
         if how == "hang":
             time.sleep(3600)
         details = {"an object": object()} if how == "odd details" else None

@@ -50,7 +50,7 @@ def write_synthetic_run(run_dir: Path, *, metric: ShownMetric = RIGHT, steps: in
     random = np.random.default_rng(0)
     base = _side(planned, 0, metric, random)
     tuned = _side(planned, 1, metric, random)
-    AdapterEvaluation(base, tuned, compare(base, tuned), 21.0).save(run_dir)
+    AdapterEvaluation(base, tuned, compare(base, tuned) | {"seen_in_training": 0}, 21.0).save(run_dir)
     (run_dir / "config.yaml").write_text(config.to_yaml())
     with (run_dir / "metrics.jsonl").open("w") as lines:
         for step in range(1, steps + 1):
@@ -68,8 +68,7 @@ def write_synthetic_run(run_dir: Path, *, metric: ShownMetric = RIGHT, steps: in
             }
             lines.write(json.dumps(line) + "\n")
     seconds = {"startup": 27.0, "training": 1.1 * steps, "evaluation": 21.0, "total": 60.0 + 1.1 * steps}
-    comparison = compare(base, tuned) | {"seen_in_training": 0}
-    write_summary(run_dir, config, comparison, seconds=seconds)
+    write_summary(run_dir, config, seconds=seconds)
     return run_dir
 
 

@@ -24,13 +24,15 @@ SERVICES = {
         "rewards", "rewards.base",
         "client", "ranking", "operations", "cluster", "api",
     },
-    "serving": {"serving.gateway", "serving.replica", "serving.config", "cluster"},  # start, app, listeners
-    "serving.operate": {"serving.config", "rewards", "rewards.files", "cluster"},
+    "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
+    "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "api"},
     "serving.gateway": {
         "serving.replica", "serving.config", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
     "serving.replica": {"serving.config", "rewards", "rewards.base", "api"},
-    "serving.config": {"api"},
+    "serving.config": {"serving.config_file", "api"},
+    "serving.config_file": set(),
+    "serving.ports": set(),
     "client": {"client.transports", "client.retries", "operations", "api"},
     "client.transports": {"client.retries", "operations", "wire", "v1", "cluster", "api"},
     "client.retries": set(),
@@ -53,10 +55,17 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "evaluation", "report", "cluster", "training", "training.build", "shapes", "shapes.cli", "config",
+        "checks", "evaluation", "report", "cluster", "training", "training.build", "generators", "shapes", "shapes.cli",
+        "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
-    "report": {"evaluation", "training", "shapes"},
+    "checks": {
+        "method.objectives", "method.features", "generators", "shapes", "data", "config",
+        "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
+        "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
+        "drpo_rewards.serving.operate.surroundings",
+    },
+    "report": {"evaluation", "training", "shapes", "config"},
     "evaluation": {
         "training", "training.build", "generators", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",
@@ -68,7 +77,7 @@ TRAINER = {
     "training": {
         "method.objectives", "method.features", "generators", "shapes", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
-        "drpo_rewards.api.suggestions", "drpo_rewards.errors",
+        "drpo_rewards.errors",
     },
     "training.build": {"method.objectives", "method.features", "generators", "shapes", "config"},
     "generators": {"config"},
@@ -78,7 +87,7 @@ TRAINER = {
     "method": set(),
     "shapes.cli": {"shapes.pretrain", "shapes"},
     "shapes.pretrain": {"method.features", "shapes", "drpo_rewards.api.shapes"},
-    "data.prompts.shapes": {"data", "shapes", "config"},
+    "data.prompts.sources.shapes": {"data", "shapes", "config"},
     "data": {"config"},
     "shapes": {"drpo_rewards.api.shapes"},
     "presets": set(),

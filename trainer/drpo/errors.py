@@ -15,6 +15,10 @@ class ConfigError(DrpoError, ValueError):
     """A setting is unknown, out of range, or contradicts another setting."""
 
 
+class RunInUseError(ConfigError):
+    """Another process trains this run."""
+
+
 class ShapeError(DrpoError, ValueError):
     """A tensor has the wrong rank, size or dtype for a function."""
 
@@ -27,12 +31,20 @@ class UnsupportedModelError(DrpoError, NotImplementedError):
     """A model was found and recognized, but this project does not support it yet."""
 
 
+class DownloadError(DrpoError, ConnectionError):
+    """A file could not be downloaded, or it is not the file that it should be."""
+
+
 class CatalogueError(DrpoError, LookupError):
     """A name (of an objective, a feature map, ...) is not in its catalogue."""
 
 
 class TrainingStoppedError(DrpoError, RuntimeError):
     """A run ended before its last step, and restarting its workers would not help."""
+
+
+class StorageError(DrpoError, OSError):
+    """A file of a run could not be written, for example because the disk is full."""
 
 
 class EvaluationError(DrpoError, ValueError):

@@ -8,10 +8,12 @@ them; a *mixture* is a weighted set of rewards; *pairs* are (winner, loser) inde
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import InvalidRequestError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -23,29 +25,46 @@ DEFAULT_MIXTURE = "default"  # used by requests that name no reward or mixture; 
 
 MAX_NAME = 128  # characters of a reward's or a mixture's name
 MAX_FIELD = 200  # characters of a field's name in an error, which may contain a key that the caller chose
-MAX_METADATA_BYTES = 100_000
+MAX_METADATA_BYTES = 100_000  # also of the details of one score or comparison
+MAX_NUMBER = sys.float_info.max  # gRPC carries every number as a double
 MAX_METADATA_DEPTH = 16  # gRPC limits the depth of messages, and all transports accept the same requests
+
+BYTE_ORDER_MARK = "\ufeff"  # some programs begin every text in UTF-8 with it
 
 Normalize = Literal["zscore", "none", "rank"]
 PairStrategy = Literal["random", "extremes"]
 State = Literal["ready", "busy", "unavailable"]
 
 
-def _check_plain_json(metadata: dict[str, Any]) -> dict[str, Any]:
+def check_plain_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Check that a dict can travel over every transport, and return it.
+
+    Raises:
+        ValueError: it is not plain JSON, too large, or too deep. The message goes on after the name of the dict.
+    """
     try:
-        size = len(json.dumps(metadata, allow_nan=False))
+        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"must be plain JSON with finite numbers ({error})") from None
     if size > MAX_METADATA_BYTES:
         raise ValueError(f"is {size} bytes of JSON; at most {MAX_METADATA_BYTES} are allowed")
-    if _depth(metadata) > MAX_METADATA_DEPTH:
-        raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
-    return metadata
+    _check_values(value, MAX_METADATA_DEPTH)
+    return value
 
 
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
-    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
+def _check_values(value: Any, levels: int) -> None:
+    """Check what `json.dumps` lets pass: the depth, keys that are not text, and integers that no double can hold."""
+    if isinstance(value, dict | list | tuple):
+        if levels == 0:
+            raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str):
+                    raise ValueError(f"must be plain JSON (the key {key!r} is not text)")
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_values(inner, levels - 1)
+    elif isinstance(value, int) and abs(value) > MAX_NUMBER:
+        raise ValueError("must be plain JSON with finite numbers (an integer is too large)")
 
 
 PromptText = Annotated[str, Field(min_length=1, max_length=10_000, description="What the images were made from.")]
@@ -56,7 +75,7 @@ AllPairs = Annotated[
 ]
 Metadata = Annotated[
     dict[str, Any],
-    AfterValidator(_check_plain_json),
+    AfterValidator(check_plain_json),
     Field(description="What rewards need beyond the prompt, as a JSON object."),
 ]
 
@@ -182,9 +201,35 @@ class ModelInfo(Model):
 
 
 class ModelList(Model):
-    """Body of `GET /v1/models`."""
+    """Every reward and mixture of a service."""
 
     models: list[ModelInfo]
+
+
+class NamedModel(ModelInfo):
+    """A ModelInfo with the members by which clients of OpenAI's API list models. HTTP sends it."""
+
+    id: str = Field(description="The name.")
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "drpo-rewards"
+
+    @classmethod
+    def of(cls, info: ModelInfo) -> NamedModel:
+        """Give a model these members."""
+        return cls(id=info.name, **info.model_dump())
+
+
+class NamedModelList(ModelList):
+    """Body of `GET /v1/models`: our own list, and under `data` the list that clients of OpenAI's API read."""
+
+    object: Literal["list"] = "list"
+    data: list[NamedModel]
+
+    @classmethod
+    def of(cls, listed: ModelList) -> NamedModelList:
+        """Give a list these members."""
+        return cls(models=listed.models, data=[NamedModel.of(info) for info in listed.models])
 
 
 class RewardReadiness(Model):
@@ -238,6 +283,10 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
     Raises:
         InvalidRequestError: the data is not valid; the error names the first field at fault.
     """
+    if isinstance(data, bytes):
+        data = data.removeprefix(BYTE_ORDER_MARK.encode())
+    elif isinstance(data, str):
+        data = data.removeprefix(BYTE_ORDER_MARK)
     try:
         return model.model_validate_json(data) if isinstance(data, bytes | str) else model.model_validate(data)
     except ValidationError as error:
@@ -246,6 +295,8 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         where = f"`{field}`: " if field else ""
         message = first["msg"].removeprefix("Value error, ")  # pydantic adds this to messages of our validators
+        if first["type"] == "extra_forbidden":
+            message = f"there is no such key{did_you_mean(str(first['loc'][-1])[:MAX_NAME], model.model_fields)}"
         raise InvalidRequestError(f"{where}{message}{more}", field=field) from None
 
 

@@ -2,7 +2,7 @@
 
 Conversions with only one possible result are made: grey and palette to RGB, EXIF rotation, dropping an opaque alpha
 channel. Other images are refused, because their conversion would decide what a reward sees: transparency, 16 bits,
-CMYK, several frames. No URL is fetched.
+CMYK, several frames. No URL is fetched. `image_files.py` reads the headers of files.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import binascii
 import io
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -18,12 +19,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
+from PIL.ImageFile import ImageFile as OpenImage
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from drpo_rewards.api.contract import Options
+from drpo_rewards.api.image_files import ImageFile, read_file
 from drpo_rewards.errors import InvalidImageError, InvalidRequestError, RewardsError
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+DECODERS: dict[str, type[OpenImage]] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WEBP": WebPImageFile}
+
+# Characters of base64, and pixels, that are copied in one step. A step holds Python's lock, and other threads wait.
+BASE64_STEP = COPY_STEP = 1 << 20
 
 ImageLike = np.ndarray | Image.Image | bytes | str | PathLike[str]
 Images = np.ndarray | Sequence[ImageLike]
@@ -31,11 +40,16 @@ Images = np.ndarray | Sequence[ImageLike]
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """How large one image and one group may be, in pixels; checked before anything is decoded."""
+    """How large one image and one group may be, in pixels; checked before anything is decoded.
+
+    Attributes:
+        max_scans: scans of one JPEG file. An encoder makes 1 to about 20, and each takes time for the whole picture.
+    """
 
     min_side: int = 8
     max_pixels: int = 4096 * 4096
     max_group_pixels: int = 8 * 4096 * 4096
+    max_scans: int = 64
 
     def check(self, width: int, height: int, field: str) -> None:
         """Check the size of one image.
@@ -52,38 +66,92 @@ class ImageLimits:
                 f"{field} is {width}x{height}; at most {self.max_pixels} pixels are allowed", field=field
             )
 
+    def reserve_time(self, decode_s: float, field: str) -> None:
+        """Allow any time: only a service counts it."""
+
+    def spend_time(self, cpu_s: float, field: str) -> None:
+        """Allow any time: only a service counts it."""
+
 
 DEFAULT_LIMITS = ImageLimits()
 # For clients: the service's own configuration says how large an image may be.
-ANY_SIZE = ImageLimits(min_side=1, max_pixels=sys.maxsize, max_group_pixels=sys.maxsize)
+ANY_SIZE = ImageLimits(1, sys.maxsize, sys.maxsize, sys.maxsize)
 
 
-class SizeCheck(Protocol):
-    """A check of an image's size before it is decoded: ImageLimits, or a request's Allowance."""
+class DecodingLimits(Protocol):
+    """What the decoding of an image may cost: ImageLimits, or a request's Allowance."""
+
+    @property
+    def max_scans(self) -> int:
+        """The most scans that one JPEG file may have."""
+        ...
 
     def check(self, width: int, height: int, field: str) -> None:
-        """Raise a RewardsError if an image of this size is not allowed."""
+        """Raise a RewardsError if an image of this size is not allowed. Called before it is decoded."""
+        ...
+
+    def reserve_time(self, decode_s: float, field: str) -> None:
+        """Raise a RewardsError if the estimated processor time is too much. Called before it is decoded."""
+        ...
+
+    def spend_time(self, cpu_s: float, field: str) -> None:
+        """Raise a RewardsError if these seconds of a processor are too many. Called often while it is decoded."""
         ...
 
 
-def decode(data: bytes, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
+class _MeteredFile(io.BytesIO):
+    """A file that counts the decoder's time whenever the decoder reads on, at the latest at the next scan."""
+
+    def __init__(self, file: ImageFile, limits: DecodingLimits, field: str) -> None:
+        super().__init__(file.data)
+        self._stops = list(file.scans)
+        self._limits = limits
+        self._field = field
+        self._counted = time.thread_time()
+
+    def count(self) -> None:
+        now = time.thread_time()
+        self._limits.spend_time(now - self._counted, self._field)
+        self._counted = now
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.count()
+        at = self.tell()
+        while self._stops and self._stops[0] <= at:
+            del self._stops[0]
+        if self._stops and size is not None and size > self._stops[0] - at:
+            size = self._stops[0] - at
+        return super().read(size)
+
+
+def decode(data: bytes, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Decode a PNG, JPEG or WebP file to (H, W, 3) uint8 RGB.
 
     Raises:
         InvalidImageError: the image cannot be used; the error names `field`.
     """
+    return decode_file(read_file(data, field=field), field=field, limits=limits)
+
+
+def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS) -> np.ndarray:
+    """Decode a file whose headers have been read, as `decode` does."""
+    limits.check(file.width, file.height, field)
+    if len(file.scans) > limits.max_scans:
+        raise InvalidImageError(
+            f"{field} is a JPEG file with {len(file.scans)} scans; at most {limits.max_scans} are allowed", field=field
+        )
+    limits.reserve_time(file.decode_s, field)
+    metered = _MeteredFile(file, limits, field)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            limits.check(image.width, image.height, field)
-            if getattr(image, "n_frames", 1) > 1:
-                raise InvalidImageError(f"{field} is animated; send one of its frames", field=field)
-            return to_rgb(image, field=field)
+        with DECODERS[file.kind](metered) as image:
+            if image.size != (file.width, file.height):
+                raise InvalidImageError(f"{field} is damaged: it states two different sizes", field=field)
+            image.getexif()[ExifTags.Base.Orientation] = file.orientation
+            pixels = to_rgb(image, field=field)
+        metered.count()
+        return pixels
     except (RewardsError, MemoryError):
         raise
-    except Image.UnidentifiedImageError:
-        raise InvalidImageError(f"{field} is not a PNG, JPEG or WebP image", field=field) from None
-    except Image.DecompressionBombError:
-        raise InvalidImageError(f"{field} has more pixels than any image may have", field=field) from None
     except Exception as error:  # decoders raise nearly every kind of exception for damaged files
         raise InvalidImageError(f"{field} is truncated or damaged: {error}", field=field) from None
 
@@ -94,9 +162,11 @@ def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:
     Raises:
         InvalidImageError: the conversion would be a guess; the error names `field`.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("1", "L", "LA", "P", "RGB"):  # exact in RGB; a transparent colour becomes an alpha channel first
-        has_alpha = image.mode == "LA" or "transparency" in image.info
+    image.load()
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # otherwise the next line would copy the image
+        image = ImageOps.exif_transpose(image)
+    has_alpha = image.mode in ("LA", "RGBA") or "transparency" in image.info
+    if image.mode in ("1", "L", "LA", "P") or (image.mode == "RGB" and has_alpha):  # exact in RGB or RGBA
         image = image.convert("RGBA" if has_alpha else "RGB")
     if image.mode == "RGBA":
         if image.getchannel("A").getextrema()[0] != 255:
@@ -104,11 +174,23 @@ def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:
         image = image.convert("RGB")
     if image.mode != "RGB":
         raise InvalidImageError(f"{field} has mode {image.mode}; convert it to 8-bit RGB first", field=field)
-    return np.asarray(image)
+    return _to_array(image)
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    """Copy the pixels of an RGB image, a large one in strips."""
+    rows = max(1, COPY_STEP // image.width)
+    if rows >= image.height:
+        return np.asarray(image)
+    pixels_HW3 = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels_HW3[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels_HW3
 
 
 def from_rgb8(
-    data: bytes, width: int, height: int, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS
+    data: bytes, width: int, height: int, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS
 ) -> np.ndarray:
     """View plain RGB8 bytes as (height, width, 3) uint8, without copying.
 
@@ -123,26 +205,27 @@ def from_rgb8(
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
 
-def from_base64(text: str, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
-    """Decode an image in base64 text or in a `data:` URI. Any other URI is refused.
+def from_base64(text: str, *, field: str = "image") -> bytes:
+    """Return the bytes of a file that is given as base64 text or as a `data:` URI. Any other URI is refused.
 
     Raises:
-        InvalidImageError: the image cannot be used; the error names `field`.
+        InvalidImageError: the text is neither; the error names `field`.
     """
+    start = 0
     if text[:5].lower() == "data:":
-        head, _, text = text.partition(",")
-        if not head.endswith(";base64"):
+        start = text.find(",") + 1
+        if not start or not text[: start - 1].endswith(";base64"):
             raise InvalidImageError(f"{field} is a data URI that is not base64", field=field)
     elif "://" in text[:64]:
         raise InvalidImageError(f"{field} is a URL, and this service fetches none; send the image itself", field=field)
     try:
-        data = base64.b64decode(text, validate=True)
+        steps = [text[at : at + BASE64_STEP] for at in range(start, len(text), BASE64_STEP)]
+        return b"".join(base64.b64decode(step, validate=True) for step in steps)
     except (binascii.Error, ValueError) as error:
         raise InvalidImageError(f"{field} is not valid base64: {error}", field=field) from None
-    return decode(data, field=field, limits=limits)
 
 
-def check_array(array: Any, *, field: str = "image", limits: SizeCheck = DEFAULT_LIMITS) -> np.ndarray:
+def check_array(array: Any, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Return `array` if it is an (H, W, 3) uint8 picture within the limits.
 
     Raises:
@@ -189,6 +272,8 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
             return Path(image).read_bytes()
         except OSError as error:
             raise InvalidImageError(f"{field}: cannot read {image}: {error.strerror}", field=field) from error
+        except ValueError as error:  # a path cannot hold the byte 0
+            raise InvalidImageError(f"{field}: cannot read {str(image)!r}: {error}", field=field) from error
     raise InvalidImageError(
         f"{field} is a {type(image).__name__}; give an array, a PIL image, bytes or a path", field=field
     )

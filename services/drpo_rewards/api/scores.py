@@ -13,7 +13,7 @@ class ScoreItem:
     """One image to score.
 
     Attributes:
-        image: (H, W, 3) uint8, RGB, 0 to 255. Read-only: it may be in memory that other processes share.
+        image: (H, W, 3) uint8, RGB, 0 to 255. A reward gets a copy, which it may change.
         prompt: the text that the image was made from.
         metadata: what the request has beyond the prompt, e.g. a GenEval spec; plain JSON types.
 
@@ -33,7 +33,7 @@ class Score:
     Attributes:
         value: the raw score, a finite number in the reward's own unit and range. Only the order of the values within a
             group matters for ranking.
-        details: what else the reward reports about the image; plain JSON types.
+        details: what else the reward reports about the image; plain JSON types, up to 100 kB and 16 levels deep.
 
     Example:
         Score(0.5, {"strict": 0, "graded": 0.5, "reasons": ["expected 1 red circle, found blue"]})
@@ -48,7 +48,7 @@ class PairItem:
     """Two images of one prompt to compare.
 
     Attributes:
-        first: (H, W, 3) uint8, RGB, 0 to 255. Read-only.
+        first: (H, W, 3) uint8, RGB, 0 to 255. A reward gets a copy, which it may change.
         second: the same. It may differ from `first` in size.
         prompt: the text that both images were made from.
         metadata: what the request has beyond the prompt; plain JSON types.
@@ -76,7 +76,7 @@ class Comparison:
     Attributes:
         winner: "first", "second" or "tie".
         confidence: 0 to 1; None if the reward has none.
-        details: what else the reward reports about the pair; plain JSON types.
+        details: what else the reward reports about the pair; plain JSON types, up to 100 kB and 16 levels deep.
         flipped: whether the answer changed with the order of the two images; None if only one order was asked.
         unparsed: how many of the answers could not be read as a verdict.
         asked: how many answers the reward asked for, at least 1.

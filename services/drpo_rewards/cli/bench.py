@@ -21,10 +21,11 @@ from drpo_rewards.cli.options import (
     ModelOption,
     RewardOptions,
     UrlOption,
+    UseProxiesOption,
     read_metadata,
     read_options,
 )
-from drpo_rewards.cli.output import add_row, console, errors, exit_on_error, table
+from drpo_rewards.cli.output import add_row, console, errors, table
 from drpo_rewards.client import AsyncRankingClient
 from drpo_rewards.client.load import Encoding, LoadResult, draw_groups, run_load
 from drpo_rewards.errors import InvalidRequestError
@@ -63,6 +64,7 @@ def bench(
     ] = 0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call may take.")] = 60.0,
     api_key: ApiKeyOption = None,
+    use_proxies: UseProxiesOption = False,
     reward: Annotated[str | None, typer.Option(help="Measure this reward in this process, without a service.")] = None,
     model: ModelOption = None,
     option: RewardOptions = None,
@@ -90,18 +92,22 @@ def bench(
         )
         return
     options: dict[str, Any] = {"metadata": read_metadata(metadata)}
+    settings: dict[str, Any] = {
+        "api_key": api_key,
+        "use_proxies": use_proxies,
+        "retries": retries,
+        "timeout_s": timeout,
+    }
 
     def connect() -> AsyncRankingClient:
-        return AsyncRankingClient(url, api_key=api_key, retries=retries, timeout_s=timeout, max_in_flight=1)
+        return AsyncRankingClient(url, max_in_flight=1, **settings)
 
-    with exit_on_error():
-        groups: list[list[ImageLike]]
-        groups = [[load(path) for path in image]] if image else draw_groups(GROUPS, group_size, side, encoding)
-        options |= asyncio.run(_warm_up(connect, prompt, groups[0], mixture, options))
-        results = [
-            _load_with_bar(connect, prompt, groups, count, seconds, requests, options)
-            for count in clients or [1, 4, 16]
-        ]
+    groups: list[list[ImageLike]]
+    groups = [[load(path) for path in image]] if image else draw_groups(GROUPS, group_size, side, encoding)
+    options |= asyncio.run(_warm_up(connect, prompt, groups[0], mixture, options))
+    results = [
+        _load_with_bar(connect, prompt, groups, count, seconds, requests, options) for count in clients or [1, 4, 16]
+    ]
     if as_json:
         console.print_json(data=[result.summary() for result in results])
     else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from drpo_rewards.api.images import load
 from drpo_rewards.cli.local_reward import import_from
-from drpo_rewards.cli.output import add_row, busy, console, exit_on_error, fail, table
+from drpo_rewards.cli.output import add_row, busy, console, fail, table
 from drpo_rewards.client.load import Encoding, draw_groups
 from drpo_rewards.rewards import create
 from drpo_rewards.rewards.base import Reward
@@ -33,18 +33,17 @@ def bench_reward(
 ) -> None:
     """Print a row for each batch size."""
     import_from(Path.cwd())
-    with exit_on_error():
-        files = [bytes(load(path, field=str(path))) for path in paths or ()] or _generate_files(side, encoding)
-        with busy(f"loading {name}"):
-            reward = create(name, options)
-        if not isinstance(reward, Reward):
-            fail("invalid_request", f"reward {name!r} compares two images; measure it through a service")
-        if metadata is None:
-            metadata = probe(reward).metadata
-        results = []
-        for size in batch_sizes or BATCH_SIZES:
-            with busy(f"batches of {size}"):
-                results.append(measure(name, reward, files, prompt, metadata, size, seconds))
+    files = [bytes(load(path, field=str(path))) for path in paths or ()] or _generate_files(side, encoding)
+    with busy(f"loading {name}"):
+        reward = create(name, options)
+    if not isinstance(reward, Reward):
+        fail("invalid_request", f"reward {name!r} compares two images; measure it through a service", status=2)
+    if metadata is None:
+        metadata = probe(reward).metadata
+    results = []
+    for size in batch_sizes or BATCH_SIZES:
+        with busy(f"batches of {size}"):
+            results.append(measure(name, reward, files, prompt, metadata, size, seconds))
     if as_json:
         rows = [vars(result) for result in results]
         console.print_json(data={"reward": name, "version": reward.version, "rows": rows})

@@ -18,7 +18,7 @@ from drpo_rewards.cli.options import (
     RewardOptions,
     read_metadata,
 )
-from drpo_rewards.cli.output import add_row, console, exit_on_error, join_reasons, table
+from drpo_rewards.cli.output import add_row, console, join_reasons, table
 from drpo_rewards.rewards.base import Comparison, Reward, Score
 from drpo_rewards.rewards.in_process import better_of, compare_items, read_items, score_items
 
@@ -35,14 +35,13 @@ def compare(
 ) -> None:
     """Tell which of two images a reward prefers, in this process. Equal scores are a tie."""
     images = first, second
-    with exit_on_error():
-        items = read_items(images, prompt, read_metadata(metadata))
-        scorer = create_reward(reward, model, option)
-        entry = reward_entry(reward, scorer, prompt)
-        if not isinstance(scorer, Reward):
-            (comparison,) = compare_items(reward, scorer, items, [(0, 1)])
-            return _print_comparison(entry, images, comparison, as_json)
-        one, two = score_items(reward, scorer, items, batch_size=2)
+    items = read_items(images, prompt, read_metadata(metadata))
+    scorer = create_reward(reward, model, option)
+    entry = reward_entry(reward, scorer, prompt)
+    if not isinstance(scorer, Reward):
+        (comparison,) = compare_items(reward, scorer, items, [(0, 1)])
+        return _print_comparison(entry, images, comparison, as_json)
+    one, two = score_items(reward, scorer, items, batch_size=2)
     return _print_scores(entry, images, (one, two), better_of(scorer, one, two), as_json)
 
 

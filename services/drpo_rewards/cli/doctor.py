@@ -9,29 +9,40 @@ from typing import Annotated
 import typer
 
 from drpo_rewards.cli.local_reward import import_from
-from drpo_rewards.cli.options import JsonOption
-from drpo_rewards.cli.output import add_row, busy, console, exit_on_error, table
+from drpo_rewards.cli.options import (
+    ConfigArgument,
+    GrpcPortOption,
+    HostOption,
+    JsonOption,
+    PortOption,
+    read_listeners,
+)
+from drpo_rewards.cli.output import add_row, busy, console, table
 
 
 def doctor(
-    config: Annotated[str, typer.Argument(help="A service config: a YAML file, or the name of a shipped one.")],
+    config: ConfigArgument = "shapes",
+    host: HostOption = None,
+    port: PortOption = None,
+    grpc_port: GrpcPortOption = None,
     resource: Annotated[
         list[str] | None,
         typer.Option(help="A custom Ray resource that this machine will have; may be given several times."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine for a service config before anything starts: packages, files, GPUs, memory and ports.
+    """Check this machine for a service before anything starts: config, packages, files, GPUs, memory, ports, folders.
 
-    Downloads nothing, and reads only the headers of model files. The exit status is 1 if something is wrong.
+    Downloads nothing, and reads only the headers of model files. The exit status is 2 if something is wrong. `serve`
+    makes the same checks before it starts.
     """
     import_from(Path(config).resolve().parent)
     import_from(Path.cwd())
-    with exit_on_error():
+    listeners = read_listeners(host, port, grpc_port)
+    with busy("checking"):
         from drpo_rewards.serving.operate.doctor import examine
 
-        with busy("checking"):
-            findings = examine(config, resource or ())
+        findings = examine(config, resource or (), overrides=listeners)
     wrong = sum(finding.state == "wrong" for finding in findings)
     if as_json:
         console.print_json(data=[dataclasses.asdict(finding) for finding in findings])
@@ -39,11 +50,13 @@ def doctor(
         checks = table("check", "about", "state", "found", "how to fix it")
         for column in checks.columns:
             column.overflow = "fold"
-        styles = {"wrong": "red", "skipped": "dim"}
+        styles = {"wrong": "red", "warning": "yellow", "skipped": "dim"}
         for finding in findings:
             add_row(checks, finding.check, finding.about, finding.state, finding.found, finding.fix)
             checks.rows[-1].style = styles.get(finding.state)
         console.print(checks)
-        console.print(f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing is wrong")
+        warnings = sum(finding.state == "warning" for finding in findings)
+        summary = f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing is wrong"
+        console.print(f"{summary}; {warnings} warned" if warnings else summary)
     if wrong:
-        raise typer.Exit(1)
+        raise typer.Exit(2)

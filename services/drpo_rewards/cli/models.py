@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from drpo_rewards.api.contract import ModelInfo
-from drpo_rewards.cli.options import DEFAULT_URL, ApiKeyOption, JsonOption, UrlOption
-from drpo_rewards.cli.output import add_row, console, exit_on_error, table
+from drpo_rewards.cli.options import DEFAULT_URL, ApiKeyOption, JsonOption, UrlOption, UseProxiesOption
+from drpo_rewards.cli.output import add_row, console, table
 from drpo_rewards.client import RankingClient
 
 
-def models(url: UrlOption = DEFAULT_URL, api_key: ApiKeyOption = None, as_json: JsonOption = False) -> None:
+def models(
+    url: UrlOption = DEFAULT_URL,
+    api_key: ApiKeyOption = None,
+    use_proxies: UseProxiesOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """List the rewards and mixtures of a running service."""
-    with exit_on_error(), RankingClient(url, api_key=api_key) as client:
+    with RankingClient(url, api_key=api_key, use_proxies=use_proxies) as client:
         infos = client.models()
     if as_json:
         console.print_json(data=[info.model_dump() for info in infos])

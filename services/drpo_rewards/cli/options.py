@@ -12,9 +12,19 @@ import yaml
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-UrlOption = Annotated[str, typer.Option(help="Address of the service: http://HOST:PORT or grpc://HOST:PORT.")]
+ConfigArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config.")]
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on, instead of the config's.")]
+PortOption = Annotated[int | None, typer.Option(help="HTTP port, instead of the config's; 0 takes a free one.")]
+GrpcPortOption = Annotated[int | None, typer.Option(help="gRPC port, instead of the config's; 0 takes a free one.")]
+UrlOption = Annotated[
+    str,
+    typer.Option(envvar="DRPO_REWARDS_URL", help="Address of the service: http://HOST:PORT or grpc://HOST:PORT."),
+]
 ApiKeyOption = Annotated[
     str | None, typer.Option(envvar="DRPO_REWARDS_API_KEY", help="The API key, if the service requires one.")
+]
+UseProxiesOption = Annotated[
+    bool, typer.Option("--use-proxies", help="Go through the proxies that the environment names, e.g. $HTTPS_PROXY.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
 PromptOption = Annotated[str, typer.Option(help="The text that the images were made from.")]
@@ -32,13 +42,19 @@ RewardOptions = Annotated[
 ]
 
 
+def read_listeners(host: str | None, port: int | None, grpc_port: int | None) -> dict[str, Any]:
+    """Return the settings of a service that the options replace."""
+    given = {"host": host, "http_port": port, "grpc_port": grpc_port}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def read_metadata(text: str | None) -> dict[str, Any] | None:
     """Read a JSON object from the text itself, or from the file that it names."""
     if text is None:
         return None
     inline = text.lstrip().startswith("{")
     try:
-        data = json.loads(text if inline else Path(text).read_text())
+        data = json.loads(text if inline else Path(text).read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         problem = "the text is not valid JSON" if inline else f"cannot read {text}"
         raise typer.BadParameter(f"{problem}: {error}", param_hint="--metadata") from None

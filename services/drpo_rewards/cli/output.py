@@ -12,44 +12,48 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from drpo_rewards.errors import RewardsError
+from drpo_rewards.findings import Finding
 
 console = Console()
 errors = Console(stderr=True)
 
 
-@contextmanager
-def exit_on_error() -> Iterator[None]:
-    """Turn an error of this package into one line on stderr and exit status 1, without a traceback."""
-    try:
-        yield
-    except RewardsError as error:
-        fail(error.code, str(error))
-    except ModuleNotFoundError as error:
-        fail("missing_package", f"{error.name} is not installed; pip install 'drpo[all]' installs what rewards need")
+def fail(code: str, message: str, status: int = 1) -> NoReturn:
+    """Print an error and exit.
+
+    Args:
+        code: names the kind of error, for scripts.
+        message: one line, or one for each mistake.
+        status: the exit status; 2 for a user's mistake.
+    """
+    for line in message.splitlines() or [""]:
+        errors.print(f"[red]error[/red] ({code}): {escape(line)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(status)
 
 
-def fail(code: str, message: str) -> NoReturn:
-    """Print an error in one line and exit with status 1."""
-    errors.print(f"[red]error[/red] ({code}): {escape(message)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print what a check has found, in one line each."""
+    for finding in findings:
+        color = {"wrong": "red", "warning": "yellow"}.get(finding.state, "default")
+        place = escape(f"({finding.check}) {finding.about}: {finding.found}; {finding.fix}".strip("; "))
+        errors.print(f"[{color}]{finding.state}[/] {place}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def busy(activity: str) -> Iterator[None]:
     """Show what the command is doing: with a spinner on a terminal, otherwise as one line."""
     if not errors.is_terminal:
-        errors.print(activity)
+        errors.print(activity, markup=False, highlight=False)
         yield
         return
-    with errors.status(activity):
+    with errors.status(escape(activity)):
         yield
 
 
 @contextmanager
 def progress_bar(activity: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar on a terminal. The yielded function takes how many are done, and of how many."""
-    columns = TextColumn(activity), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn(escape(activity)), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -16,10 +16,11 @@ from drpo_rewards.cli.options import (
     MetadataOption,
     PromptOption,
     UrlOption,
+    UseProxiesOption,
     read_metadata,
     read_weights,
 )
-from drpo_rewards.cli.output import add_row, console, exit_on_error, join_reasons, table
+from drpo_rewards.cli.output import add_row, console, join_reasons, table
 from drpo_rewards.client import RankingClient
 from drpo_rewards.operations.rank import RankResponse
 
@@ -32,10 +33,11 @@ def rank(
     reward: Annotated[list[str] | None, typer.Option(help="NAME or NAME=WEIGHT; may be given several times.")] = None,
     url: UrlOption = DEFAULT_URL,
     api_key: ApiKeyOption = None,
+    use_proxies: UseProxiesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Rank images with a running service, best first."""
-    with exit_on_error(), RankingClient(url, api_key=api_key) as client:
+    with RankingClient(url, api_key=api_key, use_proxies=use_proxies) as client:
         response = client.rank(
             prompt,
             images,

@@ -19,7 +19,7 @@ from drpo_rewards.cli.options import (
     RewardOptions,
     read_metadata,
 )
-from drpo_rewards.cli.output import add_row, console, exit_on_error, join_reasons, progress_bar, table
+from drpo_rewards.cli.output import add_row, console, join_reasons, progress_bar, table
 from drpo_rewards.ranking.tournament import TournamentResult
 from drpo_rewards.rewards.base import Reward, Score
 from drpo_rewards.rewards.in_process import play_tournament, read_items, score_items
@@ -42,16 +42,15 @@ def score(
 
     A judge compares pairs of the images. The scores are strengths that are fitted to its comparisons.
     """
-    with exit_on_error():
-        items = read_items(images, prompt, read_metadata(metadata))
-        scorer = create_reward(reward, model, option)
-        entry = reward_entry(reward, scorer, prompt)
-        if not isinstance(scorer, Reward):
-            with progress_bar("comparing") as on_progress:
-                result = play_tournament(reward, scorer, items, batch_size, all_pairs, on_progress)
-            return _print_tournament(entry, images, result, as_json)
-        with progress_bar("scoring") as on_progress:
-            scores = score_items(reward, scorer, items, batch_size, on_progress)
+    items = read_items(images, prompt, read_metadata(metadata))
+    scorer = create_reward(reward, model, option)
+    entry = reward_entry(reward, scorer, prompt)
+    if not isinstance(scorer, Reward):
+        with progress_bar("comparing") as on_progress:
+            result = play_tournament(reward, scorer, items, batch_size, all_pairs, on_progress)
+        return _print_tournament(entry, images, result, as_json)
+    with progress_bar("scoring") as on_progress:
+        scores = score_items(reward, scorer, items, batch_size, on_progress)
     return _print_scores(entry, images, scores, as_json)
 
 

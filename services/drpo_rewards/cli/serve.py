@@ -5,51 +5,80 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
 
 import typer
 
-from drpo_rewards.cli.output import busy, console, errors, exit_on_error
+from drpo_rewards.cli.local_reward import import_from
+from drpo_rewards.cli.options import ConfigArgument, GrpcPortOption, HostOption, PortOption, read_listeners
+from drpo_rewards.cli.output import busy, console, errors, print_findings
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, and the end of the terminal
 
 
 def serve(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config.")] = "shapes",
-    host: Annotated[str | None, typer.Option(help="Address to listen on, instead of the config's.")] = None,
-    port: Annotated[int | None, typer.Option(help="HTTP port, instead of the config's; 0 takes a free one.")] = None,
-    grpc_port: Annotated[
-        int | None, typer.Option(help="gRPC port, instead of the config's; 0 takes a free one.")
-    ] = None,
+    config: ConfigArgument = "shapes",
+    host: HostOption = None,
+    port: PortOption = None,
+    grpc_port: GrpcPortOption = None,
 ) -> None:
-    """Start Ray and the service on this machine. Ctrl-C stops both."""
+    """Start Ray and the service on this machine. Ctrl-C stops both.
+
+    First it checks what `doctor` checks, and exits with status 2 if something is wrong. The line `logs: FOLDER` says
+    where the logs are: `serve` in it has those of the gateway and the rewards. The folder is below $RAY_TMPDIR,
+    $TMPDIR or /tmp, as ray/session_latest/logs.
+    """
     from drpo_rewards.cluster.environment import set_ray_environment
-    from drpo_rewards.cluster.local_ray import ray_address, start_local_ray, stop_ray
 
+    folders = [Path(config).resolve().parent, Path.cwd()]
+    set_ray_environment(import_from=folders)
+    for folder in folders:
+        import_from(folder)
+    listeners = read_listeners(host, port, grpc_port)
+    with busy("checking"):
+        from drpo_rewards.serving.operate.doctor import examine
+
+        findings = examine(config, overrides=listeners, starts_here=True)
+    print_findings([finding for finding in findings if finding.state in ("wrong", "warning")])
+    if any(finding.state == "wrong" for finding in findings):
+        raise typer.Exit(2)
+
+    from drpo_rewards.cluster.local_ray import logs_folder, ray_address, start_local_ray, stop_ray
+    from drpo_rewards.serving import ServiceConfig, start
+
+    settings = ServiceConfig.load(config).model_copy(update=listeners)
+    ending = [number for number in ENDING if not (number == signal.SIGHUP and _is_ignored(number))]  # as by nohup
+    for number in ending:
+        signal.signal(number, _end)
     stopped = threading.Event()
-    set_ray_environment(import_from=[Path(config).resolve().parent, Path.cwd()])
-    with exit_on_error():
-        from drpo_rewards.serving import ServiceConfig, start
+    try:
+        with busy("starting Ray and the ranking service (about 30 s)"):
+            start_local_ray(listen_host=settings.host, timeout_s=settings.deploy_timeout_s)
+            errors.print(f"logs: {logs_folder()}", markup=False, highlight=False, soft_wrap=True)
+            service = start(
+                settings,
+                http_port=settings.http_port,
+                grpc_port=settings.grpc_port,
+                on_up=lambda name: errors.print(f"{name} is up", markup=False, highlight=False),
+            )
+        for number in ending:
+            signal.signal(number, lambda *_: stopped.set())
+        rewards = ", ".join(settings.rewards)
+        console.print(f"ready  {service.http_url}  {service.grpc_address}  rewards: {rewards}", soft_wrap=True)
+        errors.print(f"try it in a browser: {service.http_url}/   Ctrl-C stops the service", soft_wrap=True)
+        errors.print(f"Ray is at {ray_address()}", soft_wrap=True)
+        while not stopped.wait(timeout=0.5):  # without a timeout, Python would not run the signal's handler
+            pass
+        with busy("stopping after the calls in progress"):
+            service.stop(keep_serve=True)
+    finally:
+        stop_ray()
 
-        settings = ServiceConfig.load(config)
-        if host is not None:
-            settings = settings.model_copy(update={"host": host})
-        try:
-            with busy("starting Ray and the ranking service (about 30 s)"):
-                start_local_ray(listen_host=settings.host)
-                service = start(
-                    settings,
-                    http_port=settings.http_port if port is None else port,
-                    grpc_port=settings.grpc_port if grpc_port is None else grpc_port,
-                    on_up=lambda name: errors.print(f"{name} is up", highlight=False),
-                )
-            for signal_number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signal_number, lambda *_: stopped.set())
-            rewards = ", ".join(settings.rewards)
-            console.print(f"ready  {service.http_url}  {service.grpc_address}  rewards: {rewards}", soft_wrap=True)
-            errors.print(f"try it in a browser: {service.http_url}/   Ctrl-C stops the service", soft_wrap=True)
-            errors.print(f"Ray is at {ray_address()}", soft_wrap=True)
-            while not stopped.wait(timeout=0.5):  # without a timeout, Python would not run the signal's handler
-                pass
-            with busy("stopping after the calls in progress"):
-                service.stop(keep_serve=True)
-        finally:
-            stop_ray()
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End a start that is not complete, with Ray."""
+    raise SystemExit(128 + number)
+
+
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) == signal.SIG_IGN

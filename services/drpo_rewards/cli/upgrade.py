@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from drpo_rewards.cli.output import busy, console, errors, exit_on_error
+from drpo_rewards.cli.output import busy, console, errors
 
 
 def upgrade(
@@ -19,13 +19,12 @@ def upgrade(
     """Replace one reward of a running service. The gateway and all other rewards keep running."""
     from drpo_rewards.cluster.local_ray import join_ray, stop_ray
 
-    with exit_on_error():
-        join_ray(address)
-        from drpo_rewards.serving import upgrade as replace
+    join_ray(address)
+    from drpo_rewards.serving import upgrade as replace
 
-        try:
-            with busy(f"restarting {reward}"):
-                replace(config, reward, on_up=lambda name: errors.print(f"{name} is up", highlight=False))
-        finally:
-            stop_ray()  # only disconnects this process; the Ray that it joined keeps running
+    try:
+        with busy(f"restarting {reward}"):
+            replace(config, reward, on_up=lambda name: errors.print(f"{name} is up", highlight=False))
+    finally:
+        stop_ray()  # only disconnects this process; the Ray that it joined keeps running
     console.print(f"upgraded  {reward}")

@@ -16,19 +16,26 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
 from drpo_rewards.api.contract import ModelInfo, Normalize, PairOptions, Readiness, parse
-from drpo_rewards.api.images import ImageLike, Images, check_array, load
+from drpo_rewards.api.images import ImageLike, Images
+from drpo_rewards.client.payloads import as_list, load_all
 from drpo_rewards.client.retries import may_retry, wait
 from drpo_rewards.client.transports import open_transport
-from drpo_rewards.errors import RankingTimeoutError, RewardsError
+from drpo_rewards.errors import (
+    ConfigError,
+    InternalError,
+    InvalidRequestError,
+    RankingTimeoutError,
+    RewardsError,
+    ServiceUnavailableError,
+)
 from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE
 from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 from drpo_rewards.operations.compare import CompareResponse
 from drpo_rewards.operations.rank import RankResponse
-from drpo_rewards.operations.rerank import RerankResponse
+from drpo_rewards.operations.rerank_contract import RerankResponse
 from drpo_rewards.operations.score import ScoreResponse
 
 ResultT = TypeVar("ResultT")
@@ -61,6 +68,11 @@ class AsyncRankingClient:
         max_in_flight: calls in progress at the same time. Further calls wait, which does not count towards
             `timeout_s`.
         retries: how often a call that failed for a temporary reason is repeated.
+        use_proxies: go through the proxies that the environment names. By default every call goes straight to the
+            service.
+
+    Raises:
+        ConfigError: the address or the key cannot be used.
     """
 
     def __init__(
@@ -71,12 +83,21 @@ class AsyncRankingClient:
         timeout_s: float = 60.0,
         max_in_flight: int = 8,
         retries: int = 3,
+        use_proxies: bool = False,
     ) -> None:
+        if not timeout_s > 0 or max_in_flight < 1 or retries < 0:
+            raise ConfigError(
+                f"timeout_s must be above 0, max_in_flight at least 1 and retries at least 0, not {timeout_s}, "
+                f"{max_in_flight} and {retries}"
+            )
         self.address = address
         self.timeout_s = timeout_s
         self.retries = retries
-        self._transport = open_transport(address, api_key)
+        self._transport = open_transport(address, api_key, use_proxies)
         self._turns = asyncio.Semaphore(max_in_flight)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._calls: set[asyncio.Future[Any]] = set()
 
     async def rank(
         self,
@@ -143,18 +164,22 @@ class AsyncRankingClient:
         Raises:
             RewardsError: as `rank` does.
         """
-        listed = [Group(*group) for group in groups]
+        try:
+            given = [Group(*group) for group in groups]
+        except TypeError as error:
+            raise InvalidRequestError(f"each group is a Group or (prompt, images[, metadata]): {error}") from None
+        images = [as_list(group.images, f"the images of groups[{index}]") for index, group in enumerate(given)]
         fields = {
             "groups": [
-                {"prompt": group.prompt, "num_images": len(group.images), "metadata": group.metadata}
-                for group in listed
+                {"prompt": group.prompt, "num_images": len(own), "metadata": group.metadata}
+                for group, own in zip(given, images, strict=True)
             ],
             "rewards": list(rewards) if rewards is not None else None,
             "details": details,
             "all_pairs": all_pairs,
             "request_id": request_id,
         }
-        return await self.call(SCORE, fields, [image for group in listed for image in group.images])
+        return await self.call(SCORE, fields, [image for own in images for image in own])
 
     async def compare(
         self,
@@ -223,12 +248,16 @@ class AsyncRankingClient:
     async def ready(self) -> bool:
         """Return whether the service answers and every reward can score now. Never raises, even without a service."""
         try:
+            self._check_open()
             return (await asyncio.wait_for(self._transport.ready(self.timeout_s), self.timeout_s)).ready
         except (RewardsError, TimeoutError):
             return False
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Calls in progress and later ones fail with ServiceUnavailableError."""
+        self._closed = True
+        for call in self._calls:
+            call.cancel()
         await self._transport.close()
 
     async def __aenter__(self) -> AsyncRankingClient:
@@ -250,7 +279,7 @@ class AsyncRankingClient:
         # All attempts have the same request id.
         present = {name: value for name, value in fields.items() if value is not None}
         options = parse(operation.options, {"request_id": uuid.uuid4().hex, **present})
-        payloads = await _load_all(images, options.image_field)
+        payloads = await load_all(images, options.image_field)
         return await self._attempt_until_deadline(
             lambda timeout_s: self._transport.perform(operation, options, payloads, timeout_s)
         )
@@ -260,6 +289,7 @@ class AsyncRankingClient:
 
         If the wait before the next attempt would pass the deadline, the last failure is raised at once.
         """
+        self._check_open()
         attempts = AsyncRetrying(
             retry=retry_if_exception(may_retry),
             stop=stop_after_attempt(1 + self.retries) | stop_before_delay(self.timeout_s),
@@ -272,20 +302,39 @@ class AsyncRankingClient:
             async def within_deadline() -> ResultT:
                 return await attempt(max(0.001, deadline - asyncio.get_running_loop().time()))
 
+            # `close` cancels this, and not the caller's task.
+            call: asyncio.Future[ResultT] = asyncio.ensure_future(attempts(within_deadline))
+            self._calls.add(call)
             try:
                 async with asyncio.timeout_at(deadline):
-                    return await attempts(within_deadline)
+                    return await call
             except TimeoutError as error:
                 if isinstance(error, RewardsError):  # e.g. a reward's deadline, which says more
                     raise
                 raise RankingTimeoutError(f"{self.address} gave no answer within {self.timeout_s:g} s") from None
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, RewardsError) or _is_cancelled():
+                    raise
+                if self._closed:
+                    raise ServiceUnavailableError("this client was closed during the call") from None
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                raise InternalError(f"the call of {self.address} failed: {type(error).__name__}: {error}") from error
+            finally:
+                self._calls.discard(call)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ServiceUnavailableError("this client is closed")
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise ConfigError(
+                "this client belongs to another event loop, that of its first call; open one in each loop"
+            )
 
 
-async def _load_all(images: Images, image_field: Callable[[int], str]) -> Sequence[np.ndarray | bytes]:
-    """Prepare all images for sending, in order. Files are read and PIL images converted in a thread."""
-    if isinstance(images, np.ndarray):
-        for index, image in enumerate(images):
-            check_array(image, field=image_field(index))
-        return images  # type: ignore[return-value]  # iterates as its (H, W, 3) pictures
-    listed = list(images)
-    return await asyncio.to_thread(lambda: [load(image, field=image_field(i)) for i, image in enumerate(listed)])
+def _is_cancelled() -> bool:
+    """Return whether the caller's own task is being cancelled, which must never be turned into another error."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -17,7 +17,7 @@ from drpo_rewards.client.background import BackgroundLoop
 from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 from drpo_rewards.operations.compare import CompareResponse
 from drpo_rewards.operations.rank import RankResponse
-from drpo_rewards.operations.rerank import RerankResponse
+from drpo_rewards.operations.rerank_contract import RerankResponse
 from drpo_rewards.operations.score import ScoreResponse
 
 

@@ -1,1 +1,9 @@
-"""How Ray is started, kept to this machine, and called: its environment, a local Ray, and deployment handles."""
+"""How Ray is started, kept to this machine, and called.
+
+environment  what Ray reads from the environment
+ray_folder   where a local Ray keeps its sockets and logs
+local_ray    starts a local Ray, or joins another one
+loopback     keeps it to this machine
+watchdog     ends what is left of it after a kill
+handles      calls between deployments
+"""

@@ -10,9 +10,17 @@ SETTINGS = {
     "RAY_AUTH_MODE": "disabled",  # if unset, a token file in the home folder decides, and a client without it hangs
     "RAY_USAGE_STATS_ENABLED": "0",  # send no usage statistics
     "RAY_SERVE_LOG_TO_STDERR": "0",  # replicas log into Ray's log folder
-    # By default Serve restarts a listener that is not up after 5 s; on a busy machine none would ever be up.
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    # On a busy machine everything takes longer than Ray expects, and what it gives up and starts again is never up.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "300",  # until a listener of Serve is up; by default 5
+    "RAY_gcs_server_port_wait_time_s": "300",  # until the head's first process is up
+    "RAY_worker_register_timeout_seconds": "300",  # until a worker has started; by default 60
+    # Serve's HTTP proxy calls this function at its start.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "drpo_rewards.serving.proxy.prepare",
 }
+
+PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
+NOT_PROXIED = ("no_proxy", "no_grpc_proxy")  # gRPC reads its own, and the other if that is not set
+THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 TRAINING_SETTINGS = {
     # By default Ray Train polls its workers every 2 s, and each report waits for the next poll.
@@ -34,6 +42,18 @@ def set_ray_environment(*, for_training: bool = False, import_from: Sequence[Pat
     """
     for name, value in (SETTINGS | TRAINING_SETTINGS if for_training else SETTINGS).items():
         os.environ.setdefault(name, value)
+    _leave_proxies_out()
     if import_from:
         paths = [*map(str, import_from), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+
+
+def _leave_proxies_out() -> None:
+    """Keep calls within this machine from a proxy that the environment names, which could not reach them."""
+    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
+        return
+    for name in NOT_PROXIED:
+        given = [os.environ.get(name, ""), os.environ.get(name.upper(), ""), os.environ.get("no_proxy", "")]
+        hosts = [host.strip() for hosts in given for host in hosts.split(",")]
+        os.environ[name] = ",".join(dict.fromkeys([*filter(None, hosts), *THIS_MACHINE]))
+        os.environ[name.upper()] = os.environ[name]

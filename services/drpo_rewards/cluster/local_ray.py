@@ -7,34 +7,62 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import nullcontext, suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
 
 from drpo_rewards.cluster import loopback
 from drpo_rewards.cluster.environment import set_ray_environment
+from drpo_rewards.cluster.ray_folder import find_ray_folder
+from drpo_rewards.cluster.watchdog import Watchdog
 from drpo_rewards.errors import ServiceUnavailableError
 
 LEAST_CPUS = 4  # Ray is started with at least this many logical CPUs
+START_S = 300.0  # until Ray must be up; Ray's own limit of 30 s is too short for a busy machine
+
+_watchdogs: list[Watchdog] = []  # of the Ray that this process has started
 
 
-def start_local_ray(num_cpus: int | None = None, listen_host: str = "127.0.0.1") -> None:
+def start_local_ray(num_cpus: int | None = None, listen_host: str = "127.0.0.1", *, timeout_s: float = START_S) -> None:
     """Start a Ray that only this machine can reach, without log output. It ends with this process, or with `stop_ray`.
 
     Args:
         num_cpus: logical CPUs that Ray may hand out; by default those of the machine, but at least 4.
         listen_host: the address on which Serve's gRPC listens. For HTTP, Serve has an option.
+        timeout_s: seconds until it must be up.
+
+    Raises:
+        ConfigError: there is no folder for its sockets and logs.
+        ServiceUnavailableError: it did not start.
     """
     set_ray_environment()
+    folder = find_ray_folder() / "ray"
     silence_serve()
     import ray
 
-    with loopback.loopback_only(listen_host):
-        ray.init(
-            address="local",
-            num_cpus=num_cpus or max(LEAST_CPUS, os.cpu_count() or 1),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"worker_process_setup_hook": f"{loopback.__name__}.{loopback.bind_grpc_servers.__name__}"},
-        )
+    watchdog = Watchdog(folder, os.getpid())
+    try:
+        with loopback.loopback_only(listen_host), _wait_for_node(timeout_s):
+            ray.init(
+                address="local",
+                num_cpus=num_cpus or max(LEAST_CPUS, os.cpu_count() or 1),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"worker_process_setup_hook": f"{loopback.__name__}.{loopback.bind_grpc_servers.__name__}"},
+                _temp_dir=str(folder),
+            )
+        watchdog.watch(str(logs_folder().parent))
+    except BaseException as error:
+        ray.shutdown()
+        watchdog.let_go()
+        if not isinstance(error, Exception):
+            raise
+        raise ServiceUnavailableError(
+            f"Ray could not start: {_explain(error, timeout_s)}; its logs: {folder}"
+        ) from error
+    _watchdogs.append(watchdog)
 
 
 def join_ray(address: str) -> None:
@@ -62,11 +90,21 @@ def ray_address() -> str:
     return ray.get_runtime_context().gcs_address
 
 
+def logs_folder() -> Path:
+    """Return the folder with the logs of the Ray that this process belongs to. Those of Serve are in `serve` in it."""
+    from ray._private import worker
+
+    node: Any = worker.global_worker.node
+    return Path(node.get_logs_dir_path())
+
+
 def stop_ray() -> None:
     """End the Ray that `start_local_ray` started, or disconnect from the one that `join_ray` joined."""
     import ray
 
     ray.shutdown()
+    while _watchdogs:
+        _watchdogs.pop().let_go()
 
 
 def silence_serve(level: int = logging.WARNING) -> None:
@@ -77,3 +115,35 @@ def silence_serve(level: int = logging.WARNING) -> None:
     with suppress(ImportError):
         import ray.serve  # noqa: F401
     logging.getLogger("ray.serve").setLevel(level)
+
+
+@contextmanager
+def _wait_for_node(timeout_s: float) -> Iterator[None]:
+    """Let `ray.init` wait this long until its node is up. It has no setting for that, and gives up after 30 s."""
+    from ray._private import services
+
+    get_node = services.get_node
+    deadline = time.monotonic() + timeout_s
+
+    def get_node_patiently(gcs_address: str, node_id: str) -> Any:
+        while True:
+            try:
+                return get_node(gcs_address, node_id)
+            except RuntimeError:  # the node is not up yet
+                if time.monotonic() > deadline:
+                    raise TimeoutError from None
+            time.sleep(0.1)
+
+    services.get_node = get_node_patiently
+    try:
+        yield
+    finally:
+        services.get_node = get_node
+
+
+def _explain(error: Exception, timeout_s: float) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return (
+            f"it was not up after {timeout_s:g} s; end other programs, or give a service more time by deploy_timeout_s"
+        )
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,10 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from drpo_rewards.api.contract import Model, Normalize, Options, RewardResult, RewardScores
 from drpo_rewards.api.question import GroupToScore, Question, ReplicaAnswer
@@ -102,7 +103,8 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
         options: the class of everything in a request except its images.
         body: the class of the JSON body.
         response: the class of the response.
-        other_paths: further HTTP paths that other services' clients call.
+        http_response: the type of what `http_answer` returns; None if it is the response.
+        other_paths: further HTTP paths that other services' clients call, each with the class of its JSON body.
         rpc_name: the name of its gRPC method; None if it has no protobuf messages.
         response_message: the class of its protobuf response.
     """
@@ -112,7 +114,8 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
     options: type[OptionsT]
     body: type[Body]
     response: type[ResponseT]
-    other_paths: ClassVar[tuple[str, ...]] = ()
+    http_response: ClassVar[Any] = None
+    other_paths: ClassVar[Mapping[str, type[Body]]] = MappingProxyType({})
     rpc_name: ClassVar[str | None] = None
     response_message: ClassVar[Any] = None
 
@@ -127,6 +130,10 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
     @abstractmethod
     def answer(self, options: OptionsT, question: Question, answers: Answers, served: ServedRewards) -> ResponseT:
         """Make the response from the answers of the rewards in the question."""
+
+    def http_answer(self, options: OptionsT, response: ResponseT) -> BaseModel:
+        """Return what HTTP sends. Clients of other services may expect another shape than ours."""
+        return response
 
     # -- protobuf, for operations that gRPC offers too -------------------------------------------------------
 

@@ -69,7 +69,8 @@ class Reward(Protocol):
                 in size and prompt. The score of an image must not depend on the others.
 
         Returns:
-            One Score per item, in the items' order.
+            One Score per item, in the items' order. A service also takes plain numbers, and instead of a list a tuple,
+            a generator, an array or a tensor.
 
         Raises:
             InvalidRequestError: from `drpo_rewards.errors`, for an item in which the caller made a mistake. Any other

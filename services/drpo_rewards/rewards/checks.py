@@ -1,16 +1,26 @@
-"""What a service needs from any reward: its description, an item for a probe, and checks of what it returns."""
+"""What a service needs of any reward, which others may have written.
+
+Its description, an item for a probe, items that it may change, and checks of what it returns.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, TypeGuard
+import numbers
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
-from drpo_rewards.api.contract import Metric, ModelInfo
+from drpo_rewards.api.contract import Metric, ModelInfo, check_plain_json
 from drpo_rewards.errors import RewardError
 from drpo_rewards.rewards.base import AnyReward, Comparison, Item, PairItem, PairwiseReward, Reward, Score, ScoreItem
+
+ItemT = TypeVar("ItemT", ScoreItem, PairItem)
 
 
 def is_pairwise(reward: AnyReward) -> TypeGuard[PairwiseReward]:
@@ -42,18 +52,33 @@ def probe(reward: AnyReward) -> Item:
     return getattr(reward, "probe", default)
 
 
+def copy_items(items: Sequence[ItemT]) -> list[ItemT]:
+    """Return items whose pixels and metadata a reward may change, unseen by any other reward or call.
+
+    The pixels of a request are in memory that processes share. The items of a group still share their metadata.
+    """
+    metadata = {id(item.metadata): item.metadata for item in items}
+    metadata = {key: copy.deepcopy(value) for key, value in metadata.items()}
+    copies = []
+    for item in items:
+        pictures = ("image",) if isinstance(item, ScoreItem) else ("first", "second")
+        changes = {name: getattr(item, name).copy() for name in pictures}
+        copies.append(dataclasses.replace(item, metadata=metadata[id(item.metadata)], **changes))
+    return copies
+
+
 def check_scores(
     name: str,
-    scores: list[Score],
+    scores: Any,
     items: Sequence[ScoreItem],
     fields: Sequence[str] | None = None,
     metrics: Sequence[Metric] = (),
 ) -> list[Score]:
-    """Check what a reward's `score` returned, and return it.
+    """Check what a reward's `score` returned, and make a list of it.
 
     Args:
         name: the reward's name, for errors.
-        scores: what the reward returned for `items`.
+        scores: what the reward returned for `items`: Scores or plain numbers, in anything that can be iterated over.
         items: the scored items.
         fields: the name of each item in errors; `images[0]` and so on by default.
         metrics: the metrics that the reward declares.
@@ -61,40 +86,114 @@ def check_scores(
     Raises:
         RewardError: `scores` does not have one finite score per item, or one of them lacks a declared metric.
     """
-    if len(scores) != len(items):
-        raise RewardError(f"reward {name!r} gave {len(scores)} scores for {len(items)} images", reward=name)
-    for index, score in enumerate(scores):
+    checked = []
+    for index, score in enumerate(_list_results(name, scores, "scores", len(items), "images")):
         field = fields[index] if fields else f"images[{index}]"
-        if not _is_finite_number(score.value):
-            message = f"reward {name!r} gave {score.value!r} for {field}, which is not a finite number"
+        given, details = (score.value, score.details) if isinstance(score, Score) else (score, None)
+        value = _read_number(given)
+        if value is None:
+            message = f"reward {name!r} gave {_quote(given)} for {field}, which is not a finite number"
+            raise RewardError(message, reward=name, field=field)
+        if details is not None and not isinstance(details, dict):
+            message = f"reward {name!r} gave details of {field} that are a {type(details).__name__}, not a dict"
             raise RewardError(message, reward=name, field=field)
         for metric in metrics:
-            value = (score.details or {}).get(metric.name)
-            if not _is_finite_number(value):
-                message = f"reward {name!r} gave {value!r} as its metric {metric.name!r} of {field}"
+            found = (details or {}).get(metric.name)
+            if _read_number(found) is None:
+                message = f"reward {name!r} gave {_quote(found)} as its metric {metric.name!r} of {field}"
                 raise RewardError(f"{message}, which is not a finite number", reward=name, field=field)
-    return scores
+        checked.append(Score(value, details))
+    return checked
 
 
-def check_comparisons(name: str, comparisons: list[Comparison], items: Sequence[PairItem]) -> list[Comparison]:
-    """Check what a reward's `compare` returned, and return it.
+def check_comparisons(name: str, comparisons: Any, items: Sequence[PairItem]) -> list[Comparison]:
+    """Check what a reward's `compare` returned, and make a list of it.
 
     Args:
         name: the reward's name, for errors.
-        comparisons: what the reward returned for `items`.
+        comparisons: what the reward returned for `items`, in anything that can be iterated over.
         items: the compared pairs.
 
     Raises:
         RewardError: `comparisons` does not have one valid Comparison per pair.
     """
-    if len(comparisons) != len(items):
-        raise RewardError(f"reward {name!r} gave {len(comparisons)} comparisons for {len(items)} pairs", reward=name)
-    for comparison in comparisons:
-        confidence = comparison.confidence
-        if comparison.winner not in ("first", "second", "tie") or not (confidence is None or 0 <= confidence <= 1):
-            raise RewardError(f"reward {name!r} gave {comparison!r}, which is not a valid comparison", reward=name)
-    return comparisons
+    checked = []
+    for comparison in _list_results(name, comparisons, "comparisons", len(items), "pairs"):
+        try:
+            checked.append(_check_comparison(comparison))
+        except ValueError as error:
+            message = f"reward {name!r} gave {_quote(comparison)}, which is not a valid comparison: {error}"
+            raise RewardError(message, reward=name) from None
+    return checked
 
 
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and math.isfinite(value)
+def check_details(name: str, details: dict[str, Any] | None, field: str) -> None:
+    """Check that the details of one score or comparison can be sent.
+
+    Raises:
+        RewardError: they are not plain JSON, or larger or deeper than metadata may be.
+    """
+    try:
+        check_plain_json(details or {})
+    except ValueError as error:
+        message = f"reward {name!r} gave details of {field} that cannot be sent: the JSON {error}"
+        raise RewardError(message, reward=name, field=field) from None
+
+
+def _list_results(name: str, results: Any, kind: str, count: int, of: str) -> list[Any]:
+    """List what a reward returned for `count` items. Text and dicts can be iterated over too, but are a mistake."""
+    try:
+        iterator = None if isinstance(results, str | bytes | Mapping) else iter(results)
+    except TypeError:  # nothing to iterate over; of arrays, one without axes
+        iterator = None
+    if iterator is None:
+        raise RewardError(f"reward {name!r} gave {_quote(results)} instead of a list of {kind}", reward=name)
+    listed = list(itertools.islice(iterator, count + 1))  # a generator may never end
+    if len(listed) != count:
+        given = f"more than {count}" if len(listed) > count else len(listed)
+        raise RewardError(f"reward {name!r} gave {given} {kind} for {count} {of}", reward=name)
+    return listed
+
+
+def _check_comparison(comparison: Any) -> Comparison:
+    """Return a comparison with plain numbers in it. Raises ValueError if it is not valid."""
+    if not isinstance(comparison, Comparison):
+        raise ValueError("it is no Comparison")
+    if comparison.winner not in ("first", "second", "tie"):
+        raise ValueError("winner must be first, second or tie")
+    confidence = None if comparison.confidence is None else _read_number(comparison.confidence)
+    if comparison.confidence is not None and (confidence is None or not 0 <= confidence <= 1):
+        raise ValueError("confidence must be None or 0 to 1")
+    asked, unparsed = comparison.asked, comparison.unparsed
+    if not (isinstance(asked, int) and isinstance(unparsed, int) and asked >= 1 and 0 <= unparsed <= asked):
+        raise ValueError("asked must be an integer of at least 1, unparsed one of 0 to asked")
+    if not isinstance(comparison.flipped, bool | None):
+        raise ValueError("flipped must be None, True or False")
+    if not isinstance(comparison.details, dict | None):
+        raise ValueError("details must be None or a dict")
+    return dataclasses.replace(comparison, confidence=confidence)
+
+
+def _read_number(value: Any) -> float | None:
+    """Return a finite number as a float: Python's, NumPy's, or an array or tensor with one element. Otherwise None."""
+    if not isinstance(value, numbers.Real) and hasattr(value, "item"):
+        try:
+            value = value.item()
+        except (TypeError, ValueError, RuntimeError):  # several elements
+            return None
+    if not isinstance(value, numbers.Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _quote(value: Any) -> str:
+    """Show a value in an error. Of other than plain values only the type, because their `repr` may be long."""
+    if value is None or isinstance(value, str | numbers.Real):
+        return reprlib.repr(value)
+    if isinstance(value, Comparison):
+        return reprlib.repr(f"winner={value.winner!r}, confidence={value.confidence!r}")
+    return f"a {type(value).__name__}"

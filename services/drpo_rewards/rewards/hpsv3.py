@@ -36,7 +36,7 @@ BASE = ModelFiles("base", "Qwen/Qwen2-VL-7B-Instruct", (CONFIG, BPE), "Apache-2.
 PIXELS = 256 * 28 * 28  # every picture is scaled to about this many pixels: 256 tokens
 REWARD = "<|Reward|>"
 
-_INSTRUCTION = (Path(__file__).parent / "hpsv3_instruction.txt").read_text()
+_INSTRUCTION = (Path(__file__).parent / "hpsv3_instruction.txt").read_text("utf-8")
 _QUESTION = f"\nPlease provide the overall ratings of this image: {REWARD}\n\nEND\n"
 _SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 _HEAD = "rm_head."

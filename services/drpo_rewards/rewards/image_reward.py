@@ -158,7 +158,7 @@ def read_network(path: Path, config_path: Path, dtype: torch.dtype, headers_only
     """Read the network in the two public files. Raises WeightsError."""
     tensors = dict(_rename(read_tensors(path, headers_only=headers_only)))
     try:
-        file = json.loads(config_path.read_text())
+        file = json.loads(config_path.read_text("utf-8"))
         with empty_modules(headers_only):
             network = Network(_vision_config(tensors), _text_config(tensors, file))
     except (OSError, KeyError, ValueError, IndexError) as error:

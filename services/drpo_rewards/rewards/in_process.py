@@ -11,7 +11,7 @@ from drpo_rewards.api.images import decode, load
 from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
 from drpo_rewards.ranking.tournament import Tournament, TournamentResult, seeding
 from drpo_rewards.rewards.base import Comparison, PairItem, PairwiseReward, Reward, Score, ScoreItem
-from drpo_rewards.rewards.checks import check_comparisons, check_scores, describe
+from drpo_rewards.rewards.checks import check_comparisons, check_scores, copy_items, describe
 
 Progress = Callable[[int, int], None]  # called with the number that is done, and the total
 
@@ -39,7 +39,7 @@ def score_items(
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         with _reward_errors(name):
-            scores += check_scores(name, reward.score(batch), batch, metrics=metrics)
+            scores += check_scores(name, reward.score(copy_items(batch)), batch, metrics=metrics)
         on_progress(len(scores), len(items))
     return scores
 
@@ -57,7 +57,7 @@ def compare_items(
         for first, second in pairs
     ]
     with _reward_errors(name):
-        return check_comparisons(name, judge.compare(pair_items), pair_items)
+        return check_comparisons(name, judge.compare(copy_items(pair_items)), pair_items)
 
 
 def better_of(reward: Reward, first: Score, second: Score) -> Literal["first", "second", "tie"]:

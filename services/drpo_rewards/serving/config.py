@@ -9,13 +9,14 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, MAX_NAME, Normalize, check_weights
 from drpo_rewards.api.images import ImageLimits
+from drpo_rewards.api.keys import check_key
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import ConfigError
+from drpo_rewards.serving.config_file import read_config_file, read_text
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -27,7 +28,7 @@ class Section(BaseModel):
 
 
 class MemoryConfig(Section):
-    """The memory that one replica needs, in 10^9 bytes. Only `drpo-rewards doctor` reads it; it limits nothing.
+    """The memory that one replica needs, in 10^9 bytes. Only the checks before a start read it; it limits nothing.
 
     Example:
         memory: {gpu_gb: 5.5, host_gb: 4.0, source: estimated}
@@ -139,6 +140,14 @@ class LimitsConfig(Section):
     max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="For one image.")
     max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="For a whole request.")
     min_side: int = Field(default=ImageLimits.min_side, ge=1)
+    max_scans: int = Field(
+        default=ImageLimits.max_scans, ge=1, description="Scans of one JPEG file; encoders make 1 to about 20."
+    )
+    max_decode_s: float = Field(
+        default=5.0,
+        gt=0,
+        description="Seconds of a processor for decoding a request's images, as estimated; twice that if measured.",
+    )
     max_pixels_in_flight: int = Field(
         default=4 * ImageLimits.max_group_pixels,
         ge=1,
@@ -160,7 +169,7 @@ class LimitsConfig(Section):
 
     def for_images(self) -> ImageLimits:
         """Return the limits on images."""
-        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels)
+        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels, self.max_scans)
 
 
 class ServiceConfig(Section):
@@ -185,24 +194,42 @@ class ServiceConfig(Section):
     api_keys_file: Path | None = Field(default=None, description="One key per line; # starts a comment.")
     api_keys_env: str = Field(default="DRPO_REWARDS_API_KEYS", description="Variable with keys, comma-separated.")
     allow_no_auth: bool = Field(default=False, description="Serve other machines without API keys.")
+    allowed_origins: list[str] = Field(
+        default_factory=list,
+        description="Origins whose web pages may call the service, such as https://my.site; * for all.",
+    )
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="Further host names of a service without API keys; * for all. It has its addresses, the machine's "
+        "name, and names that only a private network knows, such as localhost.",
+    )
     deploy_timeout_s: float = Field(default=300.0, gt=0)
 
     @model_validator(mode="after")
     def _check_names(self) -> ServiceConfig:
+        mistakes = []
         for name in [*self.rewards, *self.mixtures]:
             marks = "._-+" if name in self.mixtures else "._-"  # the paper's mixtures are called clip+pickscore
-            if len(name) > MAX_NAME or not name.translate(dict.fromkeys(map(ord, marks))).isalnum():
-                raise ValueError(
-                    f"{name!r} cannot be a name; use at most {MAX_NAME} letters, digits and {' '.join(marks)}"
+            # With a name beyond ASCII, Ray's metrics would keep the reward from starting.
+            if (
+                len(name) > MAX_NAME
+                or not name.isascii()
+                or not name.translate(dict.fromkeys(map(ord, marks))).isalnum()
+            ):
+                mistakes.append(
+                    f"{name!r} cannot be a name; use at most {MAX_NAME} letters a to z, digits and {' '.join(marks)}"
                 )
         for name, mixture in self.mixtures.items():
-            for reward in mixture.rewards:
-                if reward not in self.rewards:
-                    raise ValueError(f"mixture {name!r} names {reward!r}; the rewards are {', '.join(self.rewards)}")
-        if DEFAULT_MIXTURE not in self.mixtures:  # all rewards with the same weight
-            self.mixtures[DEFAULT_MIXTURE] = MixtureConfig(rewards=dict.fromkeys(self.rewards, 1.0))
+            for reward in mixture.rewards.keys() - self.rewards.keys():
+                mistakes.append(f"mixture {name!r} names {reward!r}; the rewards are {', '.join(self.rewards)}")
         for name in self.rewards.keys() & self.mixtures.keys():  # because a request names either of them as its `model`
-            raise ValueError(f"{name!r} is both a reward and a mixture; rename one")
+            mistakes.append(f"{name!r} is both a reward and a mixture; rename one")
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        if DEFAULT_MIXTURE not in self.mixtures:  # all rewards with the same weight
+            if DEFAULT_MIXTURE in self.rewards:
+                raise ValueError(f"{DEFAULT_MIXTURE!r} is both a reward and a mixture; rename one")
+            self.mixtures[DEFAULT_MIXTURE] = MixtureConfig(rewards=dict.fromkeys(self.rewards, 1.0))
         return self
 
     @classmethod
@@ -210,24 +237,22 @@ class ServiceConfig(Section):
         """Load a config from a ServiceConfig, a YAML file, or the name of a shipped config (`shapes`).
 
         Raises:
-            ConfigError: there is no such config, or it is not valid.
+            ConfigError: there is no such config, or it is not valid. Each line of the message is one mistake.
         """
         if isinstance(source, ServiceConfig):
             return source
         path = Path(source)
         if not path.exists() and path.suffix == "":
             path = CONFIGS / f"{source}.yaml"
-        try:
-            data = yaml.safe_load(path.read_text())
-        except OSError:
+        if not path.exists():
             known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
-            raise ConfigError(f"no service config {str(source)!r}; give a YAML file or one of: {known}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is not valid YAML: {error}") from None
+            raise ConfigError(f"no service config {str(source)!r}; give a YAML file or one of: {known}")
+        file = read_config_file(path)
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(file.data)
         except ValidationError as error:
-            raise ConfigError(f"{path}: {explain(error)}") from None
+            mistakes = [f"{file.locate(key)}: {message}" for key, message in list_mistakes(error)]
+            raise ConfigError("\n".join(mistakes)) from None
 
     def api_key_digests(self) -> list[bytes]:
         """Return the SHA-256 of every accepted API key; empty if no key is needed.
@@ -236,12 +261,11 @@ class ServiceConfig(Section):
             ConfigError: the key file cannot be used, or other machines could reach the service without a key and
                 `allow_no_auth` is false.
         """
-        keys = [key.strip() for key in os.environ.get(self.api_keys_env, "").split(",")]
+        given = os.environ.get(self.api_keys_env, "").split(",")
+        keys = [check_key(key.strip(), f"key {number} in ${self.api_keys_env}") for number, key in enumerate(given, 1)]
         if self.api_keys_file is not None:
-            try:
-                keys += [line.partition("#")[0].strip() for line in self.api_keys_file.read_text().splitlines()]
-            except OSError as error:
-                raise ConfigError(f"cannot read api_keys_file {self.api_keys_file}: {error.strerror}") from None
+            for number, line in enumerate(read_text(self.api_keys_file).splitlines(), 1):
+                keys.append(check_key(line.partition("#")[0].strip(), f"{self.api_keys_file}:{number}"))
         keys = [key for key in keys if key]
         if self.api_keys_file is not None and not keys:
             raise ConfigError(f"api_keys_file {self.api_keys_file} holds no key")
@@ -274,13 +298,22 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def explain(error: ValidationError) -> str:
-    """Describe the first mistake. For an unknown key, suggest the most similar valid one."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"]))
-    if first["type"] != "extra_forbidden":
-        message = first["msg"].removeprefix("Value error, ")  # pydantic adds this to messages of our validators
-        return f"{key}: {message}" if key else message
+def list_mistakes(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
+    """List every mistake as its key and a message. For an unknown key, suggest the most similar valid one."""
     sections: list[type[BaseModel]] = [ServiceConfig, RewardConfig, MemoryConfig, MixtureConfig, LimitsConfig]
     known = [name for section in sections for name in section.model_fields]
-    return f"unknown key {key}{did_you_mean(str(first['loc'][-1]), known)}"
+    mistakes = []
+    for mistake in error.errors(include_url=False):
+        key = ".".join(map(str, mistake["loc"]))
+        if mistake["type"] == "extra_forbidden":
+            message = f"unknown key {key}{did_you_mean(str(mistake['loc'][-1]), known)}"
+        else:
+            reason = mistake["msg"].removeprefix("Value error, ")  # pydantic adds this to messages of our validators
+            message = f"{key}: {reason}" if key else reason
+        mistakes.append((mistake["loc"], " ".join(message.split())))
+    return mistakes
+
+
+def explain(error: ValidationError) -> str:
+    """Describe all mistakes in one line."""
+    return "; ".join(message for _, message in list_mistakes(error))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray import serve
+from ray.serve._private import api, client
 from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
 
-from drpo_rewards.errors import ConfigError
+from drpo_rewards.errors import ConfigError, ServiceUnavailableError
 from drpo_rewards.serving.gateway.grpc import SERVICER_FUNCTIONS
+from drpo_rewards.serving.ports import reserve_port
 
 
 @dataclass(frozen=True)
@@ -22,22 +26,26 @@ class Addresses:
         http: HOST:PORT; None if there is no such listener.
         grpc: HOST:PORT; None if there is no such listener.
         started_serve: whether `start_serve` started Ray Serve.
+        reserved: sockets that keep other services from the ports as long as they are open.
     """
 
     http: str | None
     grpc: str | None
     started_serve: bool
+    reserved: list[socket.socket] = field(default_factory=list)
 
 
-def start_serve(host: str, http_port: int | None, grpc_port: int | None) -> Addresses:
+def start_serve(host: str, http_port: int | None, grpc_port: int | None, timeout_s: float) -> Addresses:
     """Start Ray Serve with these listeners, or return the addresses of the Ray Serve that runs already.
 
     Args:
         host: the address to listen on.
         http_port, grpc_port: None for no such listener, 0 for any free port.
+        timeout_s: seconds until the listeners must be up.
 
     Raises:
-        ConfigError: the Ray Serve that runs already listens on other ports.
+        ConfigError: the Ray Serve that runs already listens on other ports, or a port is taken.
+        ServiceUnavailableError: the listeners were not up in time.
     """
     running = _running_serve()
     if running is not None:
@@ -46,22 +54,66 @@ def start_serve(host: str, http_port: int | None, grpc_port: int | None) -> Addr
         return running
     listens = http_port is not None or grpc_port is not None
     # With gRPC, Serve always has an HTTP listener too. It takes a free port and needs the same keys.
-    http_port = http_port or free_port(host)
-    grpc_port = free_port(host) if grpc_port == 0 else grpc_port
-    serve.start(
-        proxy_location="HeadOnly" if listens else "Disabled",
-        http_options=HTTPOptions(host=host, port=http_port),
-        grpc_options=gRPCOptions(
-            port=grpc_port or 0,
-            grpc_servicer_functions=SERVICER_FUNCTIONS if grpc_port is not None else [],
-            enable_reflection=False,
-        ),
-    )
+    ports = [http_port or 0, *([grpc_port] if grpc_port is not None else [])]
+    reserved = []
+    try:
+        if listens and _listens_here():
+            for port in ports:
+                reserved.append(reserve_port(host, port))
+            ports = [holder.getsockname()[1] for holder in reserved]
+        else:
+            ports = [port or free_port(host) for port in ports]
+        with _patience(timeout_s):
+            serve.start(
+                proxy_location="HeadOnly" if listens else "Disabled",
+                http_options=HTTPOptions(host=host, port=ports[0]),
+                grpc_options=gRPCOptions(
+                    port=ports[1] if grpc_port is not None else 0,
+                    grpc_servicer_functions=SERVICER_FUNCTIONS if grpc_port is not None else [],
+                    enable_reflection=False,
+                ),
+            )
+    except BaseException:
+        for holder in reserved:
+            holder.close()
+        raise
     return Addresses(
-        http=f"{host}:{http_port}" if listens else None,
-        grpc=f"{host}:{grpc_port}" if grpc_port is not None else None,
+        http=f"{_for_url(host)}:{ports[0]}" if listens else None,
+        grpc=f"{_for_url(host)}:{ports[1]}" if grpc_port is not None else None,
         started_serve=True,
+        reserved=reserved,
     )
+
+
+def _listens_here() -> bool:
+    """Return whether Serve will listen on this machine: on that of Ray's head, and this program runs there too."""
+    if ray.util.client.ray.is_connected():
+        return False
+    here = ray.get_runtime_context().get_node_id()
+    return any(
+        node["NodeID"] == here and "node:__internal_head__" in node["Resources"]
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+
+
+@contextmanager
+def _patience(timeout_s: float) -> Iterator[None]:
+    """Let Serve wait this long for its listeners. It has no setting for that, and gives up after a minute."""
+    before = api.HTTP_PROXY_TIMEOUT, client.HTTP_PROXY_TIMEOUT
+    api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = int(max(1.0, timeout_s))
+    try:
+        yield
+    except TimeoutError as error:
+        raise ServiceUnavailableError(
+            f"Ray Serve was not up after {timeout_s:g} s; end other programs, or raise deploy_timeout_s"
+        ) from error
+    finally:
+        api.HTTP_PROXY_TIMEOUT, client.HTTP_PROXY_TIMEOUT = before
+
+
+def _for_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _running_serve() -> Addresses | None:

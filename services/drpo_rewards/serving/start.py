@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -32,6 +33,7 @@ class RunningService:
         http_url, grpc_address: where clients reach it; None if it has no such listener.
         started_serve: whether Ray Serve was started for this service.
         reward_apps: the names of the Serve applications of rewards with `own_app`.
+        reserved: sockets that keep other services from its ports as long as they are open.
     """
 
     app_name: str
@@ -39,6 +41,7 @@ class RunningService:
     grpc_address: str | None
     started_serve: bool
     reward_apps: list[str] = field(default_factory=list)
+    reserved: list[socket.socket] = field(default_factory=list)
 
     @property
     def handle_address(self) -> str:
@@ -51,6 +54,8 @@ class RunningService:
         Args:
             keep_serve: leave Ray Serve running, because Ray itself ends next.
         """
+        for holder in self.reserved:
+            holder.close()
         if not ray.is_initialized():
             return
         for name in (self.app_name, *self.reward_apps):
@@ -97,11 +102,12 @@ def start(
             "keys. In a Ray that `drpo-rewards serve` starts, gRPC listens where HTTP does."
         )
     _check_resources(settings)
-    addresses = start_serve(settings.host, http_port, grpc_port)
+    addresses = start_serve(settings.host, http_port, grpc_port, settings.deploy_timeout_s)
     application = build(settings, digests, app_name)
     route = "/" if app_name == DEFAULT_APP else f"/{app_name}"
     targets = _reward_targets(settings, app_name)
-    service = RunningService(app_name, None, None, addresses.started_serve, [target.name for target in targets])
+    reward_apps = [target.name for target in targets]
+    service = RunningService(app_name, None, None, addresses.started_serve, reward_apps, addresses.reserved)
     targets.append(serve.RunTarget(application, name=app_name, route_prefix=route))
     try:
         serve.run_many(targets, wait_for_applications_running=False)
@@ -241,7 +247,10 @@ def _wait_until_running(app_name: str, timeout_s: float, on_up: Callable[[str], 
             detail = _explain(application)
             if failed:
                 raise ConfigError(f"the ranking service could not start.\n{detail}")
-            raise ServiceUnavailableError(f"the ranking service was not up after {timeout_s:g} s.\n{detail}")
+            raise ServiceUnavailableError(
+                f"the ranking service was not up after {timeout_s:g} s; raise deploy_timeout_s if it only needs "
+                f"longer.\n{detail}"
+            )
         time.sleep(0.1)
 
 

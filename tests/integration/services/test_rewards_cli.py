@@ -109,12 +109,12 @@ def test_bench(served: Served) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["rank", "--prompt", "p", "a.png", "b.png"], 1, "geneval needs the prompt's GenEval spec"),
-        (["rank", "--prompt", "p", "a.png", "missing.png"], 1, "cannot read missing.png"),
+        (["rank", "--prompt", "p", "a.png", "b.png"], 2, "geneval needs the prompt's GenEval spec"),
+        (["rank", "--prompt", "p", "a.png", "missing.png"], 2, "cannot read missing.png"),
         (["rank", "--prompt", "p", "--reward", "sharpness=much", "a.png", "b.png"], 2, "NAME=WEIGHT"),
         (["rank", "--prompt", "p", "--metadata", "{", "a.png", "b.png"], 2, "not valid JSON"),
-        (["bench", "--requests", "1"], 1, 'try --metadata \'{"include"'),
-        (["bench", "--mixture", "beauty"], 1, "no mixture 'beauty'"),
+        (["bench", "--requests", "1"], 2, 'try --metadata \'{"include"'),
+        (["bench", "--mixture", "beauty"], 2, "no mixture 'beauty'"),
     ],
 )
 def test_errors_are_one_line(served: Served, pictures: Path, arguments: list[str], status: int, message: str) -> None:
@@ -131,12 +131,11 @@ def test_errors_are_one_line(served: Served, pictures: Path, arguments: list[str
         (["score", "geneval", "--prompt", "p", "--option", "eyes=2", "a.png"], "cannot be built from options"),
         (["score", "geneval", "--prompt", "p", "--model", "folder", "a.png"], "neither a folder here nor an id"),
         (["score", "geneval", "--prompt", "p", "spec.json"], "spec.json is not a PNG, JPEG or WebP image"),
-        (["rank", "--url", "http://127.0.0.1:9", "--prompt", "p", "a.png", "b.png"], "cannot reach"),
         (["serve", "nothing.yaml"], "no service config 'nothing.yaml'"),
     ],
 )
 def test_errors_without_a_service(pictures: Path, arguments: list[str], message: str) -> None:
-    output = run(pictures, *arguments, status=1).stderr
+    output = run(pictures, *arguments, status=2).stderr
     assert message in output
     assert "Traceback" not in output
 
@@ -149,7 +148,7 @@ def test_a_reward_with_its_own_app_is_upgraded(served: Served, pictures: Path) -
     assert "reward-darkness is up" in answer.stderr
     asked = "rank", "--prompt", "p", "--reward", "darkness", "--url", served.http_url, "--json", "a.png", "b.png"
     assert json.loads(run(pictures, *asked).stdout)["rewards"]["darkness"]["version"] == "darkness-1"
-    output = run(served.folder, "upgrade", "my.yaml", "geneval", "--address", ray_is_at, status=1).stderr
+    output = run(served.folder, "upgrade", "my.yaml", "geneval", "--address", ray_is_at, status=2).stderr
     assert "'geneval' is not a reward with `own_app: true`" in output
 
 

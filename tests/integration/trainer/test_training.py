@@ -6,12 +6,12 @@ runs that lose a worker, a reward replica or their driver must give the same num
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,27 @@ import psutil
 import pytest
 import torch
 import yaml
-from support import ROOT
 from support.processes import children, wait_for_end
 from support.service import reachable_from_elsewhere
-from support.tiny.sd_turbo import write_tiny_pipeline
+from support.tiny_training import (
+    PROMPTS,
+    STEPS,
+    Start,
+    adapter,
+    computed,
+    drivers,
+    same,
+    settings,
+    wait_for_step,
+    write_home,
+    write_run_config,
+)
 
+from drpo.checks import check_config
+from drpo.cli import app
 from drpo.cluster.launch import train
 from drpo.config import Config, parse_config
 from drpo.errors import TrainingStoppedError
-from drpo.training.check import check_config
 from drpo.training.checkpoint import checkpoints, read_checkpoint
 from drpo.training.metrics import read_metrics
 from drpo.training.run_folder import create_run
@@ -35,16 +47,10 @@ from drpo_rewards.serving.listeners import free_port
 
 pytestmark = pytest.mark.integration
 
-TESTS = ROOT / "tests"
-STEPS = 8
-PROMPTS = ("a red circle", "a blue square", "two green triangle", "a photo of a circle")
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("training")
-    write_tiny_pipeline(folder / "tiny")
-    (folder / "prompts.jsonl").write_text("".join(f'{{"prompt": "{prompt}"}}\n' for prompt in PROMPTS))
+    folder = write_home(tmp_path_factory.mktemp("training"))
     reward = {"type": "support.rewards:Redness", "options": {"seconds_per_group": 0.1}, "num_cpus": 0.1}
     failing = {"type": "support.rewards:FailsOn", "num_cpus": 0.1}
     # slow enough that a signal reaches the run before its last step
@@ -63,28 +69,6 @@ def address(ray_cluster: Any, home: Path) -> Iterator[str]:
         yield service.handle_address
 
 
-def settings(home: Path, **training: Any) -> dict[str, Any]:
-    return {
-        "preset": "tiny",
-        "run": {"folder": str(home / "runs"), "seed": 5},
-        "model": {"generator": str(home / "tiny"), "device": "cpu"},
-        "lora": {"rank": 4},
-        "features": {"name": "raw_latent", "path": None},
-        "objective": {"name": "drpo", "radii": [0.2, 0.5, 1.0]},
-        "prompts": {"source": "jsonl", "path": str(home / "prompts.jsonl")},
-        "optimizer": {"lr": 0.2, "schedule": "linear"},
-        "training": {
-            "steps": STEPS,
-            "groups_per_step": 2,
-            "candidates": 6,
-            "pairs": 8,
-            "checkpoint_every": 2,
-            **training,
-        },
-        "evaluation": {"enabled": False},
-    }
-
-
 def launch(home: Path, address: str, watch: Callable[[dict], None] | None = None, **training: Any) -> Path:
     values = settings(home, **training)
     values["rewards"] = {"service": None, "address": address}
@@ -92,23 +76,6 @@ def launch(home: Path, address: str, watch: Callable[[dict], None] | None = None
     run_dir = create_run(config)
     train(config, run_dir, watch=watch or (lambda metrics: None))
     return run_dir
-
-
-def computed(run_dir: Path) -> list[dict]:
-    """The metrics that do not depend on time."""
-    times = ("time_s", "seconds", "images_per_s")
-    return [
-        {key: value for key, value in line.items() if key not in times}
-        for line in read_metrics(run_dir / "metrics.jsonl")
-    ]
-
-
-def adapter(run_dir: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(checkpoints(run_dir / "checkpoints")[-1])["trainer"]["adapter"]
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +103,7 @@ def test_stock_diffusers_loads_the_adapter(uninterrupted: Path, home: Path) -> N
     def redness() -> float:
         noise = torch.Generator().manual_seed(0)
         images = pipeline(
-            PROMPTS[0],
+            next(iter(PROMPTS)),
             num_inference_steps=1,
             guidance_scale=0.0,
             num_images_per_prompt=8,
@@ -200,44 +167,48 @@ def test_too_many_failures_stop_the_run_with_the_reason(home: Path, address: str
     assert len(checkpoints(run_dir / "checkpoints")) == 1
 
 
-Start = Callable[..., subprocess.Popen]
+@pytest.mark.thorough
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_ends_a_run_that_goes_on_later(
+    uninterrupted: Path, home: Path, address: str, tmp_path: Path
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        values = settings(home)
+        values["run"]["folder"] = str(tmp_path)
+        values["rewards"] = {"service": None, "address": address}
+        config = check_config(parse_config(values))
+        run_dir = create_run(config)
+
+        def fill() -> None:
+            with suppress(OSError), (tmp_path / "filler").open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+
+        full = r"(?s)No space left on device.*"
+        fill()
+        with pytest.raises(TrainingStoppedError, match=full + "The run has no checkpoint yet.*--resume"):
+            train(config, run_dir)
+        (tmp_path / "filler").unlink()
+        with pytest.raises(TrainingStoppedError, match=full + "go on from the checkpoint of step [246], use --resume"):
+            train(config, run_dir, watch=lambda metrics: fill() if metrics["step"] == 3 else None)
+        (tmp_path / "filler").unlink()
+        train(config, run_dir)
+        assert computed(run_dir) == computed(uninterrupted)
+        assert same(adapter(run_dir), adapter(uninterrupted))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 @pytest.fixture
 def start_drpo() -> Iterator[Start]:
-    """Starts `drpo train` in another process, and ends it after the test."""
-    started: list[subprocess.Popen] = []
-
-    def start(*arguments: str) -> subprocess.Popen:
-        driver = subprocess.Popen(
-            [sys.executable, "-m", "drpo", "train", *arguments],
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
-                "COLUMNS": "300",
-                "RAY_ADDRESS": "",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(driver)
-        return driver
-
-    yield start
-    for driver in started:
-        driver.kill()
-        driver.wait()
+    with drivers() as start:
+        yield start
 
 
-def write_run_config(home: Path, name: str) -> tuple[str, Path]:
-    """Writes the config of a run that starts its own Ray and service. Returns its path and the run's folder."""
-    values = settings(home)
-    values["rewards"] = {"service": str(home / "service.yaml")}
-    values["run"]["name"] = name
-    config = home / f"{name}.yaml"
-    config.write_text(yaml.safe_dump(values))
-    return str(config), home / "runs" / name
+def own_service(home: Path) -> dict[str, Any]:
+    """The settings of a run that starts its own service."""
+    return {"service": str(home / "service.yaml")}
 
 
 def resume(run_dir: Path, start_drpo: Start) -> None:
@@ -248,25 +219,52 @@ def resume(run_dir: Path, start_drpo: Start) -> None:
 
 @pytest.mark.timeout(600)
 def test_ctrl_c_leaves_a_run_that_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
-    config, run_dir = write_run_config(home, "interrupted")
+    """It resumes although its newest checkpoint is damaged, and in a locale without UTF-8."""
+    config, run_dir = write_run_config(home, "interrupted", own_service(home))
     driver = start_drpo("--preset", config)
-    wait_for_step(run_dir, 1, driver)
+    wait_for_step(run_dir, 3, driver)
+    second = start_drpo("--resume", str(run_dir))
+    refusal, _ = second.communicate(timeout=200)
+    assert second.returncode == 2
+    assert f"{run_dir} is being trained by process {driver.pid} on " in refusal
     driver.send_signal(signal.SIGINT)
     output, _ = driver.communicate(timeout=300)
     assert driver.returncode == 130, output
     assert "INFO" not in output  # Ray's messages belong in its log
     assert f"drpo train --resume {run_dir}" in output
     stopped_at = len(computed(run_dir))
-    assert 1 <= stopped_at < STEPS
-    assert checkpoints(run_dir / "checkpoints")[-1].name == f"step-{stopped_at:06d}"
+    assert 3 <= stopped_at < STEPS
+    older, newest = checkpoints(run_dir / "checkpoints")
+    assert newest.name == f"step-{stopped_at:06d}"
 
-    resume(run_dir, start_drpo)
+    state = newest / "state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    (run_dir / "summary.json").mkdir()
+    evaluate = ("--evaluation.enabled", "true", "--evaluation.images_per_prompt", "1")
+    driver = start_drpo("--resume", str(run_dir), *evaluate, LC_ALL="C", PYTHONUTF8="0")
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 1, output
+    assert f"left out a damaged checkpoint: {newest.name}: state.pt has" in output
+    assert f"going on from step {int(older.name[5:])}, " in output
+    assert "[/INST]" in output
+    assert r"\U0001f534 con" in output
     assert computed(run_dir) == computed(uninterrupted)
     assert same(adapter(run_dir), adapter(uninterrupted))
 
+    # the summary, and with it the report, could not be written; everything else is there
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert [line.split(" failed")[0] for line in errors] == ["error: summary.json", "error: report.html"]
+    assert output.rstrip().endswith(f"drpo report {run_dir}")
+    (run_dir / "summary.json").rmdir()
+    with pytest.raises(SystemExit) as end:
+        app(["report", str(run_dir)])
+    assert not end.value.code
+    assert set(json.loads((run_dir / "summary.json").read_text())["tasks"]) == set(PROMPTS.values())
+    assert "\N{LARGE RED CIRCLE} con" in (run_dir / "report.html").read_text(encoding="utf-8")
+
 
 def test_a_missing_cluster_is_reported(home: Path, start_drpo: Start) -> None:
-    config, _ = write_run_config(home, "no-cluster")
+    config, _ = write_run_config(home, "no-cluster", own_service(home))
     cluster = f"127.0.0.1:{free_port()}"
     driver = start_drpo("--preset", config, "--run.ray_address", cluster)
     output, _ = driver.communicate(timeout=200)
@@ -279,7 +277,7 @@ def test_a_missing_cluster_is_reported(home: Path, start_drpo: Start) -> None:
 @pytest.mark.timeout(600)
 def test_a_killed_driver_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
     """This also checks that no process of the run can be reached from another machine."""
-    config, run_dir = write_run_config(home, "killed")
+    config, run_dir = write_run_config(home, "killed", own_service(home))
     driver = start_drpo("--preset", config)
     wait_for_step(run_dir, 3, driver)  # one step after a checkpoint, which the resumed run must compute again
     open_to_others = reachable_from_elsewhere(driver.pid)
@@ -293,11 +291,3 @@ def test_a_killed_driver_resumes_bit_for_bit(uninterrupted: Path, home: Path, st
     resume(run_dir, start_drpo)
     assert computed(run_dir) == computed(uninterrupted)
     assert same(adapter(run_dir), adapter(uninterrupted))
-
-
-def wait_for_step(run_dir: Path, step: int, driver: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 300
-    while len(read_metrics(run_dir / "metrics.jsonl")) < step:
-        assert driver.poll() is None, driver.communicate()[0]
-        assert time.monotonic() < deadline, "the run did not start"
-        time.sleep(0.05)

@@ -7,16 +7,38 @@ File names, keys, nesting, the saved `position_ids`, the old `eos_token_id` of 2
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from support.tiny.random_weights import Draw
+from support.tiny.random_weights import Draw, save_tensors
 
 WIDTH, LAYERS, HEADS, SIDE, PATCH, TOKENS = 32, 2, 2, 224, 32, 77
 MERGES = ["c a", "ca t</w>", "d o", "do g</w>", "r e", "re d</w>"]
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The sizes of one of the two towers."""
+
+    hidden_size: int = WIDTH
+    intermediate_size: int = 2 * WIDTH
+    num_hidden_layers: int = LAYERS
+    num_attention_heads: int = HEADS
+
+
+@dataclass(frozen=True)
+class ClipSizes:
+    """The sizes of a CLIP."""
+
+    vision: Tower = Tower()
+    text: Tower = Tower()
+    patch: int = PATCH
+    projection: int = 24
+    vocabulary: int = 0  # at least this many rows
+    dtype: torch.dtype = torch.float32
 
 
 def byte_letters() -> list[str]:
@@ -43,18 +65,18 @@ def write_tokenizer(folder: Path) -> int:
     return len(tokens)
 
 
-def write_clip(folder: Path, *, projection: int = 24, hidden_act: str = "quick_gelu", seed: int = 0) -> Path:
+def write_clip(
+    folder: Path,
+    *,
+    sizes: ClipSizes = ClipSizes(),
+    hidden_act: str = "quick_gelu",
+    seed: int = 0,
+    device: str = "cpu",
+) -> Path:
     """Writes the model, its tokenizer and its preprocessor to `folder` and returns it."""
-    vocabulary = write_tokenizer(folder)
-    tower = {
-        "hidden_size": WIDTH,
-        "intermediate_size": 2 * WIDTH,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "hidden_act": hidden_act,
-        "layer_norm_eps": 1e-5,
-        "projection_dim": projection,
-    }
+    vocabulary = max(write_tokenizer(folder), sizes.vocabulary)
+    projection = sizes.projection
+    tower = {"hidden_act": hidden_act, "layer_norm_eps": 1e-5, "projection_dim": projection}
     config = {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
@@ -62,6 +84,7 @@ def write_clip(folder: Path, *, projection: int = 24, hidden_act: str = "quick_g
         "projection_dim": projection,
         "text_config": {
             **tower,
+            **asdict(sizes.text),
             "model_type": "clip_text_model",
             "vocab_size": vocabulary,
             "max_position_embeddings": TOKENS,
@@ -69,7 +92,8 @@ def write_clip(folder: Path, *, projection: int = 24, hidden_act: str = "quick_g
             "eos_token_id": 2,
             "pad_token_id": 1,
         },
-        "vision_config": {**tower, "model_type": "clip_vision_model", "image_size": SIDE, "patch_size": PATCH},
+        "vision_config": {**tower, **asdict(sizes.vision)}
+        | {"model_type": "clip_vision_model", "image_size": SIDE, "patch_size": sizes.patch},
     }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(
@@ -87,34 +111,34 @@ def write_clip(folder: Path, *, projection: int = 24, hidden_act: str = "quick_g
             }
         )
     )
-    save_file(_weights(vocabulary, projection, seed), folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(_weights(vocabulary, sizes, Draw(seed, device)), folder / "model.safetensors")
     return folder
 
 
-def _weights(vocabulary: int, projection: int, seed: int) -> dict[str, Tensor]:
-    draw = Draw(seed)
-    patches = (SIDE // PATCH) ** 2
+def _weights(vocabulary: int, sizes: ClipSizes, draw: Draw) -> dict[str, Tensor]:
+    patches = (SIDE // sizes.patch) ** 2
+    text, vision = sizes.text.hidden_size, sizes.vision.hidden_size
     weights = {
         "logit_scale": torch.tensor(4.6052),
         "text_model.embeddings.position_ids": torch.arange(TOKENS)[None],
-        "text_model.embeddings.token_embedding.weight": draw(vocabulary, WIDTH, scale=1.0),
-        "text_model.embeddings.position_embedding.weight": draw(TOKENS, WIDTH, scale=0.5),
-        "text_projection.weight": draw(projection, WIDTH),
-        "vision_model.embeddings.class_embedding": draw(WIDTH, scale=1.0),
+        "text_model.embeddings.token_embedding.weight": draw(vocabulary, text, scale=1.0),
+        "text_model.embeddings.position_embedding.weight": draw(TOKENS, text, scale=0.5),
+        "text_projection.weight": draw(sizes.projection, text),
+        "vision_model.embeddings.class_embedding": draw(vision, scale=1.0),
         "vision_model.embeddings.position_ids": torch.arange(patches + 1)[None],
-        "vision_model.embeddings.patch_embedding.weight": draw(WIDTH, 3, PATCH, PATCH, scale=0.05),
-        "vision_model.embeddings.position_embedding.weight": draw(patches + 1, WIDTH, scale=0.5),
-        "visual_projection.weight": draw(projection, WIDTH),
+        "vision_model.embeddings.patch_embedding.weight": draw(vision, 3, sizes.patch, sizes.patch, scale=0.05),
+        "vision_model.embeddings.position_embedding.weight": draw(patches + 1, vision, scale=0.5),
+        "visual_projection.weight": draw(sizes.projection, vision),
     }
-    norms = ["text_model.final_layer_norm", "vision_model.pre_layrnorm", "vision_model.post_layernorm"]
-    for tower in ("text_model", "vision_model"):
-        for layer in range(LAYERS):
+    weights |= draw.norm("text_model.final_layer_norm", text)
+    for name in ("pre_layrnorm", "post_layernorm"):
+        weights |= draw.norm(f"vision_model.{name}", vision)
+    for tower, tower_sizes in (("text_model", sizes.text), ("vision_model", sizes.vision)):
+        width, inner = tower_sizes.hidden_size, tower_sizes.intermediate_size
+        for layer in range(tower_sizes.num_hidden_layers):
             name = f"{tower}.encoder.layers.{layer}"
             for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-                weights |= draw.linear(f"{name}.self_attn.{part}", WIDTH, WIDTH)
-            weights |= draw.linear(f"{name}.mlp.fc1", WIDTH, 2 * WIDTH)
-            weights |= draw.linear(f"{name}.mlp.fc2", 2 * WIDTH, WIDTH)
-            norms += [f"{name}.layer_norm1", f"{name}.layer_norm2"]
-    for name in norms:
-        weights |= draw.norm(name, WIDTH)
-    return weights
+                weights |= draw.linear(f"{name}.self_attn.{part}", width, width)
+            weights |= draw.linear(f"{name}.mlp.fc1", width, inner) | draw.linear(f"{name}.mlp.fc2", inner, width)
+            weights |= draw.norm(f"{name}.layer_norm1", width) | draw.norm(f"{name}.layer_norm2", width)
+    return {name: tensor if tensor.dtype == torch.int64 else tensor.to(sizes.dtype) for name, tensor in weights.items()}

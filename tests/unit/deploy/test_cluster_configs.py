@@ -40,7 +40,7 @@ def test_an_application_is_built_from_it(file: Path, tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match="there are no API keys"):
         app.ranking(args)
     keys = tmp_path / "api-key"
-    keys.write_text("a key\n")
+    keys.write_text("a-key\n")
     monkeypatch.setenv("DRPO_API_KEYS_FILE", str(keys))
     assert isinstance(app.ranking(args), serve.Application)
     with pytest.raises(ConfigError, match="did you mean rewards"):

@@ -1,4 +1,4 @@
-"""The command line: `drpo demo | train | sample | eval | shapes | doctor`.
+"""The command line: `drpo demo | train | sample | eval | report | prompts | shapes | doctor`.
 
 Commands import what they need when they run, so that `drpo --help` stays fast.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import typer
 
-from drpo.cli import doctor, evaluate, sample, train
+from drpo.cli import doctor, evaluate, prompts, report, sample, train
 from drpo.cli.common import OVERRIDES, Application
 
 app = Application(
     name="drpo",
     help="Drifting Preference Optimization of one-step text-to-image generators.",
+    epilog="With --debug anywhere in a command, an error also prints its traceback.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -22,7 +23,9 @@ app.command("demo", context_settings=OVERRIDES)(train.demo)
 app.command("train", context_settings=OVERRIDES)(train.train)
 app.command("sample")(sample.sample)
 app.command("eval", context_settings=OVERRIDES)(evaluate.evaluate)
-app.command("doctor")(doctor.doctor)
+app.command("report")(report.report)
+app.command("doctor", context_settings=OVERRIDES)(doctor.doctor)
+app.add_typer(prompts.app, name="prompts")
 
 
 @app.command("shapes", context_settings={**OVERRIDES, "help_option_names": []})

@@ -1,38 +1,91 @@
-"""Shared parts of the commands: the console, overrides, readable errors, Ray and the ranking service."""
+"""Shared parts of the commands: printing, overrides, the check before a start, Ray and the ranking service."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 import sys
+import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from drpo.config import Config
+import drpo_rewards.errors
+from drpo.config import Config, Problem, override, salvage_config, set_value
 from drpo.errors import ConfigError, DrpoError
 from drpo_rewards.errors import RewardsError
+from drpo_rewards.findings import Finding
 
 console = Console()
+errors = Console(stderr=True)
 
 OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that accepts --dotted.key VALUE."""
 
+DryRun = Annotated[bool, typer.Option(help="Only check what the start needs, and print what is found.")]
+
+DEBUG = "--debug"
+
 
 class Application(typer.Typer):
-    """A typer app that prints the message of an expected error, and exits with 2 (wrong setting) or 1 (others)."""
+    """A typer app that ends on every error with a line that says what was wrong, and exits with 2 or 1.
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    The exit status is 2 if a setting, a file or the command line is wrong, and 1 for everything else. With `--debug`
+    anywhere in the command line, the traceback is printed too.
+    """
+
+    def __call__(self, args: Sequence[str] | None = None, **options: Any) -> Any:
         silence_libraries()
+        for stream in (sys.stdout, sys.stderr):  # any text can be printed, whatever the locale
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        arguments = sys.argv[1:] if args is None else args
         try:
-            return super().__call__(*args, **kwargs)
-        except (DrpoError, RewardsError) as error:
-            Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-            sys.exit(2 if isinstance(error, ConfigError) else 1)
+            return super().__call__([argument for argument in arguments if argument != DEBUG], **options)
+        except Exception as error:
+            if DEBUG in arguments:
+                traceback.print_exc()
+            message, status = explain(error)
+            say(("error: ", "bold red"), message, to=errors)
+            sys.exit(status)
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """The message of an error, and the exit status."""
+    if isinstance(error, DrpoError | RewardsError):
+        return str(error), 2 if isinstance(error, ConfigError | drpo_rewards.errors.ConfigError) else 1
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("drpo"):
+        return f"{error.name} is not installed; pip install 'drpo[all]' installs everything that drpo needs", 1
+    if isinstance(error, UnicodeEncodeError):
+        text = error.object if len(error.object) <= 100 else f"{error.object[:100]}..."
+        if error.encoding == "utf-8":
+            return f"{text!a} holds half of a character; correct it", 2
+        return f"the locale ({error.encoding}) cannot express {text!a}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1", 2
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return f"{error.filename or 'a file'}: {error.strerror}", 1
+    reason = (str(error).strip().splitlines() or [""])[0]
+    message = f"this is a fault of drpo, not yours: {type(error).__name__}: {reason}"
+    return f"{message}. Please report it, with what the same command prints with {DEBUG}", 1
+
+
+def say(*parts: str | tuple[str, str], to: Console = console) -> None:
+    """Prints one line of text as it is. Brackets in names and messages are never read as markup.
+
+    Args:
+        parts: texts, or (text, style).
+        to: where it is printed.
+
+    Example:
+        say("run ", (run_dir.name, "bold"), f" in {run_dir}")
+    """
+    to.print(Text.assemble(*parts), soft_wrap=True)
 
 
 def silence_libraries() -> None:
@@ -55,20 +108,76 @@ def parse_overrides(arguments: Sequence[str]) -> list[str]:
         The overrides, here ["training.steps=5", "optimizer.lr=1e-3"].
 
     Raises:
-        ConfigError: an argument is not a dotted option, or has no value.
+        ConfigError: an argument is not a dotted option, or has no value; one line for each.
     """
-    overrides, rest = [], list(arguments)
+    overrides, problems, rest = [], [], list(arguments)
     while rest:
         argument = rest.pop(0)
-        if not argument.startswith("--") or "." not in argument.partition("=")[0]:
-            raise ConfigError(f"there is no option {argument}; write settings as --section.key VALUE")
-        key = argument[2:]
-        if "=" not in key:
-            if not rest:
-                raise ConfigError(f"{argument} needs a value")
-            key = f"{key}={rest.pop(0)}"
-        overrides.append(key)
+        option, equals, _ = argument.partition("=")
+        if not option.startswith("--") or "." not in option:
+            problems.append(f"there is no option {argument}; write settings as --section.key VALUE")
+        elif equals:
+            overrides.append(argument[2:])
+        elif not rest or re.match(r"--[a-z_]+\.[a-z_.]+(=|$)", rest[0]):
+            problems.append(f"{argument} needs a value; one that begins with -- is written {argument}=VALUE")
+        else:
+            overrides.append(f"{argument[2:]}={rest.pop(0)}")
+    if problems:
+        raise ConfigError("\n".join(problems))
     return overrides
+
+
+def check_before_start(
+    values: dict[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    typed: Mapping[str, Any] | None = None,
+    problems: Iterable[Problem] = (),
+    dry_run: bool = False,
+    **plan: Any,
+) -> Config:
+    """Looks at everything that can be known before the start; see `drpo.checks`.
+
+    Args:
+        values: the settings, not yet checked; changed in place.
+        overrides: "dotted.key=value".
+        typed: settings with options of their own, such as --name; those that are None are left out.
+        problems: what is known to be wrong already.
+        dry_run: print all findings and end, with exit status 2 if something is wrong.
+        plan: the other fields of `drpo.checks.Plan`.
+
+    Returns:
+        The config, with absolute paths.
+
+    Raises:
+        ConfigError: something is wrong; the message has a line for each problem.
+    """
+    problems = [*problems, *override(values, overrides)]
+    for key, value in (typed or {}).items():
+        if value is not None:
+            set_value(values, key, value)
+    config, wrong = salvage_config(values)
+
+    from drpo.checks import Plan, examine, make_paths_absolute, require
+
+    config = make_paths_absolute(config)
+    with console.status("checking"):
+        findings = examine(Plan(config, **plan), [*problems, *wrong])
+    if dry_run:
+        raise typer.Exit(2 if print_findings(findings) else 0)
+    require(findings)
+    return config
+
+
+def print_findings(findings: Sequence[Finding]) -> int:
+    """Prints one line for each finding, and how many are wrong. Returns that number."""
+    styles = {"ok": "green", "wrong": "red", "warning": "yellow", "skipped": "dim"}
+    for finding in findings:
+        fix = f"; {finding.fix}" if finding.fix else ""
+        say((f"{finding.state:8}", styles[finding.state]), f"{finding.check:13}", finding.named, fix)
+    wrong = sum(finding.state == "wrong" for finding in findings)
+    say(f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing is wrong")
+    return wrong
 
 
 @contextmanager
@@ -78,6 +187,7 @@ def ray_and_rewards(config: Config) -> Iterator[Config]:
     Yields:
         The config with `rewards.address` set.
     """
+    from drpo.checks.devices import count_local_cpus
     from drpo.cluster.connect import connect_ray
     from drpo_rewards.cluster.local_ray import silence_serve, stop_ray
 
@@ -87,7 +197,8 @@ def ray_and_rewards(config: Config) -> Iterator[Config]:
     try:
         with console.status(f"starting {starting}"):
             training = config.training
-            connect_ray(config.run.ray_address, cpus=training.num_workers * training.threads_per_worker + 4)
+            cpus = count_local_cpus(training.num_workers, training.threads_per_worker)
+            connect_ray(config.run.ray_address, cpus=cpus)
             silence_serve(logging.ERROR)
             if start_service:
                 from drpo_rewards.serving import start

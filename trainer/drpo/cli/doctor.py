@@ -1,4 +1,4 @@
-"""`drpo doctor`: check this machine."""
+"""`drpo doctor`: check this machine, and a preset on it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from drpo.cli.common import console
+from drpo.cli.common import check_before_start, console, parse_overrides, print_findings
+from drpo.config import read_preset
+from drpo.errors import ConfigError
+from drpo_rewards.findings import Finding
 
 PACKAGES = ("torch", "ray", "diffusers", "transformers", "peft", "pydantic", "grpcio", "fastapi", "tensorboard")
 
@@ -22,11 +24,22 @@ Check = Callable[[], tuple[bool, str]]
 
 
 def doctor(
+    context: typer.Context,
+    preset: Annotated[
+        str | None,
+        typer.Argument(help="Check what `drpo train --preset` with this preset needs; settings may follow."),
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="Also check this ranking service: grpc://HOST:PORT or http://HOST:PORT.")
     ] = None,
 ) -> None:
-    """Check this machine: what is installed, and what is missing."""
+    """Check this machine, or with a preset whether a training run can start on it. Exit status: 1 or 2 if not."""
+    if preset is not None and preset.startswith("--"):  # a setting without a preset before it
+        raise ConfigError("settings are checked with a preset: drpo doctor PRESET --section.key VALUE")
+    overrides = parse_overrides(context.args)
+    if preset is not None:
+        changes = overrides + ([f"rewards.address={address}"] if address is not None else [])
+        check_before_start(read_preset(preset), changes, dry_run=True)
     checks: list[tuple[str, Check]] = [
         ("python", _python),
         *((name, lambda name=name: _package(name)) for name in PACKAGES),
@@ -39,18 +52,15 @@ def doctor(
     ]
     if address is not None:
         checks.append((f"service {address}", lambda: _service(address)))
-    table = Table(show_header=False, box=None)
-    healthy = True
+    findings = []
     with console.status("checking"):
         for name, check in checks:
             try:
-                passed, finding = check()
+                passed, found = check()
             except Exception as error:  # whatever the error, the check has failed
-                passed, finding = False, f"{type(error).__name__}: {error}"
-            healthy &= passed
-            table.add_row("[green]ok[/]" if passed else "[red]missing[/]", name, finding)
-    console.print(table)
-    if not healthy:
+                passed, found = False, f"{type(error).__name__}: {error}"
+            findings.append(Finding("machine", name, "ok" if passed else "wrong", f"{name}: {found}"))
+    if print_findings(findings):
         raise typer.Exit(1)
 
 

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from drpo.cli.common import console, parse_overrides, ray_and_rewards
-from drpo.config import Config, load_config, override_config
+from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.cli.parts import Parts
+from drpo.cli.report import write_summary_and_report
+from drpo.config import Config, Problem, read_preset
+from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from drpo.evaluation import AdapterEvaluation
 
-Seconds = dict[str, float]
-
 
 def evaluate(
     context: typer.Context,
-    adapter: Annotated[Path, typer.Option(help="The folder of an adapter or of a run.")],
+    adapter: Annotated[Path, typer.Option(help="An adapter: its file or folder, or the folder of a run.")],
     preset: Annotated[str, typer.Option(help="The preset to use if the adapter is not in a run's folder.")] = "shapes",
     generator: Annotated[
         str | None, typer.Option(help="The generator to use instead of the one in the settings.")
@@ -30,29 +32,51 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The JSON file to write; default: the run's summary, or evaluation.json in the adapter's folder."
+            help="The JSON file to write; default: the run's results, or evaluation.json in another adapter's folder."
         ),
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""
     from drpo.cli.sample import find_adapter
-    from drpo.training.check import check_config
-    from drpo.training.run_folder import find_run
+    from drpo.training.files import storing, write_text
+    from drpo.training.run_folder import ADAPTER, find_run, read_config
 
-    folder, config = find_adapter(adapter)
-    overrides = parse_overrides(context.args) + ([f"model.generator={generator}"] if generator else [])
-    config = check_config(override_config(config, overrides) if config else load_config(preset, overrides))
-    run_dir = find_run(folder)
+    overrides, problems = parse_overrides(context.args), []
+    file: Path | None = None
+    try:
+        file = find_adapter(adapter)
+    except ConfigError as error:
+        problems.append(Problem("--adapter", str(error)))
+    run_dir = find_run(file) if file is not None else None
+    values = read_config(run_dir).model_dump(mode="json") if run_dir is not None else read_preset(preset)
+    if run_dir is not None and file is not None and file.parent != run_dir / ADAPTER:
+        run_dir = None  # a checkpoint: a run's results are of its own adapter
+    config = check_before_start(
+        values,
+        overrides,
+        typed={"model.generator": generator},
+        problems=problems,
+        dry_run=dry_run,
+        verb="evaluate",
+        adapter=file,
+        out=out or (run_dir / "summary.json" if run_dir is not None else (file or adapter).parent / "evaluation.json"),
+    )
+    assert file is not None  # otherwise the check has raised an error
     with ray_and_rewards(config) as served:
-        evaluated = evaluate_with_progress(served, folder)
+        evaluated = evaluate_with_progress(served, file)
     print_comparison(evaluated.comparison)
     if out is not None or run_dir is None:
-        out = out or folder / "evaluation.json"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(evaluated.comparison, indent=2) + "\n")
-        console.print(f"written to {out}", highlight=False, soft_wrap=True)
+        out = out or file.parent / "evaluation.json"
+        with storing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, json.dumps(evaluated.comparison, indent=2) + "\n")
+        say(f"written to {out}")
     else:
-        write_results(config, run_dir, evaluated, {"evaluation": evaluated.seconds})
+        parts = Parts(run_dir)
+        save_evaluation(evaluated, run_dir, parts)
+        write_summary_and_report(config, run_dir, parts, {"evaluation": evaluated.seconds})
+        parts.end()
 
 
 def evaluate_with_progress(config: Config, adapter: Path) -> AdapterEvaluation:
@@ -75,23 +99,19 @@ def evaluate_with_progress(config: Config, adapter: Path) -> AdapterEvaluation:
         )
 
 
-def write_results(config: Config, run_dir: Path, evaluated: AdapterEvaluation | None, seconds: Seconds) -> None:
-    """Writes evaluation.jsonl, samples/, summary.json and report.html of a run, and prints the report's path."""
-    from drpo.evaluation import write_summary
-    from drpo.report import write_report
-
-    if evaluated is not None:
-        evaluated.save(run_dir)
-    write_summary(run_dir, config, evaluated.comparison if evaluated is not None else None, seconds=seconds)
-    report = write_report(run_dir)
-    console.print(f"report: [bold]{report}[/]", highlight=False, soft_wrap=True)
+def save_evaluation(evaluated: AdapterEvaluation, run_dir: Path, parts: Parts) -> None:
+    """Writes evaluation.jsonl, evaluation.json and samples/ of a run. `parts` takes what fails."""
+    with parts.part("evaluation (scores)"):
+        evaluated.save_scores(run_dir)
+    with parts.part("evaluation (pictures)"):
+        evaluated.save_pictures(run_dir)
 
 
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Prints the comparison as a table."""
     unit = " %" if comparison["percentage"] else ""
     notes = (", percent" if unit else "") + ("" if comparison["higher_is_better"] else ", lower is better")
-    table = Table(title=f"{comparison['metric']} on held-out prompts{notes}")
+    table = Table(title=Text(f"{comparison['metric']} on held-out prompts{notes}"))
     for column in ("task", "base", "tuned", "difference", "95 % interval", "images"):
         table.add_column(column, justify="left" if column == "task" else "right")
     digits = 1 if unit else 3
@@ -101,10 +121,10 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         better, worse = (low > 0, high < 0) if comparison["higher_is_better"] else (high < 0, low > 0)
         color = "green" if better else "red" if worse else "default"
         table.add_row(
-            task or "all",
+            Text(task or "all"),
             f"{row['base']:.{digits}f}",
             f"{row['tuned']:.{digits}f}",
-            f"[{color}]{row['difference']:+.{digits}f}[/]",
+            Text(f"{row['difference']:+.{digits}f}", style=color),
             f"{low:+.{digits}f} to {high:+.{digits}f}",
             str(row["images"]),
             style="bold" if task == "mean" else None,

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from drpo.config import Config
 
@@ -28,12 +29,12 @@ class TrainingProgress:
         self._next_line = 0.0
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[left]}", markup=False),
             console=console,
         )
         self._task = self._bar.add_task("starting workers", total=1.0, numbers="", left="")
@@ -51,10 +52,10 @@ class TrainingProgress:
                 self._rewards[name] = 0.9 * self._rewards.get(name, value) + 0.1 * value
         parts = [
             f"step {step}",
-            *(f"{name} [bold]{mean:.3f}[/]" for name, mean in self._rewards.items()),
+            *(f"{name} {mean:.3f}" for name, mean in self._rewards.items()),
             "" if metrics["loss"] is None else f"loss {metrics['loss']:.3g}",
             f"{metrics['images_per_s']:.0f} images/s",
-            f"[yellow]{metrics['groups_dropped']} groups dropped[/]" if metrics["groups_dropped"] else "",
+            f"{metrics['groups_dropped']} groups dropped" if metrics["groups_dropped"] else "",
         ]
         numbers = "  ".join(part for part in parts if part)
         clock = f"{int(left) // 60}:{int(left) % 60:02d} left"
@@ -62,7 +63,7 @@ class TrainingProgress:
             self._bar.update(self._task, description="training", completed=fraction, numbers=numbers, left=clock)
         elif time.monotonic() >= self._next_line or step == self._steps:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            self._console.print(f"training  {fraction:4.0%}  {numbers}  {clock}", highlight=False, soft_wrap=True)
+            self._console.print(Text(f"training  {fraction:4.0%}  {numbers}  {clock}"), soft_wrap=True)
 
     def __enter__(self) -> TrainingProgress:
         if self._console.is_terminal:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drpo.cli.common import console
-from drpo.config import Config, parse_config
+from drpo.cli.common import DryRun, check_before_start, console, say
+from drpo.config import Config, Problem
+from drpo.config.sections import MOST_SEED
 from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,23 +19,45 @@ if TYPE_CHECKING:
 def sample(
     prompt: Annotated[list[str], typer.Option(help="The prompt. Repeat the option for more prompts, one row each.")],
     adapter: Annotated[
-        Path | None, typer.Option(help="The folder of an adapter or of a run. Without it, the base is used.")
+        Path | None,
+        typer.Option(help="An adapter: its file or folder, or the folder of a run. Without it, the base is used."),
     ] = None,
     generator: Annotated[
-        str | None, typer.Option(help="The generator to use if the adapter is not in a run's folder.")
+        str | None,
+        typer.Option(help="The generator to use; default: that of the adapter's run, else the embedded one."),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of the noise; use the same seed to compare base and adapter.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=MOST_SEED, help="Seed of the noise; the same seed compares base and adapter."),
+    ] = 0,
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:NUMBER, or auto: a GPU if there is one.")] = "cpu",
+    dry_run: DryRun = False,
 ) -> None:
     """Generate images for prompts, and write them into one grid."""
+    problems, file, config = [], None, Config()
+    try:
+        file, config = choose_config(adapter, generator)
+    except ConfigError as error:
+        problems.append(Problem("--adapter", str(error)))
+    config = check_before_start(
+        config.model_dump(mode="json"),
+        typed={"model.device": device},
+        problems=problems,
+        dry_run=dry_run,
+        verb="sample",
+        adapter=file,
+        out=out,
+        texts=tuple(prompt),
+    )
+
     import numpy as np
     import torch
     from PIL import Image
 
     with console.status("generating"):
-        model = load_with_adapter(adapter, generator, device)
+        model = load_with_adapter(config, file)
         rows = []
         for text in prompt:
             noise_NChw = model.noise(count, torch.Generator().manual_seed(seed))
@@ -43,31 +66,48 @@ def sample(
                 rows.append(np.concatenate(list(model.decode(latents_NChw)), axis=1))
         out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(rows)).save(out)
-    console.print(f"{len(prompt)} x {count} images in {out}", highlight=False)
+    say(f"{len(prompt)} x {count} images in {out}")
 
 
-def load_with_adapter(adapter: Path | None, generator: str | None, device: str) -> OneStepGenerator:
-    """Loads a generator with an adapter. If the adapter is in a run's folder, the run's settings name the generator."""
-    from drpo.training.build import build_generator
+def choose_config(adapter: Path | None, generator: str | None) -> tuple[Path | None, Config]:
+    """The file of an adapter, and the settings that name its generator: those of its run, unless `generator` does.
 
-    folder, config = find_adapter(adapter) if adapter is not None else (None, None)
-    config = config or parse_config({})
+    Raises:
+        ConfigError: there is no adapter, or the settings of its run cannot be read.
+    """
+    from drpo.training.run_folder import find_run, read_config
+
+    file = find_adapter(adapter) if adapter is not None else None
+    run_dir = find_run(file) if file is not None and generator is None else None
+    config = read_config(run_dir) if run_dir is not None else Config()
     if generator is not None:
         config.model.generator = generator
-    model = build_generator(config, device=device, lora=folder is not None)
-    if folder is not None:
-        model.adapter.load(folder)
+    return file, config
+
+
+def load_with_adapter(config: Config, file: Path | None) -> OneStepGenerator:
+    """Loads the generator of a config, with the adapter in a file; None: without one."""
+    import torch
+
+    from drpo.training.build import build_generator
+
+    device = config.model.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = build_generator(config, device=device, lora=False)
+    if file is not None:
+        model.adapter.load(file)
     return model
 
 
-def find_adapter(path: Path) -> tuple[Path, Config | None]:
-    """The folder of the adapter's weights in `path`, and the config of its run; None if it is not in a run's folder."""
-    from drpo.training.run_folder import ADAPTER, find_run, read_config
+def find_adapter(path: Path) -> Path:
+    """The file of an adapter: `path` itself, or in that folder, or in the folder `adapter` of that run."""
+    from drpo.generators.adapter_file import find_adapter_file
+    from drpo.training.run_folder import ADAPTER
 
-    for folder in (path, path / ADAPTER):
-        if any(folder.glob("*.safetensors")):
-            run_dir = find_run(folder)
-            return folder.resolve(), read_config(run_dir) if run_dir else None
-    raise ConfigError(
-        f"--adapter: there is no adapter in {path}; give a folder with a .safetensors file, or the folder of a run"
-    )
+    file = find_adapter_file(path) or find_adapter_file(path / ADAPTER)
+    if file is None:
+        raise ConfigError(
+            f"--adapter: there is no adapter in {path}; give a .safetensors file, a folder with one, or a run's folder"
+        )
+    return file.resolve()

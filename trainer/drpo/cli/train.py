@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from drpo.cli.common import console, parse_overrides, ray_and_rewards
+from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.cli.parts import Parts
 from drpo.cli.progress import TrainingProgress
-from drpo.config import Config, load_config, override_config, runs_folder
+from drpo.cli.report import find_run_by_name, write_summary_and_report
+from drpo.config import Config, read_preset
+from drpo.config.sections import MOST_SEED
 from drpo.errors import ConfigError
 
-Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of the run.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 
 
-def demo(context: typer.Context, seed: Seed = None, name: Name = None) -> None:
+def demo(context: typer.Context, seed: Seed = None, name: Name = None, dry_run: DryRun = False) -> None:
     """Train the embedded generator, compare it with its base, and write a report. Takes about five minutes."""
-    train(context, preset="shapes", seed=seed, name=name)
+    train(context, preset="shapes", seed=seed, name=name, dry_run=dry_run)
 
 
 def train(
@@ -34,73 +38,105 @@ def train(
     generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id in the SD-Turbo layout.")] = None,
     seed: Seed = None,
     name: Name = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train an adapter. Any setting of the preset can be changed: --training.steps 50 --optimizer.lr 3e-4."""
-    from drpo.training.check import check_config
-    from drpo.training.run_folder import create_run, read_config, write_config
+    from drpo.training.run_folder import create_run
+    from drpo.training.run_lock import lock_run
 
     started = time.perf_counter()
     overrides = parse_overrides(context.args)
-    shorthands = {"model.generator": generator, "run.seed": seed, "run.name": name}
-    overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
-    if resume is not None:
-        run_dir = find_run_to_resume(resume)
-        config = read_config(run_dir)
-        if preset not in (None, config.preset) or name not in (None, run_dir.name):
-            raise ConfigError(
-                f"--resume uses the settings of {run_dir.name} (preset {config.preset}): leave out --preset and "
-                "--name, or give the same ones"
-            )
-        config = check_config(override_config(config, overrides))
-        write_config(config, run_dir)
-    elif preset is None:
+    typed = {"model.generator": generator, "run.seed": seed, "run.name": name}
+    if resume is None and preset is None:
         raise ConfigError("give --preset NAME (drpo doctor lists the presets) or --resume RUN")
-    else:
-        config = check_config(load_config(preset, overrides))
+    if resume is None:
+        assert preset is not None
+        config = check_before_start(read_preset(preset), overrides, typed=typed, dry_run=dry_run)
         run_dir = create_run(config)
-    run(config, run_dir, started)
+    else:
+        run_dir = find_run_by_name(resume)
+    with lock_run(run_dir) as lock:
+        if not lock.held:
+            say("the file system of the run has no locks: make sure that no other process trains this run")
+        if resume is not None:
+            config = continue_run(run_dir, preset, overrides, typed=typed, dry_run=dry_run)
+        run(config, run_dir, lock.token, started)
 
 
-def find_run_to_resume(run: Path) -> Path:
-    """The folder of a run. `run` is that folder, or the name of a run in the folder of all runs."""
-    from drpo.training.run_folder import CONFIG_FILE
+def continue_run(
+    run_dir: Path, preset: str | None, overrides: list[str], *, typed: dict[str, Any], dry_run: bool
+) -> Config:
+    """Checks that a run can go on, then writes its settings with the overrides. The caller holds the run's lock.
 
-    for candidate in (run, runs_folder() / run):
-        if (candidate / CONFIG_FILE).is_file():
-            return candidate.resolve()
-    raise ConfigError(f"there is no run {run}; give the folder of a run, or the name of a run under {runs_folder()}/")
+    Args:
+        run_dir: the run's folder.
+        preset: the preset of the command line, if it has one.
+        overrides, typed, dry_run: see `check_before_start`.
+
+    Raises:
+        ConfigError: it cannot go on with these settings, and is unchanged.
+        ModelLoadError: none of its checkpoints is whole.
+    """
+    from drpo.training.resume import find_start, refuse_changes
+    from drpo.training.run_folder import read_config, write_config
+
+    earlier = read_config(run_dir)
+    if preset not in (None, earlier.preset):
+        raise ConfigError(
+            f"--resume uses the settings of {run_dir.name} (preset {earlier.preset}): leave out --preset, or give the "
+            "same one"
+        )
+    values = earlier.model_dump(mode="json")
+    config = check_before_start(values, overrides, typed=typed, run_dir=run_dir, dry_run=dry_run)
+    refuse_changes(earlier, config, run_dir)
+    for note in find_start(config, run_dir):
+        say(note)
+    write_config(config, run_dir)
+    return config
 
 
-def run(config: Config, run_dir: Path, started: float) -> None:
-    """Starts Ray and the rewards, trains, evaluates, and writes the report."""
-    from drpo.cli.evaluate import evaluate_with_progress, print_comparison, write_results
+def run(config: Config, run_dir: Path, token: str, started: float) -> None:
+    """Starts Ray and the rewards, trains, evaluates, and writes the summary and the report.
+
+    Args:
+        config: the settings of the run, checked.
+        run_dir: the run's folder.
+        token: of its lock.
+        started: when the command started, by `time.perf_counter`.
+    """
+    from drpo.cli.evaluate import evaluate_with_progress, print_comparison, save_evaluation
     from drpo.cluster.launch import train as fit
+    from drpo.evaluation import write_summary
     from drpo.training.metrics import read_metrics
     from drpo.training.run_folder import ADAPTER, METRICS_FILE
 
-    console.print(f"run [bold]{run_dir.name}[/] in {run_dir}", highlight=False, soft_wrap=True)
+    say("run ", (run_dir.name, "bold"), f" in {run_dir}")
+    parts = Parts(run_dir)
     resumed_s = max((line["time_s"] for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
-    with ray_and_rewards(config) as served:
-        with TrainingProgress(config, console) as progress, sigterm_as_ctrl_c():
-            outcome = fit(served, run_dir, watch=progress)
+    with ray_and_rewards(config) as served, sigterm_as_ctrl_c():
+        with TrainingProgress(config, console) as progress:
+            outcome = fit(served, run_dir, token=token, watch=progress)
         if outcome.status == "interrupted":
-            console.print(f"stopped at step {outcome.step}, with a checkpoint. To continue, run", highlight=False)
-            console.print(f"  [bold]drpo train --resume {run_dir}[/]", highlight=False, soft_wrap=True)
+            say(f"stopped at step {outcome.step}, with a checkpoint. To continue, run")
+            say((f"  drpo train --resume {shlex.quote(str(run_dir))}", "bold"))
             raise typer.Exit(130)
         trained_s = outcome.seconds - resumed_s
         seconds = {"startup": time.perf_counter() - started - trained_s, "training": outcome.seconds}
-        evaluated = evaluate_with_progress(served, run_dir / ADAPTER) if config.evaluation.enabled else None
-    if evaluated is not None:
-        print_comparison(evaluated.comparison)
-        seconds["evaluation"] = evaluated.seconds
-    seconds["total"] = time.perf_counter() - started
-    write_results(config, run_dir, evaluated, seconds)
-    console.print(
+        if config.evaluation.enabled:
+            with parts.part("summary.json"):  # it keeps the seconds, even if the evaluation ends this process
+                write_summary(run_dir, config, seconds=seconds)
+            with parts.part("evaluation"):
+                evaluated = evaluate_with_progress(served, run_dir / ADAPTER)
+                seconds["evaluation"] = evaluated.seconds
+                save_evaluation(evaluated, run_dir, parts)
+                print_comparison(evaluated.comparison)
+        seconds["total"] = time.perf_counter() - started
+        write_summary_and_report(config, run_dir, parts, seconds)
+    say(
         f"{outcome.step} steps in {outcome.seconds:.0f} s, {seconds['total']:.0f} s in all. "
-        f"Adapter: {run_dir / ADAPTER}",
-        highlight=False,
-        soft_wrap=True,
+        f"Adapter: {run_dir / ADAPTER}"
     )
+    parts.end()
 
 
 @contextmanager

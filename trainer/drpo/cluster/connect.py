@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 
 from drpo_rewards.cluster.environment import set_ray_environment
@@ -14,8 +13,7 @@ def connect_ray(address: str | None, *, cpus: int) -> None:
 
     Args:
         address: "auto", HOST:PORT or ray://HOST:PORT for a cluster; None for a local Ray.
-        cpus: logical CPUs of the local Ray, which it only counts. They may be more than the machine has, because the
-            rewards and the workers take turns.
+        cpus: logical CPUs of the local Ray; see `drpo.checks.devices`.
 
     Raises:
         drpo_rewards.errors.ServiceUnavailableError: no Ray answers at `address`.
@@ -28,6 +26,6 @@ def connect_ray(address: str | None, *, cpus: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if address is None:
-            start_local_ray(max(cpus, os.cpu_count() or 1))
+            start_local_ray(cpus)
         else:
             join_ray(address)

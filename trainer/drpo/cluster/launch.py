@@ -8,7 +8,6 @@ folder decide where to continue, not the state of Ray, so a run whose driver was
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable
@@ -18,8 +17,9 @@ from typing import Any
 
 from drpo.cluster.worker import STOP_FILE, train_worker
 from drpo.config import Config
-from drpo.errors import TrainingStoppedError
-from drpo.training.metrics import read_metrics
+from drpo.errors import DrpoError, TrainingStoppedError
+from drpo.training.checkpoint import find_newest_checkpoint, step_of
+from drpo.training.metrics import parse_line, read_metrics
 from drpo.training.ranking_client import service_address
 from drpo.training.run_folder import CHECKPOINTS, METRICS_FILE
 from drpo_rewards.cluster.environment import set_ray_environment
@@ -42,12 +42,15 @@ class Outcome:
     seconds: float
 
 
-def train(config: Config, run_dir: Path, *, watch: Watcher | None = None, poll_s: float = 0.2) -> Outcome:
+def train(
+    config: Config, run_dir: Path, *, token: str | None = None, watch: Watcher | None = None, poll_s: float = 0.2
+) -> Outcome:
     """Trains a run to its end, from its newest checkpoint if it has one.
 
     Args:
-        config: the result of `drpo.training.check.check_config`, with `rewards.address`.
+        config: the result of `drpo.checks.check_config`, with `rewards.address`.
         run_dir: absolute path of the run's folder.
+        token: of the `RunLock` that this process holds; None: nothing guards against a second driver.
         watch: called on this thread with the metrics of each step, as soon as they are written.
         poll_s: seconds between two reads of metrics.jsonl.
 
@@ -62,7 +65,7 @@ def train(config: Config, run_dir: Path, *, watch: Watcher | None = None, poll_s
     # With this file Ray Train would silently continue from the state of an earlier start under the same name.
     (run_dir / CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
 
-    fit = _Fit(config, run_dir)
+    fit = _Fit(config, run_dir, token)
     tail = _MetricsTail(run_dir / METRICS_FILE, watch)
     fit.start()
     while not fit.done.is_set():
@@ -77,17 +80,18 @@ def train(config: Config, run_dir: Path, *, watch: Watcher | None = None, poll_s
     (run_dir / STOP_FILE).unlink(missing_ok=True)
     result = fit.result()
     if result["status"] == "stopped":
-        raise TrainingStoppedError(result["reason"])
+        raise TrainingStoppedError(f"{result['reason'].rstrip('.')}. {_how_to_go_on(run_dir)}")
     return Outcome(result["status"], result["step"], result["seconds"])
 
 
 class _Fit(threading.Thread):
     """Runs Ray Train's fit() on a thread. On the main thread it would catch Ctrl-C and abort the workers."""
 
-    def __init__(self, config: Config, run_dir: Path) -> None:
+    def __init__(self, config: Config, run_dir: Path, token: str | None) -> None:
         super().__init__(name="ray-train", daemon=True)
         self._config = config
         self._run_dir = run_dir
+        self._token = token
         self._result: dict[str, Any] | None = None
         self._error: BaseException | None = None
         self.done = threading.Event()
@@ -109,7 +113,11 @@ class _Fit(threading.Thread):
         resources = {"CPU": training.threads_per_worker, **(training.resources_per_worker or {})}
         return TorchTrainer(
             train_worker,  # type: ignore[arg-type]  # Ray's type hint forbids a return value
-            train_loop_config={"config": self._config.model_dump(mode="json"), "run_dir": str(self._run_dir)},
+            train_loop_config={
+                "config": self._config.model_dump(mode="json"),
+                "run_dir": str(self._run_dir),
+                "token": self._token,
+            },
             scaling_config=ScalingConfig(
                 num_workers=training.num_workers, use_gpu=training.use_gpu, resources_per_worker=resources
             ),
@@ -128,11 +136,21 @@ class _Fit(threading.Thread):
         """
         if self._error is not None:
             raise TrainingStoppedError(
-                f"training failed: {_worker_message(self._error)}. The checkpoints in {self._run_dir} are complete; "
-                f"continue with --resume {self._run_dir}"
+                f"training failed: {_worker_message(self._error)}. {_how_to_go_on(self._run_dir)}"
             ) from self._error
         assert self._result is not None
         return self._result
+
+
+def _how_to_go_on(run_dir: Path) -> str:
+    """What the user of a failed run can do next."""
+    try:
+        newest = find_newest_checkpoint(run_dir / CHECKPOINTS).path
+    except DrpoError as error:
+        return f"The run cannot go on: {error}"
+    if newest is None:
+        return f"The run has no checkpoint yet. After removing the cause, start it again with --resume {run_dir}"
+    return f"To go on from the checkpoint of step {step_of(newest)}, use --resume {run_dir}"
 
 
 def _worker_message(error: BaseException) -> str:
@@ -159,14 +177,14 @@ class _MetricsTail:
         """Calls the watcher for each step that has appeared since the last call."""
         if self._watch is None or not self._path.exists():
             return
-        with self._path.open() as lines:
+        with self._path.open("rb") as lines:
             file = os.fstat(lines.fileno()).st_ino
             if file != self._file:
                 self._file, self._offset = file, 0
             lines.seek(self._offset)
-            while (text := lines.readline()).endswith("\n"):
-                self._offset += len(text.encode())
-                line = json.loads(text)
-                if line["step"] > self._last:
+            while (text := lines.readline()).endswith(b"\n"):
+                self._offset += len(text)
+                line = parse_line(text)
+                if line is not None and line["step"] > self._last:
                     self._last = line["step"]
                     self._watch(line)

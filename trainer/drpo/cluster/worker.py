@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drpo.config import Config
-from drpo.errors import DrpoError, TrainingStoppedError
+from drpo.errors import DrpoError, ModelLoadError, StorageError, TrainingStoppedError
 from drpo.training.run_folder import ADAPTER, CHECKPOINTS
+from drpo.training.run_lock import is_taken_over
 
 if TYPE_CHECKING:
     from drpo.data.prompts import PromptOrder
@@ -27,14 +28,14 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """The function that Ray Train calls on each worker.
 
     Args:
-        arguments: `config` (a dumped `Config` with absolute paths) and `run_dir`.
+        arguments: `config` (a dumped `Config` with absolute paths), `run_dir`, and the `token` of the driver's
+            `RunLock`, or None.
 
     Returns:
         `status` ("finished", "time", "interrupted" or "stopped"), `reason`, `step` and `seconds`; the same on every
         worker. An error that a restart would repeat is returned as "stopped", because Ray Train restarts the workers
         after every exception.
     """
-    from drpo.training import collective
     from drpo.training.ranking import BackgroundRanker
     from drpo.training.ranking_client import make_ranker
 
@@ -47,11 +48,28 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
             trainer, order = _build(config, run_dir.name, ranker)
         except DrpoError as caught:
             error = str(caught)
-        if any(errors := collective.gather(error)):
-            return {"status": "stopped", "reason": next(filter(None, errors)), "step": 0, "seconds": 0.0}
-        return _Loop(config, run_dir, trainer, order).run()
+        if reason := _first_error(error):
+            return _stopped(reason)
+        try:
+            loop = _Loop(config, run_dir, trainer, order, arguments["token"])
+        except DrpoError as caught:
+            error = str(caught)
+        if reason := _first_error(error):
+            return _stopped(reason)
+        return loop.run()
     finally:
         ranker.close()
+
+
+def _first_error(error: str) -> str:
+    """The error of the first worker that has one, on every worker; "" if none has."""
+    from drpo.training import collective
+
+    return next(filter(None, collective.gather(error)), "")
+
+
+def _stopped(reason: str) -> dict[str, Any]:
+    return {"status": "stopped", "reason": reason, "step": 0, "seconds": 0.0}
 
 
 def _build(config: Config, name: str, ranker: BackgroundRanker) -> tuple[DrPOTrainer, PromptOrder]:
@@ -61,7 +79,7 @@ def _build(config: Config, name: str, ranker: BackgroundRanker) -> tuple[DrPOTra
     from drpo.data.prompts import PromptOrder, load_prompts
     from drpo.training import collective
     from drpo.training.build import build_feature_map, build_generator, build_objective
-    from drpo.training.checkpoint import seed_everything
+    from drpo.training.random_state import seed_everything
     from drpo.training.trainer import DrPOTrainer
 
     torch.set_num_threads(config.training.threads_per_worker)
@@ -87,17 +105,22 @@ def _build(config: Config, name: str, ranker: BackgroundRanker) -> tuple[DrPOTra
 
 
 class _Loop:
-    """The steps of one worker, starting from the newest checkpoint."""
+    """The steps of one worker, starting from the newest whole checkpoint."""
 
-    def __init__(self, config: Config, run_dir: Path, trainer: DrPOTrainer, order: PromptOrder) -> None:
+    def __init__(
+        self, config: Config, run_dir: Path, trainer: DrPOTrainer, order: PromptOrder, token: str | None
+    ) -> None:
         from drpo.cluster.gauges import RunGauges
         from drpo.training import collective
         from drpo.training.metrics import MetricsLog
+        from drpo.training.resume import fixed_settings
 
         self.settings = config.training
+        self.fixed_settings = fixed_settings(config)
         self.run_dir = run_dir
         self.trainer = trainer
         self.order = order
+        self.token = token
         self.elapsed_before = 0.0
         self.saved_at = -1
         collective.broadcast_parameters(trainer.parameters)
@@ -114,67 +137,120 @@ class _Loop:
 
     def run(self) -> dict[str, Any]:
         """Runs steps until the run ends. Returns what `train_worker` returns."""
-        from drpo.training import collective
-
         trainer, settings = self.trainer, self.settings
         early_end: str | None = None
         status, reason = "finished", ""
         try:
             while early_end is None and trainer.step < settings.steps:
                 metrics = trainer.run_step(self.order.take(trainer.step, settings.groups_per_step))
-                if self.log is not None:
-                    self.log.write({"step": metrics["step"], "time_s": round(self.elapsed, 3), **metrics})
-                if self.gauges is not None:
-                    self.gauges.show(metrics)
+                self._record(metrics)
                 trainer.check_failures()
-                early_end = collective.gather(self._early_end())[0]
+                early_end = self._early_end()
                 if trainer.step % settings.checkpoint_every == 0:
                     self._save()
             status = early_end or "finished"
         except TrainingStoppedError as error:
             status, reason = "stopped", str(error)
+        except StorageError as error:  # another checkpoint could not be written either
+            return self._outcome("stopped", str(error))
         finally:
             if self.log is not None:
                 self.log.close()
         if trainer.step != self.saved_at:
-            self._save()
-        return {"status": status, "reason": reason, "step": trainer.step, "seconds": self.elapsed}
+            try:
+                self._save()
+            except StorageError as error:
+                return self._outcome("stopped", " ".join(filter(None, [reason, str(error)])))
+        return self._outcome(status, reason)
+
+    def _outcome(self, status: str, reason: str) -> dict[str, Any]:
+        return {"status": status, "reason": reason, "step": self.trainer.step, "seconds": self.elapsed}
+
+    def _record(self, metrics: dict[str, Any]) -> None:
+        """Logs a step's metrics on the first worker; every worker must call this.
+
+        Raises:
+            StorageError: the run's folder cannot be written, or another driver has taken over the run.
+        """
+        error = ""
+        try:
+            if self.token is not None and is_taken_over(self.run_dir, self.token):
+                raise StorageError("another process has taken over the run")
+            if self.log is not None:
+                self.log.write({"step": metrics["step"], "time_s": round(self.elapsed, 3), **metrics})
+        except StorageError as caught:
+            error = str(caught)
+        if error := _first_error(error):
+            raise StorageError(error)
+        if self.gauges is not None:
+            self.gauges.show(metrics)
 
     def _early_end(self) -> str | None:
         """The status with which the run must end now, or None. The first worker decides."""
-        if (self.run_dir / STOP_FILE).exists():
-            return "interrupted"
+        from drpo.training import collective
+
         limit = self.settings.max_seconds
-        return "time" if limit is not None and self.elapsed >= limit else None
+        status = None
+        if (self.run_dir / STOP_FILE).exists():
+            status = "interrupted"
+        elif limit is not None and self.elapsed >= limit:
+            status = "time"
+        return collective.gather(status)[0]
 
     def _restore(self) -> None:
-        """Restores the newest complete checkpoint, if there is one."""
-        from drpo.training import collective
-        from drpo.training.checkpoint import checkpoints, read_checkpoint, set_random_state
+        """Restores the newest whole checkpoint, if there is one. The first worker chooses it.
 
-        newest = [str(path) for path in checkpoints(self.run_dir / CHECKPOINTS)[-1:]]
-        for path in collective.gather(newest)[0]:
-            state = read_checkpoint(Path(path))
+        Raises:
+            DrpoError: no checkpoint is whole, or it is of another adapter.
+        """
+        from drpo.training import collective
+        from drpo.training.checkpoint import find_newest_checkpoint, read_checkpoint
+        from drpo.training.random_state import set_random_state
+
+        path, error = None, ""
+        if collective.rank() == 0:
+            try:
+                path = find_newest_checkpoint(self.run_dir / CHECKPOINTS).path
+            except DrpoError as caught:
+                error = str(caught)
+        path, error = collective.gather((path, error))[0]
+        if error:
+            raise ModelLoadError(error)
+        if path is not None:
+            state = read_checkpoint(path)
             self.trainer.load_state_dict(state["trainer"])
             self.elapsed_before, self.saved_at = state["elapsed_s"], self.trainer.step
             if len(state["random"]) == collective.world_size():
                 set_random_state(state["random"][collective.rank()])
 
     def _save(self) -> None:
-        """Writes a checkpoint on the first worker and reports it to Ray Train; every worker must call this."""
+        """Writes a checkpoint on the first worker and reports it to Ray Train; every worker must call this.
+
+        Raises:
+            StorageError: it could not be written. The last one is unchanged.
+        """
         import ray.train
         from ray.train import Checkpoint, CheckpointUploadMode
 
         from drpo.training import collective
-        from drpo.training.checkpoint import publish_adapter, random_state, write_checkpoint
+        from drpo.training.checkpoint import publish_adapter, write_checkpoint
+        from drpo.training.random_state import random_state
 
-        step = self.saved_at = self.trainer.step
+        step = self.trainer.step
         states = collective.gather(random_state())
-        checkpoint = None
+        checkpoint, error = None, ""
         if collective.rank() == 0:
             state = {"step": step, "trainer": self.trainer.state_dict(), "elapsed_s": self.elapsed, "random": states}
             adapter, keep = self.trainer.generator.adapter, self.settings.keep_checkpoints
-            path = write_checkpoint(self.run_dir / CHECKPOINTS, state, adapter, keep=keep)
-            publish_adapter(adapter, self.run_dir / ADAPTER)
-            checkpoint = Checkpoint.from_directory(str(path))
+            try:
+                path = write_checkpoint(
+                    self.run_dir / CHECKPOINTS, state, adapter, keep=keep, settings=self.fixed_settings
+                )
+                publish_adapter(adapter, self.run_dir / ADAPTER)
+                checkpoint = Checkpoint.from_directory(str(path))
+            except StorageError as caught:
+                error = str(caught)
+        if error := _first_error(error):
+            raise StorageError(error)
+        self.saved_at = step
         ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)

@@ -6,6 +6,8 @@ Files:
     sections   the parts of a run: generator, adapter, feature map, objective, rewards, prompts
     schedule   the course of a run: optimizer, training loop, evaluation
     config     `Config`, all sections together
+    files      YAML files with settings
+    values     how text becomes the value of a setting
     loading    presets, overrides, and readable errors
     site       settings of one machine or cluster, which override every preset
 
@@ -13,7 +15,18 @@ This package imports neither torch nor ray.
 """
 
 from drpo.config.config import Config, known_keys
-from drpo.config.loading import load_config, override_config, parse_config, preset_names
+from drpo.config.files import read_settings_file
+from drpo.config.loading import (
+    Problem,
+    load_config,
+    override,
+    override_config,
+    parse_config,
+    preset_names,
+    read_preset,
+    salvage_config,
+    set_value,
+)
 from drpo.config.schedule import EvaluationConfig, OptimizerConfig, TrainingConfig
 from drpo.config.sections import (
     FeaturesConfig,
@@ -34,15 +47,21 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "Problem",
     "PromptsConfig",
     "RewardsConfig",
     "RunConfig",
     "TrainingConfig",
     "known_keys",
     "load_config",
+    "override",
     "override_config",
     "parse_config",
     "preset_names",
+    "read_preset",
+    "read_settings_file",
     "runs_folder",
+    "salvage_config",
+    "set_value",
     "site_settings",
 ]

@@ -44,9 +44,20 @@ class Config(Section):
             )
         return self
 
+    def evaluation_prompts(self) -> PromptsConfig:
+        """The settings of the evaluation's prompts: what `evaluation` does not set is as in `prompts`.
+
+        With an `evaluation.source`, nothing of the training's path, columns and tasks is used.
+        """
+        keys = ("source", "path", "column", "task_column", "tasks")
+        own = {key: getattr(self.evaluation, key) for key in keys}
+        if self.evaluation.source is None:
+            own = {key: getattr(self.prompts, key) if value is None else value for key, value in own.items()}
+        return self.prompts.model_copy(update={**own, "split": self.evaluation.split})
+
     def to_yaml(self) -> str:
         """The config as YAML, with every key."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:

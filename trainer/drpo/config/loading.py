@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from drpo.config.config import Config, known_keys
-from drpo.config.site import merge_sections, read_sections, site_settings
+from drpo.config.files import parse_sections, read_settings_file
+from drpo.config.site import merge_sections, site_settings
+from drpo.config.values import read_value
 from drpo.errors import ConfigError
 from drpo_rewards.api.suggestions import did_you_mean
 
@@ -22,35 +25,47 @@ def preset_names() -> list[str]:
     return sorted(file.name[:-5] for file in resources.files("drpo.presets").iterdir() if file.name.endswith(".yaml"))
 
 
+class Problem(NamedTuple):
+    """What is wrong with a setting: its dotted key ("" if several are concerned), and a message that names it."""
+
+    key: str
+    message: str
+
+
 def load_config(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads a preset, applies the site's settings (`drpo.config.site`) and then the overrides, and checks everything.
 
     Args:
         preset: the name of a preset, or the path of a YAML file.
-        overrides: each is "dotted.key=value", with the value in YAML.
+        overrides: each is "dotted.key=value"; `drpo.config.values` says how the value is read.
 
     Raises:
         ConfigError: there is no such preset, a key does not exist (the message suggests the nearest one), or a value
             is out of range.
     """
+    values = read_preset(preset)
+    return _parse(values, override(values, overrides))
+
+
+def read_preset(preset: str | Path) -> dict[str, Any]:
+    """The settings of a preset and of the site, not yet checked.
+
+    Raises:
+        ConfigError: there is no such preset, or one of the files cannot be read.
+    """
     name = str(preset)
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f"there is no config file {name}")
-        text = path.read_text()
-    elif name in preset_names():
-        text = resources.files("drpo.presets").joinpath(f"{name}.yaml").read_text()
+    if name in preset_names():
+        values = parse_sections(resources.files("drpo.presets").joinpath(f"{name}.yaml").read_text("utf-8"), name)
+    elif name.endswith((".yaml", ".yml")) or "/" in name or os.path.isdir(name):
+        values = read_settings_file(Path(name).expanduser())
     else:
         raise ConfigError(
-            f"there is no preset {name!r}{did_you_mean(name, preset_names())}. Presets: {', '.join(preset_names())}"
+            f"there is no preset {name!r}{did_you_mean(name, preset_names())}. Presets: {', '.join(preset_names())}; "
+            "or give a YAML file"
         )
-    values = read_sections(text, name)
     values.setdefault("preset", Path(name).stem)
     merge_sections(values, site_settings())
-    for override in overrides:
-        _apply_override(values, override)
-    return parse_config(values)
+    return values
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
@@ -59,25 +74,74 @@ def parse_config(values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: lists all mistakes, one per line.
     """
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_describe(details) for details in error.errors())) from None
+    return _parse(values, [])
+
+
+def _parse(values: Mapping[str, Any], problems: Sequence[Problem]) -> Config:
+    config, others = salvage_config(values)
+    if problems or others:
+        raise ConfigError("\n".join(problem.message for problem in [*problems, *others]))
     return config
+
+
+def salvage_config(values: Mapping[str, Any]) -> tuple[Config, list[Problem]]:
+    """The config with defaults in place of the settings that are wrong, and what is wrong with these.
+
+    So a check of the rest can go on, and all mistakes are told together.
+    """
+    rest: dict[str, Any] = copy.deepcopy(dict(values))
+    problems: list[Problem] = []
+    while True:
+        try:
+            return Config.model_validate(rest), problems
+        except ValidationError as error:
+            for details in error.errors():
+                problems.append(Problem(".".join(map(str, details["loc"])), _describe(details)))
+                rest = _without(rest, details["loc"][:2])
+
+
+def _without(values: dict[str, Any], location: tuple[int | str, ...]) -> dict[str, Any]:
+    """The values without a setting or a section; with an empty location, or one that is not there, no values."""
+    section, key = (*map(str, location), "", "")[:2]
+    if section not in values:
+        return {}
+    rest = {name: value for name, value in values.items() if name != section}
+    inner = values[section]
+    if not isinstance(inner, dict) or key not in inner:
+        return rest
+    return {**rest, section: {name: value for name, value in inner.items() if name != key}}
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:
     """A copy of a config with the overrides "dotted.key=value" applied and everything checked again."""
     values = config.model_dump(mode="json")
-    for override in overrides:
-        _apply_override(values, override)
-    return parse_config(values)
+    return _parse(values, override(values, overrides))
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise ConfigError(f"the override {override!r} has no value: write {key}=VALUE")
+def override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
+    """Applies the overrides "dotted.key=value" to the values, in place, without a check of the result.
+
+    Returns:
+        The overrides that are left out, because they have no value, go through a value, or are not YAML.
+    """
+    problems = []
+    for text in overrides:
+        key, equals, typed = text.partition("=")
+        try:
+            if not equals:
+                raise ConfigError(f"the override {text!r} has no value: write {key}=VALUE")
+            set_value(values, key, read_value(Config, key, typed))
+        except ConfigError as error:
+            problems.append(Problem(key, str(error)))
+    return problems
+
+
+def set_value(values: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key, in place.
+
+    Raises:
+        ConfigError: a part of the key is a value, not a section.
+    """
     *sections, last = key.split(".")
     target = values
     for section in sections:
@@ -87,10 +151,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise ConfigError(f"{key}: {section} is a value, not a section")
         target = inner
-    try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
+    target[last] = value
 
 
 def _describe(error: ErrorDetails) -> str:
@@ -100,7 +161,26 @@ def _describe(error: ErrorDetails) -> str:
         return f"there is no setting {key}{_suggest(key)}"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
-    return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    typed = repr(error["input"])
+    typed = typed if len(typed) <= 100 else f"{typed[:90]}..."
+    return f"{key} = {typed}: {error['msg'][0].lower()}{error['msg'][1:]}{_range_of(error)}"
+
+
+def _range_of(error: ErrorDetails) -> str:
+    """The range of a number that could not be read as one, such as "; it must be at least 1"."""
+    if not error["type"].startswith(("int_", "float_", "finite_")):
+        return ""
+    section, _, key = ".".join(map(str, error["loc"])).partition(".")
+    model: Any = Config.model_fields[section].annotation if section in Config.model_fields else None
+    field = getattr(model, "model_fields", {}).get(key)
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    limits = [
+        f"{word} {getattr(limit, name)}"
+        for limit in (field.metadata if field is not None else ())
+        for name, word in words.items()
+        if hasattr(limit, name)
+    ]
+    return f"; it must be {' and '.join(limits)}" if limits else ""
 
 
 def _suggest(key: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from drpo.config.sections import Section
+from drpo.config.sections import MOST_SEED, Section
 
 
 class OptimizerConfig(Section):
@@ -36,6 +36,13 @@ class OptimizerConfig(Section):
     schedule_steps: int | None = Field(
         default=None, ge=1, description="steps after which a decaying schedule reaches 0; null: training.steps"
     )
+
+    @field_validator("betas")
+    @classmethod
+    def _check_betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"each must be at least 0 and below 1, not {betas}")
+        return betas
 
     def factor(self, step: int, steps: int) -> float:
         """The factor of `lr` at step `step` (from 0) of a run of `steps` steps."""
@@ -71,7 +78,7 @@ class TrainingConfig(Section):
         description="prompts per optimizer step, divided among the workers; more make the gradient less noisy",
     )
     candidates: int = Field(default=24, ge=2, le=256, description="K, images per prompt")
-    pairs: int = Field(default=12, ge=1, description="M, (winner, loser) pairs per group")
+    pairs: int = Field(default=12, ge=1, le=65_536, description="M, (winner, loser) pairs per group")
     pair_strategy: Literal["random", "extremes"] = Field(
         default="random", description="random: pairs of any two candidates; extremes: the best M with the worst M"
     )
@@ -123,6 +130,7 @@ class EvaluationConfig(Section):
 
     Example:
         evaluation:
+          source: geneval          # or null: the source of the training prompts
           split: test
           images_per_prompt: 2
           prompts_per_task: 60
@@ -131,16 +139,24 @@ class EvaluationConfig(Section):
     """
 
     enabled: bool = Field(default=True, description="evaluate at the end of training")
-    split: str = Field(default="test", description="the split, if the prompt source has splits")
-    path: str | None = Field(
-        default=None, description="prompt file, if the source needs one; null: the file of the training prompts"
+    source: str | None = Field(
+        default=None,
+        description="prompt source; null: that of the training prompts, with its path, columns and tasks where "
+        "they are not set here",
     )
+    split: str = Field(default="test", description="the split, if the prompt source has splits")
+    path: str | None = Field(default=None, description="as prompts.path")
+    column: str | None = Field(default=None, description="as prompts.column")
+    task_column: str | None = Field(default=None, description="as prompts.task_column")
+    tasks: tuple[str, ...] | None = Field(default=None, description="as prompts.tasks")
     images_per_prompt: int = Field(default=2, ge=1, description="images per prompt; more narrow the intervals a little")
     prompts_per_task: int | None = Field(
         default=None, ge=1, description="prompts per task; more narrow the intervals; null: all"
     )
     batch_size: int = Field(default=24, ge=1, description="images generated at once")
-    seed: int = Field(default=12345, ge=0, description="determines the noise and the order of the prompts")
+    seed: int = Field(
+        default=12345, ge=0, le=MOST_SEED, description="determines the noise and the order of the prompts"
+    )
     reward: str | None = Field(default=None, description="the reward to show; null: the first one of the service")
     metric: str | None = Field(
         default=None,

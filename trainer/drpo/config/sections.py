@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+MOST_SEED = 2**63 - 1
+"""The largest seed; torch and the ranking contract take no larger ones."""
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are refused."""
+    """Base of every section: unknown keys are refused, and numbers must be finite."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class RunConfig(Section):
@@ -25,21 +29,28 @@ class RunConfig(Section):
           ray_address: null        # or "auto", 10.0.0.5:6379, ray://10.0.0.5:10001
     """
 
-    name: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$",
-        description="name of the run's folder; null: the preset's name and the time",
-    )
+    name: str | None = Field(default=None, description="name of the run's folder; null: the preset's name and the time")
     folder: Path = Field(default=Path("runs"), description="the run is written to FOLDER/NAME")
     seed: int = Field(
         default=0,
         ge=0,
+        le=MOST_SEED,
         description="determines the noise, the pairs, the prompt order and the adapter's initial values",
     )
     ray_address: str | None = Field(
         default=None,
         description='null: start a local Ray on this machine; "auto", HOST:PORT or ray://HOST:PORT: join a cluster',
     )
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}", name):
+            raise ValueError(
+                f"{name!r} cannot be the name of a run; use at most 81 letters, digits, dots, _ and -, and begin with "
+                "a letter or a digit"
+            )
+        return name
 
 
 class ModelConfig(Section):
@@ -48,6 +59,7 @@ class ModelConfig(Section):
     Example:
         model:
           generator: stabilityai/sd-turbo
+          variant: fp16            # null finds it, if there are no other files
           device: auto
           dtype: bfloat16
           gradient_checkpointing: true
@@ -57,13 +69,27 @@ class ModelConfig(Section):
         default="shapes",
         description='a diffusers folder or hub id in the SD-Turbo layout; "shapes": the embedded generator',
     )
-    device: str = Field(default="auto", description='"auto": the worker\'s GPU if it has one, else "cpu"')
+    variant: str | None = Field(
+        default=None,
+        description='which weight files of the generator to take, such as "fp16" for model.fp16.safetensors; null: the '
+        "plain ones, or the only variant that is there",
+    )
+    device: str = Field(
+        default="auto", description='"auto": the worker\'s GPU if it has one, else "cpu"; or cpu, cuda, cuda:NUMBER'
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the frozen base; 16 bits save memory on a GPU; the adapter stays in float32"
     )
     gradient_checkpointing: bool = Field(
         default=False, description="the U-Net's backward pass needs less memory, and about a third more time"
     )
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
+            raise ValueError(f"there is no device {device!r}; write auto, cpu, cuda or cuda:NUMBER")
+        return device
 
 
 class LoraConfig(Section):
@@ -178,16 +204,37 @@ class PromptsConfig(Section):
 
     Example:
         prompts:
-          source: jsonl
-          path: prompts/train.jsonl
+          source: file
+          path: prompts/train.csv
+          column: caption
           tasks: [counting, colors]
           balance_tasks: true
     """
 
-    source: str = Field(default="shapes", description="a prompt source of drpo.data.prompts")
-    path: str | None = Field(default=None, description="the file, if the source needs one")
+    source: str = Field(default="shapes", description="a prompt source; `drpo prompts list` shows all")
+    path: str | None = Field(
+        default=None, description="with source file: the file; with source hub: the data set, ORG/NAME[@REVISION]"
+    )
+    column: str | None = Field(
+        default=None,
+        description="with source file or hub: the column of the prompts; null: prompt, caption, Prompt or text",
+    )
+    task_column: str | None = Field(
+        default=None,
+        description="with source file or hub: the column of the tasks; null: task; parti: Category or Challenge",
+    )
     split: str = Field(default="train", description="the split, if the source has splits")
     tasks: tuple[str, ...] | None = Field(default=None, description="use only these tasks; null: all")
     balance_tasks: bool = Field(
         default=True, description="draw all tasks equally often; false: in proportion to their prompts"
     )
+    allow_overlap: bool = Field(
+        default=False,
+        description="start even if evaluation prompts are also training prompts, which flatters the result",
+    )
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _rename_source(cls, source: object) -> object:
+        """Runs of earlier versions call the source of prompt files jsonl."""
+        return "file" if source == "jsonl" else source

@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from drpo.errors import ConfigError
+from drpo.config.files import read_settings_file
 
 SITE_VARIABLE = "DRPO_SITE"
 
@@ -30,30 +28,12 @@ def site_settings() -> dict[str, Any]:
     path = os.environ.get(SITE_VARIABLE)
     if not path:
         return {}
-    try:
-        return read_sections(Path(path).read_text(), f"${SITE_VARIABLE} ({path})")
-    except OSError as error:
-        raise ConfigError(f"${SITE_VARIABLE}: cannot read {path}: {error.strerror}") from None
+    return read_settings_file(Path(path), name=f"${SITE_VARIABLE} ({path})", may_be_empty=True)
 
 
 def runs_folder() -> Path:
     """The folder that is searched for a run by its name."""
-    return Path((site_settings().get("run") or {}).get("folder", "runs"))
-
-
-def read_sections(text: str, name: str) -> dict[str, Any]:
-    """The sections in a YAML text, which error messages call `name`.
-
-    Raises:
-        ConfigError: the text is not YAML, or does not hold sections.
-    """
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{name} must hold sections (run, model, ...), not a {type(values).__name__}")
-    return values
+    return Path((site_settings().get("run") or {}).get("folder") or "runs").expanduser()
 
 
 def merge_sections(values: dict[str, Any], others: Mapping[str, Any]) -> None:

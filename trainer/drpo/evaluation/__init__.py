@@ -1,8 +1,8 @@
 """Compare an adapter with its base on held-out prompts, from the same noise.
 
     evaluated = evaluate_adapter(config, "runs/NAME/adapter")     # a ranking service runs at config.rewards.address
-    evaluated.save(run_dir)                                       # evaluation.jsonl and samples/
-    write_summary(run_dir, config, evaluated.comparison, ...)     # summary.json
+    evaluated.save(run_dir)                                       # evaluation.jsonl, evaluation.json and samples/
+    write_summary(run_dir, config, seconds=...)                   # summary.json
 
 Files:
     plan       which images to generate: prompts and noise seeds

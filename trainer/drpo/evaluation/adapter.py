@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from PIL import Image
 
 from drpo.config import Config
 from drpo.data.prompts import PromptRecord, load_prompts
+from drpo.data.prompts.overlap import find_overlap
 from drpo.evaluation.compare import compare
 from drpo.evaluation.evaluate import Progress, evaluate
 from drpo.evaluation.plan import plan_images
 from drpo.evaluation.result import EvaluationResult
+from drpo.evaluation.summary import write_comparison
 from drpo.generators.base import OneStepGenerator
 from drpo.training.build import build_generator
+from drpo.training.files import replace_folder, storing, write_text
 from drpo.training.ranking_client import make_ranking_client
 from drpo_rewards.client import RankingClient
 
@@ -43,20 +47,57 @@ class AdapterEvaluation:
     seconds: float
 
     def save(self, run_dir: Path) -> None:
-        """Writes the scores of every image to evaluation.jsonl, and the example pictures and an index.json to samples/.
+        """Writes `save_scores` and `save_pictures`."""
+        self.save_scores(run_dir)
+        self.save_pictures(run_dir)
+
+    def save_scores(self, run_dir: Path) -> None:
+        """Writes the scores of every image to evaluation.jsonl, and the comparison to evaluation.json.
 
         A line of evaluation.jsonl has scores under REWARD and metrics under REWARD/METRIC, for example
             {"task": "colors", "prompt": "a red ring", "image": 0, "seed": 7,
              "base": {"geneval": 0.5, "geneval/strict": 0.0}, "tuned": {"geneval": 1.0, "geneval/strict": 1.0}}
+
+        Raises:
+            StorageError: they could not be written.
         """
         lines = []
         for base, tuned in zip(self.base.images, self.tuned.images, strict=True):
             plan = base.planned
             line = {"task": plan.record.task, "prompt": plan.record.prompt, "image": plan.number, "seed": plan.seed}
             lines.append(json.dumps({**line, "base": base.rewards, "tuned": tuned.rewards}))
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / SCORES_FILE).write_text("\n".join(lines) + "\n")
-        _save_samples(run_dir / SAMPLES, self.base, self.tuned)
+        with storing(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+        write_text(run_dir / SCORES_FILE, "\n".join(lines) + "\n")
+        write_comparison(run_dir, self.comparison)
+
+    def save_pictures(self, run_dir: Path) -> None:
+        """Writes the example pictures to samples/, as lossless WebP files that index.json describes.
+
+        The name of a file says which task and prompt it is of by their numbers. What follows is for readers: no part of
+        it is taken as it is, because a task may have any name.
+
+        Raises:
+            StorageError: they could not be written. Earlier ones are unchanged.
+        """
+        index: list[dict[str, Any]] = []
+        numbers = {task: number for number, task in enumerate(self.base.task_means())}
+        counts = dict.fromkeys(numbers, 0)
+        with replace_folder(run_dir / SAMPLES) as folder:
+            for before, after in zip(self.base.images, self.tuned.images, strict=True):
+                if before.picture_HWC is None or after.picture_HWC is None:
+                    continue
+                record = before.planned.record
+                slug = re.sub(r"[^a-z0-9]+", "-", record.task.lower())[:40].strip("-")
+                stem = "-".join(filter(None, [f"{numbers[record.task]:02d}", slug, f"{counts[record.task]:02d}"]))
+                counts[record.task] += 1
+                entry: dict[str, Any] = {"task": record.task, "prompt": record.prompt, "seed": before.planned.seed}
+                for side, image, picture in (("base", before, before.picture_HWC), ("tuned", after, after.picture_HWC)):
+                    file = f"{stem}-{side}.webp"
+                    Image.fromarray(picture).save(folder / file, lossless=True, quality=100)
+                    entry[side] = {"file": file, "score": image.score, "reasons": list(image.reasons)}
+                index.append(entry)
+            write_text(folder / "index.json", json.dumps(index, indent=1) + "\n")
 
 
 def evaluate_adapter(
@@ -73,7 +114,7 @@ def evaluate_adapter(
 
     Args:
         config: the settings of the run. A ranking service must run at `rewards.address`.
-        adapter: folder of the adapter; None: the adapter in `generator`.
+        adapter: the adapter's file or folder; None: the adapter in `generator`.
         generator, client, records: None: made from the config.
         device: the device of a generator that is made from the config.
         progress: called with (images scored so far, images of both sides).
@@ -88,11 +129,11 @@ def evaluate_adapter(
     """
     started = time.perf_counter()
     settings = config.evaluation
-    generator = generator if generator is not None else build_generator(config, device=device)
+    generator = generator if generator is not None else build_generator(config, device=device, lora=adapter is None)
     if adapter is not None:
         generator.adapter.load(adapter)
     planned = plan_images(
-        records if records is not None else evaluation_prompts(config),
+        records if records is not None else load_prompts(config.evaluation_prompts(), section="evaluation"),
         images_per_prompt=settings.images_per_prompt,
         prompts_per_task=settings.prompts_per_task,
         seed=settings.seed,
@@ -120,32 +161,6 @@ def evaluate_adapter(
             base = evaluate_side(0)
         tuned = evaluate_side(len(planned))
     comparison = compare(base, tuned)
-    trained = {record.prompt for record in load_prompts(config.prompts)}
-    comparison["seen_in_training"] = len({image.record.prompt for image in planned} & trained)
+    evaluated = {image.planned.record.prompt: image.planned.record for image in base.images}
+    comparison["seen_in_training"] = len(find_overlap(load_prompts(config.prompts), list(evaluated.values())))
     return AdapterEvaluation(base, tuned, comparison, time.perf_counter() - started)
-
-
-def evaluation_prompts(config: Config) -> list[PromptRecord]:
-    """The prompts of `config.evaluation`: its split and file, and otherwise the settings of `config.prompts`."""
-    evaluation = config.evaluation
-    change: dict[str, Any] = {"split": evaluation.split, "path": evaluation.path or config.prompts.path}
-    return load_prompts(config.prompts.model_copy(update=change))
-
-
-def _save_samples(folder: Path, base: EvaluationResult, tuned: EvaluationResult) -> None:
-    """Writes each picture as a lossless WebP, and describes all of them in index.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    index, counts = [], dict.fromkeys(base.task_means(), 0)
-    for before, after in zip(base.images, tuned.images, strict=True):
-        if before.picture_HWC is None or after.picture_HWC is None:
-            continue
-        record = before.planned.record
-        stem = f"{record.task or 'prompt'}-{counts[record.task]:02d}"
-        counts[record.task] += 1
-        entry: dict[str, Any] = {"task": record.task, "prompt": record.prompt, "seed": before.planned.seed}
-        for side, image, picture in (("base", before, before.picture_HWC), ("tuned", after, after.picture_HWC)):
-            file = f"{stem}-{side}.webp"
-            Image.fromarray(picture).save(folder / file, lossless=True, quality=100)
-            entry[side] = {"file": file, "score": image.score, "reasons": list(image.reasons)}
-        index.append(entry)
-    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")

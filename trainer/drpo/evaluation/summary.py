@@ -12,62 +12,105 @@ from typing import Any
 
 from drpo.config import Config
 from drpo.errors import EvaluationError
+from drpo.training.checkpoint import checkpoints, step_of
+from drpo.training.files import write_text
 from drpo.training.metrics import read_metrics
-from drpo.training.run_folder import METRICS_FILE
+from drpo.training.run_folder import CHECKPOINTS, METRICS_FILE
 
+COMPARISON_FILE = "evaluation.json"
 SUMMARY_FILE = "summary.json"
 
 _PACKAGES = ("drpo", "torch", "diffusers", "transformers", "peft", "ray", "numpy")
 
+_NO_COMPARISON: dict[str, Any] = {"metric": None, "percentage": False, "tasks": {}, "mean": None}
 
-def write_summary(
-    run_dir: Path, config: Config, comparison: Mapping[str, Any] | None, *, seconds: Mapping[str, float]
-) -> dict[str, Any]:
-    """Writes summary.json from the run's metrics and the comparison, and returns it.
+_COMPARISON_KEYS = (
+    "metric", "description", "percentage", "higher_is_better", "binary", "tasks", "mean", "seen_in_training",
+    "evaluated_step",
+)  # fmt: skip
+
+
+def write_comparison(run_dir: Path, comparison: Mapping[str, Any]) -> None:
+    """Writes evaluation.json: a comparison, and "evaluated_step", the step of the adapter that was compared.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    saved = checkpoints(run_dir / CHECKPOINTS)
+    step = {"evaluated_step": step_of(saved[-1])} if saved else {}
+    write_text(run_dir / COMPARISON_FILE, json.dumps({**comparison, **step}, indent=2) + "\n")
+
+
+def write_summary(run_dir: Path, config: Config, *, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Writes summary.json from the run's metrics and its evaluation.json, and returns it.
+
+    Works at any time: before the run was evaluated, while it still trains, and again later. If evaluation.json is
+    missing or damaged, the comparison of an earlier summary is kept.
 
     Args:
         run_dir: the run's folder.
         config: the run's config.
-        comparison: from `drpo.evaluation.compare`; None if nothing was evaluated.
         seconds: seconds of "startup", "training", "evaluation" and "total". Missing ones are kept from an earlier
             summary of the run. This function adds "by_stage" (sums over the steps, means over the workers).
+
+    Raises:
+        StorageError: it could not be written.
     """
-    path = run_dir / SUMMARY_FILE
-    earlier = read_summary(run_dir)["seconds"] if path.is_file() else {}
+    earlier = _read_json(run_dir / SUMMARY_FILE) or {}
+    comparison = _read_json(run_dir / COMPARISON_FILE) or earlier
     metrics = read_metrics(run_dir / METRICS_FILE)
+    known = {"training": metrics[-1]["time_s"]} if metrics and "time_s" in metrics[-1] else {}
     stages: Counter[str] = Counter()
     for line in metrics:
         stages.update({stage: value for stage, value in line.get("seconds", {}).items() if stage != "total"})
-    no_comparison: dict[str, Any] = {"metric": None, "percentage": False, "tasks": {}, "mean": None}
     summary = {
         "run": run_dir.name,
         "preset": config.preset,
         "seed": config.run.seed,
         "steps": len(metrics),
         "images": int(sum(line.get("images", 0) for line in metrics)),
-        **(comparison or no_comparison),
-        "seconds": {**earlier, **seconds, "by_stage": dict(stages)},
+        **_NO_COMPARISON,
+        **{key: comparison[key] for key in _COMPARISON_KEYS if key in comparison},
+        "seconds": {**known, **earlier.get("seconds", {}), **(seconds or {}), "by_stage": dict(stages)},
         "versions": installed_versions(),
     }
-    partial = run_dir / f".partial-{SUMMARY_FILE}"
-    partial.write_text(json.dumps(summary, indent=2) + "\n")
-    partial.replace(path)
+    write_text(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def check_comparison(run_dir: Path) -> None:
+    """Checks the comparison of a run that was evaluated.
+
+    Raises:
+        EvaluationError: evaluation.json is damaged.
+    """
+    path = run_dir / COMPARISON_FILE
+    if path.exists() and not (_read_json(path) or {}).get("mean"):
+        raise EvaluationError(f"{path} is damaged; evaluate the run again")
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
     """The summary of a run.
 
     Raises:
-        EvaluationError: the run has none.
+        EvaluationError: the run has none, or it is damaged.
     """
     path = run_dir / SUMMARY_FILE
     if not path.is_file():
-        raise EvaluationError(
-            f"{run_dir} has no {SUMMARY_FILE}: the run was not evaluated. "
-            f"Evaluate it with `drpo eval --adapter {run_dir}`"
-        )
-    return json.loads(path.read_text())
+        raise EvaluationError(f"{run_dir} has no {SUMMARY_FILE}. Write it with `drpo report {run_dir}`")
+    summary = _read_json(path)
+    if summary is None:
+        raise EvaluationError(f"{path} is damaged. Write it anew with `drpo report {run_dir}`")
+    return summary
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if the file is missing or damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def installed_versions() -> dict[str, str]:

@@ -1,9 +1,11 @@
 """One-step generators: one file per layout of a model.
 
 Files:
-    base       the interface of a generator and of its adapter, and what an encoded prompt is
-    adapter    the LoRA adapter on a U-Net
-    sd_turbo   the SD-Turbo layout
+    base           the interface of a generator and of its adapter, and what an encoded prompt is
+    adapter        the LoRA adapter on a U-Net
+    adapter_file   reads the adapters of diffusers, peft and kohya
+    loading        which files of a generator there are, which are missing, and which variant to take
+    sd_turbo       the SD-Turbo layout
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ def load_generator(
     dtype: torch.dtype | None = None,
     lora: LoraConfig | None = None,
     gradient_checkpointing: bool = False,
+    variant: str | None = None,
 ) -> OneStepGenerator:
     """Loads a generator, with a fresh adapter if `lora` is given.
 
@@ -34,9 +37,10 @@ def load_generator(
         dtype: of the frozen base; None: float32.
         lora: settings of the adapter; None: no adapter.
         gradient_checkpointing: the backward pass needs less memory and more time.
+        variant: which files to take, such as "fp16"; None: the plain files, or the only variant that is there.
 
     Raises:
-        ModelLoadError: there is no such model.
+        ModelLoadError: there is no such model, or some of its files are missing or damaged.
         UnsupportedModelError: the model has another layout.
     """
     import torch
@@ -49,7 +53,24 @@ def load_generator(
         dtype=dtype or torch.float32,
         lora=lora,
         gradient_checkpointing=gradient_checkpointing,
+        variant=variant,
     )
 
 
-__all__ = ["Adapter", "Conditions", "OneStepGenerator", "load_generator"]
+def check_adapter(path: str | Path, source: str | Path) -> None:
+    """Checks that an adapter fits a generator, without loading the generator's weights.
+
+    Args:
+        path: the adapter's file or folder.
+        source: the generator's diffusers folder or hub id.
+
+    Raises:
+        ModelLoadError, UnsupportedModelError: see `drpo.generators.adapter_file.read_adapter`.
+    """
+    from drpo.generators.adapter_file import read_adapter
+    from drpo.generators.loading import read_unet
+
+    read_adapter(Path(path), read_unet(str(source)))
+
+
+__all__ = ["Adapter", "Conditions", "OneStepGenerator", "check_adapter", "load_generator"]

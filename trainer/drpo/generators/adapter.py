@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from drpo.config import LoraConfig
 from drpo.errors import ConfigError, ModelLoadError
+from drpo.generators.adapter_file import read_adapter
 
 _NAME = "default"
-WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
 
 class LoraAdapter:
@@ -78,38 +79,38 @@ class LoraAdapter:
 
     def save(self, folder: str | Path) -> None:
         """Writes the weights as diffusers does; `pipeline.load_lora_weights(folder)` reads them."""
-        layers = convert_state_dict_to_diffusers(self.state())
-        metadata = self._config().to_dict()
-        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
+        # The names stay peft's: diffusers' older ones exist for attention layers only, and it cannot read a mixture.
+        StableDiffusionPipeline.save_lora_weights(
+            folder, unet_lora_layers=self.state(), unet_lora_adapter_metadata=self._config().to_dict()
+        )
 
-    def load(self, folder: str | Path) -> None:
-        """Loads an adapter that `save` or diffusers wrote. If there is an adapter already, it must have the same shape.
+    def load(self, path: str | Path) -> None:
+        """Loads a LoRA adapter of any rank from a file or folder, see `drpo.generators.adapter_file`.
+
+        It replaces the adapter that is there. The new weights are new parameters, so make an optimizer afterwards.
 
         Raises:
-            ModelLoadError: there is no adapter in the folder, or it has another shape.
+            ModelLoadError: there is no adapter, it is damaged, or it does not fit the U-Net. Nothing has changed.
+            UnsupportedModelError: it is an adapter of another kind. Nothing has changed.
         """
-        try:
-            state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
-                str(folder), unet_config=self._unet.config, return_lora_metadata=True
-            )
-        except (OSError, ValueError) as error:
-            raise ModelLoadError(
-                f"cannot load an adapter from {folder}: {error}. The folder must hold {WEIGHTS_FILE}"
-            ) from error
-        if not self.present:
-            self._unet.load_lora_adapter(
-                state, prefix="unet", network_alphas=alphas, adapter_name=_NAME, metadata=metadata or None
-            )
-            self._make_trainable()
-            return
-        layers = {name.removeprefix("unet."): tensor for name, tensor in state.items() if name.startswith("unet.")}
-        alpha = (metadata or {}).get("unet.lora_alpha", self._config().lora_alpha)
-        if alpha != self._config().lora_alpha:
-            raise ModelLoadError(
-                f"the adapter in {folder} has alpha {alpha}, but this generator's adapter has "
-                f"{self._config().lora_alpha}"
-            )
-        self.load_state(convert_unet_state_dict_to_peft(layers))
+        updates = read_adapter(Path(path), self._unet)
+        if self.present:
+            self._unet.unload_lora()
+        ranks = {name: one.rank for name, one in updates.items()}
+        alphas = {name: one.alpha for name, one in updates.items()}
+        rank, alpha = (statistics.mode(values.values()) for values in (ranks, alphas))
+        settings = {
+            "r": rank,
+            "lora_alpha": alpha,
+            "target_modules": list(updates),
+            "rank_pattern": {_exactly(name): one for name, one in ranks.items() if one != rank},
+            "alpha_pattern": {_exactly(name): one for name, one in alphas.items() if one != alpha},
+        }
+        state = {f"{name}.lora_A.weight": one.down for name, one in updates.items()}
+        state |= {f"{name}.lora_B.weight": one.up for name, one in updates.items()}
+        self._unet.load_lora_adapter(state, prefix=None, adapter_name=_NAME, metadata=settings)
+        self._make_trainable()
+        self.load_state(state)  # again, because a base of 16 bits has rounded the weights on their way
 
     def _add(self, lora: LoraConfig) -> None:
         alpha: Any = lora.rank if lora.alpha is None else lora.alpha  # peft's type hint is int, but any number works
@@ -136,3 +137,8 @@ class LoraAdapter:
             raise ConfigError(
                 "this generator has no adapter: load the generator with lora=LoraConfig(), or call adapter.load(folder)"
             )
+
+
+def _exactly(layer: str) -> str:
+    """The pattern by which peft finds this layer alone; without the anchor it would also match longer names."""
+    return f"^{re.escape(layer)}"

@@ -53,8 +53,8 @@ class Adapter(Protocol):
         """Writes the adapter into a folder, as diffusers does."""
         ...
 
-    def load(self, folder: str | Path) -> None:
-        """Loads the adapter in a folder."""
+    def load(self, path: str | Path) -> None:
+        """Replaces the adapter by that of a file or folder."""
         ...
 
 

@@ -11,23 +11,22 @@ the same U-Net with its adapter switched off (`with generator.reference():`), no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, EulerDiscreteScheduler, StableDiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
+from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from drpo.config import LoraConfig
-from drpo.errors import ModelLoadError, ShapeError, UnsupportedModelError
+from drpo.errors import ShapeError, UnsupportedModelError
 from drpo.generators.adapter import LoraAdapter
 from drpo.generators.base import Conditions
+from drpo.generators.loading import load_pipeline, no_progress_bars, read_pipeline_class
 
 
 class SDTurboGenerator:
@@ -82,26 +81,18 @@ class SDTurboGenerator:
             dtype: of the frozen base.
             lora: settings of the adapter; None: no adapter.
             gradient_checkpointing: the backward pass needs less memory and more time.
-            variant: the variant of the weight files, such as "fp16".
+            variant: which files to take, see `drpo.generators.loading.load_pipeline`.
 
         Raises:
-            ModelLoadError: there is no such model.
+            ModelLoadError: there is no such model, or some of its files are missing or damaged.
             UnsupportedModelError: the model has another layout.
         """
         source = str(source)
-        with _no_progress_bars():
-            try:
-                pipeline_class = DiffusionPipeline.load_config(source).get("_class_name")
-                if pipeline_class != "StableDiffusionPipeline":
-                    raise _unsupported_model(source, f"its pipeline is {pipeline_class}")
-                # SD-Turbo has neither a checker nor an extractor, and training needs none.
-                no_checker = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-                pipeline = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, variant=variant, **no_checker)
-            except (OSError, ValueError) as error:
-                raise ModelLoadError(
-                    f"cannot load a generator from {source!r}: {error}. Give a diffusers folder or hub id in the "
-                    "layout of stabilityai/sd-turbo; a hub id needs access to the hub or its files in the local cache."
-                ) from error
+        with no_progress_bars():
+            pipeline_class = read_pipeline_class(source)
+            if pipeline_class != "StableDiffusionPipeline":
+                raise _unsupported_model(source, f"its pipeline is {pipeline_class}")
+            pipeline = load_pipeline(source, StableDiffusionPipeline, dtype=dtype, variant=variant)
         _check_one_step(source, pipeline)
         generator = cls(pipeline.to(device), lora)
         if gradient_checkpointing:
@@ -194,16 +185,3 @@ def _unsupported_model(source: str, reason: str) -> UnsupportedModelError:
         f"{source!r} is not a one-step generator in the SD-Turbo layout: {reason}. Use a StableDiffusionPipeline with "
         "an EulerDiscreteScheduler, epsilon prediction and trailing spacing (SDXL-Turbo is not supported yet)"
     )
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Switches off the progress bars of both libraries while they load. The command line shows its own."""
-    loggings = [module for module in (diffusers_logging, transformers_logging) if module.is_progress_bar_enabled()]
-    for module in loggings:
-        module.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for module in loggings:
-            module.enable_progress_bar()

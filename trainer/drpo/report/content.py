@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
+from drpo.config import read_settings_file
+from drpo.errors import ConfigError
 from drpo.evaluation.summary import read_summary
 from drpo.report.scale import Scale
 from drpo.shapes.embedded import is_embedded
 from drpo.training.metrics import read_metrics
-from drpo.training.run_folder import CONFIG_FILE, METRICS_FILE
+from drpo.training.run_folder import ADAPTER, CONFIG_FILE, METRICS_FILE
 
 LARGEST_PICTURE = 384
 """Pixels of the longer side. Larger pictures are scaled down, so that the report can be sent by e-mail."""
@@ -96,25 +97,29 @@ class Content:
     generator: str
     seen_in_training: int | None
     embedded: bool
+    adapter: str
     example_prompt: str
     facts: Sequence[tuple[str, str]]
+    trained_since: int
+    missing: Sequence[str]
 
 
 def read_content(run_dir: Path) -> Content:
     """Reads a run's folder. Only summary.json must exist; the report omits what is missing.
 
+    What exists but cannot be read is named in `missing`. `trained_since` counts the steps after the evaluation.
+
     Raises:
-        EvaluationError: the folder has no summary.json.
+        EvaluationError: the folder has no summary.json, or it is damaged.
     """
+    missing: list[str] = []
     summary = read_summary(run_dir)
     metrics = read_metrics(run_dir / METRICS_FILE)
-    config_file = run_dir / CONFIG_FILE
-    text = config_file.read_text() if config_file.exists() else ""
-    config = yaml.safe_load(text) or {}
+    text, config = _read_config(run_dir / CONFIG_FILE, missing)
     scale = Scale.of(summary)
     generator = config.get("model", {}).get("generator", "")
     seconds = summary.get("seconds", {})
-    tasks = _tasks(run_dir, summary, scale)
+    tasks = _tasks(run_dir, summary, scale, missing)
     prompts = [pair.prompt for task in tasks for pair in task.pairs]
     phases = {name: seconds.get(name) for name in ("startup", "training", "evaluation")}
     by_stage = seconds.get("by_stage", {})
@@ -132,9 +137,24 @@ def read_content(run_dir: Path) -> Content:
         generator=generator,
         seen_in_training=summary.get("seen_in_training"),
         embedded=is_embedded(generator),
+        adapter=str(run_dir.resolve() / ADAPTER),
         example_prompt=prompts[0] if prompts else "a photo of a red circle",
         facts=_facts(summary, config, metrics),
+        trained_since=summary["steps"] - (summary.get("evaluated_step") or summary["steps"]),
+        missing=missing,
     )
+
+
+def _read_config(path: Path, missing: list[str]) -> tuple[str, dict[str, Any]]:
+    """The text of a run's config, and its sections."""
+    if not path.exists():
+        return "", {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return text, read_settings_file(path, name=CONFIG_FILE)
+    except ConfigError as error:
+        missing.append(f"facts from the settings: {error}")
+        return text, {}
 
 
 def format_duration(seconds: float) -> str:
@@ -156,22 +176,36 @@ def _metric_title(summary: Mapping[str, Any]) -> str:
     return f"Metric {metric} of the reward {reward}" + (f" ({description.rstrip('.')})" if description else "")
 
 
-def _tasks(run_dir: Path, summary: Mapping[str, Any], scale: Scale) -> list[Task]:
+def _tasks(run_dir: Path, summary: Mapping[str, Any], scale: Scale, missing: list[str]) -> list[Task]:
     rows: dict[str, Any] = summary.get("tasks", {})
-    index_file = run_dir / "samples" / "index.json"
-    index = json.loads(index_file.read_text()) if index_file.exists() else []
-    pairs: dict[str, list[Pair]] = {}
-    for entry in index:
-        sides = {side: entry[side]["score"] for side in ("base", "tuned")}
-        best_of = max if scale.higher_is_better else min
-        best = best_of(sides.values()) if sides["base"] != sides["tuned"] else None
-        base, tuned = (_side(index_file.parent, entry[side], scale, best) for side in ("base", "tuned"))
-        pairs.setdefault(entry["task"], []).append(Pair(entry["prompt"], base, tuned))
+    pairs = _pairs(run_dir / "samples", scale, missing)
     tasks = []
     for name in dict.fromkeys([*rows, *pairs]):
-        title, rule = _TASKS.get(name, (name.replace("_", " ").capitalize() or "All prompts", ""))
+        title, rule = _TASKS.get(name, (name or "All prompts", ""))
         tasks.append(Task(title, rule if scale.binary else "", rows.get(name), pairs.get(name, [])))
     return tasks
+
+
+def _pairs(folder: Path, scale: Scale, missing: list[str]) -> dict[str, list[Pair]]:
+    """The pictures in a run's samples/, by task."""
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        missing.append(f"all pictures: {folder / 'index.json'} is damaged ({error})")
+        return {}
+    pairs: dict[str, list[Pair]] = {}
+    for entry in index:
+        try:
+            scores = {entry[side]["score"] for side in ("base", "tuned")}
+            best_of = max if scale.higher_is_better else min
+            best = best_of(scores) if len(scores) == 2 else None
+            base, tuned = (_side(folder, entry[side], scale, best) for side in ("base", "tuned"))
+            pairs.setdefault(entry["task"], []).append(Pair(entry["prompt"], base, tuned))
+        except (OSError, LookupError, TypeError) as error:
+            missing.append(f"a pair of pictures: {error}")
+    return pairs
 
 
 def _side(folder: Path, entry: Mapping[str, Any], scale: Scale, best: float | None) -> Side:

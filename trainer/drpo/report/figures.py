@@ -36,13 +36,16 @@ class Figure:
     svg: Markup
 
 
-def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> tuple[list[Figure], list[str]]:
     """Draws one curve over the steps for each reward, for each metric that a reward declares, and for the loss.
 
     A metric that always equals its reward's score is left out.
 
     Args:
         metrics: the lines of metrics.jsonl; see `drpo.training.tally` for their keys.
+
+    Returns:
+        The figures; and for each that could not be drawn, its title and the reason.
     """
     keys = dict.fromkeys(key for line in metrics for key in line)
     titles = {key: f"Reward {key.removeprefix('reward/')}" for key in keys if key.startswith("reward/")}
@@ -51,10 +54,15 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
             reward, _, metric = key.removeprefix("metric/").rpartition("/")
             if any(line[key] != line.get(f"reward/{reward}") for line in metrics if key in line):
                 titles[key] = f"Metric {metric} of {reward}"
-    figures = [_figure(title, _STEPS, metrics, key) for key, title in titles.items()]
     if any(line.get("loss") is not None for line in metrics):
-        figures.append(_figure("Loss", _LOSS, metrics, "loss"))
-    return figures
+        titles["loss"] = "Loss"
+    figures, undrawn = [], []
+    for key, title in titles.items():
+        try:
+            figures.append(_figure(title, _LOSS if key == "loss" else _STEPS, metrics, key))
+        except Exception as error:  # whatever a curve fails with, the others are drawn
+            undrawn.append(f"the curve {title} ({type(error).__name__}: {error})")
+    return figures, undrawn
 
 
 def _figure(title: str, caption: str, metrics: Sequence[Mapping[str, Any]], key: str) -> Figure:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from drpo.errors import EvaluationError
 from drpo.report.content import read_content
 from drpo.report.figures import draw_curves
+from drpo.training.files import write_text
 
 REPORT_FILE = "report.html"
 
@@ -18,18 +22,25 @@ def write_report(run_dir: Path) -> Path:
     """Writes report.html from summary.json, metrics.jsonl, config.yaml and samples/, and returns its path.
 
     Raises:
-        EvaluationError: the folder has no summary.json.
+        StorageError: it could not be written.
+        EvaluationError: the folder has no summary.json; or a part could not be made. Then the page has all others, and
+            names it.
     """
     content = read_content(run_dir)
     files = resources.files("drpo.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files.joinpath("report.html.j2").read_text())
+    # how a text is written in the page's snippets; a JSON string is also one of Python's
+    environment.filters |= {"shell": shlex.quote, "python": lambda text: json.dumps(text, ensure_ascii=False)}
+    template = environment.from_string(files.joinpath("report.html.j2").read_text(encoding="utf-8"))
+    curves, undrawn = draw_curves(content.metrics)
+    missing = [*content.missing, *undrawn]
     html = template.render(
         run=content,
-        style=Markup(files.joinpath("report.css").read_text()),
-        curves=draw_curves(content.metrics),
+        style=Markup(files.joinpath("report.css").read_text(encoding="utf-8")),
+        curves=curves,
+        missing=missing,
     )
-    partial = run_dir / f".partial-{REPORT_FILE}"
-    partial.write_text(html)
-    partial.replace(run_dir / REPORT_FILE)
+    write_text(run_dir / REPORT_FILE, html)
+    if missing:
+        raise EvaluationError(f"{run_dir / REPORT_FILE} lacks {'; '.join(missing)}")
     return run_dir / REPORT_FILE

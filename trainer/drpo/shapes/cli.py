@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Layout(StrEnum):
+    """Which public model's layout a generator has."""
+
+    sd = "sd"
+    sdxl = "sdxl"
+
 
 app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True)
 
@@ -19,24 +28,48 @@ def pretrain(
         ),
     ],
     processes: Annotated[int, typer.Option(min=1, help="Processes that train together; use one per core.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every stage.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every stage.")] = 0,
+    layout: Annotated[
+        Layout, typer.Option(help="sd: everything, in the SD-Turbo layout; sdxl: a generator in the SDXL-Turbo layout.")
+    ] = Layout.sd,
+    honest: Annotated[
+        bool, typer.Option("--honest", help="A generator whose errors follow from no rule; in the SD-Turbo layout.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where sdxl and honest generators are trained: cpu or cuda.")] = "cpu",
     tiny: Annotated[bool, typer.Option(help="Run a few steps of every stage, to see that it works.")] = False,
 ) -> None:
-    """Train the embedded model from scratch: autoencoder, text encoder, one-step generator, feature map."""
+    """Train an embedded model from scratch.
+
+    Without --layout sdxl and --honest: autoencoder, text encoder, one-step generator, feature map. With one of them: a
+    generator alone. Its autoencoder, its first text encoder and its feature map are those of the embedded model.
+    """
     from dataclasses import replace
 
-    from drpo.shapes.pretrain.recipe import Recipe
-    from drpo.shapes.pretrain.recipe import pretrain as make
+    out = out.resolve()
+    if layout is Layout.sdxl and honest:
+        raise typer.BadParameter("--honest has the SD-Turbo layout; leave out one of --honest and --layout sdxl")
+    if layout is Layout.sdxl:
+        from drpo.shapes.pretrain.xl import XLRecipe, pretrain_xl
 
-    make(replace(Recipe.tiny() if tiny else Recipe(), seed=seed), out.resolve(), processes)
-    typer.echo(f"the generator is in {out / 'generator'}, the feature map in {out / 'latent_mae'}")
+        pretrain_xl(replace(XLRecipe.tiny() if tiny else XLRecipe(), seed=seed), out, processes, device)
+    elif honest:
+        from drpo.shapes.pretrain.honest import HonestRecipe, pretrain_honest
+
+        pretrain_honest(replace(HonestRecipe.tiny() if tiny else HonestRecipe(), seed=seed), out, processes, device)
+    else:
+        from drpo.shapes.pretrain.recipe import Recipe
+        from drpo.shapes.pretrain.recipe import pretrain as make
+
+        make(replace(Recipe.tiny() if tiny else Recipe(), seed=seed), out, processes)
+        typer.echo(f"the feature map is in {out / 'latent_mae'}")
+    typer.echo(f"the generator is in {out / 'generator'}")
 
 
 @app.command()
 def render(
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("shapes.png"),
     columns: Annotated[int, typer.Option(min=1, max=64, help="Pictures per task.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the prompts and scenes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the prompts and scenes.")] = 0,
 ) -> None:
     """Draw a sheet of example pictures, one row per task, and print their prompts."""
     import numpy as np

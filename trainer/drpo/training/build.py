@@ -32,6 +32,7 @@ def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -
         dtype=getattr(torch, settings.dtype),
         lora=config.lora if lora else None,
         gradient_checkpointing=settings.gradient_checkpointing,
+        variant=settings.variant,
     )
 
 

@@ -1,54 +1,82 @@
-"""Checkpoints: everything that the next step depends on. A kill at any moment leaves a complete one on disk.
+"""Checkpoints: everything that the next step depends on. A kill at any moment leaves a whole one on disk.
 
-checkpoints/step-000050/state.pt    adapter, optimizer, step, random state of every worker, seconds trained
-checkpoints/step-000050/adapter/    only the adapter, in the format of diffusers
+checkpoints/step-000050/state.pt        adapter, optimizer, step, random state of every worker, seconds trained
+checkpoints/step-000050/adapter/        only the adapter, in the format of diffusers
+checkpoints/step-000050/manifest.json   the size and hash of every file, the settings, the version of the project
 """
 
 from __future__ import annotations
 
-import os
-import random
+import hashlib
+import io
+import json
+import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from drpo.errors import ModelLoadError
 from drpo.generators.base import Adapter
+from drpo.training.files import replace_folder, write_bytes, write_text
+from drpo.training.version import PROJECT_VERSION, RUN_FORMAT, check_format
+
+STATE_FILE = "state.pt"
+MANIFEST_FILE = "manifest.json"
 
 _NAME = "step-{:06d}"
 
 
-def write_checkpoint(folder: Path, state: dict[str, Any], adapter: Adapter, *, keep: int) -> Path:
-    """Writes the checkpoint of `state["step"]` under `folder`, and removes all but the newest `keep`.
+def write_checkpoint(
+    folder: Path, state: dict[str, Any], adapter: Adapter, *, keep: int, settings: Mapping[str, Any] | None = None
+) -> Path:
+    """Writes the checkpoint of `state["step"]` under `folder`, and removes all but the newest `keep` up to this step.
 
     The checkpoint is written to a temporary folder, which is renamed once it is complete.
 
+    Args:
+        folder: the folder of all checkpoints.
+        state: what `read_checkpoint` will return.
+        adapter: the adapter of the step.
+        keep: checkpoints to keep.
+        settings: see `Manifest`.
+
     Returns:
         The folder of the checkpoint.
+
+    Raises:
+        StorageError: it could not be written. The earlier checkpoints are unchanged.
     """
     target = folder / _NAME.format(state["step"])
-    partial = folder / f".partial-{target.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    adapter.save(partial / "adapter")
-    with (partial / "state.pt").open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if target.exists():  # the step ran again after a worker was lost, with the same result
-        shutil.rmtree(target)
-    partial.rename(target)
-    for old in checkpoints(folder)[:-keep]:
+    with replace_folder(target) as partial:  # the step ran before if a worker was lost, with the same result
+        adapter.save(partial / "adapter")
+        data = io.BytesIO()
+        torch.save(state, data)
+        write_bytes(partial / STATE_FILE, data.getvalue())
+        manifest = {
+            "format": RUN_FORMAT,
+            "drpo": PROJECT_VERSION,
+            "settings": dict(settings or {}),
+            "files": _describe_files(partial),
+        }
+        write_text(partial / MANIFEST_FILE, json.dumps(manifest, indent=1) + "\n")
+    earlier = [path for path in checkpoints(folder) if step_of(path) <= state["step"]]
+    for old in earlier[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints under a folder, earliest step first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "state.pt").is_file())
+    """The checkpoints under a folder, whole or not, earliest step first."""
+    return sorted((path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step of the checkpoint in a folder."""
+    return int(path.name.removeprefix("step-"))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -58,47 +86,102 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ModelLoadError: the file is missing or damaged.
     """
     try:
-        return torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ModelLoadError(f"cannot read the checkpoint {path}: {error}") from error
+        return torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes may raise anything
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelLoadError(f"cannot read the checkpoint {path}: {reason[0]}") from error
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says about itself.
+
+    Attributes:
+        version: the version of the project that wrote it.
+        settings: the settings that a run cannot change, by their dotted keys; see `drpo.training.resume`.
+    """
+
+    version: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NewestCheckpoint:
+    """The newest whole checkpoint of a run.
+
+    Attributes:
+        path: its folder; None if the run has no checkpoints yet.
+        manifest: what it says about itself; None if an earlier version of the project wrote it.
+        left_out: for each newer checkpoint, what is wrong with it.
+    """
+
+    path: Path | None
+    manifest: Manifest | None = None
+    left_out: tuple[str, ...] = ()
+
+
+def find_newest_checkpoint(folder: Path) -> NewestCheckpoint:
+    """Finds the newest whole checkpoint under a folder.
+
+    Raises:
+        ModelLoadError: there are checkpoints, but none is whole.
+        ConfigError: a newer version of the project wrote it.
+    """
+    left_out: list[str] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            return NewestCheckpoint(path, _check_whole(path), tuple(left_out))
+        except ModelLoadError as error:
+            left_out.append(str(error))
+    if left_out:
+        raise ModelLoadError(
+            f"no checkpoint in {folder} is whole ({'; '.join(left_out)}). Restore one from a copy, or start a new run"
+        )
+    return NewestCheckpoint(None)
+
+
+def _check_whole(path: Path) -> Manifest | None:
+    """The manifest of a whole checkpoint; None if it has none, as those of earlier versions.
+
+    Raises:
+        ModelLoadError: the checkpoint is not whole.
+        ConfigError: a newer version of the project wrote it.
+    """
+    if not (path / MANIFEST_FILE).exists():
+        read_checkpoint(path)
+        return None
+    try:
+        manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        run_format, files = manifest["format"], manifest["files"]
+        described = Manifest(manifest["drpo"], manifest["settings"])
+    except (OSError, ValueError, LookupError, TypeError):
+        raise ModelLoadError(f"{path.name}: {MANIFEST_FILE} is damaged") from None
+    check_format(path, described.version, run_format)
+    found = _describe_files(path)
+    for name, expected in files.items():
+        if name not in found:
+            raise ModelLoadError(f"{path.name}: {name} is missing")
+        if found[name] != expected:
+            size, right = found[name]["bytes"], expected["bytes"]
+            problem = "has other content than it was written with" if size == right else f"has {size} of {right} bytes"
+            raise ModelLoadError(f"{path.name}: {name} {problem}")
+    return described
+
+
+def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    described = {}
+    for path in sorted(each for each in folder.rglob("*") if each.is_file() and each.name != MANIFEST_FILE):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        described[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    return described
 
 
 def publish_adapter(adapter: Adapter, folder: Path) -> None:
-    """Replaces the run's `adapter/` with the current adapter. It is never half written."""
-    partial = folder.with_name(f".partial-{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    adapter.save(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    """Replaces the run's `adapter/` with the current adapter. It is never half written.
 
-
-def random_state() -> dict[str, Any]:
-    """The state of this process's global random generators.
-
-    The training loop does not draw from them, but layers may.
+    Raises:
+        StorageError: it could not be written. The old one is unchanged.
     """
-    name, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Restores a `random_state`."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds this process's global random generators."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    with replace_folder(folder) as partial:
+        adapter.save(partial)

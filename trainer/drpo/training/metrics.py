@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from drpo.training.files import storing, write_text
 from drpo.training.run_folder import METRICS_FILE
 
 
@@ -22,36 +24,48 @@ class MetricsLog:
 
         path = run_dir / METRICS_FILE
         kept = [line for line in read_metrics(path) if line["step"] <= after]
-        partial = path.with_name(f".partial-{path.name}")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(path)
-        self._file = path.open("a", buffering=1)
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after + 1 if after else None, flush_secs=5)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._path = path
+        with storing(path):
+            self._file = path.open("a", buffering=1, encoding="utf-8")
+            self._board = SummaryWriter(
+                str(run_dir / "tensorboard"), purge_step=after + 1 if after else None, flush_secs=5
+            )
 
     def write(self, metrics: dict[str, Any]) -> None:
-        """Adds one step's metrics."""
-        self._file.write(json.dumps(metrics) + "\n")
-        for name, value in metrics.items():
-            if name == "seconds":
-                for stage, seconds in value.items():
-                    self._board.add_scalar(f"seconds/{stage}", seconds, metrics["step"])
-            elif name != "step" and value is not None:
-                self._board.add_scalar(name if "/" in name else f"train/{name}", value, metrics["step"])
+        """Adds one step's metrics.
+
+        Raises:
+            StorageError: they could not be written.
+        """
+        with storing(self._path):
+            self._file.write(json.dumps(metrics) + "\n")
+            for name, value in metrics.items():
+                if name == "seconds":
+                    for stage, seconds in value.items():
+                        self._board.add_scalar(f"seconds/{stage}", seconds, metrics["step"])
+                elif name != "step" and value is not None:
+                    self._board.add_scalar(name if "/" in name else f"train/{name}", value, metrics["step"])
 
     def close(self) -> None:
-        """Flushes and closes both."""
-        self._file.close()
-        self._board.close()
+        """Flushes and closes both. What a full disk does not take was already reported by `write`."""
+        for part in (self._file, self._board):
+            with suppress(OSError):
+                part.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, in order. An incomplete last line, left by a kill, is skipped."""
+    """The lines of a metrics.jsonl, in order. What is not a step, such as the incomplete line of a kill, is skipped."""
     if not path.exists():
         return []
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in map(parse_line, texts) if line is not None]
+
+
+def parse_line(text: str | bytes) -> dict[str, Any] | None:
+    """The metrics in a line of a metrics.jsonl; None if the line is none, such as what a kill or a full disk left."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None

@@ -8,18 +8,24 @@ runs/NAME/adapter/         the newest adapter, in the format of diffusers
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 import yaml
 
-from drpo.config import Config, parse_config
+from drpo.config import Config, read_settings_file, salvage_config
 from drpo.errors import ConfigError
+from drpo.training.files import storing, write_text
+from drpo.training.version import PROJECT_VERSION, RUN_FORMAT, check_format
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 ADAPTER = "adapter"
+
+_WRITTEN_BY = re.compile(r"^# drpo (\S+), format (\d+)$", re.MULTILINE)
+"""The first line of a config.yaml. A comment, so that the file is also a preset: `drpo train --preset config.yaml`."""
 
 
 def create_run(config: Config) -> Path:
@@ -30,39 +36,77 @@ def create_run(config: Config) -> Path:
 
     Raises:
         ConfigError: a run with that name exists.
+        StorageError: the folder cannot be written.
     """
     name = config.run.name or f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = config.run.folder.expanduser().resolve()
     run_dir, number = folder / name, 2
-    while run_dir.exists():
+    while not _make_folder(run_dir):
         if config.run.name:
             raise ConfigError(
                 f"run.name: {run_dir} exists; choose another name, or continue that run with --resume {run_dir}"
             )
         run_dir, number = folder / f"{name}-{number}", number + 1
-    run_dir.mkdir(parents=True)
     write_config(config, run_dir)
     return run_dir
 
 
+def _make_folder(path: Path) -> bool:
+    """Makes a folder, unless something of that name exists: of two starts at once, one gets it."""
+    with storing(path):
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            return False
+    return True
+
+
 def write_config(config: Config, run_dir: Path) -> None:
     """Writes all settings of a run into its folder."""
-    (run_dir / CONFIG_FILE).write_text(config.to_yaml())
+    header = f"# drpo {PROJECT_VERSION}, format {RUN_FORMAT}\n"
+    write_text(run_dir / CONFIG_FILE, header + config.to_yaml())
 
 
 def read_config(run_dir: Path) -> Config:
     """The config of an existing run.
 
     Raises:
-        ConfigError: there is no run in that folder.
+        ConfigError: there is no run in that folder, its config is damaged, or a newer version wrote it.
     """
     path = run_dir / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
-    return parse_config(yaml.safe_load(path.read_text()))
+    sections = read_settings_file(path)
+    written_by = _WRITTEN_BY.search(path.read_text(encoding="utf-8"))
+    if written_by:
+        check_format(path, written_by[1], int(written_by[2]))
+    config, problems = salvage_config(sections)
+    if problems:
+        version = written_by[1] if written_by else "an earlier version"
+        versions = "" if version == PROJECT_VERSION else f" (written by drpo: {version}; this is {PROJECT_VERSION})"
+        raise ConfigError("\n".join(f"{path}: {problem.message}{versions}" for problem in problems))
+    return config
 
 
 def find_run(path: Path) -> Path | None:
-    """The folder of the run that contains a path, such as an adapter or a checkpoint; None if no run does."""
-    path = path.resolve()
-    return next((folder for folder in [path, *path.parents][:4] if (folder / CONFIG_FILE).is_file()), None)
+    """The folder of the run that an adapter or a checkpoint belongs to; None if it belongs to none.
+
+    Only the places where a run keeps them count: RUN, RUN/adapter, RUN/checkpoints/STEP, RUN/checkpoints/STEP/adapter.
+    """
+    folder = path.resolve()
+    if folder.is_file():
+        folder = folder.parent
+    if folder.name == ADAPTER or folder.name.startswith(f"{ADAPTER}-"):
+        folder = folder.parent
+    if folder.parent.name == CHECKPOINTS:
+        folder = folder.parent.parent
+    return folder if is_run(folder) else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: its config.yaml has the sections of our configs, not somebody else's."""
+    try:
+        settings = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(settings, dict) and {"preset", "lora", "objective", "rewards"} <= settings.keys()

@@ -45,8 +45,9 @@ _BY_STATUS: dict[grpc.StatusCode, type[RewardsError]] = {
 class GrpcTransport:
     """Calls the methods of drpo.rewards.v1.Ranking."""
 
-    def __init__(self, target: str, application: str, api_key: str | None) -> None:
+    def __init__(self, target: str, application: str, api_key: str | None, use_proxies: bool) -> None:
         self.target = target
+        self._options = [*_OPTIONS, ("grpc.enable_http_proxy", int(use_proxies))]
         self._metadata = [("application", application)]
         if api_key:
             self._metadata.append(("authorization", f"Bearer {api_key}"))
@@ -56,7 +57,7 @@ class GrpcTransport:
     def _stub(self) -> Any:
         # A channel belongs to the event loop in which it is created, so it is created by the first call.
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self.target, options=_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(self.target, options=self._options)
         return ranking_pb2_grpc.RankingStub(self._channel)
 
     async def perform(

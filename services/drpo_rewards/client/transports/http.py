@@ -28,11 +28,11 @@ from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 class HttpTransport:
     """Calls `POST /v1/NAME` for each operation."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
+    def __init__(self, url: str, api_key: str | None, use_proxies: bool) -> None:
         self.url = url
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        # Ignore the environment's proxy settings: they are for the web, and a ranking service runs nearby.
-        self._client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=False)
+        # By default the environment's proxies are ignored: they are for the web, and a ranking service runs nearby.
+        self._client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=use_proxies)
 
     async def perform(
         self, operation: Operation[OptionsT, ResponseT], options: OptionsT, images: Sequence[Payload], timeout_s: float
@@ -65,7 +65,7 @@ class HttpTransport:
             return await self._client.send(request)
         except httpx.TimeoutException:
             raise RankingTimeoutError(f"{self.url} did not answer within {timeout_s:.1f} s") from None
-        except httpx.TransportError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise ServiceUnavailableError(f"cannot reach {self.url}: {reason}") from None
 

@@ -99,6 +99,13 @@ def cached_commit(source: str) -> str | None:
     return cached.name if cached is not None else None
 
 
+def may_be_asked() -> bool:
+    """Return whether files may be downloaded: HF_HUB_OFFLINE is not set."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE
+
+
 def explain_missing(files: ModelFiles, source: str) -> str:
     """Describe which files of a repository are not in the cache."""
     from huggingface_hub import constants

@@ -85,7 +85,7 @@ def missing(files: ModelFiles, folder: Path) -> list[str]:
     lacking = [_describe_missing(one_of, present) for one_of in files.required if not choose(one_of, present)]
     for one_of in files.required:
         for index in (name for name in choose(one_of, present) if name.endswith(".index.json")):
-            shards = json.loads((folder / index).read_text())["weight_map"].values()
+            shards = json.loads((folder / index).read_text("utf-8"))["weight_map"].values()
             lacking += sorted(set(shards) - present)
     return lacking
 

@@ -15,6 +15,7 @@ from drpo_rewards.errors import ConfigError, InvalidRequestError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.rewards.geneval.detector import ColorClassifier, Detection, Detector, StagedDetector
+from drpo_rewards.rewards.geneval.prompts import EXAMPLES, read_spec
 from drpo_rewards.rewards.geneval.rules import judge
 
 Prepared = tuple[Sequence[ScoreItem], list[GenevalSpec], Any]  # the last: what the detector takes
@@ -34,8 +35,9 @@ class ModelOptions:
 class GenevalReward(StagedReward):
     """Does the picture show the objects, counts, colours and positions that the prompt asks for?
 
-    The score is 0 to 1. Each request needs a GenEval spec as its metadata. The details of every score have both
-    numbers, "strict" and "graded", and "reasons", a list with one sentence for each demand that is not met.
+    The score is 0 to 1. Each request needs a GenEval spec as its metadata; with the shapes detector, simple prompts are
+    read without one. The details of every score have both numbers, "strict" and "graded", and "reasons", a list with
+    one sentence for each demand that is not met.
 
     Args:
         detector: "shapes" finds the eight shapes of the embedded world and has no model. "mask2former" finds COCO's
@@ -78,6 +80,7 @@ class GenevalReward(StagedReward):
         build = DETECTORS[detector]
         self.detector, self.color_classifier = build(ModelOptions(model, clip, device, dtype, headers_only))
         self.kind = score
+        self.reads_prompts = detector == "shapes"
         self.checkpoint: str | None = getattr(self.detector, "checkpoint", None)  # the detector may have no model
         self.version = f"geneval-1/{detector}/{score}"
         self.description = f"GenEval's rules with the {detector} detector, {score} score"
@@ -113,17 +116,22 @@ class GenevalReward(StagedReward):
         return Score(value, {"strict": verdict.strict, "graded": verdict.graded, "reasons": verdict.reasons})
 
     def _parse_specs(self, items: Sequence[ScoreItem]) -> list[GenevalSpec]:
-        """Return each item's spec. The images of a group share their metadata object, so each object is parsed once."""
-        specs: dict[int, GenevalSpec] = {}
-        for item in items:
-            if id(item.metadata) not in specs:
-                specs[id(item.metadata)] = self._parse_spec(item.metadata)
-        return [specs[id(item.metadata)] for item in items]
+        """Return each item's spec. The images of a group share prompt and metadata, so each pair is parsed once."""
+        specs: dict[tuple[int, str], GenevalSpec] = {}
+        keys = [(id(item.metadata), item.prompt) for item in items]
+        for key, item in zip(keys, items, strict=True):
+            if key not in specs:
+                specs[key] = self._parse_spec(item)
+        return [specs[key] for key in keys]
 
-    def _parse_spec(self, metadata: dict[str, Any] | None) -> GenevalSpec:
-        """Parse the spec in `metadata`. Raises InvalidRequestError if the detector cannot check it."""
+    def _parse_spec(self, item: ScoreItem) -> GenevalSpec:
+        """Parse an item's spec. Raises InvalidRequestError if it has none, or one that the detector cannot check."""
+        metadata = item.metadata
+        if metadata is None and self.reads_prompts:
+            metadata = read_spec(item.prompt)
         if metadata is None:
-            raise InvalidRequestError("geneval needs the prompt's GenEval spec as `metadata`", field="metadata")
+            also = f"; without one it reads only prompts like {EXAMPLES}" if self.reads_prompts else ""
+            raise InvalidRequestError(f"geneval needs the prompt's GenEval spec as `metadata`{also}", field="metadata")
         try:
             spec = parse(GenevalSpec, metadata)
         except InvalidRequestError as error:

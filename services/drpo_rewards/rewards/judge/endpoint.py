@@ -22,6 +22,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_befo
 
 from drpo_rewards.client.retries import may_retry, parse_retry_after, wait
 from drpo_rewards.errors import (
+    LOGS,
     ConfigError,
     OverloadedError,
     RewardError,
@@ -139,7 +140,7 @@ class EndpointBackend:
         status = response.status_code
         if not response.is_success:
             logger.warning("the judge's endpoint %s answered %d: %.500s", self.base_url, status, response.text)
-            message = f"the judge's endpoint answered {status}{_hint(status)}; its error text is in the log"
+            message = f"the judge's endpoint answered {status}{_hint(status)}; {LOGS}"
             wait_s = parse_retry_after(response.headers.get("retry-after", ""))
             if status == 429:
                 raise OverloadedError(message, retry_after_s=wait_s)
@@ -150,7 +151,7 @@ class EndpointBackend:
             return response.json()["choices"][0]["message"].get("content") or ""
         except (ValueError, LookupError, TypeError, AttributeError):
             logger.warning("the judge's endpoint %s sent no chat completion: %.500s", self.base_url, response.text)
-            raise RewardError("the judge's endpoint sent no chat completion; its answer is in the log") from None
+            raise RewardError(f"the judge's endpoint sent no chat completion; {LOGS}") from None
 
 
 def _hint(status: int) -> str:

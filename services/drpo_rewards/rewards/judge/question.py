@@ -30,7 +30,7 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
-_QUESTION = (Path(__file__).parent / "prompt.txt").read_text().strip()
+_QUESTION = (Path(__file__).parent / "prompt.txt").read_text("utf-8").strip()
 
 
 @dataclass(frozen=True)

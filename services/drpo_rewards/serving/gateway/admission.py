@@ -13,6 +13,9 @@ from contextlib import asynccontextmanager
 from drpo_rewards.errors import InvalidRequestError, OverloadedError, RequestTooLargeError
 from drpo_rewards.serving.config import LimitsConfig
 
+# How much longer than estimated decoding may take: other processes share the cores, and files may be made to be slow.
+SLOWEST = 2
+
 
 class Admission:
     """Decides when a request may proceed. Belongs to one event loop."""
@@ -98,21 +101,32 @@ class Pool:
 
 
 class Allowance:
-    """One request's share of the two pools.
+    """One request's share of the two pools, and its time for decoding.
 
-    It is checked before the body is read and before each image is decoded, so that neither many large bodies nor many
-    small files with large pictures can fill the memory.
+    It is checked before the body is read, before each image is decoded, and while it is decoded, so that neither many
+    large bodies nor many small files with large pictures can fill the memory or keep the processor busy.
+
+    Attributes:
+        decoding_s: how long the request waited for its images to be decoded; counts against the rewards' deadlines.
     """
 
     def __init__(self, limits: LimitsConfig, pixels: Pool, body_bytes: Pool) -> None:
         self._max_bytes = int(limits.max_body_mb * 1e6)
         self._image_limits = limits.for_images()
+        self._max_decode_s = limits.max_decode_s
         self._pixel_pool = pixels
         self._byte_pool = body_bytes
         self._lock = threading.Lock()
         self._pixels = 0
         self._bytes = 0
+        self._reserved_s = self._spent_s = 0.0
+        self.decoding_s = 0.0
         self._released = False
+
+    @property
+    def max_scans(self) -> int:
+        """The most scans that one JPEG file may have."""
+        return self._image_limits.max_scans
 
     def check_body(self, size: int) -> None:
         """Reserve memory for a body of `size` bytes, which were announced or have been received so far.
@@ -145,6 +159,38 @@ class Allowance:
             if not self._released:  # a decoding thread may continue after its request has ended
                 self._pixel_pool.take(pixels)
                 self._pixels += pixels
+
+    def reserve_time(self, decode_s: float, field: str) -> None:
+        """Count the processor time that an image will probably take.
+
+        Raises:
+            RequestTooLargeError: the images of the request take too much; the error names `field`.
+        """
+        with self._lock:
+            self._reserved_s += decode_s
+            if self._reserved_s > self._max_decode_s:
+                raise self._too_slow(field)
+
+    def spend_time(self, cpu_s: float, field: str) -> None:
+        """Count processor time that an image has taken.
+
+        Raises:
+            RequestTooLargeError: the images have taken much longer than estimated; the error names `field`.
+            OverloadedError: the request has ended, so nobody needs the image.
+        """
+        with self._lock:
+            self._spent_s += cpu_s
+            if self._spent_s > SLOWEST * self._max_decode_s:
+                raise self._too_slow(field)
+            if self._released:
+                raise OverloadedError(f"{field} was not decoded: its request has ended", field=field)
+
+    def _too_slow(self, field: str) -> RequestTooLargeError:
+        return RequestTooLargeError(
+            f"with {field} the images of the request take more than {self._max_decode_s:g} s of the gateway's "
+            "processor to decode; send fewer or smaller ones, or plain pixels (RGB8)",
+            field=field,
+        )
 
     def release(self) -> None:
         """Return everything. Later reservations have no effect."""

@@ -12,6 +12,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from drpo_rewards.api.contract import parse
+from drpo_rewards.cluster.memory import return_free_memory_when_idle, return_large_buffers
 from drpo_rewards.operations import OPERATIONS
 from drpo_rewards.serving.config import ServiceConfig
 from drpo_rewards.serving.gateway.admission import Allowance
@@ -19,7 +20,6 @@ from drpo_rewards.serving.gateway.call import Origin
 from drpo_rewards.serving.gateway.gateway import Gateway
 from drpo_rewards.serving.gateway.grpc import GrpcMethods
 from drpo_rewards.serving.gateway.http import build_app
-from drpo_rewards.serving.gateway.memory import return_large_buffers
 
 
 class GatewayDeployment(GrpcMethods):
@@ -35,6 +35,7 @@ class GatewayDeployment(GrpcMethods):
         self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle | str]
     ) -> None:
         return_large_buffers()
+        return_free_memory_when_idle()
         replica = serve.get_replica_context().replica_tag
         self.gateway = Gateway(ServiceConfig.model_validate(config), key_digests, rewards, replica)
 

@@ -20,6 +20,7 @@ from drpo_rewards.operations.base import Mixture, Operation, OptionsT, ResponseT
 from drpo_rewards.serving.config import ServiceConfig, key_is_known
 from drpo_rewards.serving.gateway.admission import Admission
 from drpo_rewards.serving.gateway.call import Origin, Reader
+from drpo_rewards.serving.gateway.decoding import Decoders
 from drpo_rewards.serving.gateway.metrics import Metrics
 from drpo_rewards.serving.gateway.reward_calls import RewardCalls
 from drpo_rewards.serving.gateway.tasks import run_together
@@ -47,6 +48,8 @@ class Gateway:
         self._limits = config.limits.for_images()
         self._key_digests = key_digests
         self._admission = Admission(config.limits)
+        longest_s = max(reward.deadline_s for reward in config.rewards.values())
+        self.decoders = Decoders(longest_s, config.limits.retry_after_s)
         self._metrics = Metrics(name, self._admission)
         self._rewards = RewardCalls(config, rewards, self._metrics)
         mixtures = {name: Mixture(mixture.rewards, mixture.normalize) for name, mixture in config.mixtures.items()}
@@ -76,7 +79,8 @@ class Gateway:
                 stage = "answer"
                 question = operation.question(options, len(images), self._served)
                 answers = await run_together(
-                    self._rewards.ask(name, question, images, request_id, timings_ms) for name in question.rewards
+                    self._rewards.ask(name, question, images, request_id, timings_ms, allowance.decoding_s)
+                    for name in question.rewards
                 )
                 by_reward = dict(zip(question.rewards, answers, strict=True))
                 response = operation.answer(options, question, by_reward, self._served)
@@ -106,6 +110,20 @@ class Gateway:
         """
         if origin.transport != "serve" and not key_is_known(origin.key, self._key_digests):
             raise AuthenticationError("send an API key as `authorization: Bearer KEY`", request_id=origin.request_id)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers need an API key."""
+        return bool(self._key_digests)
+
+    async def describe_model(self, name: str) -> ModelInfo:
+        """Describe one reward or mixture.
+
+        Raises:
+            UnknownRewardError: there is none of this name.
+        """
+        self._served.find_model(name)
+        return next(info for info in (await self.list_models()).models if info.name == name)
 
     async def list_models(self) -> ModelList:
         """List every reward as its replica describes it, then every mixture of the configuration."""

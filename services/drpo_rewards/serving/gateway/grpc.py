@@ -13,14 +13,14 @@ import numpy as np
 from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext
 
-from drpo_rewards.api.images import SizeCheck, decode, from_rgb8
+from drpo_rewards.api.images import DecodingLimits, from_rgb8
 from drpo_rewards.errors import UNEXPECTED, InternalError, RewardsError
 from drpo_rewards.operations import OPERATIONS, Operation
 from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.call import Origin
+from drpo_rewards.serving.gateway.decoding import Content
 from drpo_rewards.serving.gateway.gateway import Gateway
 from drpo_rewards.serving.gateway.problem_documents import is_request_id
-from drpo_rewards.serving.gateway.tasks import run_together
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.errors import ERROR_METADATA, error_to_metadata
 from drpo_rewards.wire.images import image_from_proto
@@ -93,8 +93,9 @@ def _make_method(operation: Operation[Any, Any]) -> Callable[..., Any]:
             options = operation.options_from_proto(request)
             images = operation.images_of(request)
             options.check_count(len(images))  # before any image is decoded
-            decoding = (_decode(image, options.image_field(index), allowance) for index, image in enumerate(images))
-            return options, await run_together(decoding)
+            fields = [options.image_field(index) for index in range(len(images))]
+            contents = [_read(image, field, allowance) for image, field in zip(images, fields, strict=True)]
+            return options, await self.gateway.decoders.decode_all(contents, fields, allowance)
 
         try:
             origin = _origin(grpc_context, request.ByteSize())
@@ -124,12 +125,10 @@ def _origin(context: RayServegRPCContext, message_bytes: int = 0) -> Origin:
     return Origin("grpc", request_id, key if scheme.lower() == "bearer" else None, message_bytes)
 
 
-async def _decode(image: pb.Image, field: str, check: SizeCheck) -> np.ndarray:
-    """Decode one image to (H, W, 3) uint8. RGB8 is only viewed; a file is decoded in a thread."""
+def _read(image: pb.Image, field: str, check: DecodingLimits) -> Content:
+    """Return a file's bytes. RGB8 is viewed as (H, W, 3) uint8, without copying."""
     content = image_from_proto(image, field)
-    if isinstance(content, tuple):
-        return from_rgb8(*content, field=field, limits=check)
-    return await asyncio.to_thread(decode, content, field=field, limits=check)
+    return from_rgb8(*content, field=field, limits=check) if isinstance(content, tuple) else content
 
 
 def _set_status(error: Exception, context: RayServegRPCContext) -> None:

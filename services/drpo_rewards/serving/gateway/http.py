@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
 
-from drpo_rewards.api.contract import ModelList, Readiness
+from drpo_rewards.api.contract import NamedModel, NamedModelList, Readiness
 from drpo_rewards.operations import OPERATIONS, Operation
+from drpo_rewards.operations.base import Body
 from drpo_rewards.serving.gateway import openapi, problem_documents, request_body
 from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.call import Origin
 from drpo_rewards.serving.gateway.gateway import Gateway
+from drpo_rewards.serving.gateway.middleware import ForgivingRoutes, SecurityHeaders
+from drpo_rewards.serving.gateway.strangers import RefuseStrangers
 from drpo_rewards.serving.gateway.web_page import add_page
 
 JSON = "application/json"
@@ -25,17 +28,28 @@ PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' expositio
 def build_app(gateway: Gateway) -> FastAPI:
     """Build the app with all routes, for one gateway replica."""
     app = FastAPIOffline(  # serves the scripts of /docs itself
-        title="DrPO ranking service", version="1", redoc_url=None, swagger_ui_oauth2_redirect_url="/docs/oauth2"
+        title="DrPO ranking service",
+        version="1",
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url="/docs/oauth2",
+        redirect_slashes=False,
     )
     for operation in OPERATIONS.values():
         _add_operation(app, gateway, operation)
 
-    @app.get("/v1/models", response_model=ModelList, responses=openapi.problems(401))
+    @app.get("/v1/models", response_model=NamedModelList, responses=openapi.problems(401, 403))
     async def models(request: Request) -> Response:
         """List the rewards and mixtures of this service."""
         gateway.authorize(_origin(request))
-        return Response((await gateway.list_models()).model_dump_json(), media_type=JSON)
+        return Response(NamedModelList.of(await gateway.list_models()).model_dump_json(), media_type=JSON)
 
+    @app.get("/v1/models/{name:path}", response_model=NamedModel, responses=openapi.problems(401, 403, 404))
+    async def model(request: Request, name: str) -> Response:
+        """Describe one reward or mixture."""
+        gateway.authorize(_origin(request))
+        return Response(NamedModel.of(await gateway.describe_model(name)).model_dump_json(), media_type=JSON)
+
+    @app.get("/health", include_in_schema=False)  # where other services have it
     @app.get("/health/live")
     async def live() -> dict[str, str]:
         """Return 200 if the gateway runs. This does not check any reward."""
@@ -56,30 +70,62 @@ def build_app(gateway: Gateway) -> FastAPI:
     add_page(app)
     problem_documents.handle_errors(app)
     openapi.complete(app, OPERATIONS.values())
-    app.add_middleware(SecurityHeaders)
+    _add_middleware(app, gateway)
     return app
 
 
+def _add_middleware(app: FastAPI, gateway: Gateway) -> None:
+    """Add what surrounds the routes, from the inside to the outside."""
+    app.add_middleware(ForgivingRoutes)
+    if not gateway.needs_key:
+        app.add_middleware(RefuseStrangers, config=gateway.config)
+    if gateway.config.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=gateway.config.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "x-api-key", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+            allow_private_network=True,  # a page of the internet may call a service that is not
+        )
+    app.add_middleware(SecurityHeaders)
+
+
 def _add_operation(app: FastAPI, gateway: Gateway, operation: Operation[Any, Any]) -> None:
-    async def endpoint(request: Request) -> Response:
-        async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
-            return await request_body.read(request, operation, allowance, gateway.config.limits.body_idle_s)
-
-        response = await gateway.perform(operation, _origin(request), read)
-        return Response(response.model_dump_json(exclude_none=True), media_type=JSON)
-
     app.add_api_route(
         f"/v1/{operation.name}",
-        endpoint,
+        _make_endpoint(gateway, operation, operation.body),
         methods=["POST"],
         name=operation.name,
         summary=operation.summary,
-        response_model=operation.response,
-        responses=openapi.problems(401, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504),
+        response_model=operation.http_response or operation.response,
+        responses=openapi.problems(401, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504),
         openapi_extra=openapi.request_body(operation),
     )
-    for path in operation.other_paths:
-        app.add_api_route(path, endpoint, methods=["POST"], include_in_schema=False)
+    for path, body in operation.other_paths.items():
+        app.add_api_route(path, _make_endpoint(gateway, operation, body), methods=["POST"], include_in_schema=False)
+
+
+def _make_endpoint(
+    gateway: Gateway, operation: Operation[Any, Any], body: type[Body]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Make the function that answers one path of an operation, whose JSON bodies are of the class `body`."""
+
+    async def endpoint(request: Request) -> Response:
+        sent: list[Any] = []
+
+        async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
+            options, images = await request_body.read(
+                request, operation.options, body, allowance, gateway.decoders, gateway.config.limits.body_idle_s
+            )
+            sent.append(options)
+            return options, images
+
+        response = await gateway.perform(operation, _origin(request), read)
+        answer = operation.http_answer(sent[0], response)
+        return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+
+    return endpoint
 
 
 def _origin(request: Request) -> Origin:
@@ -88,31 +134,3 @@ def _origin(request: Request) -> Origin:
     announced = request.headers.get("content-length", "")
     body_bytes = int(announced) if announced.isdecimal() else 0
     return Origin("http", problem_documents.request_id_of(request), offered, body_bytes)
-
-
-class SecurityHeaders:
-    """Adds headers that keep a browser from running anything that this service did not send.
-
-    A header that a route has set itself is kept; the page sets stricter ones.
-    """
-
-    # /docs starts with an inline script; blob: shows pictures that the user has chosen.
-    HEADERS: ClassVar[dict[bytes, bytes]] = {
-        b"content-security-policy": b"default-src 'self'; script-src 'self' 'unsafe-inline'; "
-        b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",
-        b"x-content-type-options": b"nosniff",
-    }
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", []))
-                names = {name.lower() for name, _ in headers}
-                missing = [(name, value) for name, value in self.HEADERS.items() if name not in names]
-                message["headers"] = headers + missing
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)

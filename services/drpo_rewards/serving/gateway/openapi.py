@@ -31,7 +31,7 @@ def problems(*statuses: int) -> Responses:
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
-METRICS: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(401)}
+METRICS: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(401, 403)}
 
 
 def request_body(operation: Operation[Any, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from drpo_rewards.api.contract import Problem
-from drpo_rewards.errors import UNEXPECTED, AuthenticationError, InternalError, RewardsError
+from drpo_rewards.errors import UNEXPECTED, AuthenticationError, InternalError, RewardsError, UnsupportedContentError
 
 logger = logging.getLogger("ray.serve")
 
@@ -20,7 +20,7 @@ PROBLEM = "application/problem+json"
 
 def handle_errors(app: FastAPI) -> None:
     """Answer every error of the app as a problem document."""
-    app.add_exception_handler(RewardsError, _on_error)
+    app.add_exception_handler(RewardsError, answer_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unexpected)
 
@@ -41,7 +41,8 @@ def is_request_id(text: str) -> bool:
     return text.isascii() and 0 < len(text) <= 128 and all(c.isalnum() or c in "._:-" for c in text)
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Answer a RewardsError."""
     assert isinstance(error, RewardsError)  # it is registered for this class only
     problem = Problem(
         type=f"urn:drpo-rewards:{error.code}",
@@ -60,6 +61,8 @@ async def _on_error(request: Request, error: Exception) -> Response:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = "Bearer"
+    if isinstance(error, UnsupportedContentError):
+        headers["accept-encoding"] = "gzip"
     return _make_response(problem, headers)
 
 
@@ -79,7 +82,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
     logger.error("unexpected error in %s", request.url.path, exc_info=error)
-    return await _on_error(request, InternalError(UNEXPECTED))
+    return await answer_error(request, InternalError(UNEXPECTED))
 
 
 def _make_response(problem: Problem, headers: dict[str, Any]) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,17 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from drpo_rewards.api.contract import MAX_METADATA_BYTES, Options, parse
-from drpo_rewards.api.images import SizeCheck, decode, from_base64, from_rgb8
+from drpo_rewards.api.images import DecodingLimits, from_rgb8
 from drpo_rewards.errors import (
     IncompleteRequestError,
     InvalidImageError,
     InvalidRequestError,
     UnsupportedContentError,
 )
-from drpo_rewards.operations.base import Body, Operation
+from drpo_rewards.operations.base import Body
 from drpo_rewards.serving.gateway.admission import Allowance
-from drpo_rewards.serving.gateway.tasks import run_together
+from drpo_rewards.serving.gateway.content_encoding import find_decoder
+from drpo_rewards.serving.gateway.decoding import Content, Decoders
 
 # Plain pixels as a multipart part: `Content-Type: application/x-rgb8; width=64; height=64`.
 RGB8 = "application/x-rgb8"
@@ -39,31 +41,49 @@ class InMemoryParser(MultiPartParser):
 
 
 async def read(
-    request: Request, operation: Operation[Any, Any], allowance: Allowance, idle_s: float
+    request: Request,
+    options: type[Options],
+    body: type[Body],
+    allowance: Allowance,
+    decoders: Decoders,
+    idle_s: float,
 ) -> tuple[Any, list[np.ndarray]]:
     """Read the options and decode the images of a request: JSON, or multipart with one JSON part and the images.
+
+    Args:
+        request: the request.
+        options: the class of the JSON part of a multipart body.
+        body: the class of a JSON body.
+        allowance: what the request may still take of the gateway's memory.
+        idle_s: seconds that may pass without data.
 
     Raises:
         RewardsError: the body is not valid (the error names the field), or no data came for `idle_s` seconds.
     """
     limited = _limit_body(request, allowance, idle_s)
+    sent: Any
+    contents: Sequence[Content]
     kind = parse_content_type(request.headers.get("content-type", ""))[0]
     try:
         if kind == "application/json":
-            return await _from_json(await limited.body(), operation.body, allowance)
-        if kind == "multipart/form-data":
-            return await _from_multipart(limited, operation.options, allowance)
+            sent, contents = await _from_json(await limited.body(), body)
+        elif kind == "multipart/form-data":
+            sent, contents = await _from_multipart(limited, options, allowance)
+        else:
+            raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
     except ClientDisconnect:
         raise InvalidRequestError("the connection closed before the whole body arrived") from None
-    raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
+    fields = [sent.image_field(index) for index in range(len(contents))]
+    return sent, await decoders.decode_all(contents, fields, allowance)
 
 
 def _limit_body(request: Request, allowance: Allowance, idle_s: float) -> Request:
-    """Return the same request with a body that raises an error once it is too long or no data comes for `idle_s`.
+    """Return the same request with a decompressed body, which raises an error if it is too long or stops for `idle_s`.
 
     A silent client must not hold a turn and memory that other requests need.
     """
     received = 0
+    decoder = find_decoder(request.headers.get("content-encoding", ""))
 
     async def receive() -> Any:
         nonlocal received
@@ -74,24 +94,31 @@ def _limit_body(request: Request, allowance: Allowance, idle_s: float) -> Reques
             raise IncompleteRequestError(
                 f"no data came for {idle_s:g} s, after {received} bytes of the body; send the request again"
             ) from None
-        received += len(message.get("body", b""))
-        allowance.check_body(received)
-        return message
+        body = message.get("body", b"")
+        if decoder is None or message["type"] != "http.request":
+            received += len(body)
+            allowance.check_body(received)
+            return message
+        pieces: list[bytes] = []
+        decoding = decoder.feed(body)
+        while piece := await asyncio.to_thread(next, decoding, b""):  # a small body may decode to a very large one
+            received += len(piece)
+            allowance.check_body(received)
+            pieces.append(piece)
+        if not message.get("more_body", False):
+            decoder.finish()
+        return {**message, "body": b"".join(pieces)}
 
     return Request(request.scope, receive)
 
 
-async def _from_json(data: bytes, model: type[Body], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
-    body = await asyncio.to_thread(parse, model, data)
-    options, texts = body.split()
+async def _from_json(data: bytes, model: type[Body]) -> tuple[Any, list[str]]:
+    options, texts = await asyncio.to_thread(lambda: parse(model, data).split())  # both may search megabytes
     options.check_count(len(texts))
-    return options, await run_together(
-        asyncio.to_thread(from_base64, text, field=options.image_field(index), limits=check)
-        for index, text in enumerate(texts)
-    )
+    return options, texts
 
 
-async def _from_multipart(request: Request, model: type[Options], check: SizeCheck) -> tuple[Any, list[np.ndarray]]:
+async def _from_multipart(request: Request, model: type[Options], check: DecodingLimits) -> tuple[Any, list[Content]]:
     limits = {"max_files": model.max_images + 1, "max_fields": 2, "max_part_size": MAX_HEAD_BYTES}
     try:
         form = await InMemoryParser(request.headers, request.stream(), **limits).parse()
@@ -109,19 +136,18 @@ async def _from_multipart(request: Request, model: type[Options], check: SizeChe
         options = parse(model, await head.read() if isinstance(head, UploadFile) else head)
         parts = form.getlist("images")
         options.check_count(len(parts))
-        images = await run_together(_from_part(part, options.image_field(i), check) for i, part in enumerate(parts))
+        return options, [await _from_part(part, options.image_field(i), check) for i, part in enumerate(parts)]
     finally:
         await form.close()
-    return options, images
 
 
-async def _from_part(part: UploadFile | str, field: str, check: SizeCheck) -> np.ndarray:
+async def _from_part(part: UploadFile | str, field: str, check: DecodingLimits) -> Content:
     if isinstance(part, str):
         raise InvalidImageError(f"{field} is a text field; send it as a file part (with a filename)", field=field)
     data = await part.read()
     kind, parameters = parse_content_type(part.content_type or "")
     if kind != RGB8:
-        return await asyncio.to_thread(decode, data, field=field, limits=check)
+        return data
     width, height = parameters.get("width", ""), parameters.get("height", "")
     if not (
         width.isascii() and height.isascii() and width.isdecimal() and height.isdecimal() and len(width + height) <= 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -20,6 +21,7 @@ from drpo_rewards.api.contract import ModelInfo, RewardReadiness, State
 from drpo_rewards.api.question import GroupToScore, Question, ReplicaAnswer
 from drpo_rewards.cluster.handles import Caller
 from drpo_rewards.errors import (
+    LOGS,
     OverloadedError,
     RewardError,
     RewardsError,
@@ -35,7 +37,8 @@ logger = logging.getLogger("ray.serve")
 
 Images = Sequence[np.ndarray]
 
-# Ranking is idempotent, so a call whose replica died is repeated, but not forever: the group may be what kills it.
+# Ranking is idempotent, so a call whose replica died is repeated, but not forever: the group may be what kills it. Last
+# attempts are made one after the other, so that such a group does not take others with it each time.
 REPLICA_ATTEMPTS = 3
 
 # For a description, which needs no scoring, a reward's own deadline would be too long.
@@ -58,14 +61,22 @@ class RewardCalls:
         self._callers: dict[str, Caller] = {}
         self._metrics = metrics
         self._known: dict[str, ModelInfo] = {}  # the last description of each reward
+        self._last_attempts = {name: asyncio.Lock() for name in rewards}
 
     async def ask(
-        self, name: str, question: Question, images: Images, request_id: str, timings_ms: dict[str, float]
+        self,
+        name: str,
+        question: Question,
+        images: Images,
+        request_id: str,
+        timings_ms: dict[str, float],
+        decoding_s: float = 0.0,
     ) -> ReplicaAnswer:
         """Ask one reward a question. Add the milliseconds of the answer and of its batches to `timings_ms`.
 
         Whether the reward scores or compares is known before any image is sent. If an upgrade has changed that, the
-        answer says so, and the question is asked again. The reward's deadline holds for all of it.
+        answer says so, and the question is asked again. The reward's deadline holds for all of it, and
+        for `decoding_s`, the seconds that decoding the images took before.
 
         Raises:
             RewardsError: the reward failed, or did not answer in time.
@@ -74,7 +85,7 @@ class RewardCalls:
         deadline_s = self._config.rewards[name].deadline_s
         try:
             with self._metrics.count_in_flight(name):
-                async with asyncio.timeout(deadline_s):
+                async with asyncio.timeout(deadline_s - decoding_s):
                     while True:
                         if await self._is_pairwise(name):
                             answer = await self._ask_pairwise(name, question, images, request_id)
@@ -90,7 +101,7 @@ class RewardCalls:
         except RewardsError:  # before TimeoutError, because a RewardTimeoutError is both
             raise
         except TimeoutError:
-            raise _timeout_error(name, deadline_s) from None
+            raise _timeout_error(name, deadline_s, decoding_s) from None
         self._metrics.count_batches(name, answer)
         timings_ms[f"reward.{name}"] = (time.perf_counter() - started) * 1e3
         timings_ms[f"score.{name}"] = answer.score_ms
@@ -167,9 +178,17 @@ class RewardCalls:
             stop=stop_after_attempt(REPLICA_ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
         )
+        numbers = itertools.count(1)
+
+        async def attempt() -> Any:
+            if next(numbers) < REPLICA_ATTEMPTS:
+                return await self._call_once(name, method, *arguments)
+            async with self._last_attempts[name]:
+                return await self._call_once(name, method, *arguments)
+
         try:
             async with asyncio.timeout(deadline_s):
-                return await attempts(self._call_once, name, method, *arguments)
+                return await attempts(attempt)
         except TimeoutError:
             raise _timeout_error(name, deadline_s) from None
         except RetryError:
@@ -189,7 +208,7 @@ class RewardCalls:
             ) from None
         except RayTaskError:
             logger.exception("reward %s: its deployment failed", name)
-            raise RewardError(f"reward {name!r} failed inside its deployment; see the log", reward=name) from None
+            raise RewardError(f"reward {name!r} failed inside its deployment; {LOGS}", reward=name) from None
         except RayServeException:
             raise self._unavailable(name, f"reward {name!r} is not deployed now") from None
         except RayError as error:
@@ -208,5 +227,8 @@ class RewardCalls:
         return RewardUnavailableError(message, reward=name, retry_after_s=self._config.limits.retry_after_s)
 
 
-def _timeout_error(name: str, deadline_s: float) -> RewardTimeoutError:
-    return RewardTimeoutError(f"reward {name!r} gave no answer within its deadline of {deadline_s:g} s", reward=name)
+def _timeout_error(name: str, deadline_s: float, decoding_s: float = 0.0) -> RewardTimeoutError:
+    message = f"reward {name!r} gave no answer within its deadline of {deadline_s:g} s"
+    if decoding_s >= 0.1:
+        message += f", of which decoding the images took {decoding_s:.1f} s"
+    return RewardTimeoutError(message, reward=name)

@@ -9,52 +9,89 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import os
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from drpo_rewards import rewards
 from drpo_rewards.cluster.local_ray import LEAST_CPUS
 from drpo_rewards.errors import ConfigError, RewardsError
-from drpo_rewards.findings import Finding
+from drpo_rewards.findings import Finding, State
 from drpo_rewards.rewards.files import hub
 from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig
-from drpo_rewards.serving.operate.resources import Gpu, Need, assign_to_gpus, count_weights_gb, find_gpus, free_host_gb
+from drpo_rewards.serving.operate.resources import (
+    Gpu,
+    Need,
+    assign_to_gpus,
+    count_weights_gb,
+    find_gpus,
+    free_host_gb,
+    total_host_gb,
+)
+from drpo_rewards.serving.operate.surroundings import check_ports, check_surroundings
 
 
-def examine(source: str, resources: Sequence[str] = ()) -> list[Finding]:
+def examine(
+    source: str,
+    resources: Sequence[str] = (),
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    starts_here: bool = False,
+) -> list[Finding]:
     """Check a service config on this machine, and return all findings.
 
     Args:
         source: a YAML file, or the name of a shipped config.
         resources: the custom Ray resources that this machine will have. Rewards that ask for others run on other
             machines and are skipped.
+        overrides: settings that replace those of the config, for example `http_port`.
+        starts_here: the whole service is about to start on this machine alone. So no reward is skipped, and model
+            files that are missing are downloaded by the start if the hub may be asked.
     """
     try:
-        settings = ServiceConfig.load(source)
-        settings.api_key_digests()
+        settings = ServiceConfig.load(source).model_copy(update=dict(overrides or {}))
     except ConfigError as error:
-        return [Finding("config", source, "wrong", str(error), "correct the file; services/README.md shows one")]
+        fix = "correct the file; services/README.md shows one"
+        mistakes = [Finding("config", source, "wrong", mistake, fix) for mistake in str(error).splitlines()]
+        return [*mistakes, *check_surroundings()]
+    found = f"{len(settings.rewards)} rewards, {len(settings.mixtures)} mixtures"
+    findings = [Finding("config", source, "ok", found), _check_api_keys(settings), _check_packages("serve")]
     here = {name: reward for name, reward in settings.rewards.items() if reward.resources.keys() <= set(resources)}
-    findings = [Finding("config", source, "ok", f"{len(settings.rewards)} rewards, {len(settings.mixtures)} mixtures")]
-    findings += [_check_packages("serve")]
     if any(_needs_models(reward) for reward in here.values()):
         findings += [_check_packages("rewards")]
     needs = []
     for name, reward in settings.rewards.items():
         if name not in here:
-            required = ", ".join(reward.resources)
-            found = f"runs on machines with {required}; check it there with: drpo-rewards doctor --resource ..."
-            findings.append(Finding("files", name, "skipped", found))
+            findings.append(_check_elsewhere(name, reward, starts_here))
             continue
-        reward_findings, need = _check_reward(name, reward)
+        reward_findings, need = _check_reward(name, reward, starts_here)
         findings += reward_findings
         needs.append(need)
     findings.append(_check_cpus(here))
-    findings += _check_gpus(needs, find_gpus())
-    findings.append(_check_host_memory(needs, free_host_gb()))
-    findings += _check_ports(settings)
+    if any(need.num_gpus for need in needs):  # looking for GPUs imports torch, which takes seconds
+        findings += _check_gpus(needs, find_gpus())
+    findings.append(_check_host_memory(needs, free_host_gb(), total_host_gb()))
+    findings += check_ports(settings)
+    findings += check_surroundings()
     return findings
+
+
+def _check_api_keys(settings: ServiceConfig) -> Finding:
+    try:
+        digests = settings.api_key_digests()
+    except ConfigError as error:
+        fix = "correct api_keys_file or the variable that api_keys_env names"
+        return Finding("API keys", settings.host, "wrong", str(error), fix)
+    return Finding("API keys", settings.host, "ok", f"{len(digests)} accepted" if digests else "none needed")
+
+
+def _check_elsewhere(name: str, reward: RewardConfig, starts_here: bool) -> Finding:
+    required = ", ".join(reward.resources)
+    if starts_here:
+        fix = f"remove rewards.{name}.resources, or start the service in a cluster (deploy/README.md)"
+        return Finding("resources", name, "wrong", f"asks for {required}, which a Ray on one machine has not", fix)
+    found = f"runs on machines with {required}; check it there with: drpo-rewards doctor --resource ..."
+    return Finding("files", name, "skipped", found)
 
 
 def _check_packages(extra: str) -> Finding:
@@ -84,7 +121,7 @@ def _needs_models(reward: RewardConfig) -> bool:
         return reward.type in rewards.CATALOGUE
 
 
-def _check_reward(name: str, reward: RewardConfig) -> tuple[list[Finding], Need]:
+def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[list[Finding], Need]:
     """Check a reward's class, options and files, and estimate the memory that a replica needs."""
     need = Need(name, reward.num_gpus, reward.first_replicas)
     if reward.memory is not None:
@@ -103,7 +140,7 @@ def _check_reward(name: str, reward: RewardConfig) -> tuple[list[Finding], Need]
         declares = hasattr(cls, "files")
         found = "needs none" if declares else "it does not declare which files it reads"
         return [Finding("files", name, "ok" if declares else "skipped", found)], need.with_estimates(0)
-    findings = [_check_files(name, reward, files, source) for files, source in needed]
+    findings = [_check_files(name, reward, files, source, starts_here) for files, source in needed]
     weights_gb = sum(files.gigabytes for files, _ in needed)
     if all(finding.state == "ok" for finding in findings):
         finding, counted_gb = _check_keys(name, reward)
@@ -112,7 +149,7 @@ def _check_reward(name: str, reward: RewardConfig) -> tuple[list[Finding], Need]
     return findings, need.with_estimates(weights_gb)
 
 
-def _check_files(name: str, reward: RewardConfig, files: ModelFiles, source: str) -> Finding:
+def _check_files(name: str, reward: RewardConfig, files: ModelFiles, source: str, starts_here: bool) -> Finding:
     try:
         folder = hub.find_offline(files, source)
     except RewardsError as error:
@@ -120,7 +157,8 @@ def _check_files(name: str, reward: RewardConfig, files: ModelFiles, source: str
     if folder is None:
         command = rewards.download_command(reward.type, reward.options)
         fix = f"{command} (about {files.gigabytes:g} GB)"
-        return Finding("files", name, "wrong", hub.explain_missing(files, source), fix)
+        state: State = "warning" if starts_here and hub.may_be_asked() else "wrong"
+        return Finding("files", name, state, hub.explain_missing(files, source), fix)
     return Finding("files", name, "ok", f"{source}: {folder}" if str(folder) != source else source)
 
 
@@ -152,8 +190,6 @@ def _check_cpus(here: dict[str, RewardConfig]) -> Finding:
 
 def _check_gpus(needs: Sequence[Need], gpus: Sequence[Gpu]) -> Iterator[Finding]:
     """Check that there is a GPU share for every replica, and enough memory on each GPU for its replicas."""
-    if not any(need.num_gpus for need in needs):
-        return
     shares = sum(need.num_gpus * need.replicas for need in needs)
     loads, unplaced = assign_to_gpus(needs, gpus)
     found = f"{shares:g} requested, {len(gpus)} available"
@@ -163,35 +199,30 @@ def _check_gpus(needs: Sequence[Need], gpus: Sequence[Gpu]) -> Iterator[Finding]
     else:
         yield Finding("GPUs", "all", "ok", found)
     for load in loads:
-        gpu, fits = load.gpu, load.needed_gb <= load.gpu.free_gb
+        gpu = load.gpu
+        state = _compare(load.needed_gb, gpu.free_gb, gpu.total_gb)
         needed = f"{load.needed_gb:.1f} GB needed by {', '.join(load.names)}"
-        fix = "" if fits else "raise num_gpus so that fewer replicas share it, lower batch_size, or use a larger GPU"
+        fix = (
+            ""
+            if state == "ok"
+            else "raise num_gpus so that fewer replicas share it, lower batch_size, or use a larger GPU"
+        )
         found = f"{needed}; {gpu.free_gb:.1f} of {gpu.total_gb:.1f} GB free"
-        yield Finding("GPU memory", gpu.name, "ok" if fits else "wrong", found, fix)
+        yield Finding("GPU memory", gpu.name, state, found, fix)
 
 
-def _check_host_memory(needs: Sequence[Need], free_gb: float | None) -> Finding:
+def _check_host_memory(needs: Sequence[Need], free_gb: float | None, total_gb: float | None) -> Finding:
     needed_gb = sum(need.host_gb * need.replicas for need in needs)
-    if free_gb is None:
+    if free_gb is None or total_gb is None:
         return Finding("memory", "host", "skipped", f"about {needed_gb:.1f} GB needed; the free memory is not known")
-    fits = needed_gb <= free_gb
-    found = f"about {needed_gb:.1f} GB needed while everything loads, {free_gb:.1f} GB free"
-    fix = "" if fits else "run fewer rewards or replicas on this machine, or use one with more memory"
-    return Finding("memory", "host", "ok" if fits else "wrong", found, fix)
+    state = _compare(needed_gb, free_gb, total_gb)
+    found = f"about {needed_gb:.1f} GB needed while everything loads, {free_gb:.1f} of {total_gb:.1f} GB free"
+    fix = "" if state == "ok" else "run fewer rewards or replicas on this machine, or use one with more memory"
+    return Finding("memory", "host", state, found, fix)
 
 
-def _check_ports(settings: ServiceConfig) -> Iterator[Finding]:
-    for label, port in (("http_port", settings.http_port), ("grpc_port", settings.grpc_port)):
-        if port == 0:
-            yield Finding("ports", label, "ok", "a free one will be used")
-            continue
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((settings.host, port))
-            except OSError as error:
-                found = f"{settings.host}:{port} is not available: {error.strerror or error}"
-                yield Finding("ports", label, "wrong", found, f"stop the process that uses it, or set another {label}")
-                continue
-        yield Finding("ports", label, "ok", f"{settings.host}:{port} is free")
+def _compare(needed_gb: float, free_gb: float, total_gb: float) -> State:
+    """Compare memory that is needed with what there is. What is in use now may be free when it is needed."""
+    if needed_gb <= free_gb:
+        return "ok"
+    return "warning" if needed_gb <= total_gb else "wrong"

@@ -103,17 +103,33 @@ def find_gpus() -> list[Gpu]:
 
 def free_host_gb() -> float | None:
     """Return the memory left for new processes, also within the container's limit; None if it is not known."""
+    free = _read_meminfo("MemAvailable:")
+    limit, used = _read_cgroup("memory.max"), _read_cgroup("memory.current")
+    if free is None or limit is None or used is None:
+        return free
+    return min(free, limit - used)
+
+
+def total_host_gb() -> float | None:
+    """Return the memory of this machine, or the container's limit if that is less; None if it is not known."""
+    total = _read_meminfo("MemTotal:")
+    limit = _read_cgroup("memory.max")
+    return total if total is None or limit is None else min(total, limit)
+
+
+def _read_meminfo(name: str) -> float | None:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith(name))
     except (OSError, StopIteration):
         return None
+
+
+def _read_cgroup(name: str) -> float | None:
     try:
-        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
-        free = min(free, int(limit) - int(used))  # "max" if there is no limit
-    except (OSError, ValueError):
-        pass
-    return free / 1e9
+        return int(Path("/sys/fs/cgroup", name).read_text("ascii")) / 1e9
+    except (OSError, ValueError):  # "max" if there is no limit
+        return None
 
 
 def count_weights_gb(reward: Any) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
-import json
 import logging
 import threading
 import time
@@ -19,9 +19,17 @@ import numpy as np
 from drpo_rewards import rewards
 from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.api.question import Batch, GroupToScore, ReplicaAnswer
-from drpo_rewards.errors import InvalidRequestError, OverloadedError, RewardError, RewardsError
+from drpo_rewards.errors import LOGS, InvalidRequestError, OverloadedError, RewardError, RewardsError
 from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, StagedReward
-from drpo_rewards.rewards.checks import check_comparisons, check_scores, describe, is_pairwise, probe
+from drpo_rewards.rewards.checks import (
+    check_comparisons,
+    check_details,
+    check_scores,
+    copy_items,
+    describe,
+    is_pairwise,
+    probe,
+)
 from drpo_rewards.serving.config import RewardConfig
 from drpo_rewards.serving.replica.batching import Batcher
 
@@ -156,39 +164,44 @@ class RewardReplica:
         The seconds that the reward took are appended to `seconds`.
         """
         items: list[Any] = [ticket.item for ticket in tickets]
+        fields = [ticket.field for ticket in tickets]
+        scoring = functools.partial(self._in_thread, self._scoring, seconds, len(items))
+        preparing = functools.partial(self._in_thread, self._preparing, seconds, len(items))
+
+        def compare() -> list[Comparison]:
+            return check_comparisons(self.name, self.reward.compare(copy_items(items)), items)
+
+        def prepare() -> Any:
+            return self.reward.prepare(copy_items(items))
+
+        def score() -> list[Score]:
+            scores = self.reward.score_prepared(prepared) if self._staged else self.reward.score(copy_items(items))
+            return check_scores(self.name, scores, items, fields, self.info.metrics)
+
         try:
             if self._pairwise:
-                comparisons = await self._in_thread(self._scoring, seconds, self.reward.compare, items, len(items))
-                return check_comparisons(self.name, comparisons, items)
-            if self._staged:
-                prepared = await self._in_thread(self._preparing, seconds, self.reward.prepare, items, len(items))
-                scores = await self._in_thread(self._scoring, seconds, self.reward.score_prepared, prepared, len(items))
-            else:
-                scores = await self._in_thread(self._scoring, seconds, self.reward.score, items, len(items))
-            return check_scores(self.name, scores, items, [ticket.field for ticket in tickets], self.info.metrics)
+                return await scoring(compare)
+            prepared = await preparing(prepare) if self._staged else None
+            return await scoring(score)
         except Exception as error:
             return [self._convert_error(error, len(tickets))] * len(tickets)
 
     async def _in_thread(
-        self,
-        executor: ThreadPoolExecutor,
-        seconds: list[float],
-        work: Callable[[Any], Any],
-        argument: Any,
-        images: int,
+        self, executor: ThreadPoolExecutor, seconds: list[float], images: int, work: Callable[[], Any]
     ) -> Any:
-        """Run `work(argument)` in the executor's thread, and append its seconds to `seconds`.
+        """Run `work` in the executor's thread, and append its seconds to `seconds`.
 
         Errors are converted in that thread already. A StopIteration could not reach the event loop: the future would
-        never be done. A CancelledError of concurrent.futures would look like a cancellation of the batch.
+        never be done. A CancelledError of concurrent.futures would look like a cancellation of the batch, and a
+        SystemExit would end the process.
         """
 
         def timed() -> Any:
             thread, started = threading.get_ident(), time.monotonic()
             self._busy_since[thread] = started
             try:
-                return work(argument)
-            except Exception as error:
+                return work()
+            except BaseException as error:
                 raise self._convert_error(error, images) from None
             finally:
                 seconds.append(time.monotonic() - started)
@@ -196,7 +209,7 @@ class RewardReplica:
 
         return await asyncio.get_running_loop().run_in_executor(executor, timed)
 
-    def _convert_error(self, error: Exception, images: int) -> RewardsError:
+    def _convert_error(self, error: BaseException, images: int) -> RewardsError:
         """Convert what the reward raised to the error that the caller gets."""
         if isinstance(error, InvalidRequestError | OverloadedError | RewardError):
             error.reward = error.reward or self.name
@@ -205,7 +218,7 @@ class RewardReplica:
         # The text of any other exception may name paths and hosts, so it goes to the log only.
         logger.error("reward %s failed on a batch of %d images", self.name, images, exc_info=error)
         kind = type(error).__name__
-        return RewardError(f"reward {self.name!r} failed with {kind}; the service's log has more", reward=self.name)
+        return RewardError(f"reward {self.name!r} failed with {kind}; {LOGS}", reward=self.name)
 
     def _collect(
         self, tickets: list[Ticket], processed: list[Processed], with_details: bool, request_id: str
@@ -220,7 +233,7 @@ class RewardReplica:
                 logger.info("reward %s: request %s failed: %s", self.name, request_id, error)
                 break
             if isinstance(result.outcome, Score):
-                scores.append(Score(float(result.outcome.value), result.outcome.details))
+                scores.append(result.outcome)
             elif isinstance(result.outcome, Comparison):
                 comparisons.append(result.outcome)
         batches = {result.number: result for result in processed}
@@ -248,15 +261,9 @@ class RewardReplica:
             if outcome.field is not None and not outcome.field.startswith(ticket.group.prefix):
                 outcome.field = ticket.group.prefix + outcome.field
             return outcome
-        if with_details and not _is_json(outcome.details):
-            message = f"reward {self.name!r} gave details of {ticket.field} that are not plain JSON"
-            return RewardError(message, reward=self.name, field=ticket.field)
+        if with_details:
+            try:
+                check_details(self.name, outcome.details, ticket.field)
+            except RewardError as error:
+                return error
         return None
-
-
-def _is_json(details: dict[str, Any] | None) -> bool:
-    try:
-        json.dumps(details, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True

@@ -150,32 +150,12 @@ async def test_rerank_sorts(client: AsyncRankingClient) -> None:
     assert refused.value.field == "documents[1]"
 
 
-def test_rerank_clients_work_unchanged(service: serving.RunningService) -> None:
-    """Bodies and paths are those that clients of Cohere, Jina and vLLM send."""
-    documents = [
-        {"image": uri(0)},
-        {"content": [{"type": "image_url", "image_url": {"url": uri(1), "detail": "auto"}}]},
-        uri(2),
-        {"image": uri(3).partition(",")[2]},
-    ]
-    body = {"model": "redness", "query": "p", "documents": documents, "top_n": 3, "max_tokens_per_doc": 4096}
-    answers = [httpx.post(f"{service.http_url}{path}", json=body) for path in ("/v1/rerank", "/v2/rerank", "/rerank")]
-    for answer in answers:
-        assert answer.status_code == 200, answer.text
-        assert set(answer.json()) == {"id", "model", "results", "usage"}
-        assert set(answer.json()["results"][0]) == {"index", "relevance_score"}
-    expected = np.argsort(-REDS[:4])[:3].tolist()
-    assert [one["index"] for one in answers[0].json()["results"]] == expected
-    echo = httpx.post(f"{service.http_url}/v1/rerank", json=body | {"return_documents": True}).json()
-    assert [one["document"] for one in echo["results"]] == [documents[index] for index in expected]
-
-
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
         ("a cat on a mat", "image document"),
         ({"text": "a cat"}, "image document"),
-        ({"image": uri(0), "text": "both"}, "image document"),
+        ({"image": uri(0), "text": uri(1)}, "has 2 images"),
         ({"content": []}, "image document"),
         ({"content": [{"type": "text", "text": "a cat"}]}, "image document"),
         ({"content": [{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}]}, "fetches none"),

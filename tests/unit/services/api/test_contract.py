@@ -30,7 +30,7 @@ from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.operations import OPERATIONS, RANK
 from drpo_rewards.operations.compare import CompareOptions, CompareResponse, Verdict
 from drpo_rewards.operations.rank import RankOptions
-from drpo_rewards.operations.rerank import RerankOptions, RerankResponse, RerankResult, RerankUsage
+from drpo_rewards.operations.rerank_contract import RerankOptions, RerankResponse, RerankResult, RerankUsage
 from drpo_rewards.operations.score import GroupOptions, ScoredGroup, ScoreOptions, ScoreResponse
 from drpo_rewards.rewards.base import Comparison, PairItem
 from drpo_rewards.v1 import ranking_pb2 as pb

@@ -41,7 +41,7 @@ def test_a_reward_without_stages_and_given_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reward", ["support.rewards:BrighterOf", "beauty"])
 def test_rewards_that_cannot_be_measured(reward: str) -> None:
-    assert CliRunner().invoke(app, ["bench", "--reward", reward, *QUICK]).exit_code == 1
+    assert CliRunner().invoke(app, ["bench", "--reward", reward, *QUICK]).exit_code == 2
 
 
 def test_prepare_and_score_prepared_give_the_score(tmp_path: Path) -> None:

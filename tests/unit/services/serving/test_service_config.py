@@ -45,6 +45,7 @@ def test_without_mixtures_all_rewards_have_the_same_weight(tmp_path: Path) -> No
         ("rewards: {a: {type: x:Y}}\nmixtures: {m: {rewards: {b: 1}}}", "mixture 'm' names 'b'"),
         ("rewards: {a: {type: x:Y}}\nmixtures: {m: {rewards: {a: 0}}}", "all weights are 0"),
         ("rewards: {a/b: {type: x:Y}}", "cannot be a name"),
+        ("rewards: {größe: {type: x:Y}}", "'größe' cannot be a name"),
         (f"rewards: {{{'a' * 129}: {{type: x:Y}}}}", "cannot be a name"),
         ("rewards: {a: {type: x:Y, autoscaling: {max_replica: 2}}}", "no key max_replica; did you mean max_replicas"),
         ("rewards: {a: {type: x:Y, autoscaling: {min_replicas: 3, max_replicas: 2}}}", "rewards.a.autoscaling"),
@@ -52,7 +53,7 @@ def test_without_mixtures_all_rewards_have_the_same_weight(tmp_path: Path) -> No
         ("rewards: {a: {type: x:Y, resources: {pool: 0}}}", "rewards.a.resources.pool"),
         ("rewards: {a: {type: x:Y, memory: {gpu: 3}}}", "unknown key rewards.a.memory.gpu; did you mean gpu_gb"),
         ("rewards: [", "not valid YAML"),
-        ("", "valid dictionary"),
+        ("", "is empty"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, reason: str) -> None:

@@ -57,7 +57,7 @@ def test_overrides_reach_every_level():
         ("training.pair_strategy=extremes training.candidates=24 training.pairs=13", "needs 26"),
         ("rewards.mixture=a rewards.weights={b: 1}", "not both"),
         ("training.steps.more=3", "is a value, not a section"),
-        ("training.steps=[1", "not a YAML value"),
+        ("objective.radii=[1", "not a YAML value"),
         ("training.steps", "has no value"),
     ],
 )

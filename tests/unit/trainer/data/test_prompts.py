@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import pytest
@@ -40,29 +39,6 @@ def test_the_order_depends_only_on_the_seed_and_the_position():
     assert [PromptOrder(records, seed=2).at(position) for position in range(40)] != expected
 
 
-def test_jsonl(tmp_path):
-    path = tmp_path / "prompts.jsonl"
-    geneval = {"tag": "counting", "include": [{"class": "circle", "count": 2}], "prompt": "two circles"}
-    lines = [{"prompt": "a"}, {"prompt": "b", "metadata": {"x": 1}, "task": "t"}, geneval]
-    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
-    records = load_prompts(PromptsConfig(source="jsonl", path=str(path)))
-    assert records == [
-        PromptRecord("a"),
-        PromptRecord("b", {"x": 1}, "t"),
-        PromptRecord("two circles", geneval, "counting"),
-    ]
-    only = load_prompts(PromptsConfig(source="jsonl", path=str(path), tasks=("t",)))
-    assert [record.prompt for record in only] == ["b"]
-
-
-@pytest.mark.parametrize("line", ["{", '{"text": "a"}', '{"prompt": ""}', '{"prompt": "a", "metadata": 3}'])
-def test_the_error_of_a_bad_line_has_its_number(tmp_path, line):
-    path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "fine"}\n' + line + "\n")
-    with pytest.raises(ConfigError, match=r"prompts\.jsonl:2"):
-        load_prompts(PromptsConfig(source="jsonl", path=str(path)))
-
-
 def test_the_embedded_prompts_have_their_specification():
     records = load_prompts(PromptsConfig(source="shapes", split="validation"))
     assert len({record.task for record in records}) == 6
@@ -70,9 +46,18 @@ def test_the_embedded_prompts_have_their_specification():
 
 
 def test_what_does_not_exist_is_refused():
-    with pytest.raises(CatalogueError, match="jsonl, shapes"):
+    with pytest.raises(CatalogueError, match="choose from shapes, file, hub"):
         load_prompts(PromptsConfig(source="tales"))
-    with pytest.raises(ConfigError, match="split"):
-        load_prompts(PromptsConfig(split="other"))
-    with pytest.raises(ConfigError, match="no task 'painting'"):
+    with pytest.raises(ConfigError, match=r"evaluation\.split: there is no split 'other' of shapes"):
+        load_prompts(PromptsConfig(split="other"), section="evaluation")
+    with pytest.raises(ConfigError, match="no task 'painting' in shapes; choose from color_attr"):
         load_prompts(PromptsConfig(tasks=("painting",)))
+
+
+@pytest.mark.parametrize("source", ["shapes", "geneval", "geneval_train", "parti"])
+def test_a_setting_that_a_source_does_not_use_is_refused(source):
+    for key in ("path", "column"):
+        with pytest.raises(ConfigError, match=rf"prompts\.{key} is 'x', but the source {source} reads no file"):
+            load_prompts(PromptsConfig(source=source, **{key: "x"}))
+    with pytest.raises(ConfigError, match=r"prompts\.task_column is 'x'"):
+        load_prompts(PromptsConfig(source=source, task_column="x"))

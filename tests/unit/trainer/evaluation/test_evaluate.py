@@ -206,11 +206,11 @@ def test_an_adapter_is_compared_with_its_base_and_the_results_are_written(
 
     steps = [{"step": step, "images": 96, "seconds": {"generate": 0.5, "rank": 0.25, "total": 1.0}} for step in (1, 2)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
-    written = write_summary(tmp_path, config, evaluated.comparison, seconds={"training": 2.0, "total": 9.0})
+    written = write_summary(tmp_path, config, seconds={"training": 2.0, "total": 9.0})
     assert written == read_summary(tmp_path)
     assert (written["steps"], written["images"], written["seed"], written["preset"]) == (2, 192, 5, "tiny")
     assert written["seconds"] == {"training": 2.0, "total": 9.0, "by_stage": {"generate": 1.0, "rank": 0.5}}
-    again = write_summary(tmp_path, config, evaluated.comparison, seconds={"evaluation": 3.0})
+    again = write_summary(tmp_path, config, seconds={"evaluation": 3.0})
     assert again["seconds"] == {**written["seconds"], "evaluation": 3.0}, "a later evaluation keeps the training time"
     assert set(written["tasks"]) == set(TASKS)
     assert set(written["mean"]) == {"base", "tuned", "difference", "ci95", "images", "prompts"}

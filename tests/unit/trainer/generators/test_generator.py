@@ -124,27 +124,24 @@ def test_stock_diffusers_loads_the_saved_adapter(sd_turbo: Path, tmp_path: Path,
 
 
 @torch.no_grad()
-def test_a_saved_adapter_loads_into_a_plain_generator_and_into_a_fresh_adapter(sd_turbo: Path, tmp_path: Path) -> None:
+def test_a_saved_adapter_loads_into_a_plain_generator_and_replaces_a_fresh_adapter(
+    sd_turbo: Path, tmp_path: Path
+) -> None:
     tuned = with_random_adapter(sd_turbo, alpha=7.0)
     tuned.adapter.save(tmp_path)
     plain = SDTurboGenerator.load(sd_turbo)
     plain.adapter.load(tmp_path)
     assert torch.equal(our_latents(plain), our_latents(tuned))
     assert all(p.requires_grad for p in plain.adapter.parameters())
-    fresh = SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=4, alpha=7.0))
+    fresh = SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=8))
     fresh.adapter.load(tmp_path)
     assert torch.equal(our_latents(fresh), our_latents(tuned))
 
 
-def test_adapters_that_do_not_fit_are_refused(sd_turbo: Path, tmp_path: Path) -> None:
-    tuned = with_random_adapter(sd_turbo)
-    tuned.adapter.save(tmp_path)
+def test_the_state_of_another_adapter_is_refused(sd_turbo: Path) -> None:
+    state = with_random_adapter(sd_turbo).adapter.state()
     with pytest.raises(ModelLoadError, match="rank 8"):
-        SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=8, alpha=4.0)).adapter.load(tmp_path)
-    with pytest.raises(ModelLoadError, match="alpha 4"):
-        SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=4, alpha=1.0)).adapter.load(tmp_path)
-    with pytest.raises(ModelLoadError, match="cannot load an adapter"):
-        SDTurboGenerator.load(sd_turbo).adapter.load(tmp_path / "none")
+        SDTurboGenerator.load(sd_turbo, lora=LoraConfig(rank=8, alpha=4.0)).adapter.load_state(state)
     with pytest.raises(ConfigError, match="no adapter"):
         SDTurboGenerator.load(sd_turbo).adapter.state()
 
@@ -211,13 +208,6 @@ def test_decoding_is_differentiable(sd_turbo: Path) -> None:
     images.square().mean().backward()
     assert latents.grad is not None
     assert latents.grad.abs().sum() > 0
-
-
-def test_a_variant_of_the_weight_files_is_found(sd_turbo: Path, tmp_path: Path) -> None:
-    stock(sd_turbo).save_pretrained(tmp_path / "half", variant="fp16")
-    generator = SDTurboGenerator.load(tmp_path / "half", variant="fp16")
-    with torch.no_grad():
-        assert torch.equal(our_latents(generator), our_latents(SDTurboGenerator.load(sd_turbo)))
 
 
 @pytest.mark.parametrize("change", [{"prediction_type": "v_prediction"}, {"timestep_spacing": "leading"}])

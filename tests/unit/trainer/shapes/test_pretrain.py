@@ -8,16 +8,21 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from drpo.errors import ConfigError
 from drpo.generators.sd_turbo import SDTurboGenerator
+from drpo.generators.sdxl_turbo import SDXLTurboGenerator
 from drpo.method.features.latent_mae import LatentMAEFeatures
+from drpo.shapes.pretrain.honest import HonestRecipe, pretrain_honest
 from drpo.shapes.pretrain.recipe import Recipe, pretrain
 from drpo.shapes.pretrain.stage import StepRandom, fit
 from drpo.shapes.pretrain.text import new_tokenizer
+from drpo.shapes.pretrain.xl import XLRecipe, pretrain_xl
 
 
 def _train(folder: Path, interrupt_at: int | None = None) -> nn.Linear:
@@ -59,6 +64,27 @@ def test_the_recipe_trains_a_generator_and_a_feature_map(tmp_path: Path) -> None
         assert all(feature.shape[0] == 2 for feature in features.of_latents(latents).values())
     with pytest.raises(ConfigError, match="another recipe"):
         pretrain(replace(Recipe.tiny(), generator_steps=3), tmp_path)
+
+
+@pytest.mark.thorough
+def test_the_other_recipes_write_generators_that_stock_diffusers_loads(tmp_path: Path) -> None:
+    """Both reuse the embedded autoencoder and text encoder, and load as printed: `from_pretrained(folder)`."""
+    pretrain_xl(XLRecipe.tiny(), tmp_path / "xl")
+    pretrain_honest(HonestRecipe.tiny(), tmp_path / "honest")
+    for pipeline_class, name, ours in (
+        (StableDiffusionXLPipeline, "xl", SDXLTurboGenerator),
+        (StableDiffusionPipeline, "honest", SDTurboGenerator),
+    ):
+        pipeline = pipeline_class.from_pretrained(tmp_path / name / "generator")
+        pipeline.set_progress_bar_config(disable=True)
+        images = pipeline(
+            "a red star", num_inference_steps=1, guidance_scale=0.0, generator=torch.Generator().manual_seed(3)
+        ).images
+        with torch.no_grad():
+            generator = ours(pipeline)
+            noise = generator.noise(1, torch.Generator().manual_seed(3))
+            latents = generator.sample(noise, generator.encode_prompts(["a red star"]))
+            assert np.array_equal(generator.decode(latents)[0], np.asarray(images[0]))
 
 
 def test_every_word_of_the_prompts_is_one_token_and_other_text_is_spelt_in_letters() -> None:

@@ -12,7 +12,6 @@ from drpo.data.prompts import PromptRecord
 from drpo.errors import TrainingStoppedError
 from drpo.method.objectives import load_objective
 from drpo.method.objectives.base import Needs, ObjectiveResult
-from drpo.training.checkpoint import checkpoints, read_checkpoint, write_checkpoint
 
 
 def gradients(trainer) -> list[torch.Tensor]:
@@ -124,22 +123,6 @@ def test_a_restored_state_continues_bit_for_bit(make_trainer, records):
     second.load_state_dict(torch.load(file, weights_only=True))
     assert [without_times(line) for line in steps(second, records, 2)] == expected[2:]
     assert same_weights(uninterrupted, second)
-
-
-def test_checkpoints_are_complete_and_old_ones_are_deleted(make_trainer, records, tmp_path):
-    trainer = make_trainer()
-    for step in (1, 2, 3):
-        trainer.run_step(records)
-        write_checkpoint(tmp_path, {"step": step, "trainer": trainer.state_dict()}, trainer.generator.adapter, keep=2)
-    (tmp_path / "step-000009").mkdir()  # an incomplete one, which does not count
-    complete = checkpoints(tmp_path)
-    assert [path.name for path in complete] == ["step-000002", "step-000003"]
-    assert read_checkpoint(complete[-1])["trainer"]["step"] == 3
-    assert (complete[-1] / "adapter" / "pytorch_lora_weights.safetensors").is_file()
-
-    # step 3 runs again
-    write_checkpoint(tmp_path, {"step": 3, "trainer": trainer.state_dict()}, trainer.generator.adapter, keep=2)
-    assert len(checkpoints(tmp_path)) == 2
 
 
 class DecodedPixels:

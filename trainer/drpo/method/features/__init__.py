@@ -31,11 +31,19 @@ def load_feature_map(name: str, path: str | Path | None = None, **options: Any) 
         CatalogueError: there is no feature map of that name.
         ModelLoadError: the folder has no weights, or they do not fit.
     """
+    return feature_map_class(name)(path, **options)
+
+
+def feature_map_class(name: str) -> Any:
+    """The class of a feature map.
+
+    Raises:
+        CatalogueError: there is no feature map of that name.
+    """
     if name not in FEATURE_MAPS:
         raise CatalogueError(f"there is no feature map {name!r}; choose from {', '.join(sorted(FEATURE_MAPS))}")
     module, _, attribute = FEATURE_MAPS[name].partition(":")
-    feature_map = getattr(import_module(module), attribute)
-    return feature_map(path, **options)
+    return getattr(import_module(module), attribute)
 
 
 __all__ = [
@@ -44,5 +52,6 @@ __all__ = [
     "FeatureMap",
     "ImageFeatureMap",
     "LatentFeatureMap",
+    "feature_map_class",
     "load_feature_map",
 ]

@@ -5,7 +5,9 @@ A feature map phi is frozen and differentiable: gradients flow to its input, but
 
     {"layer1_mean": (24, 1, 64), "layer2_mean_2": (24, 4, 128)}
 
-Its constructor takes the folder of its weights (or None), `device`, and further settings.
+Its constructor takes the folder of its weights (or None), `device`, and further settings. It may have a static method
+`check` with the same arguments but `device`, which raises a DrpoError if they cannot work. It loads no weights, and is
+called before a run starts.
 """
 
 from __future__ import annotations

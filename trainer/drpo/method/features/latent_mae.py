@@ -7,11 +7,13 @@ The networks are in `drpo.method.features.latent_mae_network`. A folder holds `c
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -93,13 +95,8 @@ class LatentMAE(nn.Module):
 
     @staticmethod
     def _feature(maps: dict[str, Tensor], key: str) -> Tensor:
-        match = _FEATURE_KEY.fullmatch(key)
-        if match is None or match["layer"] not in maps:
-            raise ConfigError(
-                f"latent-MAE: there is no feature {key!r}; a key is one of {', '.join(maps)}, alone or followed "
-                "by _mean, _std, _mean_<size> or _std_<size>"
-            )
-        return statistic(maps[match["layer"]], match["suffix"] or "")
+        layer, suffix = _split_key(key, maps)
+        return statistic(maps[layer], suffix)
 
     # -- folder -------------------------------------------------------------------------------------------------
 
@@ -124,11 +121,30 @@ class LatentMAE(nn.Module):
             model = cls(config)
             model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (OSError, ValidationError, SafetensorError, RuntimeError) as error:
-            raise ModelLoadError(
-                f"latent-MAE: cannot load {folder}: {error}. The folder must hold {CONFIG_FILE} and {WEIGHTS_FILE} of "
-                "the same model; `drpo shapes pretrain` writes such a folder."
-            ) from error
+            raise _cannot_load(folder, error) from error
         return model
+
+
+def _cannot_load(folder: Path, error: Exception) -> ModelLoadError:
+    return ModelLoadError(
+        f"latent-MAE: cannot load {folder}: {error}. The folder must hold {CONFIG_FILE} and {WEIGHTS_FILE} of the same "
+        "model; `drpo shapes pretrain` writes such a folder."
+    )
+
+
+def _split_key(key: str, layers: Collection[str]) -> tuple[str, str]:
+    """The layer and the statistic ("" for none) that a key names.
+
+    Raises:
+        ConfigError: there is no such feature.
+    """
+    match = _FEATURE_KEY.fullmatch(key)
+    if match is None or match["layer"] not in layers:
+        raise ConfigError(
+            f"latent-MAE: there is no feature {key!r}; a key is one of {', '.join(layers)}, alone or followed by "
+            "_mean, _std, _mean_<size> or _std_<size>"
+        )
+    return match["layer"], match["suffix"] or ""
 
 
 class LatentMAEFeatures:
@@ -152,6 +168,30 @@ class LatentMAEFeatures:
         self.model = LatentMAE.load(folder).to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.keys = tuple(keys) if keys else None
         self.dtype = dtype
+
+    @staticmethod
+    def check(folder: str | Path | None, *, keys: Any = None, dtype: torch.dtype = torch.float32) -> None:
+        """Checks the folder's config, the header of its weights, and the keys. Loads nothing.
+
+        Raises:
+            ModelLoadError: there is no folder, or a file is missing or damaged.
+            ConfigError: a key is not one of the model's, or the dtype is none.
+        """
+        if folder is None:
+            raise ModelLoadError("latent-MAE needs the folder of its weights")
+        folder = Path(folder)
+        try:
+            config = LatentMAEConfig.model_validate_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            with safe_open(folder / WEIGHTS_FILE, framework="pt"):
+                pass
+        except (OSError, ValidationError, SafetensorError) as error:
+            raise _cannot_load(folder, error) from error
+        if not isinstance(dtype, torch.dtype):
+            raise ConfigError(f"dtype = {dtype!r}: only code can set it")
+        if keys is not None and not isinstance(keys, list | tuple):
+            raise ConfigError(f"keys = {keys!r}: it must be a list, such as [layer1_mean, layer2_std]")
+        for key in keys or ():
+            _split_key(str(key), config.layers)
 
     def of_latents(self, latents_NChw: Tensor, context: FeatureContext | None = None) -> dict[str, Tensor]:
         """The features {key: (N, T, D)} of latents (N, C, h, w); see `LatentMAE.features`."""

@@ -44,6 +44,14 @@ class LatentMAEConfig(BaseModel):
     norm_eps: float = Field(default=1e-6, gt=0, description="epsilon of every GroupNorm")
     decoder: bool = Field(default=True, description="false for a checkpoint with only the encoder")
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the encoder's feature maps, shallow to deep."""
+        names = ["conv1"]
+        for i, blocks in enumerate(self.blocks):
+            names += [*(f"layer{i + 1}_blk{number}" for number in range(2, blocks, 2)), f"layer{i + 1}"]
+        return tuple(names)
+
     @model_validator(mode="after")
     def _check_stages(self) -> LatentMAEConfig:
         low, high = self.mask_ratio

@@ -1,17 +1,19 @@
 """Stage 3: the generator, trained by regression on coupled pairs of noise and scene.
 
-It maps noise to latents in one step. It predicts what `EulerDiscreteScheduler` calls epsilon at the noise level
+It maps noise to latents in one step. It predicts what the schedulers of diffusers call epsilon at the noise level
 sigma = 1, where the step is `x = z - epsilon(z / sqrt(2))`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from drpo.shapes.pretrain import processes
@@ -29,18 +31,22 @@ _PAIRS_PER_FILE = 256
 _ABSOLUTE_ERROR_WEIGHT = 0.3
 
 
-def new_scheduler() -> EulerDiscreteScheduler:
-    """SD-Turbo's scheduler, but with constant betas, chosen so that sigma is 1 at the last timestep."""
+Conditions = Callable[[Tensor], dict[str, Any]]
+"""Gives the conditions of a U-Net for prompts, which are named by their indices into `train_prompts()`."""
+
+
+def scheduler_settings() -> dict[str, Any]:
+    """The settings of SD-Turbo's scheduler, but with constant betas, chosen so that sigma is 1 at the last timestep."""
     beta = 1 - 0.5 ** (1 / (LAST_TIMESTEP + 1))
-    return EulerDiscreteScheduler(
-        num_train_timesteps=LAST_TIMESTEP + 1,
-        beta_start=beta,
-        beta_end=beta,
-        beta_schedule="linear",
-        prediction_type="epsilon",
-        timestep_spacing="trailing",
-        steps_offset=1,
-    )
+    return {
+        "num_train_timesteps": LAST_TIMESTEP + 1,
+        "beta_start": beta,
+        "beta_end": beta,
+        "beta_schedule": "linear",
+        "prediction_type": "epsilon",
+        "timestep_spacing": "trailing",
+        "steps_offset": 1,
+    }
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -101,20 +107,40 @@ def draw_pairs(vae: AutoencoderKL, folder: Path, seed: int, *, pairs: int) -> tu
 
 
 def train_generator(
-    noise_NChw: Tensor, latents_NChw: Tensor, prompts_N: Tensor, text_PTD: Tensor,
-    folder: Path, seed: int, *, steps: int,
-) -> UNet2DConditionModel:  # fmt: skip
-    """Trains the generator to predict latents from noises. The loss is squared plus 0.3 times absolute error."""
-    torch.manual_seed(seed)
-    unet = new_unet()
-    batch = _BATCH // processes.count()
+    unet: UNet2DConditionModel,
+    noise_NChw: Tensor,
+    latents_NChw: Tensor,
+    prompts_N: Tensor,
+    conditions: Conditions,
+    folder: Path,
+    seed: int,
+    *,
+    steps: int,
+) -> UNet2DConditionModel:
+    """Trains the generator to predict latents from noises. The loss is squared plus 0.3 times absolute error.
+
+    Args:
+        unet: an untrained U-Net. It is trained where its weights are.
+        noise_NChw, latents_NChw, prompts_N: from `draw_pairs`.
+        conditions: what the U-Net takes besides its input and the timestep, for prompts with these indices.
+        folder: where the stage is saved.
+        seed: of the batches.
+        steps: of the optimizer.
+    """
+    batch, device = _BATCH // processes.count(), unet.device
+    noise_NChw, latents_NChw = noise_NChw.to(device), latents_NChw.to(device)
 
     def compute_loss(random: StepRandom) -> Tensor:
         chosen = torch.randint(len(noise_NChw), (batch,), generator=random.torch)
         z_NChw = noise_NChw[chosen]
-        epsilon_NChw = unet(z_NChw / math.sqrt(2), LAST_TIMESTEP, text_PTD[prompts_N[chosen]]).sample
-        error_NChw = z_NChw - epsilon_NChw - latents_NChw[chosen]
-        return error_NChw.square().mean() + _ABSOLUTE_ERROR_WEIGHT * error_NChw.abs().mean()
+        epsilon_NChw = unet(z_NChw / math.sqrt(2), LAST_TIMESTEP, **conditions(prompts_N[chosen])).sample
+        return regression_error(z_NChw - epsilon_NChw, latents_NChw[chosen])
 
     fit("generator", unet, compute_loss, folder, steps=steps, learning_rate=1.5e-3, seed=seed, ema_decay=0.999)
     return unet.requires_grad_(False)
+
+
+def regression_error(predicted_NChw: Tensor, latents_NChw: Tensor) -> Tensor:
+    """The mean squared error plus 0.3 times the mean absolute error."""
+    error_NChw = predicted_NChw - latents_NChw
+    return error_NChw.square().mean() + _ABSOLUTE_ERROR_WEIGHT * error_NChw.abs().mean()

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from drpo.errors import ConfigError
@@ -16,8 +16,9 @@ from drpo.method.features.latent_mae import LatentMAE
 from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.autoencoder import train_autoencoder
 from drpo.shapes.pretrain.data import train_prompts
+from drpo.shapes.pretrain.export import halve, save_pipeline
 from drpo.shapes.pretrain.feature_map import encode_pictures, train_feature_map
-from drpo.shapes.pretrain.one_step import draw_pairs, new_scheduler, train_generator
+from drpo.shapes.pretrain.one_step import draw_pairs, new_unet, scheduler_settings, train_generator
 from drpo.shapes.pretrain.text import tokenize, train_text_encoder
 
 
@@ -62,11 +63,11 @@ def pretrain(recipe: Recipe, out: Path, num_processes: int = 1) -> None:
     work.mkdir(parents=True, exist_ok=True)
     settings = {**asdict(recipe), "processes": num_processes}
     saved = work / "recipe.json"
-    if saved.exists() and json.loads(saved.read_text()) != settings:
+    if saved.exists() and json.loads(saved.read_text(encoding="utf-8")) != settings:
         raise ConfigError(
             f"{saved} belongs to another recipe. To resume it, use the same options; otherwise choose another --out."
         )
-    saved.write_text(json.dumps(settings, indent=2) + "\n")
+    saved.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     _train_encoders(recipe, work)
     processes.run_in_processes(num_processes, _train_rest, recipe, out)
 
@@ -93,8 +94,10 @@ def _train_rest(recipe: Recipe, out: Path) -> None:
     vae, tokenizer, text_encoder = _train_encoders(recipe, work)
     text_PTD = _hidden_states(tokenizer, text_encoder)
     noise_NChw, latents_NChw, prompts_N = draw_pairs(vae, work, seed, pairs=recipe.pairs)
+    torch.manual_seed(seed)
     generator = train_generator(
-        noise_NChw, latents_NChw, prompts_N, text_PTD, work, seed, steps=recipe.generator_steps
+        new_unet(), noise_NChw, latents_NChw, prompts_N, lambda chosen: {"encoder_hidden_states": text_PTD[chosen]},
+        work, seed, steps=recipe.generator_steps,
     )  # fmt: skip
     random_latents_NChw = encode_pictures(vae, work, seed, pictures=recipe.pictures)
     feature_map = train_feature_map(random_latents_NChw, work, seed, steps=recipe.feature_map_steps)
@@ -117,23 +120,17 @@ def export(
     feature_map: LatentMAE,
     out: Path,
 ) -> None:
-    """Writes the diffusers folder in the SD-Turbo layout and the feature map, in half precision."""
-    models: list[nn.Module] = [vae, text_encoder, unet, feature_map]
-    for model in models:
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.data = tensor.data.to(torch.float16 if tensor.is_floating_point() else tensor.dtype).contiguous()
+    """Writes the diffusers folder in the SD-Turbo layout and the feature map. The files are in half precision."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=new_scheduler(),
+        scheduler=EulerDiscreteScheduler(**scheduler_settings()),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.save_pretrained(out / "generator")
-    # transformers 5 writes only tokenizer.json. This adds vocab.json and merges.txt, which older versions read and
-    # which SD-Turbo also has.
-    tokenizer.backend_tokenizer.model.save(str(out / "generator" / "tokenizer"))
+    save_pipeline(pipeline, out / "generator")
+    halve(feature_map)
     feature_map.save(out / "latent_mae")

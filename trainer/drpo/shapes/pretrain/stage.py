@@ -59,7 +59,7 @@ def fit(
     averaged = [p.detach().clone() for p in parameters]
     start = 0
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, map_location=parameters[0].device, weights_only=True)
         start = state["step"]
         model.load_state_dict(state["model"])
         averaged = state["averaged"]

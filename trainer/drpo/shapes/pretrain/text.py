@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from drpo.shapes.pretrain.data import draw_prompts, train_prompts
 from drpo.shapes.pretrain.stage import StepRandom, fit
@@ -77,21 +77,28 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 class _SpecificationReader(nn.Module):
-    """A text encoder with linear heads that predict the specification from the end token's hidden state."""
+    """A text encoder with linear heads that predict the specification from one vector of a caption.
+
+    This vector is the hidden state of the end token, or, of an encoder with a projection, its projected vector.
+    """
 
     # for two objects: shape and colour (or none) of each; the count of the first; the relation of the second (or none)
     sizes = (len(SHAPES) + 1, len(PALETTE) + 1, len(SHAPES) + 1, len(PALETTE) + 1, MAX_COUNT + 1, len(RELATIONS) + 1)
 
-    def __init__(self, encoder: CLIPTextModel, end_token: int):
+    def __init__(self, encoder: CLIPTextModel | CLIPTextModelWithProjection, end_token: int):
         super().__init__()
         self.encoder = encoder
         self.end_token = end_token
-        self.heads = nn.Linear(WIDTH, sum(self.sizes))
+        projected = isinstance(encoder, CLIPTextModelWithProjection)
+        width: int = (encoder.config.projection_dim if projected else encoder.config.hidden_size) or WIDTH
+        self.heads = nn.Linear(width, sum(self.sizes))
 
     def forward(self, ids_NT: Tensor) -> tuple[Tensor, ...]:
-        hidden_NTD = self.encoder(ids_NT).last_hidden_state
+        output = self.encoder(ids_NT)
+        if isinstance(self.encoder, CLIPTextModelWithProjection):
+            return self.heads(output.text_embeds).split(self.sizes, dim=1)
         end_N = ids_NT.eq(self.end_token).int().argmax(dim=1)
-        return self.heads(hidden_NTD[torch.arange(len(ids_NT)), end_N]).split(self.sizes, dim=1)
+        return self.heads(output.last_hidden_state[torch.arange(len(ids_NT)), end_N]).split(self.sizes, dim=1)
 
 
 def _target_classes(record: ShapesPrompt) -> list[int]:
@@ -113,7 +120,22 @@ def train_text_encoder(folder: Path, seed: int, *, steps: int) -> tuple[CLIPToke
     """Trains the text encoder on the train prompts and freezes it."""
     torch.manual_seed(seed)
     tokenizer = new_tokenizer()
-    reader = _SpecificationReader(new_text_encoder(tokenizer), tokenizer.eos_token_id)
+    encoder = new_text_encoder(tokenizer)
+    train_reader("text", tokenizer, encoder, folder, seed, steps=steps)
+    return tokenizer, encoder
+
+
+def train_reader(
+    name: str,
+    tokenizer: CLIPTokenizer,
+    encoder: CLIPTextModel | CLIPTextModelWithProjection,
+    folder: Path,
+    seed: int,
+    *,
+    steps: int,
+) -> None:
+    """Trains a text encoder in place to tell the specification of a caption, and freezes it. `name` is the stage's."""
+    reader = _SpecificationReader(encoder, tokenizer.eos_token_id)
     ids_PT = tokenize(tokenizer, [record.prompt for record in train_prompts()])
     targets_P6 = torch.tensor([_target_classes(record) for record in train_prompts()])
 
@@ -122,6 +144,5 @@ def train_text_encoder(folder: Path, seed: int, *, steps: int) -> tuple[CLIPToke
         heads = reader(ids_PT[chosen])
         return sum(F.cross_entropy(logits, targets_P6[chosen, i]) for i, logits in enumerate(heads))  # type: ignore[return-value]
 
-    fit("text", reader, compute_loss, folder, steps=steps, learning_rate=1e-3, seed=seed)
+    fit(name, reader, compute_loss, folder, steps=steps, learning_rate=1e-3, seed=seed)
     reader.requires_grad_(False)
-    return tokenizer, reader.encoder

@@ -41,7 +41,8 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def taken_port() -> Iterator[int]:
+def taken_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr("drpo_rewards.serving.ports.ASK_S", 0.1)  # this listener never answers
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -71,10 +72,11 @@ def test_a_service_that_can_start(tmp_path: Path) -> None:
     )
     findings = examine(path)
     assert not wrong(findings), findings
-    assert {finding.check for finding in findings} == {"config", "packages", "files", "keys", "CPUs", "memory", "ports"}
+    checks = {"config", "API keys", "packages", "files", "keys", "CPUs", "memory", "ports", "folders", "shared memory"}
+    assert {finding.check for finding in findings} == checks
 
 
-def test_all_problems_are_found_at_once(tmp_path: Path, taken_port: int) -> None:
+def test_all_problems_are_found_at_once(tmp_path: Path, taken_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = write_clip(tmp_path / "clip")
     keys = load_file(clip / "model.safetensors")
     keys.pop("visual_projection.weight")
@@ -103,6 +105,11 @@ def test_all_problems_are_found_at_once(tmp_path: Path, taken_port: int) -> None
         assert "1 requested, 0 available; no GPU left for cut" in found["GPUs", "all"].found
     assert not any(about == "far" for _, about in found)
     assert any(about == "far" for _, about in wrong(examine(path, ["big_gpus"])))
+    alone = wrong(examine(path, starts_here=True))
+    assert "asks for big_gpus" in alone["resources", "far"].found
+    assert ("files", "absent") not in alone, "the start downloads it"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert ("files", "absent") in wrong(examine(path, starts_here=True))
 
 
 def test_keys_are_not_checked_for_a_reward_that_cannot_be_built_from_headers(tmp_path: Path) -> None:
@@ -123,11 +130,57 @@ def test_the_exit_status_and_output_of_the_command(tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     assert "nothing is wrong" in answer.stdout
     answer = CliRunner().invoke(app, ["doctor", config(tmp_path, rewards={"g": {"type": "beauty"}}), "--json"])
-    assert answer.exit_code == 1
+    assert answer.exit_code == 2
     assert any(row["state"] == "wrong" and row["fix"] for row in json.loads(answer.stdout))
     answer = CliRunner().invoke(app, ["doctor", str(tmp_path / "none.yaml"), "--json"])
-    assert answer.exit_code == 1
+    assert answer.exit_code == 2
     assert "no service config" in json.loads(answer.stdout)[0]["found"]
+
+
+def test_every_problem_of_a_config_and_of_the_machine_is_in_one_list(
+    tmp_path: Path, taken_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("rewards:\n  g: {type: geneval, num_gpu: 1}\nhttp_port: x\n")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))
+    answer = CliRunner().invoke(app, ["serve", str(path)])
+    assert answer.exit_code == 2
+    wrongs = [line for line in answer.stderr.splitlines() if line.startswith("wrong")]
+    assert len(wrongs) == 3
+    assert f"{path}:2: unknown key rewards.g.num_gpu; did you mean num_gpus?" in wrongs[0]
+    assert f"{path}:3: http_port" in wrongs[1]
+    assert "none is not a folder" in wrongs[2]
+    path.write_text("rewards:\n  g: {type: geneval, num_cpus: 0.1}\n")
+    monkeypatch.setenv("DRPO_REWARDS_API_KEYS", "schlüssel")
+    answer = CliRunner().invoke(app, ["serve", str(path), "--port", str(taken_port), "--grpc-port", str(taken_port)])
+    assert answer.exit_code == 2
+    for found in (
+        "http_port and grpc_port are both",
+        f"{taken_port} is taken by another program",
+        "is not ASCII",
+        "none is",
+    ):
+        assert found in answer.stderr
+
+
+@pytest.mark.parametrize("verb", ["serve", "doctor"])
+def test_a_port_beyond_all_ports_is_refused_at_once(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drpo_rewards.cli.output.console.width", 250)  # so that the table has one line for it
+    answer = CliRunner().invoke(app, [verb, "shapes", "--port", "70000", "--grpc-port", "0"])
+    assert answer.exit_code == 2
+    assert "there is no port 70000" in answer.output
+
+
+def test_doctor_takes_the_listeners_of_serve(taken_port: int) -> None:
+    for option, label in (("--port", "http_port"), ("--grpc-port", "grpc_port")):
+        rest = ["--grpc-port" if option == "--port" else "--port", "0"]
+        answer = CliRunner().invoke(app, ["doctor", "shapes", option, str(taken_port), *rest, "--json"])
+        (found,) = [row for row in json.loads(answer.stdout) if row["state"] == "wrong"]
+        assert (found["check"], found["about"]) == ("ports", label)
+    answer = CliRunner().invoke(app, ["doctor", "shapes", "--host", "192.0.2.1", "--json"])
+    wrongs = [row["found"] for row in json.loads(answer.stdout) if row["state"] == "wrong"]
+    assert len(wrongs) == 2  # no API keys for other machines, and no such address
+    assert "'192.0.2.1' is not an address of this machine" in wrongs[1]
 
 
 def test_replicas_go_to_gpus_as_ray_places_them() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from support.service import PICTURES, REDS
 
 from drpo_rewards.api.question import GroupToScore
-from drpo_rewards.errors import InvalidRequestError, RewardError
+from drpo_rewards.errors import LOGS, InvalidRequestError, RewardError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
 from drpo_rewards.serving.replica.replica import RewardReplica
 
@@ -35,6 +36,8 @@ class PreparedRedness(StagedReward):
             raise RuntimeError("out of memory at /some/path")
         if any(item.prompt == "stops" for item in prepared):
             raise StopIteration
+        if any(item.prompt == "exits" for item in prepared):
+            sys.exit("goodbye")
         if any(item.prompt == "cancels" for item in prepared):
             raise concurrent.futures.CancelledError
         return [Score(float(item.image.mean(axis=(0, 1)) @ np.array([1, -0.5, -0.5]))) for item in prepared]
@@ -69,13 +72,15 @@ async def test_a_batch_that_fails_is_tried_group_by_group(replica: RewardReplica
 async def test_what_the_network_raises_is_named_and_not_quoted(replica: RewardReplica) -> None:
     answer = await replica.score(PICTURES[:2], [group("worse", 0)], False, "r")
     assert isinstance(answer.error, RewardError)
-    assert str(answer.error) == "reward 'r' failed with RuntimeError; the service's log has more"
+    assert str(answer.error) == f"reward 'r' failed with RuntimeError; {LOGS}"
     fine = await replica.score(PICTURES[:2], [group("good", 0)], True, "r")
     assert fine.error is None
     assert (fine.version, fine.sign, [batch.images for batch in fine.batches]) == ("prepared-1", 1, [2])
 
 
-@pytest.mark.parametrize(("prompt", "kind"), [("stops", "StopIteration"), ("cancels", "CancelledError")])
+@pytest.mark.parametrize(
+    ("prompt", "kind"), [("stops", "StopIteration"), ("cancels", "CancelledError"), ("exits", "SystemExit")]
+)
 async def test_an_exception_that_asyncio_treats_specially_fails_only_its_group(
     replica: RewardReplica, prompt: str, kind: str
 ) -> None:
@@ -85,6 +90,6 @@ async def test_an_exception_that_asyncio_treats_specially_fails_only_its_group(
             replica.score(PICTURES[:2], [group("good", 0)], False, "r"),
         )
         later = await replica.score(PICTURES[:2], [group("good", 0)], False, "r")
-    assert str(failed.error) == f"reward 'r' failed with {kind}; the service's log has more"
+    assert str(failed.error) == f"reward 'r' failed with {kind}; {LOGS}"
     assert fine.error is None
     assert later.error is None

@@ -1,0 +1,268 @@
+"""PNG, JPEG and WebP files before they are decoded: what their headers state, and the file without what is beside it.
+
+A file may hold much beside its pixels: colour profiles, text, previews, video. It decides nothing about the pixels, it
+may be damaged, and reading it may cost more than the picture. So only the parts that make the pixels reach the decoder,
+and the orientation that Exif states. Nothing is decompressed here, and every loop has a bound.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from drpo_rewards.errors import InvalidImageError
+
+# More parts (chunks or segments) than any encoder writes. A large PNG has one for every 8 kB or more.
+MAX_PARTS = 65_536
+
+ORIENTATION_TAG = 0x0112
+MAX_EXIF_ENTRIES = 1_000
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_PIXELS = (b"PLTE", b"tRNS", b"IDAT")
+
+WEBP_BEGINS = [b"WEBP" + kind for kind in (b"VP8 ", b"VP8L", b"VP8X")]
+
+# An extended WebP states in a byte of flags which chunks beside the pixels it has.
+WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
+WEBP_BESIDE_FLAGS = 0x20 | 0x08 | 0x04  # colour profile, Exif, XMP
+
+JPEG_SCAN, JPEG_END, JPEG_EXIF = 0xDA, 0xD9, 0xE1
+JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+JPEG_HUFFMAN = {0xC0, 0xC1, 0xC2}
+JPEG_ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # bytes after 0xFF that begin no segment
+# In a scan, 0xFF before 0x00 is data, and before 0xD0 to 0xD7 a restart. Anything else ends the scan.
+JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+SEARCH_BYTES = 1 << 20  # a search holds Python's lock, so it goes on in steps
+
+# Estimates of the processor time for decoding, in ns, measured on a core of about 3 GHz: for each pixel, for each byte
+# of the file, and at most for each pixel.
+COSTS_NS = {"PNG": (8, 18, 45), "JPEG": (4, 10, 50), "WEBP": (10, 60, 50)}
+# A JPEG file's scans add time for each pixel. Encoders make up to a dozen; what has more may be made to be slow.
+USUAL_SCANS, USUAL_SCAN_NS, FURTHER_SCAN_NS = 12, 2, 7
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A file that is ready to be decoded.
+
+    Attributes:
+        kind: PNG, JPEG or WEBP.
+        data: the file without what is beside its pixels.
+        width, height: what the header states.
+        orientation: how to turn the picture, as Exif numbers it; 1 is upright.
+        scans: where each scan of a JPEG begins in `data`. Each one passes over the whole picture.
+    """
+
+    kind: str
+    data: bytes
+    width: int
+    height: int
+    orientation: int = 1
+    scans: list[int] = field(default_factory=list)
+
+    @property
+    def decode_s(self) -> float:
+        """An estimate of the processor time that decoding takes, in seconds. It depends on nothing but the file."""
+        pixels = self.width * self.height
+        per_pixel, per_byte, most = COSTS_NS[self.kind]
+        cost_ns = min(pixels * per_pixel + len(self.data) * per_byte, pixels * most)
+        usual = min(len(self.scans), USUAL_SCANS)
+        further = len(self.scans) - usual
+        if len(self.scans) > 1:
+            cost_ns += pixels * (usual * USUAL_SCAN_NS + further * FURTHER_SCAN_NS)
+        return cost_ns * 1e-9
+
+
+def read_file(data: bytes, *, field: str = "image") -> ImageFile:
+    """Read the headers of a file, and leave out what is beside its pixels.
+
+    Raises:
+        InvalidImageError: it is of another kind, has no header, or is a picture that is never accepted: with 16 bits a
+            channel, or animated. The error names `field`.
+    """
+    for kind, (begins, read) in READERS.items():
+        if begins(data):
+            try:
+                return read(data, field)
+            except (struct.error, IndexError):
+                raise InvalidImageError(
+                    f"{field} is truncated or damaged: the header of the {kind} file is incomplete", field=field
+                ) from None
+    raise InvalidImageError(f"{field} is not a PNG, JPEG or WebP image", field=field)
+
+
+def _read_png(data: bytes, field: str) -> ImageFile:
+    length, first, width, height, bits = struct.unpack_from(">I4sIIB", data, len(PNG_SIGNATURE))
+    if first != b"IHDR":
+        raise InvalidImageError(f"{field} is truncated or damaged: the PNG file begins without IHDR", field=field)
+    if bits > 8:
+        raise _deep(field, bits)
+    view, at = memoryview(data), len(PNG_SIGNATURE) + 12 + length
+    kept = [view[:at]]
+    orientation, counts_frames = 1, False
+    for _ in range(MAX_PARTS):
+        if at + 8 > len(data):
+            break
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if name in PNG_PIXELS or not name.isalpha():  # the decoder says what is wrong with the latter
+            kept.append(view[at:end])
+        elif name == b"eXIf" and zlib.crc32(view[at + 4 : end - 4]).to_bytes(4, "big") == view[end - 4 : end]:
+            orientation = _read_orientation(view[at + 8 : end - 4])
+        elif name == b"acTL":
+            counts_frames = True
+        elif name == b"fdAT" and counts_frames:  # a frame beside the picture; a browser plays it
+            raise _animated(field)
+        elif name == b"IEND":
+            kept.append(view[at:end])
+            break
+        at = end
+    else:
+        raise _too_many_parts(field)
+    return ImageFile("PNG", b"".join(kept), width, height, orientation)
+
+
+def _read_webp(data: bytes, field: str) -> ImageFile:
+    kind = data[12:16]
+    if kind == b"VP8 ":
+        sides = struct.unpack_from("<HH", data, 26)
+        return ImageFile("WEBP", data, sides[0] & 0x3FFF, sides[1] & 0x3FFF)
+    if kind == b"VP8L":
+        (packed,) = struct.unpack_from("<I", data, 21)
+        return ImageFile("WEBP", data, (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1)
+    (announced,) = struct.unpack_from("<I", data, 4)
+    ends = min(len(data), 8 + announced)
+    length, flags = struct.unpack_from("<IB", data, 16)
+    width = int.from_bytes(data[24:27], "little") + 1
+    height = int.from_bytes(data[27:30], "little") + 1
+    view, at = memoryview(data), 20 + length + length % 2
+    kept: list[bytes | memoryview] = [view[12:20], bytes([flags & ~WEBP_BESIDE_FLAGS]), view[21:at]]
+    orientation, frames = 1, 0
+    for _ in range(MAX_PARTS):
+        if at + 8 > ends:
+            break
+        name, length = struct.unpack_from("<4sI", data, at)
+        end = at + 8 + length + length % 2
+        if name in WEBP_PIXELS:
+            kept.append(view[at:end])
+            frames += name == b"ANMF"
+        elif name == b"EXIF":
+            orientation = _read_orientation(view[at + 8 : end])
+        at = end
+    else:
+        raise _too_many_parts(field)
+    if frames > 1:
+        raise _animated(field)
+    body = b"".join(kept)
+    head = struct.pack("<4sI4s", b"RIFF", 4 + len(body), b"WEBP")
+    return ImageFile("WEBP", head + body, width, height, orientation)
+
+
+def _read_jpeg(data: bytes, field: str) -> ImageFile:
+    view, at = memoryview(data), 2
+    kept, size = [view[:2]], 2
+    orientation, frame, scans = 1, None, list[int]()
+    for _ in range(MAX_PARTS):
+        start = data.find(b"\xff", at)  # bytes between segments mean nothing
+        if start < 0:
+            break
+        marker = data[start + 1]
+        if marker == 0xFF:  # padding
+            at = start + 1
+            continue
+        if marker in JPEG_ALONE:
+            at = start + 2
+            continue
+        if marker == JPEG_END:
+            kept.append(view[start : start + 2])
+            break
+        end = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
+        if marker in JPEG_FRAMES and frame is None:
+            frame = (marker, *struct.unpack_from(">BHHB", data, start + 4))
+            if frame[1] > 8:
+                raise _deep(field, frame[1])
+        if marker == JPEG_SCAN:
+            if frame is None:
+                raise InvalidImageError(f"{field} is truncated or damaged: no size before the pixels", field=field)
+            scans.append(size)
+            # A scan with all components of a picture that is not progressive is the only one. What follows is not read.
+            alone = frame[0] not in JPEG_PROGRESSIVE and data[start + 4] == frame[4]
+            end = len(data) if alone else _find_scan_end(data, end)
+        if marker == JPEG_EXIF and data[start + 4 : start + 10] == b"Exif\0\0":
+            orientation = _read_orientation(view[start + 10 : end])
+        if not _is_beside(marker, view[start + 4 : end]):
+            kept.append(view[start:end])
+            size += len(kept[-1])
+        at = end
+    else:
+        raise _too_many_parts(field)
+    if frame is None or not scans:
+        raise InvalidImageError(f"{field} is truncated or damaged: the JPEG file ends before its pixels", field=field)
+    marker, _, height, width, _ = frame
+    # Each block of 8x8 pixels takes at least a bit.
+    if marker in JPEG_HUFFMAN and 8 * (size - scans[0]) < (width // 8) * (height // 8):
+        raise InvalidImageError(
+            f"{field} is truncated or damaged: its header states {width}x{height}, which its {len(data)} bytes "
+            "cannot hold",
+            field=field,
+        )
+    return ImageFile("JPEG", b"".join(kept), width, height, orientation, scans)
+
+
+def _find_scan_end(data: bytes, start: int) -> int:
+    """Return where the next marker begins that is not part of a scan's data; the end of the file if there is none."""
+    for step in range(start, len(data), SEARCH_BYTES):
+        found = JPEG_SCAN_END.search(data, step, step + SEARCH_BYTES + 1)
+        if found:
+            return found.start()
+    return len(data)
+
+
+def _is_beside(marker: int, segment: memoryview) -> bool:
+    """Return whether a JPEG's segment has no part in its pixels. Those of JFIF and Adobe tell what its channels are."""
+    if marker == 0xE0 and segment[:5] == b"JFIF\0":
+        return len(segment) < 14
+    if marker == 0xEE and segment[:5] == b"Adobe":
+        return len(segment) < 12
+    return marker >= 0xE0
+
+
+def _read_orientation(exif: memoryview) -> int:
+    """Return the orientation that Exif data states; 1 if it states none or cannot be read."""
+    try:
+        if exif[:6] == b"Exif\0\0":  # WebP files may repeat the prefix of JPEG
+            exif = exif[6:]
+        order = {b"II": "<", b"MM": ">"}[bytes(exif[:2])]
+        (at,) = struct.unpack_from(f"{order}4xI", exif)
+        (entries,) = struct.unpack_from(f"{order}H", exif, at)
+        for entry in range(min(entries, MAX_EXIF_ENTRIES)):
+            tag, value = struct.unpack_from(f"{order}H6xH", exif, at + 2 + 12 * entry)
+            if tag == ORIENTATION_TAG:
+                return value if 1 <= value <= 8 else 1
+    except (KeyError, struct.error):
+        pass
+    return 1
+
+
+def _deep(field: str, bits: int) -> InvalidImageError:
+    return InvalidImageError(f"{field} has {bits} bits a channel; convert it to 8-bit RGB first", field=field)
+
+
+def _animated(field: str) -> InvalidImageError:
+    return InvalidImageError(f"{field} is animated; send one of its frames", field=field)
+
+
+def _too_many_parts(field: str) -> InvalidImageError:
+    return InvalidImageError(f"{field} has more than {MAX_PARTS} parts; save it again", field=field)
+
+
+READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes, str], ImageFile]]] = {
+    "PNG": (lambda data: data.startswith(PNG_SIGNATURE), _read_png),
+    "JPEG": (lambda data: data.startswith(b"\xff\xd8\xff"), _read_jpeg),
+    "WEBP": (lambda data: data[:4] == b"RIFF" and data[8:16] in WEBP_BEGINS, _read_webp),
+}

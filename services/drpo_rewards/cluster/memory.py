@@ -1,0 +1,59 @@
+"""Memory of the processes through which pictures pass: the gateway, and Ray Serve's proxy.
+
+The C library of Linux (glibc) keeps freed memory for later, in a pool for each of several threads. After a load of
+large requests that is a gigabyte or more, although nothing uses it. With another C library all this does nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+
+_M_MMAP_THRESHOLD = -3  # <malloc.h>
+_LARGE_BYTES = 1_000_000
+
+CHECK_S = 5.0
+IDLE_SHARE = 0.1  # of a core; Ray's processes are never quite idle
+WORK_S = 0.5  # processor time between two returns, so that nothing is done where nothing happens
+LONGEST_CHECKS = 12  # under a lasting load, memory goes back after this many checks
+
+_started = threading.Lock()
+
+
+def return_large_buffers() -> None:
+    """Make the C library return every buffer above a megabyte to the system as soon as it is free.
+
+    This suits the gateway, whose bodies and pictures are such buffers. Ray Serve's proxy would lose a third of its
+    throughput, because it copies each body several times.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def return_free_memory() -> None:
+    """Return all free memory of this process to the system. It takes milliseconds, without Python's lock."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(ctypes.c_size_t(0))
+
+
+def return_free_memory_when_idle() -> None:
+    """Start a thread that returns free memory after each load, and once a minute during one. Once per process."""
+    if _started.acquire(blocking=False):
+        threading.Thread(target=_watch, name="return-memory", daemon=True).start()
+
+
+def _watch() -> None:
+    before = returned = time.process_time()
+    checks = 0
+    while True:
+        time.sleep(CHECK_S)
+        now = time.process_time()
+        checks += 1
+        is_idle = now - before < IDLE_SHARE * CHECK_S
+        if now - returned > WORK_S and (is_idle or checks >= LONGEST_CHECKS):
+            return_free_memory()
+            returned, checks = time.process_time(), 0
+        before = now

@@ -1,0 +1,64 @@
+"""What happens to every HTTP request and response around the routes: forgiving paths, and headers for browsers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class ForgivingRoutes:
+    """Treats a path with a slash at its end like the same path without one, and answers HEAD wherever GET is answered.
+
+    A redirect would lose calls: many clients do not follow one, or follow it with GET.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        only_headers = scope["method"] == "HEAD"
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        path = _without_last_slash(scope["path"], scope.get("root_path", ""))
+        scope = {**scope, "path": path, "method": "GET" if only_headers else scope["method"]}
+        await self.app(scope, receive, send_without_body if only_headers else send)
+
+
+class SecurityHeaders:
+    """Adds headers that keep a browser from running anything that this service did not send.
+
+    A header that a route has set itself is kept; the page sets stricter ones.
+    """
+
+    # /docs starts with an inline script; blob: shows pictures that the user has chosen.
+    HEADERS: ClassVar[dict[bytes, bytes]] = {
+        b"content-security-policy": b"default-src 'self'; script-src 'self' 'unsafe-inline'; "
+        b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",
+        b"x-content-type-options": b"nosniff",
+    }
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", []))
+                names = {name.lower() for name, _ in headers}
+                missing = [(name, value) for name, value in self.HEADERS.items() if name not in names]
+                message["headers"] = headers + missing
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def _without_last_slash(path: str, prefix: str) -> str:
+    """Return the path without slashes at its end, except for the page itself, which is at `/` below the prefix."""
+    inner = path.removeprefix(prefix.rstrip("/"))
+    return path.rstrip("/") if inner.strip("/") else path

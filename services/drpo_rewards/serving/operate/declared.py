@@ -1,0 +1,37 @@
+"""What a service will offer, read from its config and the classes of its rewards. Nothing is started or loaded."""
+
+from __future__ import annotations
+
+from drpo_rewards.api.contract import ModelInfo
+from drpo_rewards.rewards import load_class
+from drpo_rewards.serving.config import ServiceConfig
+
+
+def read_declared_models(source: str) -> list[ModelInfo]:
+    """Read the rewards and mixtures of a service config, as `GET /v1/models` will list them.
+
+    A class may set attributes only when it is built. So a reward that has no `metrics` here may have some later.
+
+    Args:
+        source: a YAML file, or the name of a shipped config.
+
+    Raises:
+        ConfigError: there is no such config, it is not valid, or a reward's class cannot be imported.
+    """
+    settings = ServiceConfig.load(source)
+    models = []
+    for name, reward in settings.rewards.items():
+        cls = load_class(reward.type)
+        metrics, needs_metadata = getattr(cls, "metrics", ()), getattr(cls, "needs_metadata", False)
+        models.append(
+            ModelInfo(
+                name=name,
+                mode="pairwise" if hasattr(cls, "compare") else "pointwise",
+                metrics=list(metrics) if isinstance(metrics, list | tuple) else [],
+                needs_metadata=needs_metadata is True,
+            )
+        )
+    return models + [
+        ModelInfo(name=name, kind="mixture", weights=mixture.rewards, normalize=mixture.normalize)
+        for name, mixture in settings.mixtures.items()
+    ]

@@ -1,0 +1,147 @@
+"""What costly requests do to others: latency of small calls while requests that cost the gateway much come in.
+
+Launch: python tests/bench/bench_hostile.py [--seconds 10]
+
+Every costly request is within the limits, or refused because of its cost. Each kind is sent one after another for some
+seconds, from a process of its own, while one client ranks groups of two small pictures. The output is the outcome of
+each kind, the processor time that one of its requests costs the gateway (at most 5 s), and the 95th percentile of the
+small calls, as a ratio to that of the same calls on an idle service (at most 3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_memory import process_of
+from hardware import describe_hardware
+from PIL import Image
+
+from drpo_rewards.cluster.local_ray import start_local_ray
+
+sys.path.append(str(Path(__file__).parents[1]))  # for `support`
+SIDE = 4096
+LEAST = 3  # requests of each kind
+
+
+def draw_large(side: int) -> Image.Image:
+    """A picture with as much detail as a photograph."""
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
+    return Image.fromarray(smooth ^ random.integers(0, 8, smooth.shape, dtype=np.uint8))
+
+
+def costly_requests() -> dict[str, tuple[list[bytes], bool]]:
+    """By kind: the files of one request, and whether they travel as JSON."""
+    from support.odd_files import jpeg_with_scans, save
+
+    large, medium = draw_large(SIDE), draw_large(1024)
+    opaque, flat = large.convert("RGBA"), Image.new("RGB", (SIDE, SIDE))
+    return {
+        "8 JPEG of 4096x4096": ([save(large, "JPEG", quality=90)] * 8, False),
+        "8 progressive JPEG of 4096x4096": ([save(large, "JPEG", quality=90, progressive=True)] * 8, False),
+        "8 JPEG of 4096x4096 with 64 scans": ([jpeg_with_scans(SIDE, SIDE, 54)] * 8, False),
+        "8 JPEG of 4096x4096 with 500 scans": ([jpeg_with_scans(SIDE, SIDE, 490)] * 8, False),
+        "4 PNG of 4096x4096, opaque alpha": ([save(opaque, "PNG", compress_level=1)] * 4, False),
+        "8 flat WebP of 4096x4096": ([save(flat, "WEBP", lossless=True, method=0)] * 8, False),
+        "79 PNG of 1024x1024": ([save(medium, "PNG", compress_level=1)] * 79, False),
+        "128 JPEG of 1024x1024, as JSON": ([save(medium, "JPEG", quality=90)] * 128, True),
+    }
+
+
+def send_repeatedly(url: str, files: list[bytes], as_json: bool, seconds: float, answers: Any) -> None:
+    """Sends the same request one after another. Puts (status, code, seconds) of each into the queue."""
+    import base64
+    import json
+
+    import httpx
+
+    body: dict[str, Any] = {"files": [("images", (str(at), file)) for at, file in enumerate(files)]}
+    body["data"] = {"request": '{"prompt": "p"}'}
+    if as_json:
+        texts = [base64.b64encode(file).decode() for file in files]
+        body = {
+            "content": json.dumps({"prompt": "p", "images": texts}),
+            "headers": {"content-type": "application/json"},
+        }
+    started, sent = time.perf_counter(), 0
+    with httpx.Client(timeout=120, trust_env=False) as http:
+        while sent < LEAST or time.perf_counter() - started < seconds:
+            began = time.perf_counter()
+            answer = http.post(f"{url}/v1/rank", **body)
+            answers.put((answer.status_code, answer.json().get("code", "ok"), time.perf_counter() - began))
+            sent += 1
+
+
+async def measure_small(url: str, images: Sequence[Any], is_over: Callable[[], bool]) -> float:
+    """The 95th percentile of calls one after another, in seconds."""
+    from drpo_rewards.client import AsyncRankingClient
+
+    latencies = []
+    async with AsyncRankingClient(url, timeout_s=60, retries=0) as client:
+        while not is_over():
+            began = time.perf_counter()
+            await client.rank("p", images)
+            latencies.append(time.perf_counter() - began)
+            await asyncio.sleep(0.02)
+    return statistics.quantiles(latencies, n=20)[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds for each kind")
+    arguments = parser.parse_args()
+
+    print(describe_hardware())
+    spawn = multiprocessing.get_context("spawn")
+    kinds = costly_requests()
+    start_local_ray(num_cpus=4)
+
+    from drpo_rewards.client.load import draw_groups
+    from drpo_rewards.serving import ServiceConfig, start
+
+    config = ServiceConfig.model_validate({"rewards": {"mean": {"type": "bench_memory:Mean", "num_cpus": 0.1}}})
+    (images,) = draw_groups(1, 2, 64, "png")
+    with start(config, http_port=0) as service:
+        url, gateway = str(service.http_url), process_of("gateway")
+
+        def measure_idle() -> float:
+            ends = time.perf_counter() + arguments.seconds
+            return asyncio.run(measure_small(url, images, lambda: time.perf_counter() > ends))
+
+        asyncio.run(measure_small(url, images, iter([False] * 50 + [True]).__next__))  # warm up
+        idle_s = measure_idle()
+        print(f"idle service: p95 of small calls {idle_s * 1e3:.1f} ms")
+        print(
+            f"{'costly request':<38} {'outcome':<20} {'calls':>5} {'seconds':>8} {'CPU s':>6} {'p95 ms':>7} "
+            f"{'ratio':>6}"
+        )
+        for kind, (files, as_json) in kinds.items():
+            answers = spawn.Queue()
+            sender = spawn.Process(target=send_repeatedly, args=(url, files, as_json, arguments.seconds, answers))
+            sender.start()
+            before = sum(gateway.cpu_times()[:2])
+            p95_s = asyncio.run(measure_small(url, images, lambda sender=sender: not sender.is_alive()))
+            cpu_s = sum(gateway.cpu_times()[:2]) - before
+            outcomes = [answers.get() for _ in range(answers.qsize())]
+            status, code, _ = outcomes[-1]
+            each_s = statistics.median(seconds for _, _, seconds in outcomes)
+            print(
+                f"{kind:<38} {f'{status} {code}':<20} {len(outcomes):>5} {each_s:>8.2f} {cpu_s / len(outcomes):>6.2f} "
+                f"{p95_s * 1e3:>7.1f} {p95_s / idle_s:>6.2f}",
+                flush=True,
+            )
+        print(f"idle service again: p95 of small calls {measure_idle() * 1e3:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Memory of the processes through which bodies pass, after a load."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import pytest
+from support.service import address, proxy_pid, replica_pid
+
+from drpo_rewards import RankingClient, serving
+
+pytestmark = pytest.mark.integration
+
+LARGE = np.random.default_rng(0).integers(0, 256, (24, 1024, 1024, 3), dtype=np.uint8)  # 75 MB
+
+
+def own_mib(pid: int) -> float:
+    """Resident memory without Ray's object store, which processes share."""
+    memory = psutil.Process(pid).memory_info()
+    return (memory.rss - memory.shared) / 2**20
+
+
+@pytest.mark.thorough
+def test_memory_goes_back_after_large_bodies(service: serving.RunningService) -> None:
+    """The gateway and Ray Serve's proxy hold several bodies at once; after the load they are as small as before."""
+    pids = {"gateway": replica_pid("gateway"), "proxy": proxy_pid()}
+
+    def send(count: int) -> None:
+        with RankingClient(address(service, "http"), timeout_s=200) as client:
+            for _ in range(count):
+                assert client.rank("p", LARGE, rewards={"corner": 1}).order
+
+    with RankingClient(address(service, "http"), timeout_s=200) as client:  # warm up
+        for _ in range(20):
+            client.rank("p", LARGE[:, :64, :64], rewards={"corner": 1})
+    before = {part: own_mib(pid) for part, pid in pids.items()}
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(send, [3] * 4))
+    for _ in range(60):
+        after = {part: own_mib(pid) for part, pid in pids.items()}
+        if all(after[part] < 1.3 * before[part] for part in pids):
+            return
+        time.sleep(1)
+    raise AssertionError(f"MiB before {before}, a minute after {after}")

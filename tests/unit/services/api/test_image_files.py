@@ -1,0 +1,227 @@
+"""Files that hold more than pixels: what is beside them neither stops the decoder nor costs anything."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support.images import PICTURE, encode
+from support.odd_files import (
+    add_to_jpeg,
+    add_to_png,
+    add_to_webp,
+    camera_jpeg,
+    claim_size,
+    jpeg_with_scans,
+    png_chunk,
+    png_with_text,
+)
+
+from drpo_rewards.api import images
+from drpo_rewards.api.image_files import MAX_PARTS, read_file
+from drpo_rewards.errors import InvalidImageError, RequestTooLargeError
+
+PHOTO = Image.fromarray(PICTURE)
+UPRIGHT = encode(PHOTO)
+GARBAGE = b"\xff\x00Exif\0\0MM\0*\xff\xff\xff\xff" * 3
+PNG_BESIDE = [
+    "eXIf", "iCCP", "tEXt", "zTXt", "iTXt", "pHYs", "gAMA", "cHRM", "sRGB", "bKGD", "hIST", "sBIT", "sPLT", "tIME",
+    "acTL", "fcTL", "abCd", "caBX",
+]  # fmt: skip
+
+
+def as_pillow_decodes(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_camera_picture_is_the_one_before_its_previews(progressive: bool) -> None:
+    preview = Image.new("RGB", (30, 20), "red")
+    file = encode(PHOTO, "MPO", save_all=True, append_images=[preview, PHOTO], progressive=progressive)
+    np.testing.assert_array_equal(images.decode(file), as_pillow_decodes(file))
+    assert images.decode(camera_jpeg(PHOTO, preview)).shape == PICTURE.shape
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"progressive": True},
+        {"subsampling": 0},
+        {"keep_rgb": True},
+        {"restart_marker_blocks": 1},
+        {"restart_marker_rows": 1, "progressive": True},
+    ],
+)
+def test_jpeg_files_of_every_layout_are_whole(mode: str, options: dict[str, int]) -> None:
+    file = encode(PHOTO.convert(mode), "JPEG", **options)
+    np.testing.assert_array_equal(images.decode(file), as_pillow_decodes(file))
+    np.testing.assert_array_equal(images.decode(add_to_jpeg(file, 0xE1, GARBAGE)), as_pillow_decodes(file))
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("unicode", [False, True])
+def test_text_of_any_size_is_skipped(compress: bool, unicode: bool) -> None:
+    file = png_with_text(PHOTO, "workflow", "x" * 70_000_000 if compress else "x" * 2_000_000, compress, unicode)
+    assert len(read_file(file).data) <= len(UPRIGHT)
+    np.testing.assert_array_equal(images.decode(file), PICTURE)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_colour_profiles_of_any_size_are_skipped(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    plain = encode(PHOTO, kind, **options)
+    file = encode(PHOTO, kind, icc_profile=bytes(3_000_000), **options)
+    np.testing.assert_array_equal(images.decode(file), as_pillow_decodes(plain))
+
+
+@pytest.mark.parametrize("name", PNG_BESIDE)
+def test_damaged_chunks_beside_the_pixels_are_skipped(name: str) -> None:
+    for chunk in (
+        png_chunk(name.encode(), GARBAGE),
+        png_chunk(name.encode(), b""),
+        png_chunk(name.encode(), bytes(40), crc=7),
+    ):
+        np.testing.assert_array_equal(images.decode(add_to_png(UPRIGHT, chunk)), PICTURE)
+
+
+@pytest.mark.parametrize("marker", [*range(0xE0, 0xF0), 0xFE])
+def test_damaged_segments_beside_the_pixels_are_skipped(marker: int) -> None:
+    plain = encode(PHOTO, "JPEG")
+    for data in (
+        GARBAGE,
+        b"",
+        b"JFXX\0" + GARBAGE,
+        b"MPF\0" + GARBAGE,
+        b"JFIF\0",
+        b"Adobe\0",
+        b"Exif\0\0" + GARBAGE,
+        b"ICC_PROFILE\0\1\7",
+    ):
+        np.testing.assert_array_equal(images.decode(add_to_jpeg(plain, marker, data)), as_pillow_decodes(plain))
+
+
+@pytest.mark.parametrize("name", [b"ICCP", b"EXIF", b"XMP ", b"abcd"])
+def test_damaged_chunks_of_webp_are_skipped(name: bytes) -> None:
+    np.testing.assert_array_equal(images.decode(add_to_webp(PHOTO, name, GARBAGE)), PICTURE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_pictures_are_turned_as_exif_says(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "A camera"  # in front of the orientation
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    lying = as_pillow_decodes(encode(PHOTO, kind, **options))
+    turned = {
+        1: lying, 2: lying[:, ::-1], 3: lying[::-1, ::-1], 4: lying[::-1], 5: lying.transpose(1, 0, 2),
+        6: np.rot90(lying, -1), 7: np.rot90(lying, 2).transpose(1, 0, 2), 8: np.rot90(lying),
+    }  # fmt: skip
+    file = encode(PHOTO, kind, exif=exif, **options)
+    np.testing.assert_array_equal(images.decode(file), turned[orientation])
+    assert read_file(file).orientation == orientation
+
+
+def test_one_frame_is_a_picture() -> None:
+    count = png_chunk(b"acTL", struct.pack(">II", 1, 0))
+    control = png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 10, 12, 0, 0, 1, 10, 0, 0))
+    np.testing.assert_array_equal(images.decode(add_to_png(UPRIGHT, count, control)), PICTURE)
+    still = encode(PHOTO, "WEBP", lossless=True)[12:]
+    sides = (9).to_bytes(3, "little") + (11).to_bytes(3, "little")
+    frame = bytes(6) + sides + bytes(4) + still
+    body = b"WEBPVP8X" + struct.pack("<II", 10, 0x02) + sides + b"ANIM" + struct.pack("<IIH", 6, 0, 0)
+    body += b"ANMF" + struct.pack("<I", len(frame)) + frame
+    file = b"RIFF" + struct.pack("<I", len(body)) + body
+    np.testing.assert_array_equal(images.decode(file), PICTURE)
+    twice = body + body[body.index(b"ANMF") :]
+    with pytest.raises(InvalidImageError, match="animated"):
+        images.decode(b"RIFF" + struct.pack("<I", len(twice)) + twice)
+
+
+def test_a_jpeg_with_12_bits_is_named_as_that() -> None:
+    file = bytearray(encode(PHOTO, "JPEG"))
+    file[file.index(b"\xff\xc0") + 4] = 12
+    with pytest.raises(InvalidImageError, match="12 bits a channel"):
+        images.decode(bytes(file))
+
+
+def test_scans_have_a_limit_and_are_counted() -> None:
+    file = jpeg_with_scans(64, 48, 30)
+    assert len(read_file(file).scans) == 40
+    assert images.decode(file).shape == (48, 64, 3)
+    with pytest.raises(InvalidImageError, match="40 scans; at most 39"):
+        images.decode(file, limits=images.ImageLimits(max_scans=39))
+
+
+class Budget(images.ImageLimits):
+    """Allows a number of looks at the clock."""
+
+    looks = 0
+
+    def spend_time(self, cpu_s: float, field: str) -> None:
+        assert cpu_s >= 0
+        Budget.looks += 1
+        if Budget.looks > 45:
+            raise RequestTooLargeError(field)
+
+
+def test_time_is_counted_at_every_scan() -> None:
+    """Although all scans fit into one step of the decoder."""
+    Budget.looks = 0
+    with pytest.raises(RequestTooLargeError):
+        images.decode(jpeg_with_scans(64, 48, 50), limits=Budget())
+    assert Budget.looks == 46
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_header_that_the_bytes_cannot_fill_is_refused(progressive: bool) -> None:
+    small = encode(Image.new("RGB", (16, 16)), "JPEG", progressive=progressive)
+    with pytest.raises(InvalidImageError, match=r"states 4096x4096, which its \d+ bytes cannot hold"):
+        images.decode(claim_size(small, 4096, 4096))
+    flat = encode(Image.new("RGB", (1024, 1024)), "JPEG", progressive=progressive, optimize=True)
+    assert images.decode(flat).shape == (1024, 1024, 3)
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (add_to_png(UPRIGHT, *[png_chunk(b"abCd", b"")] * (MAX_PARTS + 1)), "more than 65536 parts"),
+        (encode(PHOTO, "JPEG")[:2] + b"\xff" * MAX_PARTS + encode(PHOTO, "JPEG")[2:], "more than 65536 parts"),
+        (add_to_png(UPRIGHT, png_chunk(b"IHDR", struct.pack(">IIBBBBB", 4096, 4096, 8, 2, 0, 0, 0))), None),
+        (UPRIGHT[:8] + UPRIGHT[33:], "without IHDR"),
+        (b"\xff\xd8\xff\xd9", "ends before its pixels"),
+        (b"\xff\xd8\xff\xda\0\4\1\2", "no size before the pixels"),
+    ],
+)
+def test_other_files_are_refused_with_what_is_wrong(file: bytes, reason: str | None) -> None:
+    if reason is None:  # a second header counts for nothing
+        np.testing.assert_array_equal(images.decode(file), PICTURE)
+        return
+    with pytest.raises(InvalidImageError, match=reason):
+        images.decode(file, field="images[1]")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_chunk_may_be_anywhere_before_the_pixels(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(PNG_BESIDE)).encode()
+    content = data.draw(st.binary(max_size=200))
+    crc = data.draw(st.sampled_from([None, 0]))
+    if name == b"eXIf" and crc is None:
+        content = zlib.compress(content)  # no orientation by chance
+    np.testing.assert_array_equal(images.decode(add_to_png(UPRIGHT, png_chunk(name, content, crc))), PICTURE)
+
+
+def test_large_pictures_are_decoded_exactly_too() -> None:
+    """They are copied in strips, of which the last is smaller."""
+    large = np.random.default_rng(1).integers(0, 256, (1201, 1100, 3), dtype=np.uint8)
+    file = encode(Image.fromarray(large), compress_level=0)
+    np.testing.assert_array_equal(images.decode(file), large)

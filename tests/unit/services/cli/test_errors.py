@@ -1,0 +1,74 @@
+"""How commands end: a user's mistake, a fault of ours, and terminals that cannot show every letter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from drpo_rewards.cli import app
+
+# A command whose reward has a mistake that this package does not expect.
+FAULT = "import yaml; yaml.safe_load = lambda text: 1 / 0; from drpo_rewards.cli import app; app()"
+OPTIONS = ["score", "geneval", "--prompt", "p", "--option", "score=strict", "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["models", "--url", "localhost:8000"], 2, "did you mean http://localhost:8000?"),
+        (["rank", "--url", "http://h/v1", "--prompt", "p", "a.png", "b.png"], 2, "it ends before /v1"),
+        (["bench", "--url", "h:1"], 2, "did you mean http://h:1?"),
+        (["models", "--api-key", "schlüssel"], 2, "the API key: character 5 is not ASCII"),
+        (["score", "geneval", "--prompt", "p", "none [final].png"], 2, "cannot read none [final].png"),
+        (["compare", "geneval", "--prompt", "p", "none.png", "none.png"], 2, "cannot read none.png"),
+        (["bench", "--reward", "beauty"], 2, "no reward 'beauty'"),
+        (["download", "beauty"], 2, "no reward 'beauty'"),
+        (["download", "none.yaml"], 2, "no service config"),
+        (["upgrade", "none.yaml", "r", "--address", "127.0.0.1:9"], 1, "no Ray can be reached"),
+        (["models", "--url", "http://127.0.0.1:9"], 1, "cannot reach http://127.0.0.1:9"),
+    ],
+)
+def test_each_command_ends_with_one_line(arguments: list[str], status: int, line: str) -> None:
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == status, answer.output
+    (printed,) = [printed for printed in answer.stderr.splitlines() if printed.startswith("error")]
+    assert line in printed
+    assert "Traceback" not in answer.output
+
+
+@pytest.mark.parametrize("place", ["before", "after", "absent"])
+def test_a_fault_of_ours_says_so_and_debug_prints_the_traceback(place: str, tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    arguments = {"before": ["--debug", *OPTIONS], "after": [*OPTIONS, "--debug"], "absent": OPTIONS}[place]
+    answer = subprocess.run(
+        [sys.executable, "-c", FAULT, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=100
+    )
+    assert answer.returncode == 1
+    assert "this is a fault of drpo-rewards: ZeroDivisionError: division by zero" in answer.stderr
+    assert ("Traceback (most recent call last)" in answer.stderr) == (place != "absent")
+    assert ("--debug prints the traceback" in answer.stderr) == (place == "absent")
+
+
+def test_a_terminal_without_utf_8_ends_no_command(tmp_path: Path) -> None:
+    path = tmp_path / "größe-図.yaml"
+    path.write_text("rewards: {größe: {type: x:Y, batch_size: 0}}", encoding="utf-8")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    answer = subprocess.run(
+        [sys.executable, "-m", "drpo_rewards.cli", "doctor", str(path)],
+        env=os.environ | plain | {"COLUMNS": "300"}, capture_output=True, timeout=100,
+    )  # fmt: skip
+    assert answer.returncode == 2, answer.stderr
+    assert rb"gr\xf6\xdfe-\u56f3.yaml:1: rewards.gr\xf6\xdfe.batch_size" in answer.stdout
+
+
+@pytest.mark.parametrize("verb", ["serve", "doctor", "rank"])
+def test_the_help_names_debug_and_serve_the_logs(verb: str) -> None:
+    assert "--debug" in CliRunner().invoke(app, ["--help"]).stdout
+    text = CliRunner().invoke(app, [verb, "--help"]).stdout
+    assert verb != "serve" or ("logs: FOLDER" in text and "session_latest" in text)

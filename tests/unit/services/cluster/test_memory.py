@@ -1,0 +1,64 @@
+"""Memory that a process has freed goes back to the system."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys, time
+import psutil
+from drpo_rewards.cluster import memory
+
+def resident():
+    return psutil.Process().memory_info().rss // 2**20
+
+memory.CHECK_S, memory.WORK_S, memory.LONGEST_CHECKS = 0.1, 0.0, int(sys.argv[1])
+memory.return_free_memory_when_idle()
+memory.return_free_memory_when_idle()  # changes nothing
+time.sleep(0.3)
+memory.WORK_S = 1e9  # nothing goes back before it is looked at
+blocks = [bytes(60_000) for _ in range(4000)]
+last = blocks[-1]  # the top of the heap stays in use, so nothing goes back by itself
+del blocks
+kept = resident()
+memory.WORK_S = 0.0
+for _ in range(100):
+    if int(sys.argv[1]) == 1:  # a process that never rests
+        end = time.perf_counter() + 0.1
+        while time.perf_counter() < end:
+            pass
+    else:
+        time.sleep(0.1)
+    if resident() < kept - 150:
+        break
+print(kept, resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc keeps it")
+@pytest.mark.parametrize("longest_checks", [1, 1_000_000], ids=["under load", "when idle"])
+def test_free_memory_goes_back(longest_checks: int) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(longest_checks)]
+    kept, after = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert kept > 200
+    assert after < 100
+
+
+PROXY = """
+import threading
+from drpo_rewards.cluster.environment import set_ray_environment
+set_ray_environment()
+from ray.serve._private.http_util import configure_http_middlewares
+from ray.serve.config import HTTPOptions
+assert len(configure_http_middlewares(HTTPOptions()).middlewares) == 1
+print([thread.name for thread in threading.enumerate()])
+"""
+
+
+def test_ray_serves_proxy_starts_it() -> None:
+    """The proxy calls this function of Serve at its start. Serve's setting has no other use."""
+    run = subprocess.run([sys.executable, "-c", PROXY], capture_output=True, text=True, check=True)
+    assert "return-memory" in run.stdout

@@ -1,0 +1,116 @@
+"""Decoding in the gateway's threads: what one request may take, and that others go on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.images import PICTURE, encode
+from support.odd_files import jpeg_with_scans
+
+from drpo_rewards.api.image_files import read_file
+from drpo_rewards.errors import InvalidImageError, OverloadedError, RequestTooLargeError
+from drpo_rewards.serving.config import LimitsConfig
+from drpo_rewards.serving.gateway.admission import Admission, Allowance
+from drpo_rewards.serving.gateway.decoding import LARGE_S, Decoders
+
+GOOD = encode(Image.fromarray(PICTURE))
+LARGE = encode(Image.new("RGB", (4096, 2048)), "JPEG", progressive=True)
+
+
+def fields(count: int) -> list[str]:
+    return [f"images[{index}]" for index in range(count)]
+
+
+async def decode(contents: list[bytes | str | np.ndarray], deadline_s: float = 60, **limits: float) -> list[np.ndarray]:
+    async with Admission(LimitsConfig.model_validate(limits)).turn() as allowance:
+        return await Decoders(deadline_s, 2.0).decode_all(contents, fields(len(contents)), allowance)
+
+
+async def test_files_text_and_pixels_keep_their_order() -> None:
+    large = read_file(LARGE)
+    assert large.decode_s > LARGE_S  # it has threads of its own
+    decoded = await decode([LARGE, GOOD, base64.b64encode(GOOD).decode(), PICTURE])
+    assert decoded[0].shape == (2048, 4096, 3)
+    for image in decoded[1:]:
+        np.testing.assert_array_equal(image, PICTURE)
+
+
+async def test_the_first_wrong_image_is_named() -> None:
+    with pytest.raises(InvalidImageError, match=r"images\[1\]") as caught:
+        await decode([GOOD, b"text", GOOD])
+    assert caught.value.field == "images[1]"
+
+
+async def test_a_request_has_a_time_that_depends_on_its_files_alone() -> None:
+    each_s = read_file(LARGE).decode_s
+    assert len(await decode([LARGE] * 3, max_decode_s=3.01 * each_s)) == 3
+    with pytest.raises(RequestTooLargeError, match="of the gateway's processor to decode") as caught:
+        await decode([LARGE] * 4, max_decode_s=3.01 * each_s)
+    assert caught.value.field == "images[3]"
+    slow = read_file(jpeg_with_scans(4096, 4096, 54))
+    assert slow.decode_s > 5  # 98 kB, refused by the default limits before anything is decoded
+    with pytest.raises(RequestTooLargeError):
+        await decode([slow.data])
+
+
+def test_time_that_was_not_foreseen_has_a_limit_too() -> None:
+    allowance = _allowance(max_decode_s=1.0)
+    allowance.spend_time(1.9, "images[0]")
+    with pytest.raises(RequestTooLargeError):
+        allowance.spend_time(0.2, "images[1]")
+
+
+def test_a_picture_that_nobody_waits_for_is_given_up() -> None:
+    allowance = _allowance()
+    allowance.release()
+    with pytest.raises(OverloadedError, match="its request has ended"):
+        allowance.spend_time(0.0, "images[0]")
+
+
+async def test_small_images_do_not_wait_for_large_ones() -> None:
+    """All threads for large pictures are held, and a small one is decoded; a large one waits, up to its deadline."""
+    decoders = Decoders(0.2, 2.0)
+    held = threading.Event()
+    for _ in range(decoders._large._max_workers):
+        decoders._large.submit(held.wait)
+    try:
+        async with Admission(LimitsConfig()).turn() as allowance:
+            assert len(await Decoders.decode_all(decoders, [GOOD] * 3, fields(3), allowance)) == 3
+        async with Admission(LimitsConfig()).turn() as allowance:
+            with pytest.raises(OverloadedError, match=r"not decoded within 0\.2 s") as caught:
+                await decoders.decode_all([LARGE], fields(1), allowance)
+            assert allowance.decoding_s >= 0.2  # counts against the rewards' deadlines
+        assert caught.value.retry_after_s == 2.0
+    finally:
+        held.set()
+
+
+async def test_one_request_does_not_fill_the_queue() -> None:
+    """However many images it has, a second request's image is decoded before the first one's last."""
+    decoders = Decoders(60, 2.0)
+    order: list[str] = []
+
+    class Recorded(Allowance):
+        def check(self, width: int, height: int, field: str) -> None:
+            order.append(field)
+            super().check(width, height, field)
+
+    admission = Admission(LimitsConfig())
+
+    async def send(name: str, count: int) -> None:
+        allowance = Recorded(LimitsConfig(), admission.pixels, admission.body_bytes)
+        await decoders.decode_all([GOOD] * count, [f"{name}{index}" for index in range(count)], allowance)
+
+    await asyncio.gather(send("many", 200), send("one", 1))
+    assert order.index("one0") < 100
+
+
+def _allowance(**limits: float) -> Allowance:
+    settings = LimitsConfig.model_validate(limits)
+    admission = Admission(settings)
+    return Allowance(settings, admission.pixels, admission.body_bytes)

@@ -1,0 +1,196 @@
+"""A run that goes on: what may change, what is refused, and that a refusal leaves the run as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drpo.checks import check_config
+from drpo.cli import app
+from drpo.config import known_keys, load_config, override_config
+from drpo.errors import ConfigError, RunInUseError
+from drpo.generators.sd_turbo import SDTurboGenerator
+from drpo.training.checkpoint import write_checkpoint
+from drpo.training.resume import CHANGEABLE, find_start, fixed_settings, refuse_changes
+from drpo.training.run_folder import create_run, read_config
+from drpo.training.run_lock import LOCK_FILE, is_taken_over, lock_run
+from drpo.training.version import PROJECT_VERSION
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """A run with a checkpoint of step 2."""
+    folder = tmp_path_factory.mktemp("runs")
+    line = {"prompt": "a red circle", "metadata": {"include": [{"class": "circle", "count": 1, "color": "red"}]}}
+    (folder / "prompts.jsonl").write_text(json.dumps(line) + "\n")
+    overrides = [
+        f"run.folder={folder}", "run.name=mine", f"model.generator={tiny}", "prompts.source=file", "prompts.allow_overlap=true",
+        f"prompts.path={folder}/prompts.jsonl",
+    ]  # fmt: skip
+    config = check_config(load_config("shapes", overrides))
+    run_dir = create_run(config)
+    adapter = SDTurboGenerator.load(tiny, lora=config.lora).adapter
+    write_checkpoint(run_dir / "checkpoints", {"step": 2}, adapter, keep=2, settings=fixed_settings(config))
+    return run_dir
+
+
+@pytest.fixture
+def run_dir(saved: Path, tmp_path: Path) -> Path:
+    """A copy of that run, which a test may change."""
+    return shutil.copytree(saved, tmp_path / "mine")
+
+
+def content(run_dir: Path) -> dict[Path, bytes]:
+    files = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    files.pop(run_dir / LOCK_FILE, None)  # holds who trains the run now
+    return files
+
+
+def test_changeable_settings_exist() -> None:
+    assert {f"{section}.{key}" for section, keys in CHANGEABLE.items() for key in keys} <= set(known_keys())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "training.steps=7", "training.max_seconds=9.5", "training.num_workers=2", "optimizer.lr=0.5",
+        "rewards.address=grpc://127.0.0.1:9", "rewards.service=null rewards.address=serve://x", "run.name=mine",
+        "evaluation.split=train", "model.device=cuda:1", "lora.rank=16",
+    ],
+)  # fmt: skip
+def test_how_long_where_and_how_fast_a_run_trains_may_change(run_dir: Path, change: str) -> None:
+    earlier = read_config(run_dir)
+    config = override_config(earlier, change.split(" "))
+    refuse_changes(earlier, config, run_dir)
+    assert find_start(config, run_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "values"),
+    [
+        ("lora.rank=8", "lora.rank is 16, not 8"),
+        ("lora.target_modules=[to_q]", "lora.target_modules is"),
+        ("model.generator=shapes", "model.generator is"),
+        ("model.dtype=bfloat16", "model.dtype is float32, not bfloat16"),
+        ("features.options.keys=[layer1_mean]", "features.options is"),
+        ("objective.velocity=3", "objective.velocity is"),
+        ("prompts.balance_tasks=false", "prompts.balance_tasks is True, not False"),
+        ("training.candidates=6", "training.candidates is"),
+        ("optimizer.weight_decay=0.5", "optimizer.weight_decay is"),
+        ("run.seed=4", "run.seed is 0, not 4"),
+        ("run.name=other", "run.name is mine, not other"),
+        ("rewards.normalize=rank", "rewards.normalize is None, not rank"),
+    ],
+)
+def test_what_the_steps_so_far_depend_on_is_refused(
+    run_dir: Path, change: str, values: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(run_dir)
+    key, _, value = change.partition("=")
+    with pytest.raises(SystemExit) as end:
+        app(["train", "--resume", str(run_dir), f"--{key}", value])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert values in error
+    assert "start a new run" in error
+    assert content(run_dir) == before
+
+
+def test_the_settings_of_the_checkpoint_count_too(run_dir: Path) -> None:
+    """They differ from config.yaml if somebody has edited it."""
+    path = run_dir / "config.yaml"
+    path.write_text(path.read_text().replace("rank: 16", "rank: 8"))
+    with pytest.raises(ConfigError, match=r"the checkpoint .*step-000002 cannot go on.*lora\.rank is 16, not 8"):
+        find_start(read_config(run_dir), run_dir)
+
+
+def test_damaged_and_foreign_checkpoints_are_named(run_dir: Path) -> None:
+    config = read_config(run_dir)
+    newer = run_dir / "checkpoints" / "step-000004"
+    newer.mkdir()
+    (newer / "state.pt").write_bytes(b"")
+    first, second = find_start(config, run_dir)
+    assert first.startswith("left out a damaged checkpoint: ")
+    assert "step-000004" in first
+    assert second == "going on from step 2, the newest whole checkpoint"
+
+    manifest = run_dir / "checkpoints" / "step-000002" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "drpo": "0.0.1"}))
+    assert find_start(config, run_dir)[-1] == (
+        f"the checkpoint was written by drpo: 0.0.1; going on with it in drpo {PROJECT_VERSION}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is empty"),
+        ("# only a comment\n", "is empty"),
+        ("run:\n\tname: x\n", "not valid YAML"),
+        ("[1, 2]\n", "must hold sections"),
+        ("just text\n", "must hold sections"),
+        ("lora: {rank: 0}\n", "lora.rank"),
+        (f"# drpo {PROJECT_VERSION}, format 9\nlora: {{rank: 4}}\n", f"format 9); this is drpo {PROJECT_VERSION}"),
+        ("# drpo 0.0.7, format 1\nlora: {tank: 8}\n", f"(written by drpo: 0.0.7; this is {PROJECT_VERSION})"),
+    ],
+)
+def test_a_damaged_config_is_one_line_with_the_file(
+    run_dir: Path, text: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_dir / "config.yaml").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        app(["train", "--resume", str(run_dir)])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert str(run_dir / "config.yaml") in error
+    assert problem in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_config_that_is_not_utf8(run_dir: Path) -> None:
+    (run_dir / "config.yaml").write_bytes("preset: Größe\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"(?i)config\.yaml.*utf-8"):
+        read_config(run_dir)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from drpo.training.run_lock import lock_run
+with lock_run(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_one_process_at_a_time_trains_a_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(run_dir)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        before = content(run_dir)
+        with pytest.raises(RunInUseError, match=rf"is being trained by process {other.pid} on \S+, since \d{{4}}-"):
+            lock_run(run_dir).__enter__()
+        with pytest.raises(SystemExit) as end:
+            app(["train", "--resume", str(run_dir), "--training.steps", "5"])
+        assert end.value.code == 2
+        assert f"process {other.pid}" in capsys.readouterr().err
+        assert content(run_dir) == before
+    finally:
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        other.stdout.close()
+
+    with lock_run(run_dir) as first:  # what the killed process left is no obstacle
+        assert first.held
+        assert not is_taken_over(run_dir, first.token)
+    with lock_run(run_dir) as second:
+        assert is_taken_over(run_dir, first.token)
+        assert not is_taken_over(run_dir, second.token)
+    assert (run_dir / LOCK_FILE).read_bytes() == b""

@@ -1,0 +1,92 @@
+"""What can be known before a start is told before it: one check for `train`, `demo`, `eval`, `sample` and `doctor`.
+
+    plan = Plan(config)
+    findings = examine(plan)        # everything that was looked at, with what is wrong
+    require(findings)               # raises one error with all that is wrong
+
+Each question has a file and a function from the plan to findings, and a line in `CHECKS`. The checks write nothing, and
+load no weights: of models they read only configs and the headers of weight files.
+
+Files:
+    plan           what is about to start
+    settings       Do the settings of the objective and the feature map exist?
+    models         Are the files of the generator and the feature map there, and whole?
+    prompts        Can every prompt of training and evaluation be read, tokenized and ranked?
+    rewards        Are there the rewards, mixtures and metrics that the settings name?
+    devices        Are there the devices, CPUs and Ray resources?
+    outputs        Can everything be written, and is there room for it?
+    surroundings   Do the temporary folder, the home folder and the locale serve?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from drpo.checks.devices import check_devices
+from drpo.checks.models import check_models
+from drpo.checks.outputs import check_outputs
+from drpo.checks.paths import make_paths_absolute
+from drpo.checks.plan import Plan
+from drpo.checks.prompts import check_prompts
+from drpo.checks.rewards import check_rewards
+from drpo.checks.settings import check_settings
+from drpo.checks.surroundings import check_surroundings
+from drpo.config import Config, Problem
+from drpo.errors import ConfigError
+from drpo_rewards.findings import Finding
+
+CHECKS: tuple[Callable[[Plan], Iterator[Finding]], ...] = (
+    check_settings,
+    check_models,
+    check_prompts,
+    check_rewards,
+    check_devices,
+    check_outputs,
+    check_surroundings,
+)
+
+
+def examine(plan: Plan, problems: Iterable[Problem] = ()) -> list[Finding]:
+    """Looks at everything that a start needs.
+
+    Args:
+        plan: what is about to start, with absolute paths (see `make_paths_absolute`).
+        problems: settings that are wrong, in whose place the plan has defaults. They come first, and what follows from
+            a default in their section is left out.
+    """
+    findings = [Finding("settings", problem.key, "wrong", problem.message) for problem in problems]
+    spoilt = {finding.about.partition(".")[0] for finding in findings}
+    if "" in spoilt:  # several sections do not fit each other, so the plan has defaults only
+        return findings
+    for check in CHECKS:
+        findings += [finding for finding in check(plan) if finding.about.partition(".")[0] not in spoilt]
+    return list(dict.fromkeys(findings))
+
+
+def require(findings: Iterable[Finding]) -> None:
+    """Raises an error if something is wrong.
+
+    Raises:
+        ConfigError: has a line for each finding that is wrong.
+    """
+    wrong = [finding for finding in findings if finding.state == "wrong"]
+    if wrong:
+        raise ConfigError("\n".join(_line(finding) for finding in wrong))
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.named}; {finding.fix}" if finding.fix else finding.named
+
+
+def check_config(config: Config) -> Config:
+    """Checks a config for a training run, and returns a copy with absolute paths, because workers run in other folders.
+
+    Raises:
+        ConfigError: something is wrong; the message has a line for each problem.
+    """
+    config = make_paths_absolute(config)
+    require(examine(Plan(config)))
+    return config
+
+
+__all__ = ["CHECKS", "Plan", "check_config", "examine", "make_paths_absolute", "require"]

@@ -1,0 +1,72 @@
+"""Are the files of the generator there and whole? Only configs and the headers of weight files are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from drpo.checks.hub import check_hub
+from drpo.checks.plan import Plan
+from drpo.errors import DrpoError
+from drpo.shapes.embedded import generator_source
+from drpo_rewards.findings import Finding
+
+SETTING = "model.generator"
+INDEX = "model_index.json"
+
+
+def check_models(plan: Plan) -> Iterator[Finding]:
+    """Yields what is found about the generator."""
+    try:
+        source = generator_source(plan.config.model.generator)
+    except DrpoError as error:
+        yield Finding("models", SETTING, "wrong", str(error))
+        return
+    if not source:
+        yield Finding("models", SETTING, "wrong", f"{SETTING} is empty", "give a diffusers folder or a hub id")
+        return
+    if os.path.isfile(source):
+        yield Finding("models", SETTING, "wrong", f"{SETTING}: {source} is a file", "give the folder of the model")
+        return
+    folder = plan.generator_folder
+    if folder is None and not plan.starts_ray and plan.trains and not plan.evaluates:
+        yield Finding("models", SETTING, "skipped", f"{source} is not on this machine; the workers' machines need it")
+        return
+    if folder is None:
+        yield check_hub(SETTING, source)
+        return
+    problem = _find_problem(folder, plan.config.model.variant)
+    if problem and not os.path.isdir(source) and check_hub(SETTING, source).state == "ok":
+        yield Finding("models", SETTING, "ok", f"the rest of {source} will be downloaded")
+    elif problem:
+        yield Finding("models", SETTING, "wrong", f"{SETTING}: {problem}")
+    else:
+        yield Finding("models", SETTING, "ok", f"{plan.config.model.generator}: the files of every part are whole")
+        if plan.adapter is not None:
+            yield _check_adapter(plan.adapter, folder)
+
+
+def _find_problem(folder: Path, variant: str | None) -> str:
+    """What is missing or damaged in the folder of a pipeline; "" if nothing is."""
+    from drpo.generators.loading import check_files, find_variant, list_files, read_pipeline_class
+
+    try:
+        files = list_files(str(folder))
+        check_files(folder, files, variant or find_variant(files))
+        pipeline = read_pipeline_class(str(folder)) or ""
+    except DrpoError as error:
+        return str(error)
+    if not pipeline.startswith("StableDiffusion"):
+        return f"{folder / INDEX} is of a {pipeline}, not of a pipeline in the layout of SD-Turbo"
+    return ""
+
+
+def _check_adapter(adapter: Path, generator: Path) -> Finding:
+    from drpo.generators import check_adapter
+
+    try:
+        check_adapter(adapter, generator)
+    except DrpoError as error:
+        return Finding("models", "--adapter", "wrong", f"--adapter: {error}")
+    return Finding("models", "--adapter", "ok", f"{adapter} fits the generator")

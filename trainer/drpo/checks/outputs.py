@@ -1,0 +1,150 @@
+"""Can everything be written that the start will write, and is there room for it?"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from drpo.checks.plan import Plan
+from drpo_rewards.findings import Finding
+
+OTHERS_GB = 0.2
+"""Room for everything of a run but its checkpoints: pictures, metrics, the report."""
+MOST_NAME = 255
+"""The most bytes of a file's name, on all common file systems."""
+
+
+def check_outputs(plan: Plan) -> Iterator[Finding]:
+    """Yields what is found about the files that will be written."""
+    if plan.trains:
+        yield from _check_run(plan)
+    if plan.out is not None:
+        yield from _check_out(plan, plan.out)
+
+
+def _check_run(plan: Plan) -> Iterator[Finding]:
+    run = plan.config.run
+    target = plan.run_dir or run.folder / (run.name or plan.config.preset)
+    problem = find_obstacle(target)
+    if problem:
+        yield Finding("outputs", "run.folder", "wrong", f"run.folder: {problem}", "choose another folder")
+        return
+    if plan.run_dir is None and run.name is None and ("/" in plan.config.preset or "\0" in plan.config.preset):
+        found = f"preset: {plan.config.preset!r} is part of the name of the run's folder, and no folder can have it"
+        yield Finding("outputs", "preset", "wrong", found, "set run.name, or another name of the preset")
+        return
+    if plan.run_dir is None and run.name is not None and os.path.lexists(target):
+        fix = f"choose another name, or continue that run with --resume {target}"
+        yield Finding("outputs", "run.name", "wrong", f"run.name: {target} exists", fix)
+        return
+    yield _check_room(plan, target)
+
+
+def _check_room(plan: Plan, target: Path) -> Finding:
+    free_gb = shutil.disk_usage(_existing_parent(target)).free / 1e9
+    training = plan.config.training
+    parameters = _count_parameters(plan)
+    # Each has the adapter, its two means in AdamW, and the adapter again as a file. One more is there while it is
+    # written, and the newest adapter is there once more.
+    needed_gb = OTHERS_GB + (training.keep_checkpoints + 2) * parameters * 4 * 4 / 1e9
+    found = f"{needed_gb:.1f} GB needed for {training.keep_checkpoints} checkpoints and the rest, {free_gb:.1f} GB free"
+    if needed_gb <= free_gb:
+        return Finding("outputs", "run.folder", "ok", f"{found} in {target.parent}")
+    fix = "free some, choose another run.folder, or lower training.keep_checkpoints or lora.rank"
+    return Finding("outputs", "run.folder", "wrong", f"run.folder: {found} in {target.parent}", fix)
+
+
+def _count_parameters(plan: Plan) -> int:
+    """The parameters of the adapter, from the shapes of the U-Net's layers; 0 if these are not on this machine."""
+    if plan.generator_folder is None:
+        return 0
+    lora, total = plan.config.lora, 0
+    layers: dict[str, list[int]] = {}
+    for file in (plan.generator_folder / "unet").glob("*.safetensors"):
+        try:
+            layers |= _read_shapes(file)
+        except ValueError:  # a finding about the models
+            continue
+    for name, shape in layers.items():
+        layer = name.removesuffix(".weight")
+        if layer != name and any(layer == end or layer.endswith(f".{end}") for end in lora.target_modules):
+            total += lora.rank * (shape[0] + (shape[1] if len(shape) > 1 else 1))
+    return total
+
+
+def _read_shapes(file: Path) -> dict[str, list[int]]:
+    """The shape of each tensor in a safetensors file, from its header.
+
+    Raises:
+        ValueError: the file is empty, cut off, or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np") as tensors:
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        size = file.stat().st_size if file.exists() else 0
+        raise ValueError(f"{file} ({size} bytes) is damaged or no safetensors file: {error}") from None
+
+
+def _check_out(plan: Plan, out: Path) -> Iterator[Finding]:
+    problem = f"{out} is a folder" if os.path.isdir(out) else find_obstacle(out)
+    if problem:
+        yield Finding("outputs", "--out", "wrong", f"--out: {problem}", "give the file to write")
+        return
+    if plan.verb == "sample":
+        problem = _find_format_problem(out)
+        if problem:
+            found = f"--out: no picture can be written as {out.name} ({problem})"
+            yield Finding("outputs", "--out", "wrong", found, "end the name in .png, .jpg or .webp")
+            return
+    yield Finding("outputs", "--out", "ok", str(out))
+
+
+def _find_format_problem(out: Path) -> str:
+    """Why Pillow cannot write a picture under this name; "" if it can. Tried out in memory."""
+    from PIL import Image
+
+    Image.init()
+    kind = Image.registered_extensions().get(out.suffix.lower())
+    if kind is None:
+        return "no format has this ending"
+    try:
+        Image.new("RGB", (64, 64)).save(io.BytesIO(), kind)
+    except (OSError, KeyError, ValueError) as error:
+        return f"{kind}: {error}"
+    return ""
+
+
+def find_obstacle(path: Path) -> str:
+    """Why a file or folder cannot be written or made at a path; "" if it can."""
+    if "\0" in str(path):
+        return f"{str(path)!r} has a null character"
+    long = [part for part in path.parts if len(os.fsencode(part)) > MOST_NAME]
+    if long:
+        return f"the name {long[0][:40]}... has more than {MOST_NAME} bytes"
+    try:
+        parent = _existing_parent(path)
+    except OSError as error:
+        return f"{path} cannot be used: {error.strerror}"
+    if parent != path and not parent.is_dir():
+        return f"{parent} is a file, so {path} cannot be made"
+    if not os.access(parent, os.W_OK | (os.X_OK if parent.is_dir() else 0)):
+        return f"{parent} cannot be written by this user"
+    return ""
+
+
+def _existing_parent(path: Path) -> Path:
+    """The path itself, or the nearest of its parents that exists."""
+    path = Path(os.path.abspath(path))
+    for candidate in (path, *path.parents):
+        try:
+            os.stat(candidate)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return candidate
+    return Path("/")

@@ -1,0 +1,31 @@
+"""Make the paths in a config absolute, because the workers run in other folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from drpo.config import Config
+from drpo.shapes.embedded import is_embedded
+
+
+def make_paths_absolute(config: Config) -> Config:
+    """A copy of a config with absolute paths. Names and hub ids, of which there is no file, stay unchanged."""
+    config = config.model_copy(deep=True)
+    config.run.folder = Path(os.path.abspath(os.path.expanduser(config.run.folder)))
+    config.model.generator = _absolute(config.model.generator)
+    if config.features.path:
+        config.features.path = _absolute(config.features.path)
+    if config.rewards.service:
+        config.rewards.service = _absolute(config.rewards.service)
+    for section in (config.prompts, config.evaluation):
+        if section.path:
+            section.path = _absolute(section.path)
+    return config
+
+
+def _absolute(path: str) -> str:
+    if is_embedded(path):  # even if there is a folder of that name
+        return path
+    expanded = os.path.expanduser(path)
+    return os.path.abspath(expanded) if os.path.exists(expanded) else path

@@ -1,0 +1,88 @@
+"""What is about to start, and what several checks read of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from drpo.config import Config
+from drpo.errors import DrpoError
+from drpo.shapes.embedded import generator_source
+
+if TYPE_CHECKING:
+    from drpo.data.prompts import PromptRecord
+
+Verb = Literal["train", "evaluate", "sample"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to start.
+
+    Attributes:
+        config: its settings, with absolute paths.
+        verb: "train" (with the evaluation at its end, if the settings ask for it), "evaluate" or "sample".
+        run_dir: the folder of the run that goes on; None: a new run.
+        adapter: the file of the adapter that will be loaded; None: there is none.
+        out: the file that will be written besides the run's; None: there is none.
+        texts: the prompts of "sample".
+
+    Example:
+        Plan(load_config("shapes"), "evaluate", out=Path("numbers.json"))
+    """
+
+    config: Config
+    verb: Verb = "train"
+    run_dir: Path | None = None
+    adapter: Path | None = None
+    out: Path | None = None
+    texts: tuple[str, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether an adapter is trained."""
+        return self.verb == "train"
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an adapter is compared with its base."""
+        return self.verb == "evaluate" or (self.trains and self.config.evaluation.enabled)
+
+    @property
+    def starts_ray(self) -> bool:
+        """Whether a Ray is started on this machine."""
+        return self.verb != "sample" and self.config.run.ray_address is None
+
+    @cached_property
+    def training_prompts(self) -> list[PromptRecord] | DrpoError:
+        """The training prompts, or why they cannot be read."""
+        from drpo.data.prompts import load_prompts
+
+        try:
+            return load_prompts(self.config.prompts)
+        except DrpoError as error:
+            return error
+
+    @cached_property
+    def evaluation_prompts(self) -> list[PromptRecord] | DrpoError:
+        """The evaluation prompts, or why they cannot be read."""
+        from drpo.data.prompts import load_prompts
+
+        try:
+            return load_prompts(self.config.evaluation_prompts(), "evaluation")
+        except DrpoError as error:
+            return error
+
+    @cached_property
+    def generator_folder(self) -> Path | None:
+        """The folder with the generator's files; None if it is not on this machine."""
+        from drpo.checks.hub import find_cached
+
+        try:
+            source = generator_source(self.config.model.generator)
+        except DrpoError:
+            return None
+        return Path(source) if os.path.isdir(source) else find_cached(source)

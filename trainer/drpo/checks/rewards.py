@@ -1,0 +1,151 @@
+"""Are there the service, the rewards, the mixtures and the metrics that the settings name?"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from drpo.checks.plan import Plan
+from drpo.config import Config
+from drpo.data.prompts.record import PromptRecord
+from drpo.errors import DrpoError
+from drpo_rewards.api.contract import DEFAULT_MIXTURE, ModelInfo, check_weights
+from drpo_rewards.api.suggestions import did_you_mean
+from drpo_rewards.client import RankingClient
+from drpo_rewards.errors import RewardsError
+from drpo_rewards.findings import Finding
+
+ANSWER_S = 10.0
+"""Seconds within which a running service must list its rewards."""
+
+
+def check_rewards(plan: Plan) -> Iterator[Finding]:
+    """Yields what is found about the rewards."""
+    config = plan.config
+    if plan.verb == "sample":
+        return
+    yield from _check_weights(config)
+    key = config.rewards.api_key_env
+    if key and not os.environ.get(key):
+        found = f"rewards.api_key_env names ${key}, which is not set"
+        yield Finding("rewards", "rewards.api_key_env", "wrong", found, f"set ${key} to the service's API key")
+    elif config.rewards.address is None:
+        yield from _check_service(plan, config.rewards.service or "")
+    elif config.rewards.address.startswith("serve://"):
+        found = f"{config.rewards.address} can be asked only inside the Ray cluster"
+        yield Finding("rewards", "rewards.address", "skipped", found)
+    else:
+        yield from _check_address(plan, config.rewards.address, os.environ.get(key) if key else None)
+
+
+def _check_weights(config: Config) -> Iterator[Finding]:
+    if config.rewards.weights is not None:
+        try:
+            check_weights(config.rewards.weights)
+        except ValueError as error:
+            yield Finding("rewards", "rewards.weights", "wrong", f"rewards.weights: {error}")
+
+
+def _check_service(plan: Plan, source: str) -> Iterator[Finding]:
+    """Checks the service that will be started, as `drpo-rewards doctor` does."""
+    from drpo_rewards.serving.operate.declared import read_declared_models
+    from drpo_rewards.serving.operate.doctor import examine
+
+    if os.getcwd() not in sys.path:  # Ray's workers find a user's own rewards there too
+        sys.path.append(os.getcwd())
+    # The service of a run has no listeners, and other checks look at the surroundings, and count CPUs, GPUs and
+    # resources together with those of the workers.
+    others = ("ports", "CPUs", "GPUs", "resources", "folders", "shared memory")
+    found_by_doctor = examine(source, starts_here=plan.starts_ray)
+    mine = [finding for finding in found_by_doctor if finding.check not in others]
+    for finding in mine:
+        found = finding.found if finding.check == "config" else f"{finding.check} of {finding.about}: {finding.found}"
+        if finding.state == "wrong":
+            found = f"rewards.service: {found}"
+        yield Finding("rewards", "rewards.service", finding.state, found, finding.fix)
+    if any(finding.state == "wrong" for finding in mine):
+        return
+    try:
+        models = read_declared_models(source)
+    except RewardsError as error:
+        yield Finding("rewards", "rewards.service", "wrong", f"rewards.service: {error}")
+        return
+    yield from _check_names(plan, models, f"the service {os.path.basename(source)}", runs=False)
+
+
+def _check_address(plan: Plan, address: str, api_key: str | None) -> Iterator[Finding]:
+    """Checks the service that runs already, by asking it."""
+    try:
+        with RankingClient(address, api_key=api_key, timeout_s=ANSWER_S, retries=0) as client:
+            models = client.models()
+    except (RewardsError, ValueError) as error:
+        found = f"rewards.address: the service at {address} cannot be used: {error}"
+        fix = "start it, or correct rewards.address and rewards.api_key_env"
+        yield Finding("rewards", "rewards.address", "wrong", found, fix)
+        return
+    yield Finding("rewards", "rewards.address", "ok", f"{address}: {', '.join(model.name for model in models)}")
+    yield from _check_names(plan, models, f"the service at {address}", runs=True)
+
+
+def _check_names(plan: Plan, models: Sequence[ModelInfo], service: str, *, runs: bool) -> Iterator[Finding]:
+    """Checks the names in the settings against what a service offers."""
+    rewards = {model.name: model for model in models if model.kind == "reward"}
+    mixtures = {model.name: model for model in models if model.kind == "mixture"}
+    settings = plan.config.rewards
+    if settings.mixture is not None and settings.mixture not in mixtures:
+        found = f"{service} has no mixture {settings.mixture!r}{did_you_mean(settings.mixture, mixtures)}"
+        fix = f"choose from {', '.join(mixtures)}"
+        yield Finding("rewards", "rewards.mixture", "wrong", f"rewards.mixture: {found}", fix)
+        return
+    mixture = mixtures.get(settings.mixture or DEFAULT_MIXTURE)
+    chosen = list(settings.weights or (mixture.weights if mixture is not None else None) or rewards)
+    for name in chosen:
+        if name not in rewards:
+            found = f"{service} has no reward {name!r}{did_you_mean(name, rewards)}"
+            fix = f"choose from {', '.join(rewards)}"
+            yield Finding("rewards", "rewards.weights", "wrong", f"rewards.weights: {found}", fix)
+    known = {name: rewards[name] for name in chosen if name in rewards}
+    yield Finding("rewards", "rewards", "ok", f"ranked by {', '.join(known)}")
+    if plan.evaluates and len(known) == len(chosen):
+        yield from _check_shown(plan.config, known, runs)
+    yield from _check_metadata(plan, known)
+
+
+def _check_shown(config: Config, known: Mapping[str, ModelInfo], runs: bool) -> Iterator[Finding]:
+    """Checks the reward and the metric that the evaluation shows."""
+    evaluation = config.evaluation
+    reward = evaluation.reward if evaluation.reward is not None else next(iter(known))
+    if reward not in known:
+        found = f"evaluation.reward: {reward!r} is none of the rewards that rank{did_you_mean(reward, known)}"
+        yield Finding("rewards", "evaluation.reward", "wrong", found, f"choose from {', '.join(known)}")
+        return
+    metrics = [metric.name for metric in known[reward].metrics]
+    if evaluation.metric is None or evaluation.metric in metrics:
+        yield Finding("rewards", "evaluation.reward", "ok", f"shows {reward}")
+    elif metrics or runs:
+        declares = f"it declares {', '.join(metrics)}" if metrics else "it declares none"
+        found = f"the reward {reward!r} has no metric {evaluation.metric!r}{did_you_mean(evaluation.metric, metrics)}"
+        fix = f"{declares}; without evaluation.metric its first one is shown, or its score"
+        yield Finding("rewards", "evaluation.metric", "wrong", f"evaluation.metric: {found}", fix)
+    else:
+        found = f"whether {reward!r} has the metric {evaluation.metric!r} is known only when it runs"
+        yield Finding("rewards", "evaluation.metric", "skipped", found)
+
+
+def _check_metadata(plan: Plan, known: Mapping[str, ModelInfo]) -> Iterator[Finding]:
+    """Checks that prompts have metadata if a reward needs them."""
+    needing = [name for name, model in known.items() if model.needs_metadata]
+    sets: dict[str, list[PromptRecord] | DrpoError] = {}
+    if plan.trains:
+        sets["prompts"] = plan.training_prompts
+    if plan.evaluates:
+        sets["evaluation"] = plan.evaluation_prompts
+    for section, records in sets.items():
+        if not needing or isinstance(records, DrpoError):
+            continue
+        without = sum(record.metadata is None for record in records)
+        if without:
+            found = f"{without} of {len(records)} prompts of {section} have no metadata, which {needing[0]} needs"
+            fix = "give each prompt its metadata, or rank with another reward"
+            yield Finding("rewards", section, "wrong", found, fix)

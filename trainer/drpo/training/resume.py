@@ -1,0 +1,109 @@
+"""Continue a run: which settings may change, and from which checkpoint it goes on.
+
+Every check here comes before the first write, so a run that cannot go on stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from drpo.config import Config
+from drpo.errors import ConfigError
+from drpo.training.checkpoint import find_newest_checkpoint, step_of
+from drpo.training.run_folder import CHECKPOINTS
+from drpo.training.version import PROJECT_VERSION
+
+CHANGEABLE = {
+    "run": {"ray_address"},
+    "model": {"device", "gradient_checkpointing"},
+    "rewards": {"service", "address", "api_key_env", "timeout_s", "retries", "details"},
+    "optimizer": {"lr", "max_grad_norm", "schedule", "warmup_steps", "schedule_steps"},
+    "training": {
+        "steps", "max_seconds", "pipeline", "groups_in_flight", "chunk_size", "max_failed_groups", "num_workers",
+        "threads_per_worker", "use_gpu", "resources_per_worker", "max_failures", "checkpoint_every", "keep_checkpoints",
+    },
+    "evaluation": {
+        "enabled", "split", "path", "images_per_prompt", "prompts_per_task", "batch_size", "seed", "reward", "metric",
+    },
+}  # fmt: skip
+"""The settings that may change when a run goes on: how long, how fast and where it trains, and how it is evaluated.
+
+All others decide what is trained, and the steps so far depend on them.
+"""
+
+_NOT_IN_CHECKPOINTS = {"preset", "run.name", "run.folder", "model.generator", "features.path", "prompts.path"}
+"""Names and places. Folders may be moved between two starts, and the paths in config.yaml corrected."""
+
+
+def fixed_settings(config: Config) -> dict[str, Any]:
+    """The settings that a run cannot change, by their dotted keys, as they are kept in its checkpoints."""
+    return {key: value for key, value in _flatten(config) if key not in _NOT_IN_CHECKPOINTS}
+
+
+def refuse_changes(earlier: Config, config: Config, run_dir: Path) -> None:
+    """Refuses settings that differ from those of the run and may not change.
+
+    Args:
+        earlier: the config of the run.
+        config: the config with which it shall go on; like the other, with absolute paths.
+        run_dir: the run's folder.
+
+    Raises:
+        ConfigError: lists each such setting with both values.
+    """
+    before, now = dict(_flatten(earlier)), dict(_flatten(config))
+    now["run.name"] = before["run.name"] if now["run.name"] == run_dir.name else now["run.name"]
+    now["run.folder"] = before["run.folder"] if Path(now["run.folder"]) == run_dir.parent else now["run.folder"]
+    _refuse(before, now, f"the run {run_dir}")
+
+
+def find_start(config: Config, run_dir: Path) -> list[str]:
+    """Checks that a run can go on from its newest whole checkpoint.
+
+    Returns:
+        What the user should know about it, one line each: checkpoints that are left out, another version.
+
+    Raises:
+        ConfigError: the checkpoint is of other settings than `config`, or of a newer version of the project.
+        ModelLoadError: the run has checkpoints, but none is whole.
+    """
+    newest = find_newest_checkpoint(run_dir / CHECKPOINTS)
+    if newest.path is None:
+        return ["the run has no checkpoint yet, so it starts at step 0"]
+    if newest.manifest is not None:
+        before, now = newest.manifest.settings, fixed_settings(config)
+        known = before.keys() & now.keys()  # another version may have more settings, or fewer
+        _refuse({key: before[key] for key in known}, {key: now[key] for key in known}, f"the checkpoint {newest.path}")
+    notes = [f"left out a damaged checkpoint: {problem}" for problem in newest.left_out]
+    if newest.left_out:
+        notes.append(f"going on from step {step_of(newest.path)}, the newest whole checkpoint")
+    version = newest.manifest.version if newest.manifest is not None else "an earlier version"
+    if version != PROJECT_VERSION:
+        notes.append(f"the checkpoint was written by drpo: {version}; going on with it in drpo {PROJECT_VERSION}")
+    return notes
+
+
+def _flatten(config: Config) -> Iterator[tuple[str, Any]]:
+    """All settings by their dotted keys, but those that may change."""
+    for section, values in config.model_dump(mode="json").items():
+        if not isinstance(values, dict):
+            yield section, values
+            continue
+        for key, value in values.items():
+            if key not in CHANGEABLE.get(section, ()):
+                yield f"{section}.{key}", value
+
+
+def _refuse(before: Mapping[str, Any], now: Mapping[str, Any], owner: str) -> None:
+    changed = [
+        f"{key} is {before.get(key)}, not {now.get(key)}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{owner} cannot go on with other settings, because its steps so far depend on them. "
+            f"{'; '.join(changed)}. Leave them out, or start a new run"
+        )
