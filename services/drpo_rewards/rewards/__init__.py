@@ -95,14 +95,20 @@ def check_differentiable(kind: str) -> None:
         )
 
 
-def load_differentiable(kind: str, options: dict[str, Any]) -> DifferentiableReward:
-    """Build a reward that scores images with a gradient; see `create`.
+def load_differentiable(kind: str, options: dict[str, Any], device: str = "auto") -> DifferentiableReward:
+    """Build a reward that scores images with a gradient.
+
+    Args:
+        kind, options: see `create`.
+        device: where it computes, if the options do not say so and the reward has an argument `device`.
 
     Raises:
         ConfigError: there is no such reward, it has no gradient, or the options do not fit it.
         WeightsError: its files are missing or do not fit.
     """
     check_differentiable(kind)
+    if "device" in inspect.signature(load_class(kind)).parameters:
+        options = {"device": device, **options}
     reward: Any = create(kind, options)
     return reward
 

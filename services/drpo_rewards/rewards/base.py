@@ -144,8 +144,8 @@ class DifferentiableReward(Protocol):
     def score_differentiably(self, images_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score images with a gradient.
 
-        It prepares images in torch (bicubic, antialiased). If an image already has the model's size, its score is that of
-        `score`; otherwise the two differ by what the libraries' resizing and rounding differ.
+        It prepares images in torch (bicubic, antialiased). If an image already has the model's size, its score is that
+        of `score`; otherwise the two differ by what the libraries' resizing and rounding differ.
 
         Args:
             images_N3HW: N images of one size in [0, 1], on any device.

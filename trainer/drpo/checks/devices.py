@@ -80,7 +80,7 @@ def _count_rewards(plan: Plan) -> Counter[str]:
     from drpo_rewards.serving.config import ServiceConfig
 
     needed: Counter[str] = Counter()
-    if plan.config.rewards.address is not None:
+    if plan.config.rewards.address is not None or not plan.asks_rewards:
         return needed
     try:
         rewards = ServiceConfig.load(plan.config.rewards.service or "").rewards.values()

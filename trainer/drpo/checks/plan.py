@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import ValidationError
+
 from drpo.config import Config
 from drpo.errors import DrpoError
 from drpo.shapes.embedded import generator_source
@@ -50,6 +52,18 @@ class Plan:
     def evaluates(self) -> bool:
         """Whether an adapter is compared with its base."""
         return self.verb == "evaluate" or (self.trains and self.config.evaluation.enabled)
+
+    @property
+    def asks_rewards(self) -> bool:
+        """Whether a ranking service is needed: to train by rankings, or to evaluate."""
+        from drpo.training.build import asks_ranking
+
+        if self.evaluates:
+            return True
+        try:
+            return self.trains and asks_ranking(self.config)
+        except (DrpoError, ValidationError):  # the check of the settings says so
+            return True
 
     @property
     def starts_ray(self) -> bool:

@@ -23,7 +23,7 @@ ANSWER_S = 10.0
 def check_rewards(plan: Plan) -> Iterator[Finding]:
     """Yields what is found about the rewards."""
     config = plan.config
-    if plan.verb == "sample":
+    if not plan.asks_rewards:
         return
     yield from _check_weights(config)
     key = config.rewards.api_key_env

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -27,7 +28,7 @@ def _check_objective(config: Config) -> Iterator[Finding]:
 
     name, settings = config.objective.name, config.objective.settings
     try:
-        load_objective(name, settings)
+        objective = load_objective(name, settings)
     except ValidationError as error:
         known = objective_class(name).settings_class.model_fields
         for details in error.errors():
@@ -41,6 +42,18 @@ def _check_objective(config: Config) -> Iterator[Finding]:
         yield Finding("settings", "objective.name", "wrong", str(error))
     else:
         yield Finding("settings", "objective.name", "ok", name)
+        if objective.needs.reward_gradient:
+            yield _check_reward(objective.settings.reward)
+
+
+def _check_reward(source: Any) -> Finding:
+    from drpo.training.reward_gradient import check_reward
+
+    try:
+        check_reward(source)
+    except DrpoError as error:
+        return Finding("settings", "objective.reward", "wrong", str(error))
+    return Finding("settings", "objective.reward", "ok", source.type)
 
 
 def _check_features(config: Config) -> Iterator[Finding]:

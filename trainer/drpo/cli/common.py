@@ -181,17 +181,21 @@ def print_findings(findings: Sequence[Finding]) -> int:
 
 
 @contextmanager
-def ray_and_rewards(config: Config) -> Iterator[Config]:
+def ray_and_rewards(config: Config, *, rewards: bool = True) -> Iterator[Config]:
     """Starts Ray, and the ranking service unless `rewards.address` is set; ends both after the block.
 
+    Args:
+        config: the settings of the run.
+        rewards: whether rewards are needed at all. If not, no service is started.
+
     Yields:
-        The config with `rewards.address` set.
+        The config, with `rewards.address` set if rewards are needed.
     """
     from drpo.checks.devices import count_local_cpus
     from drpo.cluster.connect import connect_ray
     from drpo_rewards.cluster.local_ray import silence_serve, stop_ray
 
-    start_service = config.rewards.address is None
+    start_service = rewards and config.rewards.address is None
     starting = "Ray and the reward service (about 30 s)" if start_service else "Ray (about 10 s)"
     service = None
     try:
@@ -205,8 +209,8 @@ def ray_and_rewards(config: Config) -> Iterator[Config]:
 
                 assert config.rewards.service is not None  # `RewardsConfig` requires one if there is no address
                 service = start(config.rewards.service)
-                rewards = config.rewards.model_copy(update={"address": service.handle_address})
-                config = config.model_copy(update={"rewards": rewards})
+                reached = config.rewards.model_copy(update={"address": service.handle_address})
+                config = config.model_copy(update={"rewards": reached})
         yield config
     finally:
         if service is not None and config.run.ray_address is not None:

@@ -18,6 +18,7 @@ from typing import Any
 from drpo.cluster.worker import STOP_FILE, train_worker
 from drpo.config import Config
 from drpo.errors import DrpoError, TrainingStoppedError
+from drpo.training.build import asks_ranking
 from drpo.training.checkpoint import find_newest_checkpoint, step_of
 from drpo.training.metrics import parse_line, read_metrics
 from drpo.training.ranking_client import service_address
@@ -55,12 +56,13 @@ def train(
         poll_s: seconds between two reads of metrics.jsonl.
 
     Raises:
-        ConfigError: `rewards.address` is not set.
+        ConfigError: `rewards.address` is not set, and the objective needs a ranking.
         TrainingStoppedError: the run cannot continue; the message says why.
         KeyboardInterrupt: a second Ctrl-C. The first one ends the run after the current step, with a checkpoint.
     """
     set_ray_environment(for_training=True)  # Ray Train passes these variables to the workers when the run starts
-    service_address(config.rewards)  # raises if it is not set
+    if asks_ranking(config):
+        service_address(config.rewards)  # raises if it is not set
     (run_dir / STOP_FILE).unlink(missing_ok=True)
     # With this file Ray Train would silently continue from the state of an earlier start under the same name.
     (run_dir / CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)

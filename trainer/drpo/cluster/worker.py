@@ -36,12 +36,13 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         worker. An error that a restart would repeat is returned as "stopped", because Ray Train restarts the workers
         after every exception.
     """
+    from drpo.training.build import asks_ranking
     from drpo.training.ranking import BackgroundRanker
     from drpo.training.ranking_client import make_ranker
 
     config = Config.model_validate(arguments["config"])
     run_dir = Path(arguments["run_dir"])
-    ranker = BackgroundRanker(lambda: make_ranker(config))
+    ranker = BackgroundRanker(lambda: make_ranker(config)) if asks_ranking(config) else None
     try:
         error = ""
         try:
@@ -58,7 +59,8 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
             return _stopped(reason)
         return loop.run()
     finally:
-        ranker.close()
+        if ranker is not None:
+            ranker.close()
 
 
 def _first_error(error: str) -> str:
@@ -72,13 +74,13 @@ def _stopped(reason: str) -> dict[str, Any]:
     return {"status": "stopped", "reason": reason, "step": 0, "seconds": 0.0}
 
 
-def _build(config: Config, name: str, ranker: BackgroundRanker) -> tuple[DrPOTrainer, PromptOrder]:
+def _build(config: Config, name: str, ranker: BackgroundRanker | None) -> tuple[DrPOTrainer, PromptOrder]:
     import ray.train.torch
     import torch
 
     from drpo.data.prompts import PromptOrder, load_prompts
     from drpo.training import collective
-    from drpo.training.build import build_feature_map, build_generator, build_objective
+    from drpo.training.build import build_feature_map, build_generator, build_objective, build_reward_gradient
     from drpo.training.random_state import seed_everything
     from drpo.training.trainer import DrPOTrainer
 
@@ -99,6 +101,7 @@ def _build(config: Config, name: str, ranker: BackgroundRanker) -> tuple[DrPOTra
         config.optimizer,
         seed=config.run.seed,
         name=name,
+        reward_gradient=build_reward_gradient(objective, generator, device=device),
     )
     records = load_prompts(config.prompts)
     return trainer, PromptOrder(records, seed=config.run.seed, balance_tasks=config.prompts.balance_tasks)

@@ -1,4 +1,4 @@
-"""Build the generator, the feature map and the objective of a run from its settings.
+"""Build the generator, the feature map, the objective and its reward of a run from its settings.
 
 Training, sampling and evaluation all use these functions.
 """
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from drpo.generators import OneStepGenerator
     from drpo.method.features import FeatureMap
     from drpo.method.objectives import Objective
+    from drpo.training.reward_gradient import RewardGradient
 
 
 def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -> OneStepGenerator:
@@ -53,3 +54,19 @@ def build_objective(config: Config) -> Objective:
     from drpo.method.objectives import load_objective
 
     return load_objective(config.objective.name, config.objective.settings)
+
+
+def asks_ranking(config: Config) -> bool:
+    """Whether the objective ranks candidates, so that training needs a ranking service."""
+    return build_objective(config).needs.ranking
+
+
+def build_reward_gradient(
+    objective: Objective, generator: OneStepGenerator, *, device: str = "cpu"
+) -> RewardGradient | None:
+    """The differentiable reward of the objective's settings; None if it needs none."""
+    if not objective.needs.reward_gradient:
+        return None
+    from drpo.training import reward_gradient
+
+    return reward_gradient.build_reward_gradient(objective.settings.reward, generator, device)

@@ -21,8 +21,9 @@ from drpo.config import TrainingConfig
 from drpo.data.prompts.record import PromptRecord
 from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
-from drpo.method.objectives.base import Group, Objective
+from drpo.method.objectives.base import Explorer, Group, NoiseArranger, Objective
 from drpo.training.ranking import BackgroundRanker, TimedRanking
+from drpo.training.reward_gradient import RewardGradient
 from drpo.training.sampling import Candidates, GroupSampler, GroupSeed
 from drpo.training.tally import Tally
 from drpo.training.views import make_view
@@ -48,10 +49,11 @@ class StepRunner:
         generator: see `drpo.generators`.
         feature_map: phi; see `drpo.method.features`. None if the objective needs no features.
         objective: see `drpo.method.objectives`.
-        ranker: ranks the groups.
+        ranker: ranks the groups; None if the objective needs no ranking.
         settings: the `training` section of the config.
         seed: the run's seed. The seed, the step and the group's number determine the noise and the pairs of a group.
         name: the run's name, the first part of every request id.
+        reward_gradient: the differentiable reward; None if the objective needs none.
     """
 
     def __init__(
@@ -59,14 +61,20 @@ class StepRunner:
         generator: OneStepGenerator,
         feature_map: FeatureMap | None,
         objective: Objective,
-        ranker: BackgroundRanker,
+        ranker: BackgroundRanker | None,
         settings: TrainingConfig,
         *,
         seed: int = 0,
         name: str = "run",
+        reward_gradient: RewardGradient | None = None,
     ) -> None:
         self.generator = generator
-        self.sampler = GroupSampler(generator, make_view(generator, feature_map), objective.needs, settings.chunk_size)
+        needs, view = objective.needs, make_view(generator, feature_map)
+        ranks = needs.ranking and ranker is not None
+        explorer = objective if needs.actions and isinstance(objective, Explorer) else None
+        self.sampler = GroupSampler(generator, view, needs, settings.chunk_size, ranks=ranks, explorer=explorer)
+        self.arranger = objective if needs.arranged_noise and isinstance(objective, NoiseArranger) else None
+        self.reward_gradient = reward_gradient
         self.objective = objective
         self.ranker = ranker
         self.settings = settings
@@ -108,8 +116,10 @@ class StepRunner:
             # Drawn on the CPU, so that the noise is the same on every device and worker, and in a resumed run.
             random = torch.Generator().manual_seed(seed.derive("noise"))
             noise_KChw = self.generator.noise(settings.candidates, random)
+            if self.arranger is not None:
+                noise_KChw = self.arranger.arrange_noise(noise_KChw, random)
             candidates = self.sampler.generate(noise_KChw, conditions, seed)
-            ranking = self._submit(record, candidates) if self.sampler.needs.ranking else None
+            ranking = self._submit(record, candidates)
         tally.groups += 1
         tally.images += settings.candidates
         if ranking is not None and not settings.pipeline:
@@ -120,9 +130,15 @@ class StepRunner:
         with tally.timed("features"):
             group = self.sampler.observe(candidates)
             group = self.sampler.observe_reference(group, candidates, reference_KChw)
+        if self.reward_gradient is not None:
+            with tally.timed("reward_gradient"):
+                group = self.reward_gradient.add_to(group, record.prompt, tally)
         return _InFlight(candidates, group, ranking)
 
-    def _submit(self, record: PromptRecord, candidates: Candidates) -> Future[TimedRanking]:
+    def _submit(self, record: PromptRecord, candidates: Candidates) -> Future[TimedRanking] | None:
+        """Submits the images for ranking; None if the objective needs none."""
+        if self.ranker is None or candidates.images_KHWC is None:
+            return None
         settings, seed = self.settings, candidates.seed
         pair_seed = seed.derive("pairs", bits=31)
         return self.ranker.submit(

@@ -39,8 +39,9 @@ def encode_pixels(processor: Qwen2VLImageProcessorPil, pixels_N3HW: Tensor) -> d
     """Make the inputs of `encode_images` from N images of one size in 0..1, differentiably and on their device."""
     patch, merge, repeats = processor.patch_size, processor.merge_size, processor.temporal_patch_size
     size: Any = processor.size
+    old_height, old_width = pixels_N3HW.shape[2:]
     height, width = smart_resize(
-        *pixels_N3HW.shape[2:], factor=patch * merge, min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"]
+        old_height, old_width, patch * merge, min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"]
     )
     pixels_N3HW = normalize(scale_pixels(pixels_N3HW, height, width))
     rows, columns = height // patch, width // patch

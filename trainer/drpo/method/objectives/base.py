@@ -51,7 +51,8 @@ class Group:
         reference_KChw: the latents of the reference generator from the same noises, without a graph.
         reference_features: their features {key: (K, T, D)}, without a graph.
         pairs_M2: M (winner, loser) pairs of candidate indices, int64, such as [[3, 0], [5, 2]].
-        scores_K: the combined scores of the candidates, or those of the differentiable reward, float32; higher is better.
+        scores_K: the combined scores of the candidates, or those of the differentiable reward, float32; higher is
+            better.
         actions_KChw: the latents that were decoded and ranked in place of the candidates', without a graph.
         reward_gradient_KChw: the gradient of each candidate's score with respect to its latent, without a graph.
     """
@@ -86,9 +87,11 @@ class Objective(Protocol):
 
     Attributes:
         settings_class: the pydantic model of the settings, the keys of a preset's section `objective`.
+        settings: the settings; if the objective needs a `reward_gradient`, their `reward` is a `RewardSource`.
     """
 
     settings_class: ClassVar[type[BaseModel]]
+    settings: Any
 
     @property
     def needs(self) -> Needs:
@@ -120,7 +123,7 @@ class Explorer(Protocol):
 
 @runtime_checkable
 class StatefulObjective(Protocol):
-    """What an objective has if it remembers something from step to step. All workers end each step with the same state."""
+    """What an objective has if it remembers something from step to step. All workers then have the same state."""
 
     def observations(self) -> Any:
         """What this worker saw since the last step; small and picklable."""

@@ -105,7 +105,7 @@ class DPOObjective:
         return [(widen(tokens), widen(reference[key].detach())) for key, tokens in features.items()]
 
     def _choose(self, group: Group, candidates_KTD: Tensor) -> tuple[Tensor, Tensor]:
-        """y+ and y- of a group, from its own candidates: (P, T, D) and (N, T, D), with P = N = M in the paper's form."""
+        """y+ and y- from the candidates of the group: (P, T, D) and (N, T, D), with P = N = M in the paper's form."""
         if self.settings.variant == "paper":
             if group.pairs_M2 is None or not len(group.pairs_M2):
                 raise ShapeError("DPO: the group has no pairs")
@@ -127,7 +127,7 @@ def measure_margin(
         candidates_KTD: psi(mu), with its graph.
         references_KTD: psi(mu_ref).
         chosen_PTD: psi(y+).
-        rejected_NTD: psi(y-); in the paper's form as many as `chosen_PTD`, and each belongs to the chosen one of its row.
+        rejected_NTD: psi(y-); in the paper's form as many as chosen ones, in the order of the pairs.
         variant: paper: (K, P), one margin for each candidate and pair. released: one margin, a scalar.
     """
     moved_KTD = candidates_KTD - references_KTD

@@ -2,10 +2,10 @@
 
     L = -1/K sum_k R(D(mu_k), p) + lambda_ref / K sum_k ||mu_k - mu_ref,k||^2 - w_std std(R)
 
-(paper, appendix C.1; the last term is an option of the authors' trainer). All but the reference term is a function of the
-K rewards alone. So the training step computes the rewards and their gradients with respect to the latents first, in
-chunks, and the loss is differentiated through their first-order expansion: the same value, the same gradient, and no
-graph of decoder and reward for the whole group.
+(paper, appendix C.1; the last term is an option of the authors' trainer). All but the reference term is a function of
+the K rewards alone. So the training step first computes the rewards and their gradients with respect to the latents,
+a few at a time, and the loss is differentiated through their first-order expansion. Value and gradient are the same,
+without a graph of decoder and reward for the whole group.
 
 Axes: K candidates of a group, (C, h, w) of a latent.
 """
@@ -35,7 +35,7 @@ class DRaFTSettings(LatentSettings):
           reference_weight: 0.0
     """
 
-    reward: RewardSource = Field(default_factory=RewardSource, description="the differentiable reward")
+    reward: RewardSource = Field(RewardSource(), description="the differentiable reward")
     reward_weight: float = Field(1.0, gt=0, description="the weight of the mean reward")
     std_weight: float = Field(0.0, ge=0, description="w_std, the weight of the rewards' standard deviation in a group")
 

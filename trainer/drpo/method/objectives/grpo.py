@@ -1,10 +1,10 @@
 """GRPO in one step: a clipped policy gradient. The paper and the authors' trainer compute different things.
 
 paper      Appendix C.4. The action of a candidate is its latent plus sigma times its own noise, scaled to mean 0 and
-           variance 1; the images of the actions are ranked. A is the z-score of the combined score, clipped, and
-           l(a) = -1/2 mean [((a - mu) / sigma)^2] is the log probability of the action.
-released   Neighbours. The noises of a group are sqrt(1 - sigma^2) base + sigma delta_k, with one base for the group, and
-           the candidates themselves are ranked. Some of them are anchors; the log probability of candidate i for anchor
+           variance 1. The images of the actions are ranked. A is the z-score of the combined score, clipped. The log
+           probability of the action is l(a) = -1/2 mean [((a - mu) / sigma)^2].
+released   Neighbours. The noises of a group are sqrt(1 - sigma^2) base + sigma delta_k, with one base for the group.
+           The candidates themselves are ranked. Some of them are anchors; the log probability of candidate i for anchor
            a is log softmax_i (-mean (x_i - mu_a)^2 / T). A = sqrt(K) (r - mean r) / ||r - mean r||_p, clipped.
 
 Both then minimize, with rho = exp(clip(l - l_old, -m, m)),
@@ -12,8 +12,9 @@ Both then minimize, with rho = exp(clip(l - l_old, -m, m)),
     L = -mean min(rho A, clip(rho, 1 - eps, 1 + eps) A) + lambda_ref mean ||mu - mu_ref||^2
         + beta_kl mean (rho - 1 - log rho)
 
-Each group is used for one update, so rho = 1, and the clipping never acts: the loss is about 0, and only its gradient says
-something. The neighbours' noises are exchangeable, so the first candidates are as random a choice of anchors as any.
+Each group is used for one update, so rho = 1, and the clipping never acts: the loss is about 0, and only its gradient
+says something. The neighbours' noises are exchangeable, so the first candidates are as random a choice of anchors as
+any.
 
 Axes: K candidates of a group, A anchors, (C, h, w) of a latent.
 """

@@ -3,8 +3,8 @@
     mu_target = mu_ref + lambda_r clip(dR/dmu)
     L = 1/K sum_k ||mu_k - mu_target,k||^2 + lambda_ref / K sum_k ||mu_k - mu_ref,k||^2
 
-(paper, appendix C.2, with eta = 1). The gradient of each candidate is clipped to a norm tau. After a step, tau becomes a
-quantile of the unclipped norms in the last group of every worker, as in the authors' trainer.
+(paper, appendix C.2, with eta = 1). The gradient of each candidate is clipped to a norm tau. After a step, tau becomes
+a quantile of the unclipped norms in the last group of every worker, as in the authors' trainer.
 
 Axes: K candidates of a group, (C, h, w) of a latent.
 """
@@ -34,7 +34,7 @@ class VGGFlowSettings(LatentSettings):
           reward_scale: 1000
     """
 
-    reward: RewardSource = Field(default_factory=RewardSource, description="the differentiable reward")
+    reward: RewardSource = Field(RewardSource(), description="the differentiable reward")
     reward_scale: float = Field(1000.0, gt=0, description="lambda_r, the length of the target's step per gradient")
     max_gradient_norm: float | None = Field(
         1.0, gt=0, description="tau in the first step: the largest norm of a candidate's gradient; null: no limit"

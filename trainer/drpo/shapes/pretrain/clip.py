@@ -1,12 +1,11 @@
-"""Stage 5: a CLIP for the world of shapes, a small differentiable reward.
+"""The recipe of the CLIP for the world of shapes, a small differentiable reward.
 
-It reads the tokenizer, the text encoder and the autoencoder of a finished generator, so it can also be trained alone.
-The text tower starts from that text encoder, which already knows the facts of a caption.
+The tokenizer is that of `shapes`. The text tower begins as its text encoder, which already knows a caption's facts.
 
-A batch has captions, and for some of them two pictures: one that the caption describes, and one that differs in one fact
-(the mistakes of `coupling`). Half of the pictures go through the autoencoder, because the reward will score decoded
-latents, not drawings. Three losses are added: caption to picture and picture to caption, both contrastive, and a label
-for each patch, which is only there to make the picture tower learn quickly.
+A batch has captions, and for some of them two pictures: one that the caption describes, and one that differs in one
+fact (the mistakes of `coupling`). Half of the pictures go through the autoencoder, because the reward will score
+decoded latents, not drawings. Three losses are added: caption to picture and picture to caption, both contrastive, and
+a label for each patch, which is only there to make the picture tower learn quickly.
 
 Axes: N pictures, P captions, T patches, D features.
 """
@@ -14,21 +13,24 @@ Axes: N pictures, P captions, T patches, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from drpo.shapes.assets import generator_path
 from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.coupling import NUM_MODES, background, coupled_scene
 from drpo.shapes.pretrain.data import draw_prompts, to_tensor, train_prompts
+from drpo.shapes.pretrain.export import halve
 from drpo.shapes.pretrain.stage import StepRandom, fit
 from drpo.shapes.pretrain.text import tokenize
 from drpo.shapes.world import SIZE, Shape, draw_scene
@@ -41,23 +43,40 @@ _LATENT_NOISE = 0.1  # in standard deviations of the latents
 _SURELY = 9.0  # a value of the mode of mistakes that makes every caption right (negative) or wrong (positive)
 
 
-def train_clip(generator: str, out: Path, work: Path, seed: int, steps: int, device: str = "cpu") -> None:
-    """Trains the CLIP and writes it to the folder `out`, in half precision.
+@dataclass(frozen=True)
+class ClipRecipe:
+    """The seed and the steps of the stage. The defaults are those of the shipped model."""
+
+    seed: int = 0
+    steps: int = 1600
+
+    @classmethod
+    def tiny(cls) -> ClipRecipe:
+        """A recipe with a few steps, whose model knows nothing."""
+        return cls(steps=2)
+
+
+def pretrain_clip(recipe: ClipRecipe, out: Path, num_processes: int = 1, device: str = "cpu") -> None:
+    """Trains and writes `out/clip`, in the layout of transformers' CLIPModel. Call it again after an interruption.
 
     Args:
-        generator: the folder of the generator whose text encoder and autoencoder are used.
-        out: the folder to write, in the layout of transformers' CLIPModel.
-        work: where the state is saved, from which an interrupted stage resumes.
-        seed: seed of the stage.
-        steps: steps of the stage.
-        device: where it computes.
+        recipe: what to train.
+        out: the folder to write; `out/work` keeps the state.
+        num_processes: processes that train together on a CPU, each on its share of a batch.
+        device: where the CLIP is trained.
     """
-    torch.manual_seed(seed)
-    text: Any = CLIPTextModel.from_pretrained(generator, subfolder="text_encoder", dtype=torch.float32)
-    tokenizer = CLIPTokenizer.from_pretrained(generator, subfolder="tokenizer")
-    vae: Any = AutoencoderKL.from_pretrained(generator, subfolder="vae", torch_dtype=torch.float32)
-    vae.to(device).requires_grad_(False)
-    student = _Student(new_clip(text)).to(device)
+    (out / "work").mkdir(parents=True, exist_ok=True)
+    trainers = 1 if device.startswith("cuda") else num_processes
+    processes.run_in_processes(trainers, _train, recipe, out, device)
+
+
+def _train(recipe: ClipRecipe, out: Path, device: str) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(recipe.seed)
+    base: Any = StableDiffusionPipeline.from_pretrained(generator_path(), dtype=torch.float32)
+    tokenizer: CLIPTokenizer = base.tokenizer
+    vae = base.vae.to(device).requires_grad_(False)
+    student = _Student(new_clip(base.text_encoder)).to(device)
     ids_PT = tokenize(tokenizer, [record.prompt for record in train_prompts()])
 
     def compute_loss(random: StepRandom) -> Tensor:
@@ -65,10 +84,13 @@ def train_clip(generator: str, out: Path, work: Path, seed: int, steps: int, dev
         pictures_N3HW = _through_autoencoder(vae, batch.pictures_N3HW.to(device), random)
         return student(pictures_N3HW, ids_PT[batch.prompts_P].to(device), batch)
 
-    fit("clip", student, compute_loss, work, steps=steps, learning_rate=2e-3, seed=seed, ema_decay=0.99)
+    fit("clip", student, compute_loss, out / "work", steps=recipe.steps, learning_rate=2e-3, seed=recipe.seed,
+        ema_decay=0.99)  # fmt: skip
     if processes.rank() == 0:
-        student.clip.half().cpu().save_pretrained(out)
-        tokenizer.save_pretrained(out)
+        halve(student.clip)
+        student.clip.cpu().save_pretrained(out / "clip")
+        tokenizer.save_pretrained(out / "clip")
+        tokenizer.backend_tokenizer.model.save(str(out / "clip"))  # also vocab.json and merges.txt
 
 
 def new_clip(text: CLIPTextModel) -> CLIPModel:
@@ -166,6 +188,9 @@ def _through_autoencoder(vae: Any, pictures_N3HW: Tensor, random: StepRandom) ->
 
 class _Student(nn.Module):
     """The CLIP and its three losses. The head that labels patches is not part of the result."""
+
+    mean_311: Tensor
+    std_311: Tensor
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
