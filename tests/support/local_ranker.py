@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from drpo_rewards import RankResponse
-from drpo_rewards.api.contract import ModelInfo, PairOptions, RewardResult
+from drpo_rewards.api.contract import ModelInfo, Normalize, PairOptions, RewardResult
 from drpo_rewards.errors import RewardError
 from drpo_rewards.ranking.mixture import combine
 from drpo_rewards.ranking.pairs import draw_pairs
@@ -19,9 +19,10 @@ from drpo_rewards.rewards.checks import check_scores, describe
 class LocalRanker:
     """Ranks with one reward, in a thread, with the results of the service."""
 
-    def __init__(self, name: str, reward: Reward) -> None:
+    def __init__(self, name: str, reward: Reward, normalize: Normalize = "zscore") -> None:
         self.name = name
         self.reward = reward
+        self.normalize = normalize
 
     async def rank(
         self,
@@ -40,7 +41,7 @@ class LocalRanker:
         except RuntimeError as error:  # the service does the same with whatever a reward raises
             raise RewardError(str(error), reward=self.name) from error
         values = [score.value for score in scores]
-        ranking = combine({self.name: values}, {self.name: 1.0})
+        ranking = combine({self.name: values}, {self.name: 1.0}, self.normalize)
         result = RewardResult(
             scores=values,
             weight=1.0,

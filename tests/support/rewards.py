@@ -226,7 +226,7 @@ class Failing:
     version = "failing-1"
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        how = next((item.metadata["how"] for item in items if item.metadata and "how" in item.metadata), "")
+        how = next((item.metadata["how"] for item in items if item.metadata and item.metadata.get("how")), "")
         if how == "raise":
             raise ZeroDivisionError("nothing to divide by")
         if how == "tell":

@@ -52,7 +52,7 @@ def settings(home: Path, **training: Any) -> dict[str, Any]:
         "lora": {"rank": 4},
         "features": {"name": "raw_latent", "path": None},
         "objective": {"name": "drpo", "radii": [0.2, 0.5, 1.0]},
-        "prompts": {"source": "file", "path": str(home / "prompts.jsonl")},
+        "prompts": {"source": "file", "path": str(home / "prompts.jsonl"), "allow_overlap": True},
         "optimizer": {"lr": 0.2, "schedule": "linear"},
         "training": {
             "steps": STEPS,

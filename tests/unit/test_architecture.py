@@ -89,7 +89,7 @@ TRAINER = {
     },
     "generators": {"config"},
     "method.objectives": {"method.drift"},
-    "method.features": {"generators.base"},
+    "method.features": {"method.drift", "generators.base"},
     "method.drift": set(),
     "method": set(),
     "shapes.cli": {"shapes.pretrain", "shapes"},

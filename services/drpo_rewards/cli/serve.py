@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 
@@ -48,12 +49,12 @@ def serve(
 
     settings = ServiceConfig.load(config).model_copy(update=listeners)
     ending = [number for number in ENDING if not (number == signal.SIGHUP and _is_ignored(number))]  # as by nohup
-    for number in ending:
-        signal.signal(number, _end)
+    _handle(ending, _end)
     stopped = threading.Event()
     try:
         with busy("starting Ray and the ranking service (about 30 s)"):
             start_local_ray(listen_host=settings.host, timeout_s=settings.deploy_timeout_s)
+            _handle(ending, _end)  # Ray has set its own
             errors.print(f"logs: {logs_folder()}", markup=False, highlight=False, soft_wrap=True)
             service = start(
                 settings,
@@ -61,8 +62,7 @@ def serve(
                 grpc_port=settings.grpc_port,
                 on_up=lambda name: errors.print(f"{name} is up", markup=False, highlight=False),
             )
-        for number in ending:
-            signal.signal(number, lambda *_: stopped.set())
+        _handle(ending, lambda *_: stopped.set())
         rewards = ", ".join(settings.rewards)
         console.print(f"ready  {service.http_url}  {service.grpc_address}  rewards: {rewards}", soft_wrap=True)
         errors.print(f"try it in a browser: {service.http_url}/   Ctrl-C stops the service", soft_wrap=True)
@@ -73,6 +73,11 @@ def serve(
             service.stop(keep_serve=True)
     finally:
         stop_ray()
+
+
+def _handle(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in numbers:
+        signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -53,7 +53,7 @@ def main(ray_folder: str, pid: str) -> None:
     # A session is named by its time and by the process that started it.
     session = re.compile(re.escape(told) if told else rf"{re.escape(ray_folder)}/session_[^/]*_{pid}")
     deadline = time.monotonic() + GRACE_S
-    while living := _find_processes(re.compile(rf"{session.pattern}/logs/")):
+    while living := _find_processes(re.compile(rf"{session.pattern}/logs/"), int(pid)):
         if time.monotonic() > deadline:
             for process in living:
                 process.kill()
@@ -61,14 +61,19 @@ def main(ray_folder: str, pid: str) -> None:
         time.sleep(0.2)
 
 
-def _find_processes(log: re.Pattern[str]) -> list:
-    """Find the processes of a session: each of them writes into a log of it, and most hide their arguments."""
+def _find_processes(log: re.Pattern[str], owner: int) -> list:
+    """Find the processes of a session: each of them writes into a log of it, and most hide their arguments.
+
+    The owner writes into one too, and goes on when Ray has ended. Who only reads a log is no process of Ray.
+    """
     import psutil
 
     found = []
     for process in psutil.process_iter():
         try:
-            if any(log.match(file.path) for file in process.open_files()):
+            if process.pid == owner:
+                continue
+            if any(log.match(file.path) and getattr(file, "mode", "w") != "r" for file in process.open_files()):
                 found.append(process)
         except psutil.Error:
             continue

@@ -136,7 +136,7 @@ def check_details(name: str, details: dict[str, Any] | None, field: str) -> None
     try:
         check_plain_json(details or {})
     except ValueError as error:
-        message = f"reward {name!r} gave details of {field} that cannot be sent: the JSON {error}"
+        message = f"reward {name!r} gave details of {field} that cannot be sent: the dict {error}"
         raise RewardError(message, reward=name, field=field) from None
 
 

@@ -113,7 +113,6 @@ def test_bench(served: Served) -> None:
         (["rank", "--prompt", "p", "a.png", "missing.png"], 2, "cannot read missing.png"),
         (["rank", "--prompt", "p", "--reward", "sharpness=much", "a.png", "b.png"], 2, "NAME=WEIGHT"),
         (["rank", "--prompt", "p", "--metadata", "{", "a.png", "b.png"], 2, "not valid JSON"),
-        (["bench", "--requests", "1"], 2, 'try --metadata \'{"include"'),
         (["bench", "--mixture", "beauty"], 2, "no mixture 'beauty'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Are the files of the generator there and whole? Only configs and the headers of weight files are read."""
+"""Is the generator of a known layout, with whole files? Only configs and the headers of weight files are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from drpo.shapes.embedded import generator_source
 from drpo_rewards.findings import Finding
 
 SETTING = "model.generator"
-INDEX = "model_index.json"
 
 
 def check_models(plan: Plan) -> Iterator[Finding]:
@@ -36,30 +35,42 @@ def check_models(plan: Plan) -> Iterator[Finding]:
     if folder is None:
         yield check_hub(SETTING, source)
         return
-    problem = _find_problem(folder, plan.config.model.variant)
+    settings = plan.config.model
+    if settings.vae and not os.path.isdir(settings.vae):
+        yield check_hub("model.vae", settings.vae)
+    problem = _find_problem(folder, settings.variant, plan.local_vae)
     if problem and not os.path.isdir(source) and check_hub(SETTING, source).state == "ok":
         yield Finding("models", SETTING, "ok", f"the rest of {source} will be downloaded")
     elif problem:
         yield Finding("models", SETTING, "wrong", f"{SETTING}: {problem}")
     else:
         yield Finding("models", SETTING, "ok", f"{plan.config.model.generator}: the files of every part are whole")
+        if settings.unet is not None:
+            yield _check_unet(settings.unet, folder)
         if plan.adapter is not None:
             yield _check_adapter(plan.adapter, folder)
 
 
-def _find_problem(folder: Path, variant: str | None) -> str:
-    """What is missing or damaged in the folder of a pipeline; "" if nothing is."""
-    from drpo.generators.loading import check_files, find_variant, list_files, read_pipeline_class
+def _find_problem(folder: Path, variant: str | None, vae: str | None) -> str:
+    """What is missing, damaged or unsupported in the folder of a pipeline; "" if nothing is."""
+    from drpo.generators import check_generator
 
     try:
-        files = list_files(str(folder))
-        check_files(folder, files, variant or find_variant(files))
-        pipeline = read_pipeline_class(str(folder)) or ""
+        check_generator(folder, variant=variant, vae=vae)
     except DrpoError as error:
         return str(error)
-    if not pipeline.startswith("StableDiffusion"):
-        return f"{folder / INDEX} is of a {pipeline}, not of a pipeline in the layout of SD-Turbo"
     return ""
+
+
+def _check_unet(path: str, generator: Path) -> Finding:
+    from drpo.generators.configs import read_unet
+    from drpo.generators.unet_file import check_unet
+
+    try:
+        check_unet(Path(path), read_unet(str(generator)))
+    except DrpoError as error:
+        return Finding("models", "model.unet", "wrong", f"model.unet: {error}")
+    return Finding("models", "model.unet", "ok", f"{path} fits the generator")
 
 
 def _check_adapter(adapter: Path, generator: Path) -> Finding:

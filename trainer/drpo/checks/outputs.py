@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -58,16 +59,18 @@ def _check_room(plan: Plan, target: Path) -> Finding:
 
 
 def _count_parameters(plan: Plan) -> int:
-    """The parameters of the adapter, from the shapes of the U-Net's layers; 0 if these are not on this machine."""
+    """The parameters that are trained, from the shapes of the U-Net's layers; 0 if these are not on this machine."""
     if plan.generator_folder is None:
         return 0
-    lora, total = plan.config.lora, 0
-    layers: dict[str, list[int]] = {}
+    lora, layers = plan.config.lora, dict[str, list[int]]()
     for file in (plan.generator_folder / "unet").glob("*.safetensors"):
         try:
             layers |= _read_shapes(file)
         except ValueError:  # a finding about the models
             continue
+    if lora is None:
+        return sum(math.prod(shape) for shape in layers.values())
+    total = 0
     for name, shape in layers.items():
         layer = name.removesuffix(".weight")
         if layer != name and any(layer == end or layer.endswith(f".{end}") for end in lora.target_modules):

@@ -14,6 +14,9 @@ def make_paths_absolute(config: Config) -> Config:
     config = config.model_copy(deep=True)
     config.run.folder = Path(os.path.abspath(os.path.expanduser(config.run.folder)))
     config.model.generator = _absolute(config.model.generator)
+    for name in ("vae", "unet"):
+        if path := getattr(config.model, name):
+            setattr(config.model, name, _absolute(path))
     if config.features.path:
         config.features.path = _absolute(config.features.path)
     if config.rewards.service:

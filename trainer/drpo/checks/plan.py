@@ -16,6 +16,7 @@ from drpo.shapes.embedded import generator_source
 
 if TYPE_CHECKING:
     from drpo.data.prompts import PromptRecord
+    from drpo.generators.base import Layout
 
 Verb = Literal["train", "evaluate", "sample"]
 
@@ -89,6 +90,24 @@ class Plan:
             return load_prompts(self.config.evaluation_prompts(), "evaluation")
         except DrpoError as error:
             return error
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """The sizes of the generator that a feature map must fit; None if they cannot be read on this machine."""
+        from drpo.generators.configs import read_layout
+
+        if self.generator_folder is None:
+            return None
+        try:
+            return read_layout(str(self.generator_folder), self.local_vae)
+        except DrpoError:  # `models` says what is wrong
+            return None
+
+    @property
+    def local_vae(self) -> str | None:
+        """The folder in `model.vae`; None if there is none, or if it may yet be downloaded."""
+        vae = self.config.model.vae
+        return vae if vae and os.path.isdir(vae) else None
 
     @cached_property
     def generator_folder(self) -> Path | None:

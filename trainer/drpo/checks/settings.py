@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from drpo.checks.hub import check_hub
 from drpo.checks.plan import Plan
 from drpo.config import Config
 from drpo.errors import DrpoError, ModelLoadError
-from drpo.shapes.embedded import feature_map_source
+from drpo.shapes.embedded import feature_map_source, is_embedded
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.findings import Finding
 
@@ -20,7 +20,7 @@ def check_settings(plan: Plan) -> Iterator[Finding]:
     """Yields what is found about the settings that other sections than their own define."""
     if plan.trains:
         yield from _check_objective(plan.config)
-        yield from _check_features(plan.config)
+        yield from _check_features(plan)
 
 
 def _check_objective(config: Config) -> Iterator[Finding]:
@@ -30,18 +30,14 @@ def _check_objective(config: Config) -> Iterator[Finding]:
     try:
         objective = load_objective(name, settings)
     except ValidationError as error:
-        known = objective_class(name).settings_class.model_fields
-        for details in error.errors():
-            key = ".".join(str(part) for part in details["loc"])
-            if details["type"] == "extra_forbidden":
-                found = f"there is no setting objective.{key}{did_you_mean(key, known)}"
-            else:
-                found = f"objective.{key} = {details['input']!r}: {details['msg']}"
-            yield Finding("settings", f"objective.{key}", "wrong", found)
+        yield from _describe(error, "objective", objective_class(name).settings_class)
     except DrpoError as error:
         yield Finding("settings", "objective.name", "wrong", str(error))
     else:
         yield Finding("settings", "objective.name", "ok", name)
+        if config.training.selection == "rollouts" and not objective.needs.takes_queries:
+            found = f"training.selection: rollouts cannot be used with objective.name {name}"
+            yield Finding("settings", "training.selection", "wrong", found, "use pairs, or the objective drpo")
         if objective.needs.reward_gradient:
             yield _check_reward(objective.settings.reward)
 
@@ -56,28 +52,42 @@ def _check_reward(source: Any) -> Finding:
     return Finding("settings", "objective.reward", "ok", source.type)
 
 
-def _check_features(config: Config) -> Iterator[Finding]:
-    from drpo.method.features import FEATURE_MAPS, feature_map_class
+def _check_features(plan: Plan) -> Iterator[Finding]:
+    from drpo.method.features import FEATURE_MAPS, check_feature_map, feature_map_class, find_files
 
+    config, about = plan.config, "features.name"
     name, options = config.features.name, config.features.options
     if name not in FEATURE_MAPS:
         found = f"features.name: there is no feature map {name!r}{did_you_mean(name, FEATURE_MAPS)}"
-        yield Finding("settings", "features.name", "wrong", found, f"choose from {', '.join(FEATURE_MAPS)}")
+        yield Finding("settings", about, "wrong", found, f"choose from {', '.join(FEATURE_MAPS)}")
         return
     cls = feature_map_class(name)
-    arguments = dict(list(inspect.signature(cls).parameters.items())[1:])
-    wrong = [option for option in options if option not in arguments or option == "device"]
-    for option in wrong:
-        found = f"there is no setting features.options.{option}{did_you_mean(option, arguments)}"
-        yield Finding("settings", f"features.options.{option}", "wrong", found)
-    if wrong:
+    if cls.weights != "files" and config.features.path and not is_embedded(config.features.path):
+        found = f"features.path: the feature map {name} has no files, but the path is {config.features.path}"
+        yield Finding("settings", "features.path", "wrong", found, "set it to null")
         return
     try:
         source = feature_map_source(config.features.path or None)
-        if hasattr(cls, "check"):
-            cls.check(source, **options)
-    except (DrpoError, TypeError) as error:
+        check_feature_map(name, source, options, plan.layout)
+        if cls.weights == "files" and source and find_files(source) is None:
+            yield check_hub("features.path", source)
+    except ValidationError as error:
+        yield from _describe(error, "features.options", cls.settings_class)
+    except DrpoError as error:
         about = "features.path" if isinstance(error, ModelLoadError) else "features.options"
         yield Finding("settings", about, "wrong", f"{about}: {error}")
     else:
-        yield Finding("settings", "features.name", "ok", name)
+        yield Finding("settings", about, "ok", name)
+
+
+def _describe(error: ValidationError, section: str, settings: type[BaseModel]) -> Iterator[Finding]:
+    """Yields a finding for each wrong setting of a section."""
+    for details in error.errors():
+        key = ".".join([section, *(str(part) for part in details["loc"])])
+        if details["type"] == "extra_forbidden":
+            found = f"there is no setting {key}{did_you_mean(key.rpartition('.')[2], settings.model_fields)}"
+        elif details["type"] == "value_error":
+            found = f"{key}: {details['ctx']['error']}"
+        else:
+            found = f"{key} = {details['input']!r}: {details['msg']}"
+        yield Finding("settings", key, "wrong", found)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 def evaluate(
     context: typer.Context,
-    adapter: Annotated[Path, typer.Option(help="An adapter: its file or folder, or the folder of a run.")],
+    adapter: Annotated[
+        Path, typer.Option(help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run.")
+    ],
     preset: Annotated[str, typer.Option(help="The preset to use if the adapter is not in a run's folder.")] = "shapes",
     generator: Annotated[
         str | None, typer.Option(help="The generator to use instead of the one in the settings.")

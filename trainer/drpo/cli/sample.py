@@ -20,7 +20,9 @@ def sample(
     prompt: Annotated[list[str], typer.Option(help="The prompt. Repeat the option for more prompts, one row each.")],
     adapter: Annotated[
         Path | None,
-        typer.Option(help="An adapter: its file or folder, or the folder of a run. Without it, the base is used."),
+        typer.Option(
+            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run. Without it, the base."
+        ),
     ] = None,
     generator: Annotated[
         str | None,
@@ -94,20 +96,21 @@ def load_with_adapter(config: Config, file: Path | None) -> OneStepGenerator:
     device = config.model.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build_generator(config, device=device, lora=False)
+    model = build_generator(config, device=device, adapter=False)
     if file is not None:
-        model.adapter.load(file)
+        model.load_adapter(file)
     return model
 
 
 def find_adapter(path: Path) -> Path:
-    """The file of an adapter: `path` itself, or in that folder, or in the folder `adapter` of that run."""
-    from drpo.generators.adapter_file import find_adapter_file
+    """The adapter, see `drpo.generators.find_adapter`, in a file or folder, or in the folder `adapter` of that run."""
+    from drpo.generators import find_adapter as find
     from drpo.training.run_folder import ADAPTER
 
-    file = find_adapter_file(path) or find_adapter_file(path / ADAPTER)
+    file = find(path) or find(path / ADAPTER)
     if file is None:
         raise ConfigError(
-            f"--adapter: there is no adapter in {path}; give a .safetensors file, a folder with one, or a run's folder"
+            f"--adapter: there is neither a LoRA adapter nor a U-Net in {path}; give a .safetensors file, a folder "
+            "with one or with unet/, or a run's folder"
         )
     return file.resolve()

@@ -35,7 +35,7 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="The run to continue: its folder, or its name under runs/.")
     ] = None,
-    generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id in the SD-Turbo layout.")] = None,
+    generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id: SD-Turbo, SDXL-Turbo.")] = None,
     seed: Seed = None,
     name: Name = None,
     dry_run: DryRun = False,

@@ -94,7 +94,7 @@ def _build(config: Config, name: str, ranker: BackgroundRanker | None) -> tuple[
     objective = build_objective(config)
     trainer = DrPOTrainer(
         generator,
-        build_feature_map(config, objective, device=device),
+        build_feature_map(config, objective, generator, device=device),
         objective,
         ranker,
         config.training,

@@ -27,7 +27,7 @@ from drpo.config.loading import (
     salvage_config,
     set_value,
 )
-from drpo.config.schedule import EvaluationConfig, OptimizerConfig, TrainingConfig
+from drpo.config.schedule import EvaluationConfig, OptimizerConfig, RolloutsConfig, TrainingConfig
 from drpo.config.sections import (
     FeaturesConfig,
     LoraConfig,
@@ -50,6 +50,7 @@ __all__ = [
     "Problem",
     "PromptsConfig",
     "RewardsConfig",
+    "RolloutsConfig",
     "RunConfig",
     "TrainingConfig",
     "known_keys",

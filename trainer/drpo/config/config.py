@@ -18,6 +18,7 @@ from drpo.config.sections import (
     RunConfig,
     Section,
 )
+from drpo.config.values import without_none
 
 
 class Config(Section):
@@ -26,7 +27,7 @@ class Config(Section):
     preset: str = Field(default="custom", description="the name of the preset, part of the default name of a run")
     run: RunConfig = Field(default_factory=RunConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
-    lora: LoraConfig = Field(default_factory=LoraConfig)
+    lora: LoraConfig | None = Field(default_factory=LoraConfig)
     features: FeaturesConfig = Field(default_factory=FeaturesConfig)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     rewards: RewardsConfig = Field(default_factory=RewardsConfig)
@@ -41,6 +42,11 @@ class Config(Section):
             raise ValueError(
                 f"training.groups_per_step ({self.training.groups_per_step}) must be at least training.num_workers "
                 f"({self.training.num_workers}), so that every worker has a group"
+            )
+        if self.training.selection == "rollouts" and self.rewards.normalize != "none":
+            raise ValueError(
+                "training.selection rollouts compares scores with training.rollouts.threshold, so they may not be "
+                f"normalized: set rewards.normalize to none, not {self.rewards.normalize or 'null'}"
             )
         return self
 
@@ -63,7 +69,8 @@ class Config(Section):
 def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a config, such as `training.steps`."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from known_keys(field.annotation, f"{prefix}{name}.")
+        kind, _ = without_none(field.annotation)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from known_keys(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"

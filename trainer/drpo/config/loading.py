@@ -14,8 +14,9 @@ from pydantic_core import ErrorDetails
 
 from drpo.config.config import Config, known_keys
 from drpo.config.files import parse_sections, read_settings_file
+from drpo.config.sections import FeaturesConfig, ObjectiveConfig
 from drpo.config.site import merge_sections, site_settings
-from drpo.config.values import read_value
+from drpo.config.values import read_value, without_none
 from drpo.errors import ConfigError
 from drpo_rewards.api.suggestions import did_you_mean
 
@@ -50,10 +51,24 @@ def load_config(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
 def read_preset(preset: str | Path) -> dict[str, Any]:
     """The settings of a preset and of the site, not yet checked.
 
+    A preset may name another one that it `extends`; it then has only what is different.
+
     Raises:
         ConfigError: there is no such preset, or one of the files cannot be read.
     """
-    name = str(preset)
+    values = _read_layers(str(preset), ())
+    values.setdefault("preset", Path(preset).stem)
+    merge_sections(values, site_settings())
+    return values
+
+
+def _read_layers(name: str, derived: tuple[str, ...]) -> dict[str, Any]:
+    """The settings of a preset over those of the preset that it extends.
+
+    Args:
+        name: a preset or a YAML file.
+        derived: the presets that extend it.
+    """
     if name in preset_names():
         values = parse_sections(resources.files("drpo.presets").joinpath(f"{name}.yaml").read_text("utf-8"), name)
     elif name.endswith((".yaml", ".yml")) or "/" in name or os.path.isdir(name):
@@ -63,9 +78,40 @@ def read_preset(preset: str | Path) -> dict[str, Any]:
             f"there is no preset {name!r}{did_you_mean(name, preset_names())}. Presets: {', '.join(preset_names())}; "
             "or give a YAML file"
         )
-    values.setdefault("preset", Path(name).stem)
-    merge_sections(values, site_settings())
-    return values
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{name}: extends = {base!r} must be the name of a preset, or a YAML file")
+    if base not in preset_names():
+        base = str(Path(name).expanduser().parent / Path(base).expanduser())
+    if base in (*derived, name):
+        raise ConfigError(f"{name}: extends a preset that extends it: {' -> '.join((*derived, name, base))}")
+    settings = _read_layers(base, (*derived, name))
+    settings.pop("preset", None)  # the name of the other
+    _lay_over(settings, values, Config)
+    return settings
+
+
+def _lay_over(base: dict[str, Any], values: Mapping[str, Any], model: Any) -> None:
+    """Overwrites the settings in `base` section by section. What is no section, such as weights, is replaced whole.
+
+    A section with another `name`, such as that of another feature map, is replaced too: its other keys do not fit.
+    """
+    for key, value in values.items():
+        kind, _ = without_none(model.model_fields[key].annotation if key in model.model_fields else Any)
+        earlier = base.get(key)
+        both = hasattr(kind, "model_fields") and isinstance(value, dict) and isinstance(earlier, dict)
+        if (
+            both
+            and (kind in (FeaturesConfig, ObjectiveConfig))
+            and value.get("name", "") not in ("", earlier.get("name"))
+        ):
+            both = False
+        if both:
+            _lay_over(earlier, value, kind)
+        else:
+            base[key] = value
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
@@ -171,7 +217,7 @@ def _range_of(error: ErrorDetails) -> str:
     if not error["type"].startswith(("int_", "float_", "finite_")):
         return ""
     section, _, key = ".".join(map(str, error["loc"])).partition(".")
-    model: Any = Config.model_fields[section].annotation if section in Config.model_fields else None
+    model, _ = without_none(Config.model_fields[section].annotation if section in Config.model_fields else None)
     field = getattr(model, "model_fields", {}).get(key)
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     limits = [

@@ -55,6 +55,36 @@ class OptimizerConfig(Section):
         return 1.0 - progress if self.schedule == "linear" else 1.0
 
 
+class RolloutsConfig(Section):
+    """How candidates are chosen with `training.selection: rollouts`. The defaults are those of the authors' trainer.
+
+    Example:
+        training:
+          selection: rollouts
+          rollouts: {rounds: 4, supports: 8, threshold: 0.5}
+    """
+
+    rounds: int = Field(
+        default=4, ge=1, le=100, description="most rounds of `training.candidates` images for one prompt"
+    )
+    threshold: float = Field(default=0.5, description="a candidate has passed if its score is at least this")
+    supports: int = Field(
+        default=8, ge=1, le=256, description="winners among those that passed, and losers among those that failed"
+    )
+    keep: int = Field(
+        default=8,
+        ge=1,
+        le=256,
+        description="most candidates kept of each class; all of them are moved, except the losers",
+    )
+
+    @model_validator(mode="after")
+    def _check_keep(self) -> RolloutsConfig:
+        if self.keep < self.supports:
+            raise ValueError(f"keep ({self.keep}) must be at least supports ({self.supports})")
+        return self
+
+
 class TrainingConfig(Section):
     """The training loop: what a step is, how long the run takes, its workers, and its checkpoints.
 
@@ -82,6 +112,13 @@ class TrainingConfig(Section):
     pair_strategy: Literal["random", "extremes"] = Field(
         default="random", description="random: pairs of any two candidates; extremes: the best M with the worst M"
     )
+
+    selection: Literal["pairs", "rollouts"] = Field(
+        default="pairs",
+        description="pairs: of the candidates of one round; rollouts: rounds until enough candidates have passed and "
+        "enough have failed, for rewards that only say yes or no",
+    )
+    rollouts: RolloutsConfig = Field(default_factory=RolloutsConfig, description="how `selection: rollouts` chooses")
 
     pipeline: bool = Field(default=True, description="generate the next group while one is being ranked")
     groups_in_flight: int = Field(

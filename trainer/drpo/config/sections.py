@@ -58,8 +58,9 @@ class ModelConfig(Section):
 
     Example:
         model:
-          generator: stabilityai/sd-turbo
+          generator: stabilityai/sdxl-turbo
           variant: fp16            # null finds it, if there are no other files
+          vae: madebyollin/sdxl-vae-fp16-fix
           device: auto
           dtype: bfloat16
           gradient_checkpointing: true
@@ -67,18 +68,29 @@ class ModelConfig(Section):
 
     generator: str = Field(
         default="shapes",
-        description='a diffusers folder or hub id in the SD-Turbo layout; "shapes": the embedded generator',
+        description="a diffusers folder or hub id in the layout of SD-Turbo or SDXL-Turbo; "
+        '"shapes": the embedded generator',
     )
     variant: str | None = Field(
         default=None,
         description='which weight files of the generator to take, such as "fp16" for model.fp16.safetensors; null: the '
         "plain ones, or the only variant that is there",
     )
+    vae: str | None = Field(
+        default=None,
+        description="folder or hub id of another VAE than the generator's",
+    )
+    unet: str | None = Field(
+        default=None,
+        description="another U-Net than the generator's, such as one that a run with `lora: null` has trained: a "
+        "folder or a file of weights; the training begins at it, and it is the base",
+    )
     device: str = Field(
         default="auto", description='"auto": the worker\'s GPU if it has one, else "cpu"; or cpu, cuda, cuda:NUMBER'
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="of the frozen base; 16 bits save memory on a GPU; the adapter stays in float32"
+        default="float32",
+        description="of what is frozen; 16 bits save memory on a GPU; what is trained is in float32",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="the U-Net's backward pass needs less memory, and about a third more time"
@@ -93,7 +105,7 @@ class ModelConfig(Section):
 
 
 class LoraConfig(Section):
-    """The adapter: low-rank updates of the U-Net's attention projections.
+    """The adapter: low-rank updates of the U-Net's attention projections. `lora: null` trains the whole U-Net instead.
 
     Example:
         lora:

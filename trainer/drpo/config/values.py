@@ -31,7 +31,7 @@ def read_value(model: type[BaseModel], key: str, text: str) -> Any:
     Raises:
         ConfigError: the text is not YAML where YAML is expected.
     """
-    kind, optional = _without_none(_annotation_of(model, key))
+    kind, optional = without_none(_annotation_of(model, key))
     if optional and text == NULL:
         return None
     if _is_text(kind) or kind in (int, float, bool):  # pydantic reads numbers; YAML would read 010 as 8, 1:30 as 90
@@ -66,10 +66,10 @@ def keep_text(values: dict[Any, Any], node: yaml.MappingNode, model: type[BaseMo
             raise ConfigError(f"{file}:{key_node.start_mark.line + 1}: {key} is given twice; keep one")
         seen.add(key)
         field = model.model_fields.get(key)
-        kind, _ = _without_none(field.annotation if field is not None else Any)
+        kind, optional = without_none(field.annotation if field is not None else Any)
         if _is_section(kind):
-            if values[key] is None:
-                values[key] = {}
+            if values[key] is None:  # `lora: null` is a choice, but `lora:` with nothing but comments below it is not
+                values[key] = None if optional and value_node.value else {}
             elif isinstance(value_node, yaml.MappingNode):
                 keep_text(values[key], value_node, kind, file)
         elif _is_text(kind) and _is_plain(value_node):
@@ -85,7 +85,7 @@ def _annotation_of(model: type[BaseModel], key: str) -> Any:
     """The type of a setting; Any if it is not known, as inside `features.options` and `objective`."""
     annotation: Any = model
     for part in key.split("."):
-        kind, _ = _without_none(annotation)
+        kind, _ = without_none(annotation)
         if _is_section(kind) and part in kind.model_fields:
             annotation = kind.model_fields[part].annotation
         elif get_origin(kind) is dict:
@@ -95,7 +95,7 @@ def _annotation_of(model: type[BaseModel], key: str) -> Any:
     return annotation
 
 
-def _without_none(annotation: Any) -> tuple[Any, bool]:
+def without_none(annotation: Any) -> tuple[Any, bool]:
     """The type without `| None`, and whether it allows None."""
     if get_origin(annotation) not in (Union, types.UnionType):
         return annotation, annotation is Any

@@ -114,7 +114,7 @@ def evaluate_adapter(
 
     Args:
         config: the settings of the run. A ranking service must run at `rewards.address`.
-        adapter: the adapter's file or folder; None: the adapter in `generator`.
+        adapter: the file or folder of a LoRA adapter or a whole U-Net; None: the adapter in `generator`.
         generator, client, records: None: made from the config.
         device: the device of a generator that is made from the config.
         progress: called with (images scored so far, images of both sides).
@@ -129,9 +129,9 @@ def evaluate_adapter(
     """
     started = time.perf_counter()
     settings = config.evaluation
-    generator = generator if generator is not None else build_generator(config, device=device, lora=adapter is None)
+    generator = generator if generator is not None else build_generator(config, device=device, adapter=adapter is None)
     if adapter is not None:
-        generator.adapter.load(adapter)
+        generator.load_adapter(adapter)
     planned = plan_images(
         records if records is not None else load_prompts(config.evaluation_prompts(), section="evaluation"),
         images_per_prompt=settings.images_per_prompt,

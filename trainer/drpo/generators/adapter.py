@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from diffusers import StableDiffusionPipeline
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
@@ -30,13 +29,15 @@ class LoraAdapter:
     Args:
         unet: the frozen U-Net of a diffusers pipeline.
         lora: settings of a fresh adapter; None: no adapter yet.
+        pipeline_class: the diffusers class that writes the adapter.
 
     Raises:
         ConfigError: no layer of the U-Net has a name in `lora.target_modules`.
     """
 
-    def __init__(self, unet: Any, lora: LoraConfig | None = None) -> None:
+    def __init__(self, unet: Any, lora: LoraConfig | None, pipeline_class: Any) -> None:
         self._unet = unet
+        self._pipeline_class = pipeline_class
         self.present = False
         if lora is not None:
             self._add(lora)
@@ -44,6 +45,10 @@ class LoraAdapter:
     def parameters(self) -> list[nn.Parameter]:
         """The weights in a fixed order; an empty list if there is no adapter."""
         return [parameter for name, parameter in self._unet.named_parameters() if ".lora_" in name]
+
+    def predict(self, latents_NChw: Tensor, timestep: Tensor, **arguments: Any) -> Any:
+        """Calls the U-Net, with the adapter if it is there and on."""
+        return self._unet(latents_NChw, timestep, **arguments)
 
     @contextmanager
     def switched_off(self) -> Iterator[None]:
@@ -80,7 +85,7 @@ class LoraAdapter:
     def save(self, folder: str | Path) -> None:
         """Writes the weights as diffusers does; `pipeline.load_lora_weights(folder)` reads them."""
         # The names stay peft's: diffusers' older ones exist for attention layers only, and it cannot read a mixture.
-        StableDiffusionPipeline.save_lora_weights(
+        self._pipeline_class.save_lora_weights(
             folder, unet_lora_layers=self.state(), unet_lora_adapter_metadata=self._config().to_dict()
         )
 
@@ -94,8 +99,7 @@ class LoraAdapter:
             UnsupportedModelError: it is an adapter of another kind. Nothing has changed.
         """
         updates = read_adapter(Path(path), self._unet)
-        if self.present:
-            self._unet.unload_lora()
+        self.remove()
         ranks = {name: one.rank for name, one in updates.items()}
         alphas = {name: one.alpha for name, one in updates.items()}
         rank, alpha = (statistics.mode(values.values()) for values in (ranks, alphas))
@@ -111,6 +115,12 @@ class LoraAdapter:
         self._unet.load_lora_adapter(state, prefix=None, adapter_name=_NAME, metadata=settings)
         self._make_trainable()
         self.load_state(state)  # again, because a base of 16 bits has rounded the weights on their way
+
+    def remove(self) -> None:
+        """Removes the adapter, if there is one."""
+        if self.present:
+            self._unet.unload_lora()
+        self.present = False
 
     def _add(self, lora: LoraConfig) -> None:
         alpha: Any = lora.rank if lora.alpha is None else lora.alpha  # peft's type hint is int, but any number works

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,8 +34,33 @@ class Conditions:
         return Conditions(self.text_NTD.expand(count, -1, -1), pooled_ND)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What a feature map must fit.
+
+    Attributes:
+        latent_shape: (C, h, w) of one latent, such as (4, 64, 64).
+        scaling_factor: what the VAE multiplies its latents by, such as 0.18215.
+        blocks: the names of the U-Net's blocks, such as "down_blocks.0" and "mid_block".
+    """
+
+    latent_shape: tuple[int, int, int]
+    scaling_factor: float
+    blocks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Layout:
+        """The layout that the configs of a U-Net and a VAE of diffusers describe."""
+        size = unet["sample_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        down = [f"down_blocks.{i}" for i in range(len(unet["down_block_types"]))]
+        up = [f"up_blocks.{i}" for i in range(len(unet["up_block_types"]))]
+        blocks = (*down, "mid_block", *up)
+        return cls((unet["in_channels"], height, width), vae.get("scaling_factor", 0.18215), blocks)
+
+
 class Adapter(Protocol):
-    """The trainable weights on top of a frozen generator."""
+    """The trainable weights: on top of a frozen generator, or in place of its U-Net."""
 
     def parameters(self) -> list[nn.Parameter]:
         """The weights in a fixed order; an empty list if there is no adapter."""
@@ -54,7 +79,7 @@ class Adapter(Protocol):
         ...
 
     def load(self, path: str | Path) -> None:
-        """Replaces the adapter by that of a file or folder."""
+        """Replaces the weights by those of a file or folder of the same kind."""
         ...
 
 
@@ -69,6 +94,20 @@ class OneStepGenerator(Protocol):
         """The adapter; everything else of the generator is frozen."""
         ...
 
+    def load_adapter(self, path: str | Path) -> None:
+        """Replaces the adapter by that of a file or folder: a LoRA adapter, or a whole U-Net."""
+        ...
+
+    @property
+    def unet(self) -> nn.Module:
+        """The network within `reference`."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """What a feature map must fit."""
+        ...
+
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         """The encoded prompts."""
         ...
@@ -79,6 +118,10 @@ class OneStepGenerator(Protocol):
 
     def sample(self, noise_NChw: Tensor, conditions: Conditions) -> Tensor:
         """Clean latents (N, C, h, w) from the noises, for N encoded prompts or one for all; differentiable."""
+        ...
+
+    def predict_noise(self, latents_NChw: Tensor, timestep: Tensor | int, conditions: Conditions) -> Tensor:
+        """The network's prediction (N, C, h, w) for scaled latents, for N encoded prompts or one for all."""
         ...
 
     def reference(self) -> AbstractContextManager[None]:

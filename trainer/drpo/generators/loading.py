@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import list_repo_files, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
-from drpo.errors import ModelLoadError
+from drpo.generators.configs import MODEL_INDEX, load_error, vae_error, vae_place
 
-MODEL_INDEX = "model_index.json"
 _UNUSED = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
 """Parts of a pipeline that one-step generation never uses. They need no files."""
 
@@ -35,8 +33,10 @@ _NO_LIMIT = 100_000
 """transformers gives a tokenizer without `model_max_length` a number above this; no text encoder takes as many."""
 
 
-def load_pipeline(source: str, pipeline_class: Any, *, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """Loads all parts of a pipeline in one precision.
+def load_pipeline(
+    source: str, pipeline_class: Any, *, dtype: torch.dtype, variant: str | None = None, vae: str | None = None
+) -> Any:
+    """Loads all parts of a pipeline in one precision. `check_source` has found that its files are there.
 
     Args:
         source: a diffusers folder or hub id.
@@ -44,53 +44,59 @@ def load_pipeline(source: str, pipeline_class: Any, *, dtype: torch.dtype, varia
         dtype: of all parts.
         variant: which files to take, such as "fp16" for `model.fp16.safetensors`. None: the plain files; if a part has
             only files of a variant, that variant.
+        vae: a folder or hub id of another VAE than the pipeline's.
 
     Raises:
         ModelLoadError: there is no such model, or some of its files are missing or damaged.
     """
-    files = list_files(source)
-    if Path(source).is_dir():
-        check_files(Path(source), files, variant or find_variant(files))
-    unused = {name: value for name, value in _UNUSED.items() if name in signature(pipeline_class).parameters}
+    taken = variant or find_variant(list_files(source))
+    parts = {name: value for name, value in _UNUSED.items() if name in signature(pipeline_class).parameters}
+    if vae is not None:
+        parts["vae"] = load_vae(vae, dtype)
     try:
-        pipeline = pipeline_class.from_pretrained(source, dtype=dtype, variant=variant or find_variant(files), **unused)
+        pipeline = pipeline_class.from_pretrained(source, dtype=dtype, variant=taken, **parts)
     except Exception as error:  # the libraries raise errors of a dozen kinds for files that are not what they should be
         raise load_error(source, error) from error
-    _limit_prompts(source, pipeline)
+    for number in ("", "_2"):
+        if hasattr(pipeline, f"tokenizer{number}"):
+            _limit_prompts(source, pipeline, number)
     return pipeline
 
 
-def read_pipeline_class(source: str) -> str | None:
-    """The name of the pipeline's class in its `model_index.json`.
+def load_vae(source: str, dtype: torch.dtype) -> AutoencoderKL:
+    """Loads a VAE of its own.
+
+    Args:
+        source: its folder or hub id, or that of a pipeline which has it.
+        dtype: of its weights.
 
     Raises:
-        ModelLoadError: there is no such model.
+        ModelLoadError: there is no such VAE, or its files are damaged.
     """
+    place = vae_place(source)
+    names = _files_of("vae", list_files(source)) if place else list_files(source)
+    found = weights_by_variant({name for name in names if "/" not in name})
+    variant = None if "" in found or not found else min(found)
     try:
-        return DiffusionPipeline.load_config(source).get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise load_error(source, error) from error
+        return AutoencoderKL.from_pretrained(source, dtype=dtype, variant=variant, **place)
+    except Exception as error:  # as above
+        raise vae_error(source, error) from error
 
 
-def read_unet(source: str) -> UNet2DConditionModel:
-    """The U-Net of a pipeline without its weights, for what follows from its layers alone.
+def check_source(source: str, variant: str | None = None, *, without: tuple[str, ...] = ()) -> None:
+    """Checks the files of a generator, if they are in a folder. The hub's library checks what it downloads.
+
+    Args:
+        source: a diffusers folder or hub id.
+        variant: see `load_pipeline`.
+        without: parts that are not loaded from there.
 
     Raises:
-        ModelLoadError: there is no such model.
+        ModelLoadError: something is missing or damaged; the message names each file.
     """
-    try:
-        with init_empty_weights():
-            return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(source, subfolder="unet"))
-    except (OSError, ValueError, TypeError) as error:
-        raise load_error(source, error) from error
-
-
-def load_error(source: str, reason: object) -> ModelLoadError:
-    """The error for a generator that cannot be loaded."""
-    return ModelLoadError(
-        f"cannot load a generator from {source!r}: {reason}. Give a diffusers folder or hub id in the layout of "
-        "stabilityai/sd-turbo; a hub id needs access to the hub or its files in the local cache."
-    )
+    if Path(source).is_dir():
+        files = list_files(source)
+        check_files(Path(source), files, variant or find_variant(files), without=without)
 
 
 def list_files(source: str) -> set[str]:
@@ -110,7 +116,7 @@ def list_files(source: str) -> set[str]:
 def find_variant(files: set[str]) -> str | None:
     """The variant that all parts of a pipeline without plain weights have, "fp16" if there is a choice; else None."""
     parts = {part for part, _, name in (file.partition("/") for file in files) if name}
-    variants = [set(_weights_by_variant(_files_of(part, files))) for part in parts]
+    variants = [set(weights_by_variant(_files_of(part, files))) for part in parts]
     only = [found for found in variants if found and "" not in found]
     common = set.intersection(*only) if only else set()
     return "fp16" if "fp16" in common else min(common, default=None)
@@ -120,8 +126,14 @@ def _files_of(part: str, files: set[str]) -> set[str]:
     return {file.removeprefix(f"{part}/") for file in files if file.startswith(f"{part}/")}
 
 
-def check_files(folder: Path, files: set[str], variant: str | None) -> None:
+def check_files(folder: Path, files: set[str], variant: str | None, *, without: tuple[str, ...] = ()) -> None:
     """Checks that every part of a pipeline's folder has its files, and that its weights are whole.
+
+    Args:
+        folder: the folder.
+        files: the names of its files, see `list_files`.
+        variant: which weights to take; None: the plain ones.
+        without: parts that are not needed.
 
     Raises:
         ModelLoadError: something is missing or damaged; the message names each file.
@@ -133,7 +145,7 @@ def check_files(folder: Path, files: set[str], variant: str | None) -> None:
         raise load_error(str(folder), f"{MODEL_INDEX}: {error}") from error
     problems = []
     for part, (_, class_name) in sorted(parts.items()):
-        if part in _UNUSED:
+        if part in _UNUSED or part in without:
             continue
         own = _files_of(part, files)
         if not own:
@@ -152,7 +164,7 @@ def check_files(folder: Path, files: set[str], variant: str | None) -> None:
 
 def _check_weights(folder: Path, part: str, files: set[str], variant: str | None) -> list[str]:
     """What is wrong with the weights of one part."""
-    weights = _weights_by_variant(files)
+    weights = weights_by_variant(files)
     found = weights.get(variant or "") or weights.get("", set())
     if not found:
         others = "".join(f", only of the variant {name}" for name in sorted(weights))
@@ -173,7 +185,7 @@ def _check_weights(folder: Path, part: str, files: set[str], variant: str | None
     return problems
 
 
-def _weights_by_variant(files: set[str]) -> dict[str, set[str]]:
+def weights_by_variant(files: set[str]) -> dict[str, set[str]]:
     """The files with weights in one part's folder, by their variant; "" stands for the plain files."""
     found: dict[str, set[str]] = {}
     for name in files:
@@ -182,20 +194,26 @@ def _weights_by_variant(files: set[str]) -> dict[str, set[str]]:
     return found
 
 
-def _limit_prompts(source: str, pipeline: Any) -> None:
+def _limit_prompts(source: str, pipeline: Any, number: str) -> None:
     """Sets the length of prompts that a tokenizer does not state to what its text encoder takes.
+
+    Args:
+        source: where the pipeline is from.
+        pipeline: the pipeline.
+        number: "" or "_2", for the first or second tokenizer.
 
     Raises:
         ModelLoadError: the text encoder takes fewer tokens than the tokenizer says.
     """
-    tokenizer, most = pipeline.tokenizer, pipeline.text_encoder.config.max_position_embeddings
+    tokenizer, encoder = getattr(pipeline, f"tokenizer{number}"), getattr(pipeline, f"text_encoder{number}")
+    most = encoder.config.max_position_embeddings
     if tokenizer.model_max_length > _NO_LIMIT:
         tokenizer.model_max_length = most
     if tokenizer.model_max_length > most:
         raise load_error(
             source,
-            f"tokenizer/tokenizer_config.json has model_max_length {tokenizer.model_max_length}, but the text encoder "
-            f"takes {most} tokens",
+            f"tokenizer{number}/tokenizer_config.json has model_max_length {tokenizer.model_max_length}, but the text "
+            f"encoder takes {most} tokens",
         )
 
 

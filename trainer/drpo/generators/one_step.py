@@ -1,8 +1,10 @@
-"""What the layouts share: one Euler step of a diffusers pipeline, its VAE, and the adapter of its U-Net.
+"""The one-step generator g_theta, as far as its layouts agree: one Euler step of a diffusers pipeline, and its VAE.
 
 The computation is that of the stock pipeline called with `num_inference_steps=1, guidance_scale=0.0`, operation by
-operation, but differentiable and without a scheduler's state. The reference generator g_ref is the same U-Net with its
-adapter switched off (`with generator.reference():`), not a second copy.
+operation, but differentiable and without a scheduler's state. The reference generator g_ref is the same generator
+within `with generator.reference():`.
+
+What is trained is `generator.adapter`: a LoRA adapter on the U-Net, or the whole U-Net (`drpo.generators.whole`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -20,7 +23,11 @@ from torch import Tensor
 from drpo.config import LoraConfig
 from drpo.errors import ShapeError
 from drpo.generators.adapter import LoraAdapter
-from drpo.generators.base import Conditions
+from drpo.generators.base import Conditions, Layout
+from drpo.generators.loading import check_source, load_pipeline, no_progress_bars
+from drpo.generators.requirements import Requirements
+from drpo.generators.unet_file import find_unet, read_unet_weights, replace_weights
+from drpo.generators.whole import WholeUNet
 
 
 class OneStepPipeline(ABC):
@@ -30,16 +37,21 @@ class OneStepPipeline(ABC):
 
     Args:
         pipeline: a loaded diffusers pipeline whose scheduler takes one step from the first sigma to 0.
-        lora: settings of a fresh adapter; None: no adapter.
+        lora: settings of a fresh LoRA adapter.
+        whole: train the U-Net itself. With neither `lora` nor `whole` there is no adapter until one is loaded.
 
     Attributes:
-        adapter: the LoRA adapter of the U-Net.
+        requirements: what a model must have to be of this layout.
+        adapter: the trainable weights.
+        unet: the frozen U-Net, with the layers of a LoRA adapter if it is one.
         latent_shape: (C, h, w) of one latent, for example (4, 64, 64).
         image_size: (height, width) in pixels, for example (512, 512).
-        device, dtype: of the frozen base; the adapter's own weights are always float32.
+        device, dtype: of everything that is frozen; trained weights are always float32.
     """
 
-    def __init__(self, pipeline: Any, lora: LoraConfig | None = None) -> None:
+    requirements: ClassVar[Requirements]
+
+    def __init__(self, pipeline: Any, lora: LoraConfig | None = None, *, whole: bool = False) -> None:
         self.vae = pipeline.vae.eval().requires_grad_(False)
         # The U-Net stays in evaluation mode too: it has no dropout, and gradient checkpointing works in that mode.
         self.unet = pipeline.unet.eval().requires_grad_(False)
@@ -54,7 +66,79 @@ class OneStepPipeline(ABC):
         self._timestep = scheduler.timesteps[0]
         self._sigma, self._last_sigma = scheduler.sigmas  # on the CPU, as zero-dimensional tensors: 14.61 and 0
         self._initial_sigma = scheduler.init_noise_sigma
-        self.adapter = LoraAdapter(self.unet, lora)
+        self.adapter: LoraAdapter | WholeUNet = (
+            WholeUNet(self.unet) if whole else LoraAdapter(self.unet, lora, self.requirements.pipeline_class)
+        )
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        lora: LoraConfig | None = None,
+        whole: bool = False,
+        gradient_checkpointing: bool = False,
+        variant: str | None = None,
+        vae: str | None = None,
+        unet: str | None = None,
+    ) -> Self:
+        """Loads a pipeline, and adds a fresh adapter if `lora` or `whole` asks for one.
+
+        Args:
+            source: a diffusers folder or hub id.
+            device: where the generator computes.
+            dtype: of everything that is frozen.
+            lora: settings of a LoRA adapter.
+            whole: train the U-Net itself.
+            gradient_checkpointing: the backward pass needs less memory and more time.
+            variant: which files to take, see `drpo.generators.loading.load_pipeline`.
+            vae: a folder or hub id of another VAE than the pipeline's.
+            unet: another U-Net than the pipeline's, see `drpo.generators.unet_file`.
+
+        Raises:
+            ModelLoadError: there is no such model, or some of its files are missing or damaged.
+            UnsupportedModelError: the model has another layout.
+        """
+        source = str(source)
+        with no_progress_bars():
+            cls.requirements.check_class(source)
+            check_source(source, variant, without=() if vae is None else ("vae",))
+            cls.requirements.check(source, vae)
+            pipeline = load_pipeline(source, cls.requirements.pipeline_class, dtype=dtype, variant=variant, vae=vae)
+        if unet is not None:
+            replace_weights(pipeline.unet, Path(unet))
+        if gradient_checkpointing:
+            pipeline.unet.enable_gradient_checkpointing()
+        return cls(pipeline.to(device), lora, whole=whole)
+
+    def load_adapter(self, path: str | Path) -> None:
+        """Replaces the adapter by that in a file or folder: a LoRA adapter or a whole U-Net of any origin.
+
+        Raises:
+            ModelLoadError, UnsupportedModelError: see `drpo.generators.adapter_file` and `drpo.generators.unet_file`.
+                Nothing has changed.
+        """
+        adapter: LoraAdapter | WholeUNet
+        if find_unet(Path(path)) is None:
+            adapter = self.adapter
+            if not isinstance(adapter, LoraAdapter):
+                adapter = LoraAdapter(self.unet, None, self.requirements.pipeline_class)
+            adapter.load(path)
+        else:
+            state = read_unet_weights(Path(path), self.unet)
+            adapter = self.adapter
+            if isinstance(adapter, LoraAdapter):
+                adapter.remove()
+                adapter = WholeUNet(self.unet, trainable=False)
+            adapter.load_state(state)
+        self.adapter = adapter
+
+    @property
+    def layout(self) -> Layout:
+        """What a feature map must fit."""
+        return Layout.of(self.unet.config, self.vae.config)
 
     # -- one step -----------------------------------------------------------------------------------------------
 
@@ -89,15 +173,16 @@ class OneStepPipeline(ABC):
             )
         start_NChw = noise_NChw.to(self.dtype) * self._initial_sigma
         model_input_NChw = start_NChw / ((self._sigma**2 + 1) ** 0.5)
-        epsilon_NChw = self._predict_noise(model_input_NChw, self._timestep, conditions)
+        epsilon_NChw = self.predict_noise(model_input_NChw, self._timestep, conditions)
         start_NChw = start_NChw.float()
         clean_NChw = start_NChw - self._sigma * epsilon_NChw
         derivative_NChw = (start_NChw - clean_NChw) / self._sigma
         return (start_NChw + derivative_NChw * (self._last_sigma - self._sigma)).to(epsilon_NChw.dtype)
 
-    def _predict_noise(self, latents_NChw: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
+    def predict_noise(self, latents_NChw: Tensor, timestep: Tensor | int, conditions: Conditions) -> Tensor:
+        """The U-Net's prediction (N, C, h, w) for scaled latents, for N encoded prompts or one for all."""
         conditions = conditions.expand(len(latents_NChw))
-        return self.unet(
+        return self.adapter.predict(
             latents_NChw,
             timestep,
             encoder_hidden_states=conditions.text_NTD.to(self.dtype).contiguous(),  # as in the pipeline

@@ -1,12 +1,12 @@
-"""The one-step generator g_theta in the SDXL-Turbo layout, with a LoRA adapter on its U-Net.
+"""The SDXL-Turbo layout: two CLIP tokenizers and text encoders, a pooled vector, and the picture's size as "time ids".
 
-`SDXLTurboGenerator.load` takes a diffusers folder or hub id with the parts of `stabilityai/sdxl-turbo`: two CLIP
-tokenizers and text encoders, UNet2DConditionModel, AutoencoderKL, EulerAncestralDiscreteScheduler. It computes what
+`SDXLTurboGenerator.load` takes a diffusers folder or hub id with the parts of `stabilityai/sdxl-turbo`, and computes
+what
 
     StableDiffusionXLPipeline(prompt, num_inference_steps=1, guidance_scale=0.0)
 
-computes, at the size of the U-Net (512 x 512 for SDXL-Turbo). The ancestral step to sigma 0 adds noise times 0, so none
-is drawn here, and the global random state does not move.
+computes, see `drpo.generators.one_step`, at the size of the U-Net (512 x 512 for SDXL-Turbo). The scheduler's ancestral
+step to sigma 0 adds noise times 0, so none is drawn here, and the global random state does not move.
 
 In float16 the VAE of SDXL overflows. Where its config says `force_upcast`, it is kept in float32, as in the pipeline.
 """
@@ -17,18 +17,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 from drpo.config import LoraConfig
 from drpo.generators.base import Conditions
 from drpo.generators.one_step import OneStepPipeline
+from drpo.generators.requirements import Requirements
 
 
 class SDXLTurboGenerator(OneStepPipeline):
     """A pipeline in the SDXL-Turbo layout; see `OneStepPipeline`."""
 
-    def __init__(self, pipeline: Any, lora: LoraConfig | None = None) -> None:
-        super().__init__(pipeline, lora)
+    requirements = Requirements(
+        "SDXL-Turbo", StableDiffusionXLPipeline, text_encoders=("text_encoder", "text_encoder_2")
+    )
+
+    def __init__(self, pipeline: Any, lora: LoraConfig | None = None, *, whole: bool = False) -> None:
+        super().__init__(pipeline, lora, whole=whole)
         self.tokenizers = (pipeline.tokenizer, pipeline.tokenizer_2)
         self.text_encoders = tuple(
             encoder.eval().requires_grad_(False) for encoder in (pipeline.text_encoder, pipeline.text_encoder_2)

@@ -99,6 +99,7 @@ class Content:
     seen_in_training: int | None
     embedded: bool
     adapter: str
+    whole: bool
     example_prompt: str
     facts: Sequence[tuple[str, str]]
     trained_since: int
@@ -139,6 +140,7 @@ def read_content(run_dir: Path) -> Content:
         seen_in_training=summary.get("seen_in_training"),
         embedded=is_embedded(generator),
         adapter=str(run_dir.resolve() / ADAPTER),
+        whole=config.get("lora", {}) is None,
         example_prompt=prompts[0] if prompts else "a photo of a red circle",
         facts=_facts(summary, config, metrics),
         trained_since=summary["steps"] - (summary.get("evaluated_step") or summary["steps"]),
@@ -247,6 +249,6 @@ def _facts(
         facts.append((format_duration(seconds["total"]), "in total, including start and evaluation"))
     elif metrics and metrics[-1].get("images_per_s"):
         facts.append((f"{metrics[-1]['images_per_s']:.0f}", "images per second"))
-    if config.get("lora", {}).get("rank"):
+    if (config.get("lora") or {}).get("rank"):
         facts.append((str(config["lora"]["rank"]), "rank of the adapter"))
     return facts

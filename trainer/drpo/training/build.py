@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from drpo.training.reward_gradient import RewardGradient
 
 
-def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -> OneStepGenerator:
-    """The one-step generator, with a fresh adapter if `lora` is true.
+def build_generator(config: Config, *, device: str = "cpu", adapter: bool = True) -> OneStepGenerator:
+    """The one-step generator, with what is to be trained if `adapter` is true.
 
-    The adapter's initial values come from torch's global random generator.
+    The initial values of a LoRA adapter come from torch's global random generator.
     """
     import torch
 
@@ -31,13 +31,18 @@ def build_generator(config: Config, *, device: str = "cpu", lora: bool = True) -
         generator_source(settings.generator),
         device=device,
         dtype=getattr(torch, settings.dtype),
-        lora=config.lora if lora else None,
+        lora=config.lora if adapter else None,
+        whole=adapter and config.lora is None,
         gradient_checkpointing=settings.gradient_checkpointing,
         variant=settings.variant,
+        vae=settings.vae,
+        unet=settings.unet,
     )
 
 
-def build_feature_map(config: Config, objective: Objective, *, device: str = "cpu") -> FeatureMap | None:
+def build_feature_map(
+    config: Config, objective: Objective, generator: OneStepGenerator, *, device: str = "cpu"
+) -> FeatureMap | None:
     """The frozen feature map; None if the objective needs no features."""
     needs = objective.needs
     if not (needs.features or needs.reference_features):
@@ -45,8 +50,13 @@ def build_feature_map(config: Config, objective: Objective, *, device: str = "cp
     from drpo.method.features import load_feature_map
 
     settings = config.features
-    options = {**settings.options, "device": device}
-    return load_feature_map(settings.name, feature_map_source(settings.path or None), **options)
+    return load_feature_map(
+        settings.name,
+        feature_map_source(settings.path or None),
+        generator=generator,
+        device=device,
+        **settings.options,
+    )
 
 
 def build_objective(config: Config) -> Objective:

@@ -1,7 +1,7 @@
 """Checkpoints: everything that the next step depends on. A kill at any moment leaves a whole one on disk.
 
 checkpoints/step-000050/state.pt        adapter, optimizer, step, random state of every worker, seconds trained
-checkpoints/step-000050/adapter/        only the adapter, in the format of diffusers
+checkpoints/step-000050/adapter/        only the adapter, as in `runs/NAME/adapter`
 checkpoints/step-000050/manifest.json   the size and hash of every file, the settings, the version of the project
 """
 
@@ -55,7 +55,7 @@ def write_checkpoint(
         adapter.save(partial / "adapter")
         data = io.BytesIO()
         torch.save(state, data)
-        write_bytes(partial / STATE_FILE, data.getvalue())
+        write_bytes(partial / STATE_FILE, data.getbuffer())
         manifest = {
             "format": RUN_FORMAT,
             "drpo": PROJECT_VERSION,

@@ -72,7 +72,7 @@ class BackgroundRanker:
         images_KHWC: np.ndarray,
         *,
         metadata: Mapping[str, Any] | None,
-        pairs: PairOptions,
+        pairs: PairOptions | None,
         request_id: str,
     ) -> Future[TimedRanking]:
         """Starts to rank one group, and returns at once. The future raises the ranker's errors."""

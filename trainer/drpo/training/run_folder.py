@@ -3,7 +3,7 @@
 runs/NAME/config.yaml      all settings of the run
 runs/NAME/metrics.jsonl    one line per step
 runs/NAME/checkpoints/     see `drpo.training.checkpoint`
-runs/NAME/adapter/         the newest adapter, in the format of diffusers
+runs/NAME/adapter/         the newest adapter, in the format of diffusers; with `lora: null` the U-Net in unet/
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 ADAPTER = "adapter"
+UNET = "unet"
 
 _WRITTEN_BY = re.compile(r"^# drpo (\S+), format (\d+)$", re.MULTILINE)
 """The first line of a config.yaml. A comment, so that the file is also a preset: `drpo train --preset config.yaml`."""
@@ -91,10 +92,13 @@ def read_config(run_dir: Path) -> Config:
 def find_run(path: Path) -> Path | None:
     """The folder of the run that an adapter or a checkpoint belongs to; None if it belongs to none.
 
-    Only the places where a run keeps them count: RUN, RUN/adapter, RUN/checkpoints/STEP, RUN/checkpoints/STEP/adapter.
+    Only the places where a run keeps them count: RUN, RUN/adapter, RUN/checkpoints/STEP, RUN/checkpoints/STEP/adapter,
+    and the folder unet in an adapter's.
     """
     folder = path.resolve()
     if folder.is_file():
+        folder = folder.parent
+    if folder.name == UNET and folder.parent.name == ADAPTER:
         folder = folder.parent
     if folder.name == ADAPTER or folder.name.startswith(f"{ADAPTER}-"):
         folder = folder.parent

@@ -107,6 +107,12 @@ class GroupSampler:
         actions_KChw = torch.cat(actions) if actions else None
         return Candidates(noise_KChw, conditions, seed, torch.cat(latents), images_KHWC, joined, actions_KChw)
 
+    @torch.no_grad()
+    def look(self, noise_KChw: Tensor, conditions: Conditions) -> np.ndarray:
+        """Images (K, H, W, 3) uint8 of candidates that may not be used."""
+        chunks = self._chunks(noise_KChw)
+        return np.concatenate([self.generator.decode(self.generator.sample(noise, conditions)) for _, noise in chunks])
+
     def observe(self, candidates: Candidates) -> Group:
         """The candidates as the objective sees them, without their references and ranking."""
         latents_KChw = candidates.latents_KChw if self.needs.latents else None

@@ -15,18 +15,22 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from drpo.config import TrainingConfig
 from drpo.data.prompts.record import PromptRecord
-from drpo.generators.base import OneStepGenerator
+from drpo.generators.base import Conditions, OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Explorer, Group, NoiseArranger, Objective
 from drpo.training.ranking import BackgroundRanker, TimedRanking
 from drpo.training.reward_gradient import RewardGradient
 from drpo.training.sampling import Candidates, GroupSampler, GroupSeed
+from drpo.training.selection import Rollouts, Selection
 from drpo.training.tally import Tally
 from drpo.training.views import make_view
+from drpo_rewards import RankResponse
 from drpo_rewards.api.contract import PairOptions
 from drpo_rewards.errors import RewardsError
 
@@ -69,7 +73,8 @@ class StepRunner:
         reward_gradient: RewardGradient | None = None,
     ) -> None:
         self.generator = generator
-        needs, view = objective.needs, make_view(generator, feature_map)
+        needs = objective.needs
+        view = make_view(generator, feature_map, decode_again=settings.chunk_size is None)
         ranks = needs.ranking and ranker is not None
         explorer = objective if needs.actions and isinstance(objective, Explorer) else None
         self.sampler = GroupSampler(generator, view, needs, settings.chunk_size, ranks=ranks, explorer=explorer)
@@ -96,7 +101,10 @@ class StepRunner:
         limit = self.settings.groups_in_flight if self.settings.pipeline else 1
         try:
             for number, record in groups:
-                in_flight.append(self._start(step, number, record, tally))
+                started = self._start(step, number, record, tally)
+                if started is None:
+                    continue
+                in_flight.append(started)
                 if len(in_flight) >= limit:
                     self._finish(in_flight.popleft(), tally)
             while in_flight:
@@ -107,21 +115,28 @@ class StepRunner:
                     group.ranking.cancel()
         return tally
 
-    def _start(self, step: int, number: int, record: PromptRecord, tally: Tally) -> _InFlight:
-        """Lines 3 to 6 of Algorithm 1: generates candidates, submits them for ranking, and computes features."""
-        settings, seed = self.settings, GroupSeed(self.seed, step, number)
-        with tally.timed("generate"):
-            with torch.no_grad():
-                conditions = self.generator.encode_prompts([record.prompt])
-            # Drawn on the CPU, so that the noise is the same on every device and worker, and in a resumed run.
-            random = torch.Generator().manual_seed(seed.derive("noise"))
-            noise_KChw = self.generator.noise(settings.candidates, random)
-            if self.arranger is not None:
-                noise_KChw = self.arranger.arrange_noise(noise_KChw, random)
-            candidates = self.sampler.generate(noise_KChw, conditions, seed)
-            ranking = self._submit(record, candidates)
+    def _start(self, step: int, number: int, record: PromptRecord, tally: Tally) -> _InFlight | None:
+        """Lines 3 to 6 of Algorithm 1: generates candidates, submits them for ranking, and computes features.
+
+        With `selection: rollouts` the candidates were ranked before. None: there were too few of either kind.
+        """
+        settings, seed, ranking = self.settings, GroupSeed(self.seed, step, number), None
         tally.groups += 1
-        tally.images += settings.candidates
+        with torch.no_grad(), tally.timed("generate"):
+            conditions = self.generator.encode_prompts([record.prompt])
+        if self.sampler.needs.ranking and settings.selection == "rollouts":
+            chosen = self._roll_out(record, conditions, seed, tally)
+            if chosen is None:
+                return None
+            with tally.timed("generate"):
+                candidates = self.sampler.generate(chosen.noise_KChw, conditions, seed)
+        else:
+            chosen = None
+            with tally.timed("generate"):
+                candidates = self.sampler.generate(self._draw_noise(seed, "noise"), conditions, seed)
+                if candidates.images_KHWC is not None:
+                    ranking = self._submit(record, candidates.images_KHWC, seed)
+        tally.images += len(candidates.noise_KChw)
         if ranking is not None and not settings.pipeline:
             with tally.timed("rank_wait"):
                 ranking.exception()  # waits; `_finish` handles the error itself
@@ -133,20 +148,51 @@ class StepRunner:
         if self.reward_gradient is not None:
             with tally.timed("reward_gradient"):
                 group = self.reward_gradient.add_to(group, record.prompt, tally)
+        if chosen is not None:
+            group = replace(group, pairs_M2=chosen.pairs_M2, queries_Q=chosen.queries_Q, scores_K=chosen.scores_K)
         return _InFlight(candidates, group, ranking)
 
-    def _submit(self, record: PromptRecord, candidates: Candidates) -> Future[TimedRanking] | None:
-        """Submits the images for ranking; None if the objective needs none."""
-        if self.ranker is None or candidates.images_KHWC is None:
-            return None
-        settings, seed = self.settings, candidates.seed
-        pair_seed = seed.derive("pairs", bits=31)
+    def _draw_noise(self, seed: GroupSeed, name: str) -> Tensor:
+        """Noise (K, C, h, w), drawn on the CPU, so that every device and worker, and a resumed run, get the same."""
+        random = torch.Generator().manual_seed(seed.derive(name))
+        noise_KChw = self.generator.noise(self.settings.candidates, random)
+        return self.arranger.arrange_noise(noise_KChw, random) if self.arranger is not None else noise_KChw
+
+    def _roll_out(
+        self, record: PromptRecord, conditions: Conditions, seed: GroupSeed, tally: Tally
+    ) -> Selection | None:
+        """Generates and scores candidates in rounds; None if a ranking failed, or if there are too few of a kind."""
+        settings = self.settings.rollouts
+        rollouts = Rollouts(settings, seed.derive("rollouts"))
+        for number in range(settings.rounds):
+            with tally.timed("generate"):
+                noise_KChw = self._draw_noise(seed, f"noise/{number}")
+                images_KHWC = self.sampler.look(noise_KChw, conditions)
+            tally.images += len(images_KHWC)
+            response = self._wait(self._submit(record, images_KHWC, seed, number), tally)
+            if response is None:
+                return None
+            rollouts.add(noise_KChw, response.combined)
+            if rollouts.complete:
+                break
+        tally.add("rollout_rounds", number + 1)
+        selection = rollouts.select()
+        tally.tied += selection is None
+        return selection
+
+    def _submit(
+        self, record: PromptRecord, images_KHWC: np.ndarray, seed: GroupSeed, rollout: int | None = None
+    ) -> Future[TimedRanking]:
+        """Submits images for ranking; those of a rollout need no pairs."""
+        assert self.ranker is not None  # images are decoded only if there is one
+        settings, request_id, pairs = self.settings, f"{self.name}-{seed.step}-{seed.group}", None
+        if rollout is None:
+            pair_seed = seed.derive("pairs", bits=31)
+            pairs = PairOptions(count=settings.pairs, strategy=settings.pair_strategy, seed=pair_seed)
+        else:
+            request_id += f"-{rollout}"
         return self.ranker.submit(
-            record.prompt,
-            candidates.images_KHWC,
-            metadata=record.metadata,
-            pairs=PairOptions(count=settings.pairs, strategy=settings.pair_strategy, seed=pair_seed),
-            request_id=f"{self.name}-{seed.step}-{seed.group}",
+            record.prompt, images_KHWC, metadata=record.metadata, pairs=pairs, request_id=request_id
         )
 
     def _finish(self, in_flight: _InFlight, tally: Tally) -> None:
@@ -166,6 +212,17 @@ class StepRunner:
 
     def _add_ranking(self, group: Group, future: Future[TimedRanking], tally: Tally) -> Group | None:
         """The group with its scores and pairs; None if it was not ranked, or if all its candidates tied."""
+        response = self._wait(future, tally)
+        if response is None:
+            return None
+        if response.all_tied or not response.pairs:
+            tally.tied += 1
+            return None
+        return replace(group, pairs_M2=torch.tensor(response.pairs), scores_K=torch.tensor(response.combined))
+
+    @staticmethod
+    def _wait(future: Future[TimedRanking], tally: Tally) -> RankResponse | None:
+        """The response to a ranking request; None if it failed, which drops the group."""
         try:
             with tally.timed("rank_wait"):
                 ranking = future.result()
@@ -174,10 +231,6 @@ class StepRunner:
             tally.dropped += 1
             tally.last_error = f"{type(error).__name__}: {error}"
             return None
-        response = ranking.response
         tally.seconds["rank"] += ranking.seconds
-        tally.add_ranking(response)
-        if response.all_tied or not response.pairs:
-            tally.tied += 1
-            return None
-        return replace(group, pairs_M2=torch.tensor(response.pairs), scores_K=torch.tensor(response.combined))
+        tally.add_ranking(ranking.response)
+        return ranking.response

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureContext, FeatureMap, ImageFeatureMap, LatentFeatureMap
@@ -27,10 +29,16 @@ class View(Protocol):
         ...
 
 
-def make_view(generator: OneStepGenerator, feature_map: FeatureMap | None) -> View:
-    """The view for a feature map: over latents or over images. None: only images are needed, no features."""
+def make_view(generator: OneStepGenerator, feature_map: FeatureMap | None, *, decode_again: bool) -> View:
+    """The view for a feature map.
+
+    Args:
+        generator: see `drpo.generators`.
+        feature_map: over latents or over images; None: only images are needed, no features.
+        decode_again: see `ImageView`.
+    """
     if isinstance(feature_map, ImageFeatureMap):
-        return ImageView(generator, feature_map)
+        return ImageView(generator, feature_map, decode_again=decode_again)
     return LatentView(generator, feature_map)
 
 
@@ -50,15 +58,30 @@ class LatentView:
 
 
 class ImageView:
-    """For feature maps over images. No image is decoded twice."""
+    """For feature maps over images.
 
-    def __init__(self, generator: OneStepGenerator, feature_map: ImageFeatureMap) -> None:
+    Args:
+        generator: decodes the latents.
+        feature_map: sees the images.
+        decode_again: keep only the decoded images for the backward pass, and decode each image again there. The graph
+            of a decoded image takes about a hundred times its memory.
+    """
+
+    def __init__(self, generator: OneStepGenerator, feature_map: ImageFeatureMap, *, decode_again: bool) -> None:
         self._generator = generator
         self._feature_map = feature_map
+        self._decode_again = decode_again
 
     def look(self, latents_NChw: Tensor, context: FeatureContext) -> tuple[np.ndarray, Features | None]:
-        images_N3HW = self._generator.decode_float(latents_NChw)
+        images_N3HW = self._decode(latents_NChw)
         return self._generator.to_uint8(images_N3HW), self._feature_map.of_images(images_N3HW, context)
 
     def features(self, latents_NChw: Tensor, context: FeatureContext) -> Features:
-        return self._feature_map.of_images(self._generator.decode_float(latents_NChw), context)
+        return self._feature_map.of_images(self._decode(latents_NChw), context)
+
+    def _decode(self, latents_NChw: Tensor) -> Tensor:
+        decode = self._generator.decode_float
+        if not (self._decode_again and torch.is_grad_enabled()):
+            return decode(latents_NChw)
+        images = [checkpoint(decode, latents_1Chw, use_reentrant=False) for latents_1Chw in latents_NChw.split(1)]
+        return torch.cat(images)

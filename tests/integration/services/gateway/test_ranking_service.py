@@ -125,7 +125,9 @@ async def test_a_failure_is_never_a_score(
 
 async def test_details_are_plain_json_or_a_failure(client: AsyncRankingClient) -> None:
     group = {"rewards": {"failing": 1}, "metadata": {"how": "odd details"}}
-    with pytest.raises(errors.RewardError, match="not plain JSON") as caught:
+    with pytest.raises(
+        errors.RewardError, match=r"details of images\[0\] that cannot be sent: the dict must be plain JSON"
+    ) as caught:
         await client.rank("p", PICTURES[:2], **group, details=True)
     assert (caught.value.reward, caught.value.field) == ("failing", "images[0]")
     assert (await client.rank("p", PICTURES[:2], **group)).all_tied

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from drpo_rewards.cluster.watchdog import GRACE_S
 
 # Like an agent of Ray: it writes into a log of its session, and waits for something that never comes.
 OWNER = """
@@ -39,3 +42,35 @@ def test_what_is_left_after_a_kill_is_ended_and_nothing_else(tmp_path: Path, tol
     assert other.is_running()
     assert other.status() == psutil.STATUS_SLEEPING
     other.kill()
+
+
+OWNER_THAT_GOES_ON = """
+import os, sys, time
+from pathlib import Path
+from drpo_rewards.cluster.watchdog import Watchdog
+
+folder = Path(sys.argv[1])
+watchdog = Watchdog(folder, os.getpid())
+logs = folder / f"session_1_{os.getpid()}" / "logs"
+logs.mkdir(parents=True)
+own_log = (logs / "driver.log").open("w")  # as Ray's, which stays open after ray.shutdown
+watchdog.watch(str(logs.parent))
+watchdog.let_go()
+print(own_log.name, flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.mark.thorough  # it waits for the grace
+def test_an_owner_that_goes_on_and_a_reader_of_its_log_stay(tmp_path: Path) -> None:
+    """A program may go on after `stop_ray`, and somebody may read its logs."""
+    command = [sys.executable, "-c", OWNER_THAT_GOES_ON, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        log = owner.stdout.readline().strip()
+        with subprocess.Popen(["tail", "-f", log], stdout=subprocess.DEVNULL) as reader:
+            time.sleep(GRACE_S + 5)
+            assert owner.poll() is None
+            assert reader.poll() is None
+            reader.kill()
+        owner.kill()

@@ -1,4 +1,4 @@
-"""A tiny random pipeline with SD-Turbo's configuration, saved by diffusers."""
+"""Tiny random pipelines of each layout, saved by diffusers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from support.stock import World
+from support.tiny.sdxl_turbo import write_tiny_xl_pipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 
@@ -85,5 +93,12 @@ def sd_turbo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def save_pipeline():
-    return save_sd_turbo
+def sdxl_turbo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_xl_pipeline(tmp_path_factory.mktemp("pipelines") / "sdxl-turbo")
+
+
+@pytest.fixture(scope="session", params=["sd-turbo", "sdxl-turbo"])
+def world(request: pytest.FixtureRequest) -> World:
+    if request.param == "sd-turbo":
+        return World(request.getfixturevalue("sd_turbo"), StableDiffusionPipeline)
+    return World(request.getfixturevalue("sdxl_turbo"), StableDiffusionXLPipeline)

@@ -232,7 +232,7 @@ def rename(state: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
         (lambda state: state | {"unet.conv_in.lora_magnitude_vector": torch.ones(4)}, "of the kind DoRA"),
         (lambda state: {"lora_unet_conv_in.hada_w1_a": torch.ones(4, 4)}, "of the kind LoHa"),
         (lambda state: {"lora_unet_conv_in.lokr_w1": torch.ones(4, 4)}, "of the kind LoKr"),
-        (lambda state: {"unet.conv_in.weight": torch.ones(4, 4)}, "is no LoRA adapter: 1 of its 1 tensors"),
+        (lambda state: {"unet.conv_norm_out.weight": torch.ones(4)}, "is no LoRA adapter: 1 of its 1 tensors"),
         (lambda state: {name: one * float("nan") for name, one in state.items()}, "not finite"),
         (lambda state: state | {name.removeprefix("unet."): one + 1 for name, one in state.items()}, "there twice"),
         (lambda state: state | {"unet.conv_in.alpha": torch.ones(3)}, "is no LoRA adapter: 1 of its 113 tensors"),

@@ -55,7 +55,7 @@ def test_a_folder_with_half_precision_files_only_is_loaded(plain: Path, half: Pa
     assert found.dtype == torch.float32
     torch.testing.assert_close(latents_of(found), expected, rtol=0.01, atol=0.05)
     assert not torch.equal(latents_of(found), expected)
-    from_setting = build_generator(parse_config({"model": {"generator": str(half), "variant": "fp16"}}), lora=False)
+    from_setting = build_generator(parse_config({"model": {"generator": str(half), "variant": "fp16"}}), adapter=False)
     assert torch.equal(latents_of(from_setting), latents_of(found))
     with pytest.raises(ModelLoadError, match="unet/ has no weights of the variant bf16"):
         SDTurboGenerator.load(half, variant="bf16")

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from drpo.errors import CatalogueError, ConfigError, ModelLoadError, ShapeError
 from drpo.method.features import load_feature_map
 from drpo.method.features.base import ImageFeatureMap, LatentFeatureMap
-from drpo.method.features.latent_mae import LatentMAE, LatentMAEFeatures
+from drpo.method.features.latent_mae import LatentMAEFeatures
+from drpo.method.features.latent_mae_model import LatentMAE
 from drpo.method.features.latent_mae_network import LatentMAEConfig
 from drpo.method.features.public_latent_mae import read_public_checkpoint
 from drpo.method.features.statistics import deviation, patches_of
@@ -47,8 +48,10 @@ def test_the_public_model_has_its_published_size_and_names() -> None:
 
 
 def test_every_layer_gives_tokens_means_and_deviations() -> None:
+    maps = ("layer1", "layer2", "layer2_blk2", "layer3")
     features = small().features(latents())
-    shapes = {key: tuple(value.shape) for key, value in features.items()}
+    shapes = {key: tuple(value.shape) for key, value in (small().features(latents(), maps) | features).items()}
+    assert not features.keys() & set(maps)  # a token per location only if it is asked for
     assert shapes["layer1"] == (2, 64, 8)
     assert shapes["layer1_mean"] == shapes["layer1_std"] == (2, 1, 8)
     assert shapes["layer1_mean_2"] == (2, 16, 8)
@@ -134,7 +137,7 @@ def test_a_saved_and_loaded_model_gives_the_same_features(tmp_path: Path) -> Non
     assert not isinstance(feature_map, ImageFeatureMap)
     features = feature_map.of_latents(latents())
     assert list(features) == ["layer2", "layer3_mean"]
-    assert torch.equal(features["layer2"], model.features(latents())["layer2"])
+    assert torch.equal(features["layer2"], model.features(latents(), ("layer2",))["layer2"])
 
 
 def test_gradients_reach_the_latents_and_not_the_map(tmp_path: Path) -> None:
@@ -155,10 +158,11 @@ def test_half_precision_latents_are_converted_to_the_dtype_of_the_map(tmp_path: 
 def test_raw_latents_are_features_too() -> None:
     x = latents()
     features = load_feature_map("raw_latent").of_latents(x)
-    assert list(features) == ["latent", "latent_mean", "latent_std"] + [
+    assert list(features) == ["latent_mean", "latent_std"] + [
         f"latent_{kind}_{size}" for size in (2, 4) for kind in ("mean", "std")
     ]
-    assert torch.equal(features["latent"], x.flatten(2).transpose(1, 2))
+    whole = load_feature_map("raw_latent", keys=["latent"]).of_latents(x)
+    assert torch.equal(whole["latent"], x.flatten(2).transpose(1, 2))
 
 
 def public_state(model: LatentMAE, jax_names: bool) -> dict[str, torch.Tensor]:
@@ -182,7 +186,12 @@ def test_a_public_checkpoint_is_converted_into_a_folder(tmp_path: Path, jax_name
     )
     read = read_public_checkpoint(checkpoint)
     assert (read.config.widths, read.config.blocks, read.config.in_channels) == (SMALL.widths, SMALL.blocks, 4)
-    assert torch.equal(read.features(latents())["layer3"], model.features(latents())["layer3"])
+    same = model.config.model_copy(update={"norm_eps": 1e-5})  # that of the authors' trainer
+    assert read.config.norm_eps == 1e-5
+    assert read.config.scaling_factor == 0.18215
+    expected = LatentMAE(same)
+    expected.load_state_dict(model.state_dict())
+    assert torch.equal(read.features(latents())["layer3_mean"], expected.features(latents())["layer3_mean"])
     command = [
         sys.executable,
         "-m",
@@ -198,18 +207,19 @@ def test_an_encoder_alone_is_enough_for_features(tmp_path: Path) -> None:
     state = {name: value for name, value in public_state(small(), False).items() if ".decoder." not in name}
     torch.save(state, tmp_path / "encoder.pth")
     model = read_public_checkpoint(tmp_path / "encoder.pth")
-    assert torch.equal(model.features(latents())["layer3"], small().features(latents())["layer3"])
+    assert torch.equal(model.encoder.layer3_norm.weight, small().encoder.layer3_norm.weight)
+    assert torch.isfinite(model.features(latents())["layer3_mean"]).all()
     with pytest.raises(ConfigError, match="no decoder"):
         model.masked_loss(latents())
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     model = small()
-    with pytest.raises(CatalogueError, match="choose from latent_mae"):
-        load_feature_map("dino")
+    with pytest.raises(CatalogueError, match="choose from dinov2"):
+        load_feature_map("dino3")
     with pytest.raises(ShapeError, match=r"\(N, 4, h, w\)"):
         model.features(torch.randn(2, 3, 8, 8))
-    for key in ("layer9", "layer1_max", "layer1_mean_x", "norm_x"):
+    for key in ("layer9", "layer1_max", "layer1_mean_x", "norm_y"):
         with pytest.raises(ConfigError, match=key):
             model.features(latents(), (key,))
     with pytest.raises(ValidationError, match="3 widths, 2 block counts"):

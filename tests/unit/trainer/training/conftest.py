@@ -39,10 +39,15 @@ def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
     with ExitStack() as stack:
 
         def make(
-            reward: Any = None, feature_map: Any = None, objective: Any = None, lr: float = 5e-2, **settings: Any
+            reward: Any = None,
+            feature_map: Any = None,
+            objective: Any = None,
+            lr: float = 5e-2,
+            normalize: Any = "zscore",
+            **settings: Any,
         ) -> DrPOTrainer:
             torch.manual_seed(0)
-            ranker = BackgroundRanker(lambda: LocalRanker("reward", reward or Redness()))
+            ranker = BackgroundRanker(lambda: LocalRanker("reward", reward or Redness(), normalize))
             stack.enter_context(ranker)
             generator = SDTurboGenerator.load(tiny, lora=LoraConfig(rank=4))
             objective = objective or load_objective("drpo", {"radii": [0.2, 0.5, 1.0]})

@@ -30,8 +30,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     line = {"prompt": "a red circle", "metadata": {"include": [{"class": "circle", "count": 1, "color": "red"}]}}
     (folder / "prompts.jsonl").write_text(json.dumps(line) + "\n")
     overrides = [
-        f"run.folder={folder}", "run.name=mine", f"model.generator={tiny}", "prompts.source=file", "prompts.allow_overlap=true",
-        f"prompts.path={folder}/prompts.jsonl",
+        f"run.folder={folder}", "run.name=mine", f"model.generator={tiny}", "prompts.source=file",
+        f"prompts.path={folder}/prompts.jsonl", "prompts.allow_overlap=true",
     ]  # fmt: skip
     config = check_config(load_config("shapes", overrides))
     run_dir = create_run(config)

@@ -1,23 +1,22 @@
-"""The two kinds of feature maps: over latents, and over images.
+"""The two kinds of feature maps, over latents and over images, and what each map of the catalogue says about itself.
 
 A feature map phi is frozen and differentiable: gradients flow to its input, but not into its parameters. It returns
 {key: (N, T, D)} for N inputs, with T tokens each and D features per token, for example
 
     {"layer1_mean": (24, 1, 64), "layer2_mean_2": (24, 4, 128)}
-
-Its constructor takes the folder of its weights (or None), `device`, and further settings. It may have a static method
-`check` with the same arguments but `device`, which raises a DrpoError if they cannot work. It loads no weights, and is
-called before a run starts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from drpo.generators.base import Conditions
+from drpo.generators.base import Conditions, Layout
 
 
 @dataclass(frozen=True)
@@ -54,3 +53,44 @@ class ImageFeatureMap(Protocol):
 
 
 FeatureMap = LatentFeatureMap | ImageFeatureMap
+
+
+class FeatureSettings(BaseModel):
+    """Base of a feature map's settings, the keys of a preset's section `features.options`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ListedFeatureMap:
+    """Base of the feature maps in the catalogue.
+
+    A constructor takes the source of the weights, unless there are none, then the settings. Those of maps with files
+    also take `device` and `dtype`.
+
+    Attributes:
+        settings_class: the pydantic model of the settings.
+        weights: where its weights come from. "files": a folder, a file, or a hub id; "generator": the generator itself.
+    """
+
+    settings_class: ClassVar[type[FeatureSettings]] = FeatureSettings
+    weights: ClassVar[Literal["files", "generator", "none"]]
+
+    @classmethod
+    def check(cls, settings: Any, path: Path | None, layout: Layout | None) -> None:
+        """Checks what can be known before a run starts: settings, files and generator fit. Loads no weights.
+
+        Args:
+            settings: of the type `settings_class`.
+            path: the files of the weights; None: they are not on this machine, or there are none.
+            layout: of the generator; None: it is not known.
+
+        Raises:
+            ModelLoadError: a file is missing or damaged.
+            ConfigError: a setting does not fit the files, or the map does not fit the generator.
+        """
+
+
+def draw_noise(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
+    """Standard normal noise, drawn on the CPU, so that every device gets the same."""
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=random).to(like)

@@ -1,198 +1,146 @@
-"""Latent-MAE: a masked autoencoder over VAE latents. Its encoder is the feature map of the drifting models.
+"""The encoder of a latent-MAE as a feature map over latents, the paper's default for SD-Turbo.
 
-The networks are in `drpo.method.features.latent_mae_network`. A folder holds `config.json` (LatentMAEConfig) and
-`model.safetensors`.
+`features.path` is a folder with `config.json` and `model.safetensors`, or the public file `mae_latent_256_torch.pth` or
+its folder, or a hub id with either.
+
+The paper's Table 3b compares three selections of features and describes each in words only. They are read as follows:
+
+latent_mae_1   "the default multi-feature variant": means and deviations of every stage and of every second block
+latent_mae_2   "the last three layers": those of the last three stages
+latent_mae_3   "only the final layer": those of the last stage, the six keys in the authors' launch command
+
+Each has the mean and the deviation of the whole map, of 2x2 and of 4x4 patches.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import Tensor
 
-from drpo.errors import ConfigError, ModelLoadError, ShapeError
-from drpo.method.features.base import FeatureContext
-from drpo.method.features.latent_mae_network import Decoder, Encoder, LatentMAEConfig
-from drpo.method.features.statistics import statistic, statistic_names
+from drpo.errors import ConfigError, ShapeError
+from drpo.generators.base import Layout
+from drpo.method.features.base import FeatureContext, FeatureSettings, ListedFeatureMap
+from drpo.method.features.latent_mae_model import CONFIG_FILE, INPUT_KEY, LatentMAE, read_config, split_key
+from drpo.method.features.latent_mae_network import LatentMAEConfig
+from drpo.method.features.public_latent_mae import read_public_checkpoint, read_public_config
+from drpo.method.features.source import PUBLIC_FILE, fetch_files
+from drpo.method.features.statistics import statistic_names
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-_FEATURE_KEY = re.compile(r"(?P<layer>conv1|layer\d+(?:_blk\d+)?)(?:_(?P<suffix>(?:mean|std)(?:_\d+)?))?")
-
-
-class LatentMAE(nn.Module):
-    """The masked autoencoder: `masked_loss` trains it, and the drift field uses its `features`."""
-
-    def __init__(self, config: LatentMAEConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = Encoder(config)
-        if config.decoder:
-            self.decoder = Decoder(config)
-
-    # -- pretraining --------------------------------------------------------------------------------------------
-
-    def draw_mask(self, latents_NChw: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A random mask (N, 1, h, w) of squares of `mask_patch`: 1 is hidden, 0 visible. Each sample hides some."""
-        n, _, h, w = latents_NChw.shape
-        patch = self.config.mask_patch
-        if h % patch or w % patch:
-            raise ShapeError(f"latent-MAE: latents of {h}x{w} do not divide into mask squares of {patch}x{patch}")
-        device = generator.device if generator is not None else latents_NChw.device
-        low, high = self.config.mask_ratio
-        ratio_N1 = low + (high - low) * torch.rand(n, 1, generator=generator, device=device)
-        noise_NP = torch.rand(n, (h // patch) * (w // patch), generator=generator, device=device)
-        hidden_NP = (noise_NP < ratio_N1) | (noise_NP == noise_NP.amin(dim=1, keepdim=True))
-        squares = hidden_NP.reshape(n, 1, h // patch, w // patch).to(latents_NChw)
-        return squares.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
-
-    def forward_masked(self, latents_NChw: Tensor, mask_N1hw: Tensor) -> Tensor:
-        """Reconstructs all latents (N, C, h, w) from the visible ones; the hidden ones are set to 0."""
-        if not self.config.decoder:
-            raise ConfigError("latent-MAE: this model has no decoder (decoder=false), so it cannot reconstruct")
-        return self.decoder(self.encoder(latents_NChw * (1 - mask_N1hw)))
-
-    def masked_loss(self, latents_NChw: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The mean squared error of the hidden latents, averaged over the samples; a scalar."""
-        mask_N1hw = self.draw_mask(latents_NChw, generator)
-        error_NChw = (self.forward_masked(latents_NChw, mask_N1hw) - latents_NChw).square().float()
-        hidden_N = mask_N1hw.sum(dim=(1, 2, 3)).float()
-        return ((error_NChw.mean(dim=1, keepdim=True) * mask_N1hw).sum(dim=(1, 2, 3)) / hidden_N).mean()
-
-    # -- features -----------------------------------------------------------------------------------------------
-
-    def feature_keys(self, height: int, width: int) -> list[str]:
-        """The keys that `features` returns by default for latents of this size: shallow to deep, without conv1."""
-        keys: list[str] = []
-        for i, blocks in enumerate(self.config.blocks):
-            if i:  # a 3x3 convolution of stride 2 and padding 1 rounds up
-                height, width = (height + 1) // 2, (width + 1) // 2
-            for layer in [*(f"layer{i + 1}_blk{number}" for number in range(2, blocks, 2)), f"layer{i + 1}"]:
-                keys += statistic_names(layer, height, width)
-        return keys
-
-    def features(self, latents_NChw: Tensor, keys: tuple[str, ...] | None = None) -> dict[str, Tensor]:
-        """Multi-layer features of unmasked latents as {key: (N, T, D)}, in the order of `keys`.
-
-        A key is a layer (`layer2`: one token per location), or its global statistics (`layer2_mean`, `layer2_std`: one
-        token), or its patch statistics (`layer2_mean_4`: one token per 4x4 patch). None means all of `feature_keys`.
-        """
-        if latents_NChw.ndim != 4 or latents_NChw.shape[1] != self.config.in_channels:
-            raise ShapeError(
-                f"latent-MAE: latents must be (N, {self.config.in_channels}, h, w), not {tuple(latents_NChw.shape)}"
-            )
-        if keys is None:
-            keys = tuple(self.feature_keys(latents_NChw.shape[2], latents_NChw.shape[3]))
-        maps = self.encoder(latents_NChw)
-        return {key: self._feature(maps, key) for key in keys}
-
-    @staticmethod
-    def _feature(maps: dict[str, Tensor], key: str) -> Tensor:
-        layer, suffix = _split_key(key, maps)
-        return statistic(maps[layer], suffix)
-
-    # -- folder -------------------------------------------------------------------------------------------------
-
-    def save(self, folder: str | Path) -> None:
-        """Writes config.json and model.safetensors into `folder`, which is created if it is missing."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().contiguous().cpu() for name, tensor in self.state_dict().items()}
-        save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> LatentMAE:
-        """Reads a folder that `save` wrote.
-
-        Raises:
-            ModelLoadError: a file is missing or does not fit the config.
-        """
-        folder = Path(folder)
-        try:
-            config = LatentMAEConfig.model_validate_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            model = cls(config)
-            model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        except (OSError, ValidationError, SafetensorError, RuntimeError) as error:
-            raise _cannot_load(folder, error) from error
-        return model
+_LAST_STAGES = {"latent_mae_2": 3, "latent_mae_3": 1}
 
 
-def _cannot_load(folder: Path, error: Exception) -> ModelLoadError:
-    return ModelLoadError(
-        f"latent-MAE: cannot load {folder}: {error}. The folder must hold {CONFIG_FILE} and {WEIGHTS_FILE} of the same "
-        "model; `drpo shapes pretrain` writes such a folder."
-    )
+class LatentMAESettings(FeatureSettings):
+    """Which features of the latent-MAE are used.
 
-
-def _split_key(key: str, layers: Collection[str]) -> tuple[str, str]:
-    """The layer and the statistic ("" for none) that a key names.
-
-    Raises:
-        ConfigError: there is no such feature.
+    Example:
+        features:
+          name: latent_mae
+          path: models/mae_latent_256_torch.pth
+          options:
+            selection: latent_mae_3
     """
-    match = _FEATURE_KEY.fullmatch(key)
-    if match is None or match["layer"] not in layers:
-        raise ConfigError(
-            f"latent-MAE: there is no feature {key!r}; a key is one of {', '.join(layers)}, alone or followed by "
-            "_mean, _std, _mean_<size> or _std_<size>"
-        )
-    return match["layer"], match["suffix"] or ""
+
+    selection: Literal["latent_mae_1", "latent_mae_2", "latent_mae_3"] = Field(
+        default="latent_mae_1", description="1: all stages; 2: the last three; 3: the last one"
+    )
+    keys: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="the features, such as [layer1_mean, layer2_std_4]; null: those of `selection`",
+    )
+    norm_x: bool = Field(default=False, description="also the root mean square of each channel of the latents")
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> LatentMAESettings:
+        if self.keys is not None and "selection" in self.model_fields_set:
+            raise ValueError("give either keys or selection, not both")
+        return self
 
 
-class LatentMAEFeatures:
+class LatentMAEFeatures(ListedFeatureMap):
     """A frozen latent-MAE as a feature map over latents.
 
     Args:
-        folder: a folder with config.json and model.safetensors.
-        keys: the features to compute, such as ("layer1_mean", "layer2_std_4"); None: all of them.
+        source: the files, see the module's docstring.
+        settings: which features to compute; None: the defaults.
         device: where the model computes.
         dtype: of the model; latents of another dtype are converted.
     """
 
+    settings_class = LatentMAESettings
+    weights = "files"
+
     def __init__(
         self,
-        folder: str | Path,
+        source: str | Path,
+        settings: LatentMAESettings | None = None,
         *,
-        keys: tuple[str, ...] | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.model = LatentMAE.load(folder).to(device=device, dtype=dtype).eval().requires_grad_(False)
-        self.keys = tuple(keys) if keys else None
+        path = _locate(fetch_files(source))
+        model = read_public_checkpoint(path) if path.is_file() else LatentMAE.load(path)
+        self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        self.settings = settings or LatentMAESettings()
         self.dtype = dtype
 
-    @staticmethod
-    def check(folder: str | Path | None, *, keys: Any = None, dtype: torch.dtype = torch.float32) -> None:
-        """Checks the folder's config, the header of its weights, and the keys. Loads nothing.
-
-        Raises:
-            ModelLoadError: there is no folder, or a file is missing or damaged.
-            ConfigError: a key is not one of the model's, or the dtype is none.
-        """
-        if folder is None:
-            raise ModelLoadError("latent-MAE needs the folder of its weights")
-        folder = Path(folder)
-        try:
-            config = LatentMAEConfig.model_validate_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            with safe_open(folder / WEIGHTS_FILE, framework="pt"):
-                pass
-        except (OSError, ValidationError, SafetensorError) as error:
-            raise _cannot_load(folder, error) from error
-        if not isinstance(dtype, torch.dtype):
-            raise ConfigError(f"dtype = {dtype!r}: only code can set it")
-        if keys is not None and not isinstance(keys, list | tuple):
-            raise ConfigError(f"keys = {keys!r}: it must be a list, such as [layer1_mean, layer2_std]")
-        for key in keys or ():
-            _split_key(str(key), config.layers)
+    @classmethod
+    def check(cls, settings: LatentMAESettings, path: Path | None, layout: Layout | None) -> None:
+        """See `ListedFeatureMap.check`."""
+        if path is None:
+            return
+        path = _locate(path)
+        config = read_public_config(path) if path.is_file() else read_config(path)
+        for key in settings.keys or ():
+            if key != INPUT_KEY:
+                split_key(key, config.layers)
+        if layout is not None:
+            _check_layout(settings, config, layout)
 
     def of_latents(self, latents_NChw: Tensor, context: FeatureContext | None = None) -> dict[str, Tensor]:
         """The features {key: (N, T, D)} of latents (N, C, h, w); see `LatentMAE.features`."""
-        return self.model.features(latents_NChw.to(self.dtype), self.keys)
+        keys = select_keys(self.settings, self.model.config, latents_NChw.shape[2], latents_NChw.shape[3])
+        return self.model.features(latents_NChw.to(self.dtype), keys)
+
+
+def select_keys(settings: LatentMAESettings, config: LatentMAEConfig, height: int, width: int) -> tuple[str, ...]:
+    """The keys that the settings select for latents of this size."""
+    keys = list(settings.keys or ())
+    if not keys:
+        sizes = config.map_sizes(height, width)
+        if settings.selection in _LAST_STAGES:
+            count = len(config.widths)
+            first = max(1, count + 1 - _LAST_STAGES[settings.selection])
+            sizes = {f"layer{stage}": sizes[f"layer{stage}"] for stage in range(first, count + 1)}
+        keys = [key for layer, size in sizes.items() for key in statistic_names(layer, *size)]
+    return tuple(dict.fromkeys([INPUT_KEY, *keys] if settings.norm_x else keys))
+
+
+def _locate(path: Path) -> Path:
+    """The folder of this project's layout, or the file of the public one."""
+    public = path / PUBLIC_FILE
+    return public if public.is_file() and not (path / CONFIG_FILE).is_file() else path
+
+
+def _check_layout(settings: LatentMAESettings, config: LatentMAEConfig, layout: Layout) -> None:
+    """Checks that the model was trained on the generator's latents, and that the keys fit their size."""
+    ours, theirs = config.scaling_factor, layout.scaling_factor
+    if ours is not None and abs(ours - theirs) > 1e-6:
+        raise ConfigError(
+            f"latent-MAE: it was trained on latents that a VAE scales by {ours:g}, but the generator's VAE scales by "
+            f"{theirs:g}, so it is another VAE, and its latents mean something else. Use a latent-MAE of that VAE, or "
+            "a feature map over images, such as image_mae"
+        )
+    channels, height, width = layout.latent_shape
+    try:
+        with torch.device("meta"):  # only the shapes
+            keys = select_keys(settings, config, height, width)
+            LatentMAE(config.model_copy(update={"decoder": False})).features(
+                torch.zeros(1, channels, height, width), keys
+            )
+    except ShapeError as error:
+        raise ConfigError(f"the generator's latents have {channels} x {height} x {width} values. {error}") from error

@@ -42,15 +42,27 @@ class LatentMAEConfig(BaseModel):
         description="most groups of a GroupNorm; use fewer for narrow stages: groups of few channels lose the mean",
     )
     norm_eps: float = Field(default=1e-6, gt=0, description="epsilon of every GroupNorm")
+    scaling_factor: float | None = Field(
+        default=None,
+        gt=0,
+        description="what the VAE multiplied its latents by in training; other latents are refused; null: not known",
+    )
     decoder: bool = Field(default=True, description="false for a checkpoint with only the encoder")
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of the encoder's feature maps, shallow to deep."""
-        names = ["conv1"]
-        for i, blocks in enumerate(self.blocks):
-            names += [*(f"layer{i + 1}_blk{number}" for number in range(2, blocks, 2)), f"layer{i + 1}"]
-        return tuple(names)
+        return ("conv1", *self.map_sizes(1, 1))
+
+    def map_sizes(self, height: int, width: int) -> dict[str, tuple[int, int]]:
+        """The height and width of every map but conv1 for latents of this size, shallow to deep."""
+        sizes = {}
+        for stage, blocks in enumerate(self.blocks, start=1):
+            if stage > 1:  # a 3x3 convolution of stride 2 and padding 1 rounds up
+                height, width = (height + 1) // 2, (width + 1) // 2
+            for layer in [*(f"layer{stage}_blk{number}" for number in range(2, blocks, 2)), f"layer{stage}"]:
+                sizes[layer] = (height, width)
+        return sizes
 
     @model_validator(mode="after")
     def _check_stages(self) -> LatentMAEConfig:

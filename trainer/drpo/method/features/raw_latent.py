@@ -4,57 +4,74 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
-from drpo.errors import ConfigError
-from drpo.method.features.base import FeatureContext
-from drpo.method.features.statistics import statistic, statistic_names
+from drpo.errors import ConfigError, ShapeError
+from drpo.generators.base import Layout
+from drpo.method.features.base import FeatureContext, FeatureSettings, ListedFeatureMap
+from drpo.method.features.statistics import at_least_float32, statistic, statistic_names
+
+_KEY = re.compile(r"latent(?:_(?:mean|std)(?:_[1-9]\d*)?)?")
 
 
-class RawLatentFeatures:
-    """Tokens, means and deviations of the latent map, under the layer name `latent`.
+class RawLatentSettings(FeatureSettings):
+    """Which statistics of the latents are used.
 
-    Args:
-        path, device: ignored, because there are no weights.
-        keys: the features to compute, such as ("latent", "latent_mean_4"); None: all of them.
-        dtype: of the features.
+    Example:
+        features:
+          name: raw_latent
+          path: null
+          options:
+            keys: [latent_mean_4, latent_std_4]
     """
 
-    def __init__(
-        self,
-        path: str | Path | None = None,
-        *,
-        keys: tuple[str, ...] | None = None,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        del path, device
-        self.keys = tuple(keys) if keys else None
-        self.dtype = dtype
+    keys: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="`latent` (a token per location, 4096 for 64 x 64), latent_mean, latent_std, latent_mean_4, ...; "
+        "null: all means and deviations",
+    )
 
-    @staticmethod
-    def check(path: object = None, *, keys: Any = None, dtype: torch.dtype = torch.float32) -> None:
-        """Checks the keys.
-
-        Raises:
-            ConfigError: they are not a list of statistics of `latent`, or the dtype is none.
-        """
-        if not isinstance(dtype, torch.dtype):
-            raise ConfigError(f"dtype = {dtype!r}: only code can set it")
-        if keys is not None and not isinstance(keys, list | tuple):
-            raise ConfigError(f"keys = {keys!r}: it must be a list, such as [latent, latent_mean_2]")
+    @field_validator("keys")
+    @classmethod
+    def _check_keys(cls, keys: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for key in keys or ():
-            if not re.fullmatch(r"latent(_(mean|std)(_\d+)?)?", str(key)):
-                raise ConfigError(
-                    f"raw latents: there is no feature {key!r}; a key is latent, alone or followed by _mean, _std, "
-                    "_mean_<size> or _std_<size>"
+            if not _KEY.fullmatch(key):
+                raise ValueError(
+                    f"there is no feature {key!r}; a key is latent, alone or followed by _mean, _std, _mean_<size> or "
+                    "_std_<size>"
                 )
+        return keys
+
+
+class RawLatentFeatures(ListedFeatureMap):
+    """Means and deviations of the latents, of the whole map and of its patches; each location's values if asked.
+
+    Args:
+        settings: which features to compute; None: the defaults.
+    """
+
+    settings_class = RawLatentSettings
+    weights = "none"
+
+    def __init__(self, settings: RawLatentSettings | None = None) -> None:
+        self.settings = settings or RawLatentSettings()
+
+    @classmethod
+    def check(cls, settings: RawLatentSettings, path: Path | None, layout: Layout | None) -> None:
+        """See `ListedFeatureMap.check`."""
+        if layout is None:
+            return
+        try:
+            cls(settings).of_latents(torch.zeros(1, *layout.latent_shape, device="meta"))
+        except ShapeError as error:
+            raise ConfigError(f"raw_latent: {error}") from error
 
     def of_latents(self, latents_NChw: Tensor, context: FeatureContext | None = None) -> dict[str, Tensor]:
         """The statistics {key: (N, T, C)} of latents (N, C, h, w)."""
-        latents_NChw = latents_NChw.to(self.dtype)
-        keys = self.keys or statistic_names("latent", latents_NChw.shape[2], latents_NChw.shape[3])
+        latents_NChw = at_least_float32(latents_NChw)
+        keys = self.settings.keys or statistic_names("latent", latents_NChw.shape[2], latents_NChw.shape[3])
         return {key: statistic(latents_NChw, key.removeprefix("latent").removeprefix("_")) for key in keys}

@@ -34,15 +34,30 @@ def patches_of(map_NChw: Tensor, size: int) -> Tensor:
 
 
 def deviation(values: Tensor, dim: int) -> Tensor:
-    """The population standard deviation along `dim`, in float32 and smooth at zero."""
-    values = values.float()
+    """The population standard deviation along `dim`, at least in float32 and smooth at zero."""
+    values = at_least_float32(values)
     variance = (values - values.mean(dim=dim, keepdim=True)).square().mean(dim=dim)
     return torch.sqrt(variance + _VARIANCE_FLOOR)
 
 
+def root_mean_square(map_NChw: Tensor) -> Tensor:
+    """The root of the mean square of each channel, (N, 1, C), smooth at zero."""
+    mean_square_N1C = at_least_float32(map_NChw).square().mean(dim=(2, 3)).unsqueeze(1)
+    return torch.sqrt(mean_square_N1C + _VARIANCE_FLOOR).to(map_NChw.dtype)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision becomes float32; other values stay as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def statistic_names(layer: str, height: int, width: int) -> list[str]:
-    """The default keys of a map of this size. Patches as large as the map are left out: they repeat the global keys."""
-    names = [layer, f"{layer}_mean", f"{layer}_std"]
+    """The means and deviations of a map of this size, of the whole map and of its patches.
+
+    The map itself, with a token per location, is not among them: its sets of tokens are large. Nor are patches as large
+    as the map, because they repeat the global keys.
+    """
+    names = [f"{layer}_mean", f"{layer}_std"]
     for size in PATCH_SIZES:
         if height % size == 0 and width % size == 0 and (height, width) != (size, size):
             names += [f"{layer}_mean_{size}", f"{layer}_std_{size}"]

@@ -26,6 +26,7 @@ class Needs:
         reference_latents: the latents of the reference generator from the same noises.
         reference_features: their features.
         ranking: scores of the candidates, and pairs of a winner and a loser.
+        takes_queries: the loss moves only `Group.queries_Q`, so that `training.selection: rollouts` can be used.
         arranged_noise: the objective arranges the noises of the group (`NoiseArranger`).
         actions: not the candidates themselves are decoded and ranked, but changed ones (`Explorer`).
         reward_gradient: scores of a differentiable reward, and their gradient with respect to the latents.
@@ -36,6 +37,7 @@ class Needs:
     reference_latents: bool = False
     reference_features: bool = False
     ranking: bool = True
+    takes_queries: bool = False
     arranged_noise: bool = False
     actions: bool = False
     reward_gradient: bool = False
@@ -51,6 +53,7 @@ class Group:
         reference_KChw: the latents of the reference generator from the same noises, without a graph.
         reference_features: their features {key: (K, T, D)}, without a graph.
         pairs_M2: M (winner, loser) pairs of candidate indices, int64, such as [[3, 0], [5, 2]].
+        queries_Q: indices of the candidates that are moved, int64; None: all of them.
         scores_K: the combined scores of the candidates, or those of the differentiable reward, float32; higher is
             better.
         actions_KChw: the latents that were decoded and ranked in place of the candidates', without a graph.
@@ -62,6 +65,7 @@ class Group:
     reference_KChw: Tensor | None = None
     reference_features: Features | None = None
     pairs_M2: Tensor | None = None
+    queries_Q: Tensor | None = None
     scores_K: Tensor | None = None
     actions_KChw: Tensor | None = None
     reward_gradient_KChw: Tensor | None = None

@@ -13,6 +13,12 @@ released   Two regressions, one per field, each in the coordinates of its call. 
            weight lambda. Each is the mean squared error over all tokens and features. The negatives of the reference
            field are the queries, with their diagonal masked.
 
+The reference. Besides the reference field (`reference: drift`) there are two other terms that keep the generator near
+its base, the first of them from the paper's Table 4. Both compare a candidate with the reference from the same noise:
+
+reference: perceptual    lambda times the mean squared difference of each key's features, added over the keys
+latent_anchor_weight     a weight times the mean squared difference of the latents
+
 Sets of tokens. Each candidate has T tokens per key. `token_sets: location` makes T sets of K tokens, one per location,
 which share one scale, as in the drifting models (Deng et al., 2026, appendix A.6). `token_sets: joint` makes one set of
 all K*T tokens, as in the authors' trainer. The losses of the tokens are averaged, those of the keys are added.
@@ -62,8 +68,16 @@ class DrPOSettings(BaseModel):
         description="Omega, in mean distances between queries and supports; larger ones reach farther samples",
     )
     velocity: float = Field(1.0, gt=0, description="eta of Eq. 16, the distance of the target along the field")
+    reference: Literal["drift", "perceptual", "none"] = Field(
+        "drift",
+        description="how candidates are kept near the base: drift: V_ref of Eq. 15; perceptual: squared differences of "
+        "features; none: not at all",
+    )
     reference_weight: float = Field(
-        0.2, ge=0, description="lambda of Eq. 15; a larger one stays closer to the base; 0: no reference field"
+        0.2, ge=0, description="lambda of Eq. 15; a larger one stays closer to the base; 0: no reference"
+    )
+    latent_anchor_weight: float = Field(
+        0.0, ge=0, description="weight of the mean squared difference between latents and those of the base; 0: none"
     )
     support_weight: float = Field(1.0, gt=0, description="w_j of Eq. 19 and 22, the same for every support")
     token_sets: Literal["location", "joint"] = Field(
@@ -92,43 +106,59 @@ class DrPOObjective:
 
     @property
     def needs(self) -> Needs:
-        """Features of the candidates; those of the references only if their field has a weight."""
-        return Needs(features=True, reference_features=self.settings.reference_weight > 0)
+        """Features of the candidates; of the references only what a term with a weight compares."""
+        settings = self.settings
+        anchored = settings.latent_anchor_weight > 0
+        return Needs(
+            takes_queries=True,
+            latents=anchored,
+            features=True,
+            reference_latents=anchored,
+            reference_features=settings.reference != "none" and settings.reference_weight > 0,
+        )
 
     def loss(self, group: Group) -> ObjectiveResult:
         """The loss of one group (see `drpo.method.objectives.base.Objective`).
 
         A candidate may occur in many of the M >= 1 pairs. A+ and A- (Eq. 12) are detached rows of `features`, so the
-        gradient flows only through the queries.
+        gradient flows only through the queries. The other terms compare the queries too.
 
         Raises:
             ShapeError: a tensor does not fit the others.
             ConfigError: there are no pairs.
         """
         features, reference, pairs_M2 = _check_group(group, self.needs)
+        rows: Tensor | slice = slice(None)
+        if group.queries_Q is not None:
+            rows = group.queries_Q.to(next(iter(features.values())).device)
         losses, logged = [], []
         for key, candidates_KTD in features.items():
-            reference_KTD = reference[key].detach().float() if reference else None
-            loss, metrics = self._key_loss(candidates_KTD.float(), reference_KTD, pairs_M2)
+            candidates_KTD = candidates_KTD.float()
+            winners_MTD, losers_MTD = candidates_KTD.detach()[pairs_M2.T.to(candidates_KTD.device)]
+            reference_KTD = reference[key].detach().float()[rows] if reference else None
+            loss, metrics = self._key_loss(candidates_KTD[rows], winners_MTD, losers_MTD, reference_KTD)
             losses.append(loss)
             logged.append(metrics)
         means = {name: torch.stack([metrics[name] for metrics in logged]).mean().item() for name in logged[0]}
-        return ObjectiveResult(torch.stack(losses).sum(), means)
+        loss = torch.stack(losses).sum()
+        if self.settings.latent_anchor_weight:
+            distance = _latent_distance(group, rows)
+            loss = loss + self.settings.latent_anchor_weight * distance
+            means["latent_distance"] = distance.item()
+        return ObjectiveResult(loss, means)
 
     def _key_loss(
-        self, candidates_KTD: Tensor, reference_KTD: Tensor | None, pairs_M2: Tensor
+        self, candidates_KTD: Tensor, winners_MTD: Tensor, losers_MTD: Tensor, reference_KTD: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one key, and its metrics."""
+        """The loss of one key, and its metrics. Here K counts the queries."""
         settings = self.settings
-        pairs_M2 = pairs_M2.to(candidates_KTD.device)
-        winners_MTD, losers_MTD = candidates_KTD.detach()[pairs_M2.T]
         queries_BQD = self._sets(candidates_KTD)
         detached_BQD = queries_BQD.detach()
 
         preference = self._field(detached_BQD, self._sets(winners_MTD), self._sets(losers_MTD))
         fields = [(1.0, preference)]
         reference_BQD = self._sets(reference_KTD) if reference_KTD is not None else None
-        if reference_BQD is not None:
+        if reference_BQD is not None and settings.reference == "drift":
             to_reference = self._field(detached_BQD, reference_BQD, detached_BQD, negatives_are_queries=True)
             fields.append((settings.reference_weight, to_reference))
 
@@ -143,6 +173,8 @@ class DrPOObjective:
             normalized_BQD = queries_BQD / preference.scale
             error_BQD = normalized_BQD - self._target(normalized_BQD, total_BQD)
             loss = 0.5 * error_BQD.square().sum(dim=-1).mean()  # the mean over the sets of Eq. 17
+        if reference_KTD is not None and settings.reference == "perceptual":
+            loss = loss + settings.reference_weight * F.mse_loss(candidates_KTD, reference_KTD)
         return loss, _metrics(detached_BQD, reference_BQD, fields)
 
     def _target(self, normalized_BQD: Tensor, field_BQD: Tensor) -> Tensor:
@@ -181,14 +213,24 @@ def _metrics(
     _, preference = fields[0]
     metrics = {"preference_magnitude": torch.stack([m.mean() for m in preference.magnitudes]).mean()}
     if reference_BQD is not None:
-        _, to_reference = fields[1]
         distance_BQ1 = (queries_BQD - reference_BQD).norm(dim=-1, keepdim=True) / preference.distance_scale
         metrics["reference_distance"] = distance_BQ1.mean()
+    if len(fields) > 1:
+        _, to_reference = fields[1]
         metrics["reference_magnitude"] = torch.stack([m.mean() for m in to_reference.magnitudes]).mean()
         metrics["field_cosine"] = F.cosine_similarity(
             preference.field_QD.flatten(), to_reference.field_QD.flatten(), dim=0, eps=1e-12
         )
     return metrics
+
+
+def _latent_distance(group: Group, rows: Tensor | slice) -> Tensor:
+    """The mean squared difference between the queries' latents and those of their references."""
+    latents_KChw, reference_KChw = group.latents_KChw, group.reference_KChw
+    if latents_KChw is None or reference_KChw is None or latents_KChw.shape != reference_KChw.shape:
+        shapes = [None if one is None else tuple(one.shape) for one in (latents_KChw, reference_KChw)]
+        raise ShapeError(f"DrPO: the latent anchor needs equal latents and references, not {shapes[0]} and {shapes[1]}")
+    return F.mse_loss(latents_KChw[rows].float(), reference_KChw[rows].detach().float())
 
 
 def _check_group(group: Group, needs: Needs) -> tuple[Features, Features | None, Tensor]:

@@ -19,8 +19,12 @@ class RewardSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    type: str = Field(default="pickscore", description="a reward of the catalogue with a gradient, or package.module:Class")
+    type: str = Field(
+        default="pickscore", description="a reward of the catalogue with a gradient, or package.module:Class"
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description='arguments of the reward; model "shapes" is the CLIP in the package'
     )
-    batch_size: int = Field(default=4, ge=1, description="candidates decoded and scored at once; fewer need less memory")
+    batch_size: int = Field(
+        default=4, ge=1, description="candidates decoded and scored at once; fewer need less memory"
+    )

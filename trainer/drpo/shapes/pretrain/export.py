@@ -25,8 +25,8 @@ def save_pipeline(pipeline: Any, folder: Path) -> None:
     # transformers loads a model in the precision that its config names, diffusers in float32. With one precision for
     # all parts, `StableDiffusionPipeline.from_pretrained(folder)` works without further arguments.
     for file in folder.glob("text_encoder*/config.json"):
-        settings = {**json.loads(file.read_text(encoding="utf-8")), "dtype": "float32"}
-        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**settings, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
     # transformers 5 writes only tokenizer.json. This adds vocab.json and merges.txt, which older versions read and
     # which SD-Turbo also has.
     for tokenizer in folder.glob("tokenizer*"):

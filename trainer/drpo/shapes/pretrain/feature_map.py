@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from drpo.method.features.latent_mae import LatentMAE, LatentMAEConfig
+from drpo.method.features.latent_mae_model import LatentMAE, LatentMAEConfig
 from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.data import draw_pictures, draw_prompts
 from drpo.shapes.pretrain.stage import StepRandom, fit
@@ -35,11 +35,13 @@ def encode_pictures(vae: AutoencoderKL, folder: Path, seed: int, *, pictures: in
     return torch.cat([torch.load(file, weights_only=True) for file in sorted(folder.glob("latents-*.pt"))])
 
 
-def train_feature_map(latents_NChw: Tensor, folder: Path, seed: int, *, steps: int) -> LatentMAE:
+def train_feature_map(latents_NChw: Tensor, folder: Path, seed: int, *, steps: int, scaling_factor: float) -> LatentMAE:
     """Trains the feature map on latents of random pictures. It needs neither captions nor the generator."""
     torch.manual_seed(seed)
     # At most eight groups: with only two channels per group, GroupNorm would remove the mean, and with it the colour.
-    model = LatentMAE(LatentMAEConfig(widths=(48, 96, 144), blocks=(2, 2, 2), norm_groups=8))
+    model = LatentMAE(
+        LatentMAEConfig(widths=(48, 96, 144), blocks=(2, 2, 2), norm_groups=8, scaling_factor=scaling_factor)
+    )
     batch = _BATCH // processes.count()
 
     def compute_loss(random: StepRandom) -> Tensor:

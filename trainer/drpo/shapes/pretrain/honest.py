@@ -50,10 +50,10 @@ class HonestRecipe:
     seed: int = 0
     pictures: int = 98_304
     batch: int = 512
-    flow_steps: int = 8000
+    flow_steps: int = 6000
     pairs: int = 98_304
     euler_steps: int = 12
-    distil_steps: int = 4000
+    distil_steps: int = 3000
 
     @classmethod
     def tiny(cls) -> HonestRecipe:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from drpo.errors import ConfigError
-from drpo.method.features.latent_mae import LatentMAE
+from drpo.method.features.latent_mae_model import LatentMAE
 from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.autoencoder import train_autoencoder
 from drpo.shapes.pretrain.data import train_prompts
@@ -100,7 +100,9 @@ def _train_rest(recipe: Recipe, out: Path) -> None:
         work, seed, steps=recipe.generator_steps,
     )  # fmt: skip
     random_latents_NChw = encode_pictures(vae, work, seed, pictures=recipe.pictures)
-    feature_map = train_feature_map(random_latents_NChw, work, seed, steps=recipe.feature_map_steps)
+    feature_map = train_feature_map(
+        random_latents_NChw, work, seed, steps=recipe.feature_map_steps, scaling_factor=vae.config.scaling_factor
+    )
     if processes.rank() == 0:
         export(vae, tokenizer, text_encoder, generator, feature_map, out)
 
