@@ -38,7 +38,7 @@ def train_two_steps(preset: str, overrides: list[str], differentiable: dict[str,
     with BackgroundRanker(lambda: LocalRanker("redness", Redness())) as ranker:
         trainer = DrPOTrainer(
             generator,
-            build_feature_map(config, objective),
+            build_feature_map(config, objective, generator),
             objective,
             ranker if asks_ranking(config) else None,
             config.training,
