@@ -81,12 +81,20 @@ def accepts_headers_only(kind: str) -> bool:
     return "headers_only" in inspect.signature(load_class(kind)).parameters
 
 
-def check_differentiable(kind: str) -> None:
-    """Check that a reward has a gradient (see `DifferentiableReward`), without building it.
+def check_differentiable(kind: str, options: dict[str, Any]) -> None:
+    """Check that a reward has a gradient and can be built from files that are here. Nothing is downloaded.
 
     Raises:
-        ConfigError: there is no such reward, or it has no gradient.
+        ConfigError: there is no such reward, it has no gradient, or the options do not fit it.
+        WeightsError: its files are here and do not fit, or a folder does not exist.
     """
+    _require_gradient(kind)
+    here = all(hub.find_offline(files, source) is not None for files, source in needed_files(kind, options))
+    if here and accepts_headers_only(kind):
+        create(kind, options, headers_only=True)
+
+
+def _require_gradient(kind: str) -> None:
     if not hasattr(load_class(kind), "score_differentiably"):
         able = [name for name in CATALOGUE if hasattr(load_class(name), "score_differentiably")]
         raise ConfigError(
@@ -106,7 +114,7 @@ def load_differentiable(kind: str, options: dict[str, Any], device: str = "auto"
         ConfigError: there is no such reward, it has no gradient, or the options do not fit it.
         WeightsError: its files are missing or do not fit.
     """
-    check_differentiable(kind)
+    _require_gradient(kind)
     if "device" in inspect.signature(load_class(kind)).parameters:
         options = {"device": device, **options}
     reward: Any = create(kind, options)

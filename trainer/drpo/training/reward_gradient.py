@@ -85,15 +85,13 @@ def build_reward_gradient(source: RewardSource, generator: OneStepGenerator, dev
 
 
 def check_reward(source: RewardSource) -> None:
-    """Checks that a reward exists, has a gradient, and fits its options and files. Weights are not loaded.
+    """Checks that a reward exists, has a gradient, and fits its options and the files that are here.
 
     Raises:
         ConfigError: it is not so.
     """
     try:
-        rewards.check_differentiable(source.type)
-        if rewards.accepts_headers_only(source.type):
-            rewards.create(source.type, _place(source.options), headers_only=True)
+        rewards.check_differentiable(source.type, _place(source.options))
     except RewardsError as error:
         raise ConfigError(f"objective.reward: {error}") from error
 
