@@ -61,12 +61,13 @@ def main() -> None:
     if arguments.tiny:
         folder = write_tiny_pipeline(Path(tempfile.mkdtemp()) / "tiny")
         overrides += [f"model.generator={folder}", "features.name=raw_latent", "features.path=null"]
+        overrides += ["features.options={}"]
     config = load_config("shapes", overrides)
     candidates = config.training.candidates
     reward = {"type": "bench_pipeline:Slow", "num_cpus": 0.1, "batch_size": candidates}  # one group at a time
     service = ServiceConfig.model_validate({"rewards": {"slow": reward}})
     generator, objective = build_generator(config), build_objective(config)
-    feature_map = build_feature_map(config, objective)
+    feature_map = build_feature_map(config, objective, generator)
 
     with start(service) as running, BackgroundRanker(lambda: AsyncRankingClient(running.handle_address)) as ranker:
 

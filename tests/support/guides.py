@@ -14,11 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = (
     "README.md",
+    "docs/offline.md",
     "CONTRIBUTING.md",
     "services/README.md",
     "services/drpo_rewards/rewards/README.md",
     "deploy/README.md",
     "trainer/drpo/shapes/README.md",
+    "docs/methods.md",
 )
 
 _BLOCK = re.compile(r"(?:^<!-- no-run: (?P<why>[^\n]+) -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)

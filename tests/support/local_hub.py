@@ -16,7 +16,7 @@ from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import parse_qs, unquote, urlparse
 
 LARGE = 10_000
 
@@ -116,7 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail("RevisionNotFound")
         files = self.served.files(repo)
         if rest[:1] == ["tree"]:
-            return self._json([file.entry(name) for name, file in files.items()])
+            recursive = parse_qs(urlparse(self.path).query).get("recursive", ["false"])[0].lower() in ("true", "1")
+            return self._json(_list(files, "/".join(rest[2:]), recursive))
         if rest[:1] != ["resolve"]:
             siblings = [{"rfilename": name, **file.sibling} for name, file in files.items()]
             return self._json({"id": repo, "sha": commit, "siblings": siblings})
@@ -162,3 +163,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+
+def _list(files: dict[str, HubFile], folder: str, recursive: bool) -> list[dict[str, Any]]:
+    """The entries of a folder: files and, unless everything below is asked for, the folders in it."""
+    prefix = f"{folder}/" if folder else ""
+    below = {name: file for name, file in files.items() if name.startswith(prefix)}
+    inner = {name.removeprefix(prefix).partition("/")[0] for name in below if "/" in name.removeprefix(prefix)}
+    entries = [file.entry(name) for name, file in below.items() if recursive or "/" not in name.removeprefix(prefix)]
+    if recursive:
+        return entries
+    return [*entries, *({"type": "directory", "path": f"{prefix}{name}", "oid": "0" * 40, "size": 0} for name in inner)]

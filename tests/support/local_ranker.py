@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -66,3 +67,27 @@ class LocalRanker:
     def models(self) -> list[ModelInfo]:
         """The reward as the service describes it."""
         return [describe(self.name, self.reward)]
+
+
+class LocalClient:
+    """Has the methods of `RankingClient`, but ranks in this process."""
+
+    def __init__(self, reward: Reward, name: str = "geneval") -> None:
+        self.ranker = LocalRanker(name, reward)
+        self.requests: list[tuple[str, int]] = []
+
+    def rank(
+        self,
+        prompt: str,
+        images: np.ndarray,
+        *,
+        metadata: dict[str, Any] | None,
+        details: bool,
+        rewards: Mapping[str, float] | None = None,
+        mixture: str | None = None,
+    ) -> RankResponse:
+        self.requests.append((prompt, len(images)))
+        return asyncio.run(self.ranker.rank(prompt, images, metadata=metadata))
+
+    def models(self) -> list[ModelInfo]:
+        return self.ranker.models()

@@ -60,8 +60,8 @@ TRAINER = {
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
-        "training.build", "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes",
-        "data", "config",
+        "training.build", "training.memory", "training.reward_gradient", "method.objectives", "method.features",
+        "generators", "shapes", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
         "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
@@ -80,6 +80,7 @@ TRAINER = {
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
         "drpo_rewards.errors",
     },
+    "training.memory": {"training", "training.build", "method.objectives", "generators", "shapes", "config"},
     "training.build": {
         "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "config",
     },

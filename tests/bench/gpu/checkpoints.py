@@ -101,7 +101,7 @@ def _write_pipeline(folder: Path, chosen: sizes.PipelineSizes, bench: Bench) -> 
 
 def latent_mae_folder(bench: Bench) -> Path:
     """The folder of a latent-MAE: the encoder of the public one with 340M parameters, or a small one."""
-    from drpo.method.features.latent_mae import LatentMAE
+    from drpo.method.features.latent_mae_model import LatentMAE
     from drpo.method.features.latent_mae_network import LatentMAEConfig
 
     def write(folder: Path) -> None:

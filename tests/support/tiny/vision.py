@@ -10,14 +10,14 @@ import torch
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
-def write_tiny_vit_mae(folder: Path, seed: int = 0) -> Path:
-    """Writes a ViT-MAE of two layers for images of 32x32, with its decoder as in the public file."""
+def write_tiny_vit_mae(folder: Path, seed: int = 0, layers: int = 2) -> Path:
+    """Writes a ViT-MAE of a few layers for images of 32x32, with its decoder as in the public file."""
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
     torch.manual_seed(seed)
     config = ViTMAEConfig(
         hidden_size=16,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,
         image_size=32,

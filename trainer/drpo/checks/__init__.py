@@ -13,6 +13,7 @@ Files:
     models         Are the files of the generator and the feature map there, and whole?
     prompts        Can every prompt of training and evaluation be read, tokenized and ranked?
     rewards        Are there the rewards, mixtures and metrics that the settings name?
+    memory         Does a step fit into a GPU?
     devices        Are there the devices, CPUs and Ray resources?
     outputs        Can everything be written, and is there room for it?
     surroundings   Do the temporary folder, the home folder and the locale serve?
@@ -23,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from drpo.checks.devices import check_devices
+from drpo.checks.memory import check_memory
 from drpo.checks.models import check_models
 from drpo.checks.outputs import check_outputs
 from drpo.checks.paths import make_paths_absolute
@@ -41,6 +43,7 @@ CHECKS: tuple[Callable[[Plan], Iterator[Finding]], ...] = (
     check_prompts,
     check_rewards,
     check_devices,
+    check_memory,
     check_outputs,
     check_surroundings,
 )

@@ -41,6 +41,9 @@ def _check_run(plan: Plan) -> Iterator[Finding]:
         fix = f"choose another name, or continue that run with --resume {target}"
         yield Finding("outputs", "run.name", "wrong", f"run.name: {target} exists", fix)
         return
+    cache = plan.config.offline.cache if plan.config.offline is not None else None
+    if cache is not None and (problem := find_obstacle(cache)):
+        yield Finding("outputs", "offline.cache", "wrong", f"offline.cache: {problem}", "choose another folder")
     yield _check_room(plan, target)
 
 

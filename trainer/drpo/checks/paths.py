@@ -29,6 +29,10 @@ def make_paths_absolute(config: Config) -> Config:
     for section in (config.prompts, config.evaluation):
         if section.path:
             section.path = _absolute(section.path)
+    if config.offline is not None and config.offline.path:
+        config.offline.path = _absolute(config.offline.path)
+    if config.offline is not None and config.offline.cache is not None:
+        config.offline.cache = Path(os.path.abspath(os.path.expanduser(config.offline.cache)))
     return config
 
 

@@ -56,13 +56,13 @@ class Plan:
 
     @property
     def asks_rewards(self) -> bool:
-        """Whether a ranking service is needed: to train by rankings, or to evaluate."""
-        from drpo.training.build import asks_ranking
+        """Whether a ranking service is needed."""
+        from drpo.training.build import asks_rewards
 
-        if self.evaluates:
-            return True
+        if self.evaluates or not self.trains:
+            return self.evaluates
         try:
-            return self.trains and asks_ranking(self.config)
+            return asks_rewards(self.config)
         except (DrpoError, ValidationError):  # the check of the settings says so
             return True
 
@@ -73,11 +73,11 @@ class Plan:
 
     @cached_property
     def training_prompts(self) -> list[PromptRecord] | DrpoError:
-        """The training prompts, or why they cannot be read."""
-        from drpo.data.prompts import load_prompts
+        """The training prompts, or why they cannot be read; none if preferences on the hub will say them."""
+        from drpo.data.training import load_training_prompts
 
         try:
-            return load_prompts(self.config.prompts)
+            return load_training_prompts(self.config) or []
         except DrpoError as error:
             return error
 

@@ -24,7 +24,7 @@ def check_prompts(plan: Plan) -> Iterator[Finding]:
     if plan.verb == "sample":
         yield from _check_records(plan, "prompt", [PromptRecord(text) for text in plan.texts])
     if plan.trains:
-        yield from _check_set(plan, "prompts", plan.training_prompts)
+        yield from _check_set(plan, "prompts" if plan.config.offline is None else "offline", plan.training_prompts)
     if plan.evaluates:
         yield from _check_set(plan, "evaluation", plan.evaluation_prompts)
     if plan.trains and plan.evaluates:
@@ -33,13 +33,19 @@ def check_prompts(plan: Plan) -> Iterator[Finding]:
 
 def _check_set(plan: Plan, section: str, loaded: list[PromptRecord] | DrpoError) -> Iterator[Finding]:
     if not isinstance(loaded, DrpoError):
-        yield from _check_records(plan, section, loaded)
+        if section == "offline" and not loaded:
+            yield Finding("prompts", section, "skipped", "the prompts are known when the preferences are read")
+        else:
+            yield from _check_records(plan, section, loaded)
         return
-    own = section == "prompts" or plan.config.evaluation.path is not None
-    path = plan.config.evaluation_prompts().path if section == "evaluation" else plan.config.prompts.path
+    own = section != "evaluation" or plan.config.evaluation.path is not None
+    settings = plan.config.evaluation_prompts() if section == "evaluation" else getattr(plan.config, section)
+    path = settings.path
     for line in str(loaded).splitlines():
         owner = "evaluation" if "evaluation." in line else section if own else "prompts"
-        named = "prompts." in line or "evaluation." in line or f"{path}:" in line  # a setting, or file:line
+        named = (
+            any(f"{name}." in line for name in ("prompts", "evaluation", "offline")) or f"{path}:" in line
+        )  # a setting, or file:line
         yield Finding("prompts", owner, "wrong", line if named or path is None else f"{owner}.path: {line}")
 
 

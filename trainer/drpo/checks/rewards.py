@@ -137,7 +137,7 @@ def _check_metadata(plan: Plan, known: Mapping[str, ModelInfo]) -> Iterator[Find
     """Checks that prompts have metadata if a reward needs them."""
     needing = [name for name, model in known.items() if model.needs_metadata]
     sets: dict[str, list[PromptRecord] | DrpoError] = {}
-    if plan.trains:
+    if plan.trains and plan.config.offline is None:
         sets["prompts"] = plan.training_prompts
     if plan.evaluates:
         sets["evaluation"] = plan.evaluation_prompts

@@ -34,7 +34,12 @@ def _check_objective(config: Config) -> Iterator[Finding]:
     except DrpoError as error:
         yield Finding("settings", "objective.name", "wrong", str(error))
     else:
-        yield Finding("settings", "objective.name", "ok", name)
+        if config.offline is not None and not objective.needs.takes_supports:
+            found = f"objective.name: {name} needs rewards and cannot be trained on given preferences"
+            fix = "choose another objective, such as drpo, or remove the section offline"
+            yield Finding("settings", "objective.name", "wrong", found, fix)
+        else:
+            yield Finding("settings", "objective.name", "ok", name)
         if config.training.selection == "rollouts" and not objective.needs.takes_queries:
             found = f"training.selection: rollouts cannot be used with objective.name {name}"
             yield Finding("settings", "training.selection", "wrong", found, "use pairs, or the objective drpo")

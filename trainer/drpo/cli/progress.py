@@ -53,6 +53,7 @@ class TrainingProgress:
         parts = [
             f"step {step}",
             *(f"{name} {mean:.3f}" for name, mean in self._rewards.items()),
+            f"{metrics['nearer_to_chosen']:.0%} nearer to chosen" if "nearer_to_chosen" in metrics else "",
             "" if metrics["loss"] is None else f"loss {metrics['loss']:.3g}",
             f"{metrics['images_per_s']:.0f} images/s",
             f"{metrics['groups_dropped']} groups dropped" if metrics["groups_dropped"] else "",
@@ -64,6 +65,14 @@ class TrainingProgress:
         elif time.monotonic() >= self._next_line or step == self._steps:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             self._console.print(Text(f"training  {fraction:4.0%}  {numbers}  {clock}"), soft_wrap=True)
+
+    def show_encoding(self, preferences: int) -> None:
+        """Shows how many preferences of an offline run are encoded."""
+        text = f"encoding images: {preferences} preferences done"
+        if self._console.is_terminal:
+            self._bar.update(self._task, description=text)
+        else:
+            self._console.print(Text(text), soft_wrap=True)
 
     def __enter__(self) -> TrainingProgress:
         if self._console.is_terminal:

@@ -18,8 +18,9 @@ from typing import Any
 from drpo.cluster.worker import STOP_FILE, train_worker
 from drpo.config import Config
 from drpo.errors import DrpoError, TrainingStoppedError
-from drpo.training.build import asks_ranking
+from drpo.training.build import ranks_candidates
 from drpo.training.checkpoint import find_newest_checkpoint, step_of
+from drpo.training.encoding import EncodingCount
 from drpo.training.metrics import parse_line, read_metrics
 from drpo.training.ranking_client import service_address
 from drpo.training.run_folder import CHECKPOINTS, METRICS_FILE
@@ -44,7 +45,13 @@ class Outcome:
 
 
 def train(
-    config: Config, run_dir: Path, *, token: str | None = None, watch: Watcher | None = None, poll_s: float = 0.2
+    config: Config,
+    run_dir: Path,
+    *,
+    token: str | None = None,
+    watch: Watcher | None = None,
+    watch_encoding: Callable[[int], None] | None = None,
+    poll_s: float = 0.2,
 ) -> Outcome:
     """Trains a run to its end, from its newest checkpoint if it has one.
 
@@ -53,15 +60,16 @@ def train(
         run_dir: absolute path of the run's folder.
         token: of the `RunLock` that this process holds; None: nothing guards against a second driver.
         watch: called on this thread with the metrics of each step, as soon as they are written.
+        watch_encoding: called in an offline run with the number of encoded preferences, whenever it has grown.
         poll_s: seconds between two reads of metrics.jsonl.
 
     Raises:
-        ConfigError: `rewards.address` is not set, and the objective needs a ranking.
+        ConfigError: `rewards.address` is not set, and the run ranks its candidates.
         TrainingStoppedError: the run cannot continue; the message says why.
         KeyboardInterrupt: a second Ctrl-C. The first one ends the run after the current step, with a checkpoint.
     """
     set_ray_environment(for_training=True)  # Ray Train passes these variables to the workers when the run starts
-    if asks_ranking(config):
+    if ranks_candidates(config):
         service_address(config.rewards)  # raises if it is not set
     (run_dir / STOP_FILE).unlink(missing_ok=True)
     # With this file Ray Train would silently continue from the state of an earlier start under the same name.
@@ -69,10 +77,13 @@ def train(
 
     fit = _Fit(config, run_dir, token)
     tail = _MetricsTail(run_dir / METRICS_FILE, watch)
+    encoded = EncodingCount(run_dir)
     fit.start()
     while not fit.done.is_set():
         try:
             fit.done.wait(poll_s)  # not join(): after an interrupted join() Python no longer waits for the thread
+            if watch_encoding is not None and (count := encoded.read_if_new()) is not None:
+                watch_encoding(count)
             tail.read()
         except KeyboardInterrupt:
             if (run_dir / STOP_FILE).exists():

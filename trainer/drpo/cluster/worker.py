@@ -7,8 +7,9 @@ while loading, the time, a request to stop).
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drpo.config import Config
 from drpo.errors import DrpoError, ModelLoadError, StorageError, TrainingStoppedError
@@ -17,7 +18,12 @@ from drpo.training.run_lock import is_taken_over
 
 if TYPE_CHECKING:
     from drpo.data.prompts import PromptOrder
+    from drpo.generators import OneStepGenerator
+    from drpo.method.features import FeatureMap
+    from drpo.method.objectives import Objective
+    from drpo.training.offline import OfflineSupervision
     from drpo.training.ranking import BackgroundRanker
+    from drpo.training.reward_gradient import RewardGradient
     from drpo.training.trainer import DrPOTrainer
 
 STOP_FILE = "stop"
@@ -36,31 +42,19 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         worker. An error that a restart would repeat is returned as "stopped", because Ray Train restarts the workers
         after every exception.
     """
-    from drpo.training.build import asks_ranking
-    from drpo.training.ranking import BackgroundRanker
-    from drpo.training.ranking_client import make_ranker
+    from drpo.training import collective
 
     config = Config.model_validate(arguments["config"])
     run_dir = Path(arguments["run_dir"])
-    ranker = BackgroundRanker(lambda: make_ranker(config)) if asks_ranking(config) else None
-    try:
-        error = ""
+    with ExitStack() as stack:
         try:
-            trainer, order = _build(config, run_dir.name, ranker)
-        except DrpoError as caught:
-            error = str(caught)
-        if reason := _first_error(error):
-            return _stopped(reason)
-        try:
-            loop = _Loop(config, run_dir, trainer, order, arguments["token"])
-        except DrpoError as caught:
-            error = str(caught)
-        if reason := _first_error(error):
-            return _stopped(reason)
+            parts = collective.call_together(lambda: _build(config))
+            supervision, order = collective.call_together(lambda: _supervise(config, run_dir, parts.generator, stack))
+            trainer = collective.call_together(lambda: _make_trainer(config, run_dir.name, parts, supervision))
+            loop = collective.call_together(lambda: _Loop(config, run_dir, trainer, order, arguments["token"]))
+        except DrpoError as error:
+            return {"status": "stopped", "reason": str(error), "step": 0, "seconds": 0.0}
         return loop.run()
-    finally:
-        if ranker is not None:
-            ranker.close()
 
 
 def _first_error(error: str) -> str:
@@ -70,19 +64,23 @@ def _first_error(error: str) -> str:
     return next(filter(None, collective.gather(error)), "")
 
 
-def _stopped(reason: str) -> dict[str, Any]:
-    return {"status": "stopped", "reason": reason, "step": 0, "seconds": 0.0}
+class _Parts(NamedTuple):
+    """What a run is built from."""
+
+    generator: OneStepGenerator
+    feature_map: FeatureMap | None
+    objective: Objective
+    reward_gradient: RewardGradient | None
 
 
-def _build(config: Config, name: str, ranker: BackgroundRanker | None) -> tuple[DrPOTrainer, PromptOrder]:
+def _build(config: Config) -> _Parts:
+    """Loads the generator with a fresh adapter, the feature map, the objective and its differentiable reward."""
     import ray.train.torch
     import torch
 
-    from drpo.data.prompts import PromptOrder, load_prompts
     from drpo.training import collective
     from drpo.training.build import build_feature_map, build_generator, build_objective, build_reward_gradient
     from drpo.training.random_state import seed_everything
-    from drpo.training.trainer import DrPOTrainer
 
     torch.set_num_threads(config.training.threads_per_worker)
     device = str(ray.train.torch.get_device()) if config.model.device == "auto" else config.model.device
@@ -92,19 +90,51 @@ def _build(config: Config, name: str, ranker: BackgroundRanker | None) -> tuple[
     generator = build_generator(config, device=device)
     seed_everything(config.run.seed + 1 + collective.rank())
     objective = build_objective(config)
-    trainer = DrPOTrainer(
-        generator,
-        build_feature_map(config, objective, generator, device=device),
-        objective,
-        ranker,
+    feature_map = build_feature_map(config, objective, generator, device=device)
+    return _Parts(generator, feature_map, objective, build_reward_gradient(objective, generator, device=device))
+
+
+def _supervise(
+    config: Config, run_dir: Path, generator: OneStepGenerator, stack: ExitStack
+) -> tuple[BackgroundRanker | OfflineSupervision | None, PromptOrder]:
+    """What says which images are better, if anything but the objective's own reward does; the order of the prompts."""
+    from drpo.data.prompts import PromptOrder, load_prompts
+    from drpo.training.build import ranks_candidates
+    from drpo.training.encoding import EncodingCount, encode_preferences
+    from drpo.training.offline import OfflineSupervision
+    from drpo.training.ranking import BackgroundRanker
+    from drpo.training.ranking_client import make_ranker
+
+    supervision: BackgroundRanker | OfflineSupervision | None = None
+    if config.offline is None:
+        records = load_prompts(config.prompts)
+        if ranks_candidates(config):
+            supervision = stack.enter_context(BackgroundRanker(lambda: make_ranker(config)))
+    else:
+        count = EncodingCount(run_dir)
+        cache = encode_preferences(config, generator, progress=count.write)
+        count.remove()
+        supervision = OfflineSupervision(cache, config.offline, generator)
+        records = supervision.records
+    return supervision, PromptOrder(records, seed=config.run.seed, balance_tasks=config.prompts.balance_tasks)
+
+
+def _make_trainer(
+    config: Config, name: str, parts: _Parts, supervision: BackgroundRanker | OfflineSupervision | None
+) -> DrPOTrainer:
+    from drpo.training.trainer import DrPOTrainer
+
+    return DrPOTrainer(
+        parts.generator,
+        parts.feature_map,
+        parts.objective,
+        supervision,
         config.training,
         config.optimizer,
         seed=config.run.seed,
         name=name,
-        reward_gradient=build_reward_gradient(objective, generator, device=device),
+        reward_gradient=parts.reward_gradient,
     )
-    records = load_prompts(config.prompts)
-    return trainer, PromptOrder(records, seed=config.run.seed, balance_tasks=config.prompts.balance_tasks)
 
 
 class _Loop:

@@ -4,6 +4,7 @@
 
 Files:
     sections   the parts of a run: generator, adapter, feature map, objective, rewards, prompts
+    offline    preferences in the place of rewards
     schedule   the course of a run: optimizer, training loop, evaluation
     config     `Config`, all sections together
     files      YAML files with settings
@@ -27,6 +28,7 @@ from drpo.config.loading import (
     salvage_config,
     set_value,
 )
+from drpo.config.offline import OfflineConfig
 from drpo.config.schedule import EvaluationConfig, OptimizerConfig, RolloutsConfig, TrainingConfig
 from drpo.config.sections import (
     FeaturesConfig,
@@ -46,6 +48,7 @@ __all__ = [
     "LoraConfig",
     "ModelConfig",
     "ObjectiveConfig",
+    "OfflineConfig",
     "OptimizerConfig",
     "Problem",
     "PromptsConfig",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
+from drpo.config.offline import OfflineConfig
 from drpo.config.schedule import EvaluationConfig, OptimizerConfig, TrainingConfig
 from drpo.config.sections import (
     FeaturesConfig,
@@ -32,6 +33,10 @@ class Config(Section):
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     rewards: RewardsConfig = Field(default_factory=RewardsConfig)
     prompts: PromptsConfig = Field(default_factory=PromptsConfig)
+    offline: OfflineConfig | None = Field(
+        default=None,
+        description="given preferences, in the place of prompts and rewards; null: rewards rank candidates",
+    )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
@@ -43,6 +48,8 @@ class Config(Section):
                 f"training.groups_per_step ({self.training.groups_per_step}) must be at least training.num_workers "
                 f"({self.training.num_workers}), so that every worker has a group"
             )
+        if self.training.selection == "rollouts" and self.offline is not None:
+            raise ValueError("training.selection rollouts needs rewards: leave it out, or the section offline")
         if self.training.selection == "rollouts" and self.rewards.normalize != "none":
             raise ValueError(
                 "training.selection rollouts compares scores with training.rollouts.threshold, so they may not be "

@@ -20,6 +20,9 @@ from drpo.config.values import read_value, without_none
 from drpo.errors import ConfigError
 from drpo_rewards.api.suggestions import did_you_mean
 
+_NAMED = (FeaturesConfig, ObjectiveConfig)
+"""The sections whose keys depend on their `name`."""
+
 
 def preset_names() -> list[str]:
     """The presets that the package contains."""
@@ -100,7 +103,7 @@ def _lay_over(base: dict[str, Any], values: Mapping[str, Any], model: Any) -> No
     """
     for key, value in values.items():
         kind, _ = without_none(model.model_fields[key].annotation if key in model.model_fields else Any)
-        earlier = base.get(key)
+        earlier: Any = base.get(key)
         both = hasattr(kind, "model_fields") and isinstance(value, dict) and isinstance(earlier, dict)
         if (
             both

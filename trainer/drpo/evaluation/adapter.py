@@ -15,6 +15,7 @@ from PIL import Image
 from drpo.config import Config
 from drpo.data.prompts import PromptRecord, load_prompts
 from drpo.data.prompts.overlap import find_overlap
+from drpo.data.training import load_training_prompts
 from drpo.evaluation.compare import compare
 from drpo.evaluation.evaluate import Progress, evaluate
 from drpo.evaluation.plan import plan_images
@@ -121,7 +122,7 @@ def evaluate_adapter(
 
     Returns:
         Both sides and their comparison. The comparison has one more entry, "seen_in_training": the number of prompts
-        that are also training prompts. It should be 0.
+        that are also training prompts, which should be 0; None if these are not known.
 
     Raises:
         ConfigError: `rewards.address` is not set.
@@ -162,5 +163,7 @@ def evaluate_adapter(
         tuned = evaluate_side(len(planned))
     comparison = compare(base, tuned)
     evaluated = {image.planned.record.prompt: image.planned.record for image in base.images}
-    comparison["seen_in_training"] = len(find_overlap(load_prompts(config.prompts), list(evaluated.values())))
+    trained = load_training_prompts(config)
+    seen = find_overlap(trained, list(evaluated.values())) if trained is not None else None
+    comparison["seen_in_training"] = len(seen) if seen is not None else None
     return AdapterEvaluation(base, tuned, comparison, time.perf_counter() - started)

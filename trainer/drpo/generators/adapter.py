@@ -46,7 +46,7 @@ class LoraAdapter:
         """The weights in a fixed order; an empty list if there is no adapter."""
         return [parameter for name, parameter in self._unet.named_parameters() if ".lora_" in name]
 
-    def predict(self, latents_NChw: Tensor, timestep: Tensor, **arguments: Any) -> Any:
+    def predict(self, latents_NChw: Tensor, timestep: Tensor | int, **arguments: Any) -> Any:
         """Calls the U-Net, with the adapter if it is there and on."""
         return self._unet(latents_NChw, timestep, **arguments)
 

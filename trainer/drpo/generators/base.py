@@ -94,6 +94,16 @@ class OneStepGenerator(Protocol):
         """The adapter; everything else of the generator is frozen."""
         ...
 
+    @property
+    def vae(self) -> Any:
+        """The diffusers autoencoder between images and latents."""
+        ...
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of its images."""
+        ...
+
     def load_adapter(self, path: str | Path) -> None:
         """Replaces the adapter by that of a file or folder: a LoRA adapter, or a whole U-Net."""
         ...

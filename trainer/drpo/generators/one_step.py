@@ -62,8 +62,8 @@ class OneStepPipeline(ABC):
         self.image_size = (height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor)
 
         scheduler = pipeline.scheduler
-        scheduler.set_timesteps(1, device=self.device)
-        self._timestep = scheduler.timesteps[0]
+        scheduler.set_timesteps(1)
+        self._timestep = scheduler.timesteps[0].to(self.device)
         self._sigma, self._last_sigma = scheduler.sigmas  # on the CPU, as zero-dimensional tensors: 14.61 and 0
         self._initial_sigma = scheduler.init_noise_sigma
         self.adapter: LoraAdapter | WholeUNet = (

@@ -37,12 +37,13 @@ class WholeUNet:
         """The weights in a fixed order."""
         return list(self._trained.parameters())
 
-    def predict(self, latents_NChw: Tensor, timestep: Tensor, **arguments: Any) -> Any:
+    def predict(self, latents_NChw: Tensor, timestep: Tensor | int, **arguments: Any) -> Any:
         """Calls the trained U-Net, or within `switched_off` the frozen one."""
         if not self._on:
             return self._frozen(latents_NChw, timestep, **arguments)
-        mixed = self._trained.dtype != latents_NChw.dtype
-        with torch.autocast(latents_NChw.device.type, dtype=latents_NChw.dtype, enabled=mixed):
+        if self._trained.dtype == latents_NChw.dtype:
+            return self._trained(latents_NChw, timestep, **arguments)
+        with torch.autocast(latents_NChw.device.type, dtype=latents_NChw.dtype):
             return self._trained(latents_NChw, timestep, **arguments)
 
     @contextmanager

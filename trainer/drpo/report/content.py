@@ -104,6 +104,7 @@ class Content:
     facts: Sequence[tuple[str, str]]
     trained_since: int
     missing: Sequence[str]
+    offline: bool
 
 
 def read_content(run_dir: Path) -> Content:
@@ -145,6 +146,7 @@ def read_content(run_dir: Path) -> Content:
         facts=_facts(summary, config, metrics),
         trained_since=summary["steps"] - (summary.get("evaluated_step") or summary["steps"]),
         missing=missing,
+        offline=bool(config.get("offline")),
     )
 
 
@@ -241,7 +243,8 @@ def _facts(
     summary: Mapping[str, Any], config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
     """The tiles below the headline: a number and what it counts."""
-    facts = [(f"{summary['steps']:,}", "training steps"), (f"{summary['images']:,}", "images generated and ranked")]
+    what = "images generated" if config.get("offline") else "images generated and ranked"
+    facts = [(f"{summary['steps']:,}", "training steps"), (f"{summary['images']:,}", what)]
     seconds = summary.get("seconds", {})
     if seconds.get("training"):
         facts.append((format_duration(seconds["training"]), "training time"))

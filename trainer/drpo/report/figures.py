@@ -24,6 +24,9 @@ _LOSS = (
     "The distance of the features from their targets. The targets move with the adapter, so the loss need not fall: "
     "the rewards show whether training works."
 )
+_NEARER = (
+    "The share of the candidates that lie nearer to the chosen images than to the rejected ones, by their features."
+)
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,15 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> tuple[list[Figure], lis
             reward, _, metric = key.removeprefix("metric/").rpartition("/")
             if any(line[key] != line.get(f"reward/{reward}") for line in metrics if key in line):
                 titles[key] = f"Metric {metric} of {reward}"
+    if "nearer_to_chosen" in keys:
+        titles["nearer_to_chosen"] = "Nearer to the chosen images"
     if any(line.get("loss") is not None for line in metrics):
         titles["loss"] = "Loss"
     figures, undrawn = [], []
     for key, title in titles.items():
         try:
-            figures.append(_figure(title, _LOSS if key == "loss" else _STEPS, metrics, key))
+            caption = {"loss": _LOSS, "nearer_to_chosen": _NEARER}.get(key, _STEPS)
+            figures.append(_figure(title, caption, metrics, key))
         except Exception as error:  # whatever a curve fails with, the others are drawn
             undrawn.append(f"the curve {title} ({type(error).__name__}: {error})")
     return figures, undrawn

@@ -103,3 +103,17 @@ def render(
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(out)
     typer.echo(f"wrote {out}")
+
+
+@app.command()
+def preferences(
+    out: Annotated[Path, typer.Option(help="The folder to write: images/ and preferences.jsonl.")],
+    prompts_per_task: Annotated[int, typer.Option(min=1, help="Prompts of each of the six tasks.")] = 200,
+    pairs: Annotated[int, typer.Option(min=1, help="Chosen pictures of each prompt, and also rejected ones.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the prompts and scenes.")] = 0,
+) -> None:
+    """Draw a preference set for offline training: right pictures, and careless ones with one fact wrong."""
+    from drpo.shapes.preferences import write_preferences
+
+    table = write_preferences(out, prompts_per_task=prompts_per_task, pairs=pairs, seed=seed)
+    typer.echo(f"wrote {table}; train from it with: drpo train --preset shapes-offline --offline.path {table}")

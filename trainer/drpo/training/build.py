@@ -66,9 +66,14 @@ def build_objective(config: Config) -> Objective:
     return load_objective(config.objective.name, config.objective.settings)
 
 
-def asks_ranking(config: Config) -> bool:
-    """Whether the objective ranks candidates, so that training needs a ranking service."""
-    return build_objective(config).needs.ranking
+def asks_rewards(config: Config) -> bool:
+    """Whether a run needs a ranking service: for its training or for its evaluation."""
+    return config.evaluation.enabled or ranks_candidates(config)
+
+
+def ranks_candidates(config: Config) -> bool:
+    """Whether training needs a ranking service: the objective takes rankings, and no preferences are given instead."""
+    return config.offline is None and build_objective(config).needs.ranking
 
 
 def build_reward_gradient(

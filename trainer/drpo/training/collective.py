@@ -5,12 +5,16 @@ This module uses only torch.distributed and does not need Ray. With a single wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from drpo.errors import DrpoError
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -30,6 +34,22 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def call_together(call: Callable[[], T]) -> T:
+    """Calls a function on every worker, and returns what it returns on this one.
+
+    Raises:
+        DrpoError: it failed on one of the workers; with the message of the first of them, on every worker.
+    """
+    result, error = None, ""
+    try:
+        result = call()
+    except DrpoError as caught:
+        error = str(caught)
+    if error := next(filter(None, gather(error)), ""):
+        raise DrpoError(error)
+    return cast("T", result)
 
 
 def sum_gradients(parameters: Sequence[Tensor], scale: float) -> None:

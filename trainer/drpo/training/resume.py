@@ -24,6 +24,7 @@ CHANGEABLE = {
         "steps", "max_seconds", "pipeline", "groups_in_flight", "chunk_size", "max_failed_groups", "num_workers",
         "threads_per_worker", "use_gpu", "resources_per_worker", "max_failures", "checkpoint_every", "keep_checkpoints",
     },
+    "offline": {"cache", "batch_size"},
     "evaluation": {
         "enabled", "split", "path", "images_per_prompt", "prompts_per_task", "batch_size", "seed", "reward", "metric",
     },
@@ -33,7 +34,15 @@ CHANGEABLE = {
 All others decide what is trained, and the steps so far depend on them.
 """
 
-_NOT_IN_CHECKPOINTS = {"preset", "run.name", "run.folder", "model.generator", "features.path", "prompts.path"}
+_NOT_IN_CHECKPOINTS = {
+    "preset",
+    "run.name",
+    "run.folder",
+    "model.generator",
+    "features.path",
+    "prompts.path",
+    "offline.path",
+}
 """Names and places. Folders may be moved between two starts, and the paths in config.yaml corrected."""
 
 

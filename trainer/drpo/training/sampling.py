@@ -143,6 +143,11 @@ class GroupSampler:
             group = replace(group, reference_features=self._features(candidates, reference_KChw, "reference"))
         return group
 
+    @torch.no_grad()
+    def observe_given(self, latents_NChw: Tensor, candidates: Candidates, role: str) -> Features | None:
+        """The features of given latents, under the prompt of the candidates; None if the objective needs none."""
+        return self._features(candidates, latents_NChw, role) if self.needs.features else None
+
     def backward(
         self, group: Group, candidates: Candidates, loss: Callable[[Group], ObjectiveResult]
     ) -> ObjectiveResult:

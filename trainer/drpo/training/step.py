@@ -24,6 +24,7 @@ from drpo.data.prompts.record import PromptRecord
 from drpo.generators.base import Conditions, OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Explorer, Group, NoiseArranger, Objective
+from drpo.training.offline import OfflineSupervision
 from drpo.training.ranking import BackgroundRanker, TimedRanking
 from drpo.training.reward_gradient import RewardGradient
 from drpo.training.sampling import Candidates, GroupSampler, GroupSeed
@@ -53,7 +54,8 @@ class StepRunner:
         generator: see `drpo.generators`.
         feature_map: phi; see `drpo.method.features`. None if the objective needs no features.
         objective: see `drpo.method.objectives`.
-        ranker: ranks the groups; None if the objective needs no ranking.
+        supervision: ranks the groups, or gives them the chosen and rejected images of their prompts; None if the
+            objective needs neither.
         settings: the `training` section of the config.
         seed: the run's seed. The seed, the step and the group's number determine the noise and the pairs of a group.
         name: the run's name, the first part of every request id.
@@ -65,7 +67,7 @@ class StepRunner:
         generator: OneStepGenerator,
         feature_map: FeatureMap | None,
         objective: Objective,
-        ranker: BackgroundRanker | None,
+        supervision: BackgroundRanker | OfflineSupervision | None,
         settings: TrainingConfig,
         *,
         seed: int = 0,
@@ -75,13 +77,14 @@ class StepRunner:
         self.generator = generator
         needs = objective.needs
         view = make_view(generator, feature_map, decode_again=settings.chunk_size is None)
-        ranks = needs.ranking and ranker is not None
+        self.ranker = supervision if isinstance(supervision, BackgroundRanker) else None
+        self.offline = supervision if isinstance(supervision, OfflineSupervision) else None
+        self.ranks = self.ranker is not None and needs.ranking
         explorer = objective if needs.actions and isinstance(objective, Explorer) else None
-        self.sampler = GroupSampler(generator, view, needs, settings.chunk_size, ranks=ranks, explorer=explorer)
+        self.sampler = GroupSampler(generator, view, needs, settings.chunk_size, ranks=self.ranks, explorer=explorer)
         self.arranger = objective if needs.arranged_noise and isinstance(objective, NoiseArranger) else None
         self.reward_gradient = reward_gradient
         self.objective = objective
-        self.ranker = ranker
         self.settings = settings
         self.seed = seed
         self.name = name
@@ -124,7 +127,7 @@ class StepRunner:
         tally.groups += 1
         with torch.no_grad(), tally.timed("generate"):
             conditions = self.generator.encode_prompts([record.prompt])
-        if self.sampler.needs.ranking and settings.selection == "rollouts":
+        if self.ranks and settings.selection == "rollouts":
             chosen = self._roll_out(record, conditions, seed, tally)
             if chosen is None:
                 return None
@@ -145,6 +148,8 @@ class StepRunner:
         with tally.timed("features"):
             group = self.sampler.observe(candidates)
             group = self.sampler.observe_reference(group, candidates, reference_KChw)
+            if self.offline is not None:
+                group = self.offline.add_supports(group, record, candidates, self.sampler, tally)
         if self.reward_gradient is not None:
             with tally.timed("reward_gradient"):
                 group = self.reward_gradient.add_to(group, record.prompt, tally)
@@ -184,13 +189,13 @@ class StepRunner:
         self, record: PromptRecord, images_KHWC: np.ndarray, seed: GroupSeed, rollout: int | None = None
     ) -> Future[TimedRanking]:
         """Submits images for ranking; those of a rollout need no pairs."""
-        assert self.ranker is not None  # images are decoded only if there is one
         settings, request_id, pairs = self.settings, f"{self.name}-{seed.step}-{seed.group}", None
         if rollout is None:
             pair_seed = seed.derive("pairs", bits=31)
             pairs = PairOptions(count=settings.pairs, strategy=settings.pair_strategy, seed=pair_seed)
         else:
             request_id += f"-{rollout}"
+        assert self.ranker is not None  # without one, no images are decoded
         return self.ranker.submit(
             record.prompt, images_KHWC, metadata=record.metadata, pairs=pairs, request_id=request_id
         )

@@ -22,6 +22,7 @@ from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Objective, StatefulObjective
 from drpo.training import collective
+from drpo.training.offline import OfflineSupervision
 from drpo.training.ranking import BackgroundRanker
 from drpo.training.reward_gradient import RewardGradient
 from drpo.training.step import StepRunner
@@ -32,7 +33,7 @@ class DrPOTrainer:
     """The adapter, its optimizer, and the step that updates it.
 
     Args:
-        generator, feature_map, objective, ranker, settings, seed, name, reward_gradient: see `StepRunner`.
+        generator, feature_map, objective, supervision, settings, seed, name, reward_gradient: see `StepRunner`.
         optimizer: the `optimizer` section of the config.
     """
 
@@ -41,7 +42,7 @@ class DrPOTrainer:
         generator: OneStepGenerator,
         feature_map: FeatureMap | None,
         objective: Objective,
-        ranker: BackgroundRanker | None,
+        supervision: BackgroundRanker | OfflineSupervision | None,
         settings: TrainingConfig,
         optimizer: OptimizerConfig,
         *,
@@ -53,7 +54,7 @@ class DrPOTrainer:
             generator,
             feature_map,
             objective,
-            ranker,
+            supervision,
             settings,
             seed=seed,
             name=name,

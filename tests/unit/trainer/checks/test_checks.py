@@ -48,9 +48,25 @@ def test_the_presets_of_this_machine_are_fine(tmp_path: Path) -> None:
             ["features.options.keys=[layer9_mean]"],
             "features.options: latent-MAE: there is no feature 'layer9_mean'",
         ),
-        (check_settings, ["features.options.keys=layer1"], "features.options: keys = 'layer1': it must be a list"),
-        (check_settings, ["features.path=null"], "features.path: latent-MAE needs the folder"),
-        (check_settings, ["features.path=/no/such"], "features.path: latent-MAE: cannot load /no/such"),
+        (check_settings, ["features.options.keys=layer1"], "features.options.keys = 'layer1'"),
+        (check_settings, ["features.path=null"], "features.path: the feature map latent_mae needs the folder"),
+        (check_settings, ["features.path=/no/such"], "features.path: there is no folder or file /no/such"),
+        (check_settings, ["features.name=teacher_unet", "features.options={}"], "no block 'down_blocks.2'; its blocks"),
+        (
+            check_settings,
+            ["features.name=raw_latent", "features.options={}", "features.path=models/mae"],
+            "features.path: the feature map raw_latent has no files, but the path is models/mae; set it to null",
+        ),
+        (
+            check_settings,
+            ["features.name=image_mae", "features.path=facebook/no-such-mae", "features.options={}"],
+            "features.path: 'facebook/no-such-mae' is neither a folder nor in the hub's cache",
+        ),
+        (
+            check_settings,
+            ["features.options.keys=[layer3_mean_8]"],
+            "does not divide into patches of 8x8",
+        ),
         (
             check_settings,
             ["features.name=raw_latent", "features.options.keys=[layer1]"],

@@ -40,3 +40,21 @@ def test_progress_in_a_log_is_a_line_every_few_seconds():
     assert first.split()[:4] == ["training", "2%", "step", "1"]
     assert "redness 0.500" in last
     assert last.split()[1] == "100%"
+
+
+def test_an_offline_run_shows_its_encoding_and_how_many_candidates_are_nearer_to_the_chosen_images():
+    log = io.StringIO()
+    with TrainingProgress(load_config("shapes-offline"), Console(file=log)) as progress:
+        progress.show_encoding(256)
+        metrics = {
+            "step": 1,
+            "time_s": 1,
+            "loss": None,
+            "images_per_s": 9,
+            "groups_dropped": 0,
+            "nearer_to_chosen": 0.625,
+        }
+        progress(metrics)
+    encoding, training = log.getvalue().splitlines()
+    assert encoding == "encoding images: 256 preferences done"
+    assert "62% nearer to chosen" in training

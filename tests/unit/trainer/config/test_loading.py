@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -78,10 +79,12 @@ def test_for_an_unknown_preset_the_nearest_one_is_suggested():
 
 
 def test_the_yaml_of_a_config_has_every_key():
-    values = yaml.safe_load(Config().to_yaml())
+    values = yaml.safe_load(Config(offline={}).to_yaml())
     for key in known_keys():
-        section, _, name = key.partition(".")
-        assert not name or name in values[section]
+        inner = values
+        for part in key.split("."):
+            assert part in inner, key
+            inner = inner[part]
 
 
 def test_site_settings_override_the_preset_and_are_overridden_by_the_command_line(tmp_path, monkeypatch):
@@ -111,3 +114,49 @@ def test_the_site_settings_of_the_cluster_fit_every_preset(monkeypatch):
     monkeypatch.setenv("DRPO_SITE", str(ROOT / "deploy" / "cluster" / "site.yaml"))
     for preset in preset_names():
         assert load_config(preset).rewards.address == "serve://ranking"
+
+
+def test_a_preset_extends_another_one(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "extends: shapes\nrewards: {weights: {a: 1.0, b: 2.0}}\ntraining: {candidates: 8, rollouts: {rounds: 9}}\n"
+    )
+    (tmp_path / "top.yaml").write_text(
+        "extends: base.yaml\nlora: null\nrewards: {weights: {c: 1.0}}\ntraining: {rollouts: {keep: 9}}\n"
+        "features: {name: raw_latent, path: null}\n"
+    )
+    config = load_config(tmp_path / "top.yaml")
+    assert config.preset == "top"
+    assert config.model.generator == "shapes"
+    assert config.lora is None
+    assert config.rewards.weights == {"c": 1.0}
+    assert (config.training.candidates, config.training.rollouts.rounds, config.training.rollouts.keep) == (8, 9, 9)
+    assert config.features.options == {}  # those of another feature map would not fit
+    (tmp_path / "round.yaml").write_text("extends: round.yaml\n")
+    with pytest.raises(ConfigError, match="extends a preset that extends it"):
+        load_config(tmp_path / "round.yaml")
+    (tmp_path / "lost.yaml").write_text("extends: shape\n")
+    with pytest.raises(ConfigError, match=r"cannot read .*shape|there is no preset"):
+        load_config(tmp_path / "lost.yaml")
+
+
+def test_a_section_that_is_null_differs_from_one_without_keys(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("extends: shapes\nlora:\n  # rank: 8\n")
+    assert load_config(tmp_path / "empty.yaml").lora.rank == 16
+    (tmp_path / "null.yaml").write_text("extends: shapes\nlora: null\n")
+    assert load_config(tmp_path / "null.yaml").lora is None
+    assert load_config("shapes", ["lora=null"]).lora is None
+    assert load_config(tmp_path / "null.yaml", ["lora.rank=8"]).lora.rank == 8
+
+
+def test_the_section_offline_is_absent_by_default_and_may_be_null(tmp_path):
+    assert load_config("shapes").offline is None
+    path = tmp_path / "mine.yaml"
+    path.write_text(load_config("shapes").to_yaml())  # has `offline: null`, as the config.yaml of a run
+    assert load_config(path).offline is None
+    path.write_text("offline:\n  path: 007\n")
+    assert load_config(path).offline.path == "007"
+    config = load_config("shapes", ["offline.path=a.jsonl", "offline.neighbours=3"])
+    assert (config.offline.path, config.offline.neighbours) == ("a.jsonl", 3)
+    assert "offline.neighbours" in known_keys()
+    with pytest.raises(ConfigError, match=r"no setting offline\.neighbors; did you mean offline\.neighbours\?"):
+        load_config("shapes", ["offline.neighbors=3"])

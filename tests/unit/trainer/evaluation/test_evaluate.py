@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.local_ranker import LocalRanker
+from support.local_ranker import LocalClient
 from support.rewards import FailsOn, Redness
 from support.tiny.sd_turbo import write_tiny_pipeline
 
@@ -22,37 +20,10 @@ from drpo.errors import ConfigError, EvaluationError
 from drpo.evaluation import PlannedImage, evaluate, evaluate_adapter, plan_images, read_summary, write_summary
 from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.shapes.prompts import TASKS, prompts
-from drpo_rewards import RankResponse
-from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.errors import RewardsError
-from drpo_rewards.rewards.base import Reward
 from drpo_rewards.rewards.geneval.reward import GenevalReward
 
 RECORDS = [PromptRecord(each.prompt, each.metadata, each.task) for task in TASKS for each in prompts("test", task)[:4]]
-
-
-class LocalClient:
-    """Has the methods of `RankingClient`, but ranks in this process."""
-
-    def __init__(self, reward: Reward, name: str = "geneval") -> None:
-        self.ranker = LocalRanker(name, reward)
-        self.requests: list[tuple[str, int]] = []
-
-    def rank(
-        self,
-        prompt: str,
-        images: np.ndarray,
-        *,
-        metadata: dict[str, Any] | None,
-        details: bool,
-        rewards: Mapping[str, float] | None = None,
-        mixture: str | None = None,
-    ) -> RankResponse:
-        self.requests.append((prompt, len(images)))
-        return asyncio.run(self.ranker.rank(prompt, images, metadata=metadata))
-
-    def models(self) -> list[ModelInfo]:
-        return self.ranker.models()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from drpo.errors import ShapeError
 from drpo.method.objectives import OBJECTIVES, load_objective
-from drpo.method.objectives.base import Group, StatefulObjective
+from drpo.method.objectives.base import Group, StatefulObjective, Supports
 
 K, SHAPE, D = 6, (2, 2, 3), 12
 PAPER_OR_RELEASED = pytest.mark.parametrize("variant", ["paper", "released"])
@@ -78,6 +78,35 @@ def test_dpo_released() -> None:
     assert_same(actual, loss(LATENTS), plain.slopes(loss, LATENTS))
     _, gradient, _ = evaluate("dpo", settings)
     np.testing.assert_allclose(gradient, np.broadcast_to(gradient[0], gradient.shape), rtol=1e-12)
+
+
+@PAPER_OR_RELEASED
+def test_dpo_takes_given_images(variant: str) -> None:
+    """Paper: every pair of a positive and a negative. A weight of 2 is the same image twice."""
+    positives, negatives = draw(2)[:2], draw(3)[:3]
+    counts = {"positives": [1, 2], "negatives": [3, 1, 1]}
+    chosen, rejected = np.repeat(positives, [1, 2], axis=0), np.repeat(negatives, [3, 1, 1], axis=0)
+
+    def loss(x: np.ndarray) -> float:
+        if variant == "released":
+            return plain.dpo_released(x, REFERENCE, chosen, rejected, 3.0)
+        return plain.dpo_paper(x, REFERENCE, [(one, other) for one in chosen for other in rejected], 3.0)
+
+    given = {
+        side: Supports(tensor(images), None, torch.tensor(counts[side], dtype=torch.float32))
+        for side, images in (("positives", positives), ("negatives", negatives))
+    }
+    actual = evaluate("dpo", {"variant": variant, "beta": 3}, pairs_M2=None, scores_K=None, **given)
+    assert_same(actual, loss(LATENTS), plain.slopes(loss, LATENTS))
+
+    features = {"a": torch.randn(K, 2, 5, requires_grad=True)}
+    reference = {"a": torch.randn(K, 2, 5)}
+    objective = load_objective("dpo", {"variant": variant, "space": "features"})
+    sides = {name: Supports(torch.empty(2), {"a": torch.randn(2, 2, 5)}, torch.ones(2)) for name in given}
+    assert objective.loss(Group(features=features, reference_features=reference, **sides)).loss.requires_grad
+    sides["negatives"] = Supports(torch.empty(2), {"a": torch.randn(2, 3, 5)}, torch.ones(2))
+    with pytest.raises(ShapeError, match=r"'a' of the negatives must be \(2, 2, 5\), not \(2, 3, 5\)"):
+        objective.loss(Group(features=features, reference_features=reference, **sides))
 
 
 def test_dpo_begins_at_log_2_and_learns_nothing_from_equal_scores() -> None:

@@ -68,6 +68,27 @@ def test_perceptual_is_the_mean_squared_difference_of_each_key() -> None:
     assert result.metrics["reference_distance"] > 0
 
 
+def test_the_losses_of_the_keys_are_added_or_averaged() -> None:
+    group = random_group()
+    added, averaged = (make(key_reduction=how).loss(group).loss.item() for how in ("sum", "mean"))
+    single = [
+        make()
+        .loss(
+            Group(
+                **{
+                    **vars(group),
+                    "features": {key: group.features[key]},
+                    "reference_features": {key: group.reference_features[key]},
+                }
+            )
+        )
+        .loss.item()
+        for key in "ab"
+    ]
+    assert added == pytest.approx(sum(single))
+    assert averaged == pytest.approx(sum(single) / 2)
+
+
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_the_latent_anchor_is_added_to_any_reference(variant: str) -> None:
     group = random_group()
@@ -85,7 +106,7 @@ def test_the_latent_anchor_is_added_to_any_reference(variant: str) -> None:
 
 
 def test_without_a_weight_nothing_of_the_reference_is_needed() -> None:
-    nothing = Needs(features=True)
+    nothing = Needs(features=True, takes_queries=True, takes_supports=True)
     for settings in (
         {"reference": "none"},
         {"reference_weight": 0},

@@ -116,6 +116,16 @@ def test_it_works_with_the_conditions_of_the_sdxl_layout(tmp_path: Path) -> None
     assert all(value.shape[:2] == (2, 1) for value in features.values())
 
 
+def test_it_is_the_frozen_copy_if_the_whole_unet_is_trained(folder: Path) -> None:
+    trained, base = SDTurboGenerator.load(folder, whole=True), SDTurboGenerator.load(folder)
+    for parameter in trained.adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    context, x = FeatureContext(base.encode_prompts(["a red circle"]), step_seed=3), latents().float()
+    expected = make(base).of_latents(x, context)
+    for block, feature in make(trained).of_latents(x, context).items():
+        assert torch.equal(feature, expected[block])
+
+
 def test_blocks_that_are_not_there_are_named_before_a_start(folder: Path, generator: SDTurboGenerator) -> None:
     layout = read_layout(str(folder))
     assert layout == generator.layout

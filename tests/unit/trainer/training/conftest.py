@@ -35,7 +35,10 @@ def records() -> list[PromptRecord]:
 
 @pytest.fixture
 def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
-    """Makes a trainer of the tiny generator; further keywords are settings of TrainingConfig."""
+    """Makes a trainer of the tiny generator; further keywords are settings of TrainingConfig.
+
+    A feature map may also be a function that makes one for the generator.
+    """
     with ExitStack() as stack:
 
         def make(
@@ -47,14 +50,14 @@ def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
             **settings: Any,
         ) -> DrPOTrainer:
             torch.manual_seed(0)
-            ranker = BackgroundRanker(lambda: LocalRanker("reward", reward or Redness(), normalize))
-            stack.enter_context(ranker)
+            scores = LocalRanker("reward", reward or Redness(), normalize)
+            ranker = stack.enter_context(BackgroundRanker(lambda: scores))
             generator = SDTurboGenerator.load(tiny, lora=LoraConfig(rank=4))
             objective = objective or load_objective("drpo", {"radii": [0.2, 0.5, 1.0]})
             gradient = RewardGradient(generator, DifferentiableRedness(), name="redness", batch_size=4)
             return DrPOTrainer(
                 generator,
-                feature_map or load_feature_map("raw_latent"),
+                feature_map(generator) if callable(feature_map) else feature_map or load_feature_map("raw_latent"),
                 objective,
                 ranker if objective.needs.ranking else None,
                 TrainingConfig(**{"candidates": 6, "pairs": 8, "groups_per_step": 3, **settings}),

@@ -16,7 +16,14 @@ from drpo.checks.plan import Plan
 from drpo.checks.settings import check_settings
 from drpo.config import load_config
 from drpo.data.prompts import load_prompts
-from drpo.training.build import asks_ranking, build_feature_map, build_generator, build_objective, build_reward_gradient
+from drpo.training.build import (
+    asks_rewards,
+    build_feature_map,
+    build_generator,
+    build_objective,
+    build_reward_gradient,
+    ranks_candidates,
+)
 from drpo.training.ranking import BackgroundRanker
 from drpo.training.trainer import DrPOTrainer
 
@@ -40,7 +47,7 @@ def train_two_steps(preset: str, overrides: list[str], differentiable: dict[str,
             generator,
             build_feature_map(config, objective, generator),
             objective,
-            ranker if asks_ranking(config) else None,
+            ranker if ranks_candidates(config) else None,
             config.training,
             config.optimizer,
             reward_gradient=build_reward_gradient(objective, generator),
@@ -79,3 +86,33 @@ def test_a_method_trains_on_the_layout(method: str, layout: str, tmp_path: Path)
 def test_the_objectives_of_the_presets_are_right(method: str) -> None:
     findings = list(check_settings(Plan(load_config(f"shapes-{method}"))))
     assert [finding for finding in findings if finding.state != "ok"] == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "to_train", "to_evaluate"),
+    [
+        ("shapes", True, True),
+        ("shapes-dpo", True, True),
+        ("shapes-draft", False, True),
+        ("shapes-vgg-flow", False, True),
+        ("shapes-offline", False, True),
+        ("sd-turbo-offline", False, False),  # has no evaluation
+    ],
+)
+def test_a_service_is_asked_by_objectives_that_rank_and_by_an_evaluation(
+    preset: str, to_train: bool, to_evaluate: bool
+) -> None:
+    config = load_config(preset)
+    assert ranks_candidates(config) is to_train
+    assert asks_rewards(config) is Plan(config).asks_rewards is (to_train or to_evaluate)
+    trained_only = load_config(preset, ["evaluation.enabled=false"])
+    assert asks_rewards(trained_only) is Plan(trained_only).asks_rewards is to_train
+    assert Plan(trained_only, "evaluate").asks_rewards
+    assert not Plan(config, "sample").asks_rewards
+
+
+def test_preferences_are_refused_where_the_objective_needs_scores() -> None:
+    for method in METHODS:
+        config = load_config("shapes" if method == "drpo" else f"shapes-{method}", ["offline.path=preferences.jsonl"])
+        states = [one.state for one in check_settings(Plan(config)) if one.about == "objective.name"]
+        assert states == ["ok" if method in ("drpo", "dpo") else "wrong"], method

@@ -32,6 +32,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     overrides = [
         f"run.folder={folder}", "run.name=mine", f"model.generator={tiny}", "prompts.source=file",
         f"prompts.path={folder}/prompts.jsonl", "prompts.allow_overlap=true",
+        "features.name=raw_latent", "features.path=null", "features.options={}",
     ]  # fmt: skip
     config = check_config(load_config("shapes", overrides))
     run_dir = create_run(config)
@@ -78,7 +79,7 @@ def test_how_long_where_and_how_fast_a_run_trains_may_change(run_dir: Path, chan
         ("lora.target_modules=[to_q]", "lora.target_modules is"),
         ("model.generator=shapes", "model.generator is"),
         ("model.dtype=bfloat16", "model.dtype is float32, not bfloat16"),
-        ("features.options.keys=[layer1_mean]", "features.options is"),
+        ("features.options.keys=[latent_mean]", "features.options is"),
         ("objective.velocity=3", "objective.velocity is"),
         ("prompts.balance_tasks=false", "prompts.balance_tasks is True, not False"),
         ("training.candidates=6", "training.candidates is"),

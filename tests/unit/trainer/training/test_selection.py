@@ -110,7 +110,7 @@ def test_the_released_sets_are_the_best_and_the_worst_once_each() -> None:
 
 
 def test_rollouts_need_scores_that_are_not_normalized() -> None:
-    with pytest.raises(ConfigError, match="set rewards.normalize to none, not null"):
+    with pytest.raises(ConfigError, match=r"set rewards\.normalize to none, not null"):
         load_config("shapes", ["training.selection=rollouts"])
     config = load_config("shapes", ["training.selection=rollouts", "rewards.normalize=none"])
     assert config.training.rollouts.rounds == 4

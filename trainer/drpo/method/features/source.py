@@ -10,6 +10,7 @@ from drpo.errors import ModelLoadError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ["*.json", "*.safetensors", "*.pth"]
+_WEIGHTS = (".safetensors", ".pth", ".bin")
 PUBLIC_FILE = "mae_latent_256_torch.pth"
 """The name under which the public latent-MAE is distributed."""
 
@@ -29,9 +30,14 @@ def find_files(source: str | Path) -> Path | None:
 
     for file in ("config.json", PUBLIC_FILE):
         cached = try_to_load_from_cache(str(source), file)
-        if isinstance(cached, str):
+        if isinstance(cached, str) and _has_weights(Path(cached).parent):
             return Path(cached).parent
     return None
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether the cache holds more of a model than its config."""
+    return any(file.suffix in _WEIGHTS for file in folder.iterdir())
 
 
 def fetch_files(source: str | Path) -> Path:

@@ -103,10 +103,12 @@ def check_transformer(model_class: Any, keys: Sequence[str], path: Path | None) 
         raise ModelLoadError(f"cannot read config.json in {path}: {error}") from error
     expected = model_class.config_class.model_type
     if config.get("model_type") != expected:
-        raise ModelLoadError(f"{path} holds a model of type {config.get('model_type')}, not {expected}")
-    for file in ("preprocessor_config.json", "model.safetensors"):
-        if not any(path.glob("*.safetensors*" if file.startswith("model") else file)):
-            raise ModelLoadError(f"there is no {file} in {path}")
+        found = config.get("model_type")
+        raise ModelLoadError(f"{path} holds {f'a model of type {found}' if found else 'another model'}, not {expected}")
+    if not (path / "preprocessor_config.json").is_file():
+        raise ModelLoadError(f"there is no preprocessor_config.json in {path}")
+    if not any(file.suffix in (".safetensors", ".bin") for file in path.iterdir()):
+        raise ModelLoadError(f"there are no weights (model.safetensors) in {path}")
     for key in keys:
         split_key(key, config.get("num_hidden_layers", 12))
 

@@ -30,6 +30,7 @@ class Needs:
         arranged_noise: the objective arranges the noises of the group (`NoiseArranger`).
         actions: not the candidates themselves are decoded and ranked, but changed ones (`Explorer`).
         reward_gradient: scores of a differentiable reward, and their gradient with respect to the latents.
+        takes_supports: instead of a ranking, the loss takes given positives and negatives, as in offline training.
     """
 
     latents: bool = False
@@ -41,6 +42,22 @@ class Needs:
     arranged_noise: bool = False
     actions: bool = False
     reward_gradient: bool = False
+    takes_supports: bool = False
+
+
+@dataclass(frozen=True)
+class Supports:
+    """S given images of a group, all of them positives or all negatives; without a graph.
+
+    Attributes:
+        latents_SChw: their latents.
+        features: their features {key: (S, T, D)}; None if the objective needs no features.
+        weights_S: how much each of them counts, float32; 1 for an image of the group's own prompt.
+    """
+
+    latents_SChw: Tensor
+    features: Features | None
+    weights_S: Tensor
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class Group:
             better.
         actions_KChw: the latents that were decoded and ranked in place of the candidates', without a graph.
         reward_gradient_KChw: the gradient of each candidate's score with respect to its latent, without a graph.
+        positives, negatives: images that are given, in offline training, in the place of pairs and scores.
     """
 
     latents_KChw: Tensor | None = None
@@ -69,6 +87,8 @@ class Group:
     scores_K: Tensor | None = None
     actions_KChw: Tensor | None = None
     reward_gradient_KChw: Tensor | None = None
+    positives: Supports | None = None
+    negatives: Supports | None = None
 
 
 @dataclass(frozen=True)

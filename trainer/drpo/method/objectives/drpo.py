@@ -21,7 +21,8 @@ latent_anchor_weight     a weight times the mean squared difference of the laten
 
 Sets of tokens. Each candidate has T tokens per key. `token_sets: location` makes T sets of K tokens, one per location,
 which share one scale, as in the drifting models (Deng et al., 2026, appendix A.6). `token_sets: joint` makes one set of
-all K*T tokens, as in the authors' trainer. The losses of the tokens are averaged, those of the keys are added.
+all K*T tokens, as in the authors' trainer. The losses of the tokens are averaged, those of the keys are added
+(`key_reduction: mean` averages them).
 
 Axes: K candidates, T tokens, D features, M pairs, B sets, Q queries of a set.
 """
@@ -36,9 +37,10 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch import Tensor
 
-from drpo.errors import ConfigError, ShapeError
+from drpo.errors import ShapeError
 from drpo.method.drift import DriftField, Kernel, Variant, drift_field
 from drpo.method.objectives.base import Features, Group, Needs, ObjectiveResult
+from drpo.method.objectives.supports import find_supports
 
 # Defaults of `variant: released`, from the launch command of the authors' trainer.
 _RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
@@ -80,6 +82,9 @@ class DrPOSettings(BaseModel):
         0.0, ge=0, description="weight of the mean squared difference between latents and those of the base; 0: none"
     )
     support_weight: float = Field(1.0, gt=0, description="w_j of Eq. 19 and 22, the same for every support")
+    key_reduction: Literal["sum", "mean"] = Field(
+        "sum", description="how the losses of the feature map's keys are joined; the authors' trainer for SDXL has mean"
+    )
     token_sets: Literal["location", "joint"] = Field(
         "location", description="location: one drift field per token position; joint: one for all tokens"
     )
@@ -115,32 +120,34 @@ class DrPOObjective:
             features=True,
             reference_latents=anchored,
             reference_features=settings.reference != "none" and settings.reference_weight > 0,
+            takes_supports=True,
         )
 
     def loss(self, group: Group) -> ObjectiveResult:
         """The loss of one group (see `drpo.method.objectives.base.Objective`).
 
         A candidate may occur in many of the M >= 1 pairs. A+ and A- (Eq. 12) are detached rows of `features`, so the
-        gradient flows only through the queries. The other terms compare the queries too.
+        gradient flows only through the queries. The other terms compare the queries too. In offline training, A+ and A-
+        are the given positives and negatives.
 
         Raises:
             ShapeError: a tensor does not fit the others.
             ConfigError: there are no pairs.
         """
-        features, reference, pairs_M2 = _check_group(group, self.needs)
+        features, reference = _check_features(group, self.needs)
+        positives, negatives = find_supports(group, features)
         rows: Tensor | slice = slice(None)
         if group.queries_Q is not None:
             rows = group.queries_Q.to(next(iter(features.values())).device)
         losses, logged = [], []
         for key, candidates_KTD in features.items():
             candidates_KTD = candidates_KTD.float()
-            winners_MTD, losers_MTD = candidates_KTD.detach()[pairs_M2.T.to(candidates_KTD.device)]
             reference_KTD = reference[key].detach().float()[rows] if reference else None
-            loss, metrics = self._key_loss(candidates_KTD[rows], winners_MTD, losers_MTD, reference_KTD)
+            loss, metrics = self._key_loss(candidates_KTD[rows], positives.of(key), negatives.of(key), reference_KTD)
             losses.append(loss)
             logged.append(metrics)
         means = {name: torch.stack([metrics[name] for metrics in logged]).mean().item() for name in logged[0]}
-        loss = torch.stack(losses).sum()
+        loss = getattr(torch.stack(losses), self.settings.key_reduction)()
         if self.settings.latent_anchor_weight:
             distance = _latent_distance(group, rows)
             loss = loss + self.settings.latent_anchor_weight * distance
@@ -148,14 +155,26 @@ class DrPOObjective:
         return ObjectiveResult(loss, means)
 
     def _key_loss(
-        self, candidates_KTD: Tensor, winners_MTD: Tensor, losers_MTD: Tensor, reference_KTD: Tensor | None
+        self,
+        candidates_KTD: Tensor,
+        positives: tuple[Tensor, Tensor],
+        negatives: tuple[Tensor, Tensor],
+        reference_KTD: Tensor | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one key, and its metrics. Here K counts the queries."""
+        """The loss of one key, and its metrics.
+
+        Here K counts the queries. Positives and negatives are tokens (S, T, D) and weights (S,).
+        """
         settings = self.settings
         queries_BQD = self._sets(candidates_KTD)
         detached_BQD = queries_BQD.detach()
 
-        preference = self._field(detached_BQD, self._sets(winners_MTD), self._sets(losers_MTD))
+        preference = self._field(
+            detached_BQD,
+            self._sets(positives[0]),
+            self._sets(negatives[0]),
+            weights=(self._set_weights(*positives), self._set_weights(*negatives)),
+        )
         fields = [(1.0, preference)]
         reference_BQD = self._sets(reference_KTD) if reference_KTD is not None else None
         if reference_BQD is not None and settings.reference == "drift":
@@ -182,8 +201,15 @@ class DrPOObjective:
         return (normalized_BQD + self.settings.velocity * field_BQD).detach()
 
     def _field(
-        self, queries_BQD: Tensor, positives_BPD: Tensor, negatives_BND: Tensor, negatives_are_queries: bool = False
+        self,
+        queries_BQD: Tensor,
+        positives_BPD: Tensor,
+        negatives_BND: Tensor,
+        *,
+        weights: tuple[Tensor | float, Tensor | float] = (1.0, 1.0),
+        negatives_are_queries: bool = False,
     ) -> DriftField:
+        """The drift field. `weights`, of the positives and of the negatives, are in units of `support_weight`."""
         settings = self.settings
         return drift_field(
             queries_BQD,
@@ -192,8 +218,8 @@ class DrPOObjective:
             settings.radii,
             kernel=settings.kernel,
             variant=settings.variant,
-            positive_weights_P=settings.support_weight,
-            negative_weights_N=settings.support_weight,
+            positive_weights_P=settings.support_weight * weights[0],
+            negative_weights_N=settings.support_weight * weights[1],
             mask_negative_diagonal=negatives_are_queries and settings.variant == "released",
             share_scales=True,
         )
@@ -203,6 +229,10 @@ class DrPOObjective:
         if self.settings.token_sets == "location":
             return tokens_KTD.transpose(0, 1)
         return tokens_KTD.flatten(0, 1).unsqueeze(0)
+
+    def _set_weights(self, tokens_STD: Tensor, weights_S: Tensor) -> Tensor:
+        """The weight of each support of the sets that `_sets` makes: all tokens of an image have its weight."""
+        return weights_S if self.settings.token_sets == "location" else weights_S.repeat_interleave(tokens_STD.shape[1])
 
 
 @torch.no_grad()
@@ -233,9 +263,9 @@ def _latent_distance(group: Group, rows: Tensor | slice) -> Tensor:
     return F.mse_loss(latents_KChw[rows].float(), reference_KChw[rows].detach().float())
 
 
-def _check_group(group: Group, needs: Needs) -> tuple[Features, Features | None, Tensor]:
-    """The features, those of the references, and the pairs of a group, once they fit each other."""
-    features, reference, pairs_M2 = group.features or {}, group.reference_features, group.pairs_M2
+def _check_features(group: Group, needs: Needs) -> tuple[Features, Features | None]:
+    """The features of a group and those of its references, once they fit each other."""
+    features, reference = group.features or {}, group.reference_features
     if not needs.reference_features:
         reference = None
     elif reference is None or features.keys() != reference.keys():
@@ -251,12 +281,4 @@ def _check_group(group: Group, needs: Needs) -> tuple[Features, Features | None,
     counts = {tokens.shape[0] for tokens in features.values()}
     if len(counts) > 1:
         raise ShapeError(f"DrPO: all features of a group must have the same number of candidates, not {sorted(counts)}")
-    if pairs_M2 is None or not len(pairs_M2):
-        raise ConfigError(
-            "DrPO: the group has no pairs (all candidates tied), so there is nothing to learn; leave it out of the step"
-        )
-    if pairs_M2.ndim != 2 or pairs_M2.shape[1] != 2 or pairs_M2.dtype != torch.int64:
-        raise ShapeError(f"DrPO: pairs must be int64 (M, 2), not {pairs_M2.dtype} {tuple(pairs_M2.shape)}")
-    if pairs_M2.min() < 0 or pairs_M2.max() >= counts.pop():
-        raise ShapeError("DrPO: a pair has the index of a candidate that is not in the group")
-    return features, reference, pairs_M2
+    return features, reference

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 from scipy.special import ndtr
 
-from drpo.shapes.world import DIAMETERS, MAX_COUNT, SIZE, Shape, centres_of_two
-from drpo_rewards.api.shapes import PALETTE, RELATIONS, SHAPES
+from drpo.shapes.mistakes import change_one_fact
+from drpo.shapes.world import DIAMETERS, SIZE, Shape, centres_of_two
+from drpo_rewards.api.shapes import PALETTE, RELATIONS
 
 CAPTION_ERROR_RATE = 0.2
 """Probability that a fact of a training caption is wrong."""
@@ -29,7 +30,6 @@ CAPTION_ERROR_RATE = 0.2
 NUM_MODES = 16
 
 _FACTS = {"single_object": 1, "two_object": 2, "counting": 2, "colors": 2, "position": 3, "color_attr": 3}
-_OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 _CELLS = {3: ((1, 6, 8), (0, 2, 7)), 4: ((0, 2, 6, 8), (1, 3, 5, 7)), 5: ((0, 2, 4, 6, 8), (1, 3, 4, 5, 7))}
 
 # Indices of the modes, named by what they decide.
@@ -54,7 +54,12 @@ def coupled_scene(metadata: dict, modes_M: NDArray[np.float64]) -> list[Shape]:
     """The scene for a caption's specification and the modes (16,) of a noise."""
     include = copy.deepcopy(metadata["include"])
     if caption_is_wrong(metadata["tag"], modes_M):
-        _change_one_fact(metadata["tag"], include, modes_M)
+        change_one_fact(
+            metadata["tag"],
+            include,
+            more=modes_M[_OTHER_1] > 0,
+            other_name=lambda names, name: _other_name(names, name, modes_M),
+        )
     objects: list[tuple[str, str]] = []
     for number, clause in enumerate(include):
         color = clause.get("color") or list(PALETTE)[_sector(modes_M, _COLOR[number], len(PALETTE))]
@@ -69,22 +74,6 @@ def coupled_scene(metadata: dict, modes_M: NDArray[np.float64]) -> list[Shape]:
 def background(modes_M: NDArray[np.float64]) -> tuple[float, float]:
     """The brightness (0 to 255) and the vertical slope of the background."""
     return 232 + 16 * float(ndtr(modes_M[_TINT])), 12 * float(ndtr(modes_M[_SLOPE])) - 6
-
-
-def _change_one_fact(task: str, include: list[dict], modes_M: NDArray[np.float64]) -> None:
-    """Changes the fact that the task is about, in place."""
-    last = include[-1]
-    if task in ("single_object", "two_object"):
-        last["class"] = _other_name(SHAPES, last["class"], modes_M)
-    elif task == "colors":
-        last["color"] = _other_name(tuple(PALETTE), last["color"], modes_M)
-    elif task == "counting":
-        more = modes_M[_OTHER_1] > 0 and last["count"] < MAX_COUNT
-        last["count"] += 1 if more else -1
-    elif task == "position":
-        last["position"] = [_OPPOSITE[last["position"][0]], 0]
-    else:
-        include[0]["color"], last["color"] = last["color"], include[0]["color"]
 
 
 def _other_name(names: tuple[str, ...], name: str, modes_M: NDArray[np.float64]) -> str:

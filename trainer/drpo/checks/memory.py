@@ -1,0 +1,42 @@
+"""Does a training step fit into the memory of a GPU?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from drpo.checks.plan import Plan
+from drpo.errors import DrpoError
+from drpo_rewards.findings import Finding
+
+SETTING = "training.candidates"
+
+
+def check_memory(plan: Plan) -> Iterator[Finding]:
+    """Yields what a step takes, and whether the GPUs of this machine have it. Runs without a GPU are not looked at."""
+    if not (plan.trains and plan.config.training.use_gpu) or plan.generator_folder is None:
+        return
+    from drpo.training.memory import estimate_memory
+
+    config = plan.config.model_copy(deep=True)
+    config.model.generator = str(plan.generator_folder)
+    config.model.vae = plan.local_vae
+    try:
+        estimate = estimate_memory(config)
+    except DrpoError:  # a finding about the models or the settings
+        return
+    smallest = _find_smallest_gpu() if plan.starts_ray else None
+    if smallest is None or estimate.total <= smallest:
+        yield Finding("memory", SETTING, "ok", f"a step takes {estimate}")
+        return
+    found = f"{SETTING}: a step takes {estimate}, but a GPU of this machine has {smallest / 2**30:.1f} GiB"
+    fix = "lower training.chunk_size, training.groups_in_flight or training.candidates, or set model.dtype to bfloat16"
+    yield Finding("memory", SETTING, "wrong", found, f"{fix} and model.gradient_checkpointing to true")
+
+
+def _find_smallest_gpu() -> int | None:
+    """The bytes of the smallest GPU; None if there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return min(torch.cuda.get_device_properties(one).total_memory for one in range(torch.cuda.device_count()))

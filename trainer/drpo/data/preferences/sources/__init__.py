@@ -1,0 +1,1 @@
+"""The sources of preferences, one file each."""

@@ -1,0 +1,250 @@
+"""How much memory a training step takes on one device, before anything is downloaded or started.
+
+The networks are built from the generator's configs on torch's meta device, where tensors have shapes but no numbers.
+The sampler of the training step then runs on them, and a meter adds up what is alive at the same time. So the estimate
+follows the code: chunks, gradient checkpointing, groups in flight, decoded pictures.
+
+Not counted are the objective's own tensors, and what a GPU's libraries take for themselves: `SPARE` stands for these.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+from weakref import finalize
+
+import numpy as np
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from drpo.config import Config
+from drpo.errors import DrpoError
+from drpo.generators import generator_class
+from drpo.generators.base import Conditions
+from drpo.generators.configs import PipelineConfigs
+from drpo.method.objectives.base import Group, Needs, ObjectiveResult
+from drpo.shapes.embedded import generator_source, is_embedded
+from drpo.training.build import build_feature_map, build_objective, ranks_candidates
+from drpo.training.sampling import GroupSampler, GroupSeed
+from drpo.training.views import make_view
+
+META = torch.device("meta")
+SPARE = 1.15
+"""What a GPU needs for each byte that is counted: gaps between its blocks, and work space of its libraries."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """The memory of a step in bytes.
+
+    Attributes:
+        weights: of the generator, its text encoders, the feature map, and what is trained.
+        optimizer: gradients of what is trained, and two means for each weight.
+        step: everything that a step makes, at its peak.
+        without_features: why the feature map is not counted; "" if it is, or if there is none.
+    """
+
+    weights: int
+    optimizer: int
+    step: int
+    without_features: str = ""
+
+    @property
+    def total(self) -> int:
+        """What a device should have."""
+        return int(SPARE * (self.weights + self.optimizer + self.step))
+
+    def __str__(self) -> str:
+        parts = {"weights": self.weights, "optimizer": self.optimizer, "a step at its peak": self.step}
+        listed = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in parts.items())
+        rest = f"; without the feature map ({self.without_features})" if self.without_features else ""
+        return f"about {self.total / 2**30:.1f} GiB on each worker's device ({listed}, and the rest to spare{rest})"
+
+
+def estimate_memory(config: Config) -> MemoryEstimate:
+    """Estimates what a training step of these settings takes on one worker's device.
+
+    Args:
+        config: the settings. The generator's configs must be in its folder or in the hub's cache. The feature map's
+            files are read too, if they are there.
+
+    Raises:
+        ModelLoadError, UnsupportedModelError: the generator's configs are not there, or of an unknown layout.
+    """
+    source, training = generator_source(config.model.generator), config.training
+    layout = generator_class(source)
+    configs = layout.requirements.check(source, config.model.vae)
+    dtype = getattr(torch, config.model.dtype)
+    texts = _build_text_encoders(configs, dtype)
+    pipeline = SimpleNamespace(
+        unet=nn.Module.to(configs.unet, dtype),  # without the warning of diffusers about mixed precision
+        vae=nn.Module.to(configs.vae, dtype),
+        scheduler=configs.scheduler,
+        vae_scale_factor=2 ** (len(configs.vae.config.block_out_channels) - 1),
+        **dict(zip(("text_encoder", "text_encoder_2"), texts, strict=False)),
+        tokenizer=None,
+        tokenizer_2=None,
+    )
+    if config.model.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
+    generator = layout(pipeline, config.lora, whole=config.lora is None)
+    generator.to_uint8 = lambda images_N3HW: np.zeros((len(images_N3HW), 1, 1, 3), np.uint8)
+    objective, feature_map, missing = build_objective(config), None, ""
+    if _is_here(config.features.path):
+        try:
+            feature_map = build_feature_map(config, objective, generator, device="meta")
+        except (DrpoError, NotImplementedError) as error:
+            missing = str(error)
+    else:
+        missing = f"the files of {config.features.path} are not here yet"
+    trained = generator.adapter.parameters()
+    networks = [generator.vae, *texts, getattr(feature_map, "model", None)]
+    weights = sum(_size(one) for network in networks if network is not None for one in network.parameters())
+    weights += sum(_size(one) for one in {id(p): p for p in [*generator.unet.parameters(), *trained]}.values())
+    optimizer = 3 * sum(map(_size, trained))
+    if config.lora is None:  # autocast keeps a copy of each weight in 16 bits; the meta device has no autocast
+        for parameter in trained:
+            parameter.data = parameter.data.to(dtype)
+        weights += sum(map(_size, trained)) if dtype != torch.float32 else 0
+    for parameter in trained:
+        parameter.grad = torch.empty_like(parameter)  # from the second group on they are there
+    view = make_view(generator, feature_map, decode_again=training.chunk_size is None)
+    needs = Needs(latents=True, reference_latents=True) if missing else objective.needs
+    sampler = GroupSampler(generator, view, needs, training.chunk_size, ranks=ranks_candidates(config))
+    in_flight = min(
+        training.groups_in_flight if training.pipeline else 1, -(-training.groups_per_step // training.num_workers)
+    )
+    noise_KChw = torch.empty((training.candidates, *generator.latent_shape), dtype=dtype, device=META)
+    with Meter(META) as meter, _fused_attention():
+        run_groups(sampler, noise_KChw, _make_conditions(configs, dtype), in_flight)
+    return MemoryEstimate(weights, optimizer, meter.peak, missing)
+
+
+def run_groups(sampler: GroupSampler, noise_KChw: Tensor, conditions: Conditions, count: int) -> None:
+    """Generates as many groups as are in flight at once, and backpropagates a loss of the first one."""
+    seed, in_flight = GroupSeed(0, 0, 0), []
+    for _ in range(count):
+        candidates = sampler.generate(noise_KChw, conditions, seed)
+        reference_KChw = sampler.refer(candidates)
+        group = sampler.observe_reference(sampler.observe(candidates), candidates, reference_KChw)
+        in_flight.append((group, candidates))
+    sampler.backward(*in_flight[0], _plain_loss)
+
+
+def _is_here(path: str | None) -> bool:
+    """Whether the files of a feature map are on this machine; so nothing is downloaded for an estimate."""
+    if not path or is_embedded(path) or os.path.exists(path):
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(path, "config.json"), str)
+    except HFValidationError:
+        return False
+
+
+def _plain_loss(group: Group) -> ObjectiveResult:
+    """Any loss of all that an objective sees."""
+    seen = [*(group.features or {}).values(), *([] if group.latents_KChw is None else [group.latents_KChw])]
+    return ObjectiveResult(torch.stack([one.float().square().mean() for one in seen]).sum(), {})
+
+
+def _build_text_encoders(configs: PipelineConfigs, dtype: torch.dtype) -> list[nn.Module]:
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    classes = (CLIPTextModel, CLIPTextModelWithProjection)
+    with META:
+        return [nn.Module.to(one(config), dtype) for one, config in zip(classes, configs.texts, strict=False)]
+
+
+def _make_conditions(configs: PipelineConfigs, dtype: torch.dtype) -> Conditions:
+    """One encoded prompt."""
+    first, last = configs.texts[0], configs.texts[-1]
+    text_1TD = torch.empty(
+        (1, first.max_position_embeddings, configs.unet.config.cross_attention_dim), dtype=dtype, device=META
+    )
+    pooled_1D = torch.empty((1, last.projection_dim or 0), dtype=dtype, device=META) if len(configs.texts) > 1 else None
+    return Conditions(text_1TD, pooled_1D)
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+class Meter(TorchDispatchMode):
+    """Adds up the tensors that are made within the block and alive at the same time.
+
+    Args:
+        device: where they are.
+
+    Attributes:
+        peak: the most bytes so far.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.peak = 0
+        self._device = device
+        self._alive = 0
+        self._known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs an operation, and counts what it has made."""
+        inputs = tree_leaves((args, kwargs))
+        for tensor in inputs:
+            if isinstance(tensor, Tensor):
+                self._known.setdefault(tensor.untyped_storage(), None)  # made before the block, or counted
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.device.type == self._device.type:
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._known:
+            return
+        self._known[storage] = None
+        size = storage.nbytes()
+        self._alive += size
+        self.peak = max(self.peak, self._alive)
+        finalize(storage, self._release, size)
+
+    def _release(self, size: int) -> None:
+        self._alive -= size
+
+
+class _FusedAttention(torch.autograd.Function):
+    """What a fused kernel keeps for its backward pass: inputs, output, and a number for each query. No matrix."""
+
+    @staticmethod
+    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        context.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return output
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Any:
+        query, key, value, *_ = context.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Within this block attention takes the memory of the kernels that devices have, not of the plain formula."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, *options: Any, **more: Any) -> Tensor:
+        return _FusedAttention.apply(query, key, value)
+
+    plain = nn.functional.scaled_dot_product_attention
+    nn.functional.scaled_dot_product_attention = attend  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        nn.functional.scaled_dot_product_attention = plain
