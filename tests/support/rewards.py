@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from drpo_rewards.api.contract import Metric
 from drpo_rewards.errors import InvalidRequestError, WeightsError
@@ -33,6 +35,16 @@ class Redness:
         time.sleep(self.seconds_per_group)
         means = [item.image.astype(np.float64).mean(axis=(0, 1)) for item in items]
         return [Score(float(red - (green + blue) / 2), {"red_wins": int(red > green)}) for red, green, blue in means]
+
+
+class DifferentiableRedness(Redness):
+    """Redness with a gradient, which is weaker at the right edge and takes part of the prompt's length."""
+
+    def score_differentiably(self, images_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
+        weights_W = torch.linspace(2, 0, images_N3HW.shape[3], device=images_N3HW.device)
+        red_N, green_N, blue_N = (images_N3HW * weights_W).square().mean(dim=(2, 3)).T
+        lengths_N = torch.tensor([len(prompt) for prompt in prompts], device=images_N3HW.device)
+        return 255 * (red_N - (green_N + blue_N) / 2) + lengths_N
 
 
 class FailsOn:

@@ -60,7 +60,8 @@ TRAINER = {
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
-        "training.memory", "method.objectives", "method.features", "generators", "shapes", "data", "config",
+        "training.build", "training.memory", "training.reward_gradient", "method.objectives", "method.features",
+        "generators", "shapes", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
         "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
@@ -75,12 +76,18 @@ TRAINER = {
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
-        "method.objectives", "method.features", "generators", "shapes", "data", "config",
+        "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
         "drpo_rewards.errors",
     },
     "training.memory": {"training", "training.build", "method.objectives", "generators", "shapes", "config"},
-    "training.build": {"method.objectives", "method.features", "generators", "shapes", "config"},
+    "training.build": {
+        "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "config",
+    },
+    "training.reward_gradient": {  # the only file that builds rewards
+        "training", "method.objectives", "generators", "shapes",
+        "drpo_rewards.rewards", "drpo_rewards.rewards.base", "drpo_rewards.errors",
+    },
     "generators": {"config"},
     "method.objectives": {"method.drift"},
     "method.features": {"method.drift", "generators.base"},

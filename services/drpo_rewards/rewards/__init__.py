@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.rewards.base import AnyReward, PairwiseReward, Reward
+from drpo_rewards.rewards.base import AnyReward, DifferentiableReward, PairwiseReward, Reward
 from drpo_rewards.rewards.files import hub
 from drpo_rewards.rewards.files.hub import MissingFilesError
 from drpo_rewards.rewards.files.model_files import ModelFiles
@@ -79,6 +79,46 @@ def create(kind: str, options: dict[str, Any], headers_only: bool = False) -> An
 def accepts_headers_only(kind: str) -> bool:
     """Return whether the reward's class has an argument `headers_only`, which checks files without loading."""
     return "headers_only" in inspect.signature(load_class(kind)).parameters
+
+
+def check_differentiable(kind: str, options: dict[str, Any]) -> None:
+    """Check that a reward has a gradient and can be built from files that are here. Nothing is downloaded.
+
+    Raises:
+        ConfigError: there is no such reward, it has no gradient, or the options do not fit it.
+        WeightsError: its files are here and do not fit, or a folder does not exist.
+    """
+    _require_gradient(kind)
+    here = all(hub.find_offline(files, source) is not None for files, source in needed_files(kind, options))
+    if here and accepts_headers_only(kind):
+        create(kind, options, headers_only=True)
+
+
+def _require_gradient(kind: str) -> None:
+    if not hasattr(load_class(kind), "score_differentiably"):
+        able = [name for name in CATALOGUE if hasattr(load_class(name), "score_differentiably")]
+        raise ConfigError(
+            f"reward {kind!r} has no gradient: it decides by rules, comparisons or code that cannot be differentiated. "
+            f"Choose one of {', '.join(able)}, or a class of your own with a method score_differentiably"
+        )
+
+
+def load_differentiable(kind: str, options: dict[str, Any], device: str = "auto") -> DifferentiableReward:
+    """Build a reward that scores images with a gradient.
+
+    Args:
+        kind, options: see `create`.
+        device: where it computes, if the options do not say so and the reward has an argument `device`.
+
+    Raises:
+        ConfigError: there is no such reward, it has no gradient, or the options do not fit it.
+        WeightsError: its files are missing or do not fit.
+    """
+    _require_gradient(kind)
+    if "device" in inspect.signature(load_class(kind)).parameters:
+        options = {"device": device, **options}
+    reward: Any = create(kind, options)
+    return reward
 
 
 def needed_files(kind: str, options: Mapping[str, Any]) -> list[tuple[ModelFiles, str]]:

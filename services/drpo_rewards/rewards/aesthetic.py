@@ -81,6 +81,9 @@ class Aesthetic(StagedReward):
         scores_N = self.head(self.clip.embed_crops(prepared))
         return [Score(value) for value in scores_N.tolist()]
 
+    def score_differentiably(self, images_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self.head(self.clip.embed_cropped(images_N3HW))
+
 
 def read_head(path: Path, headers_only: bool = False) -> LinearHead:
     """Read the head in a file of the public layout; its first layer gives its width. Raises WeightsError."""
@@ -90,4 +93,4 @@ def read_head(path: Path, headers_only: bool = False) -> LinearHead:
     first = tensors.get("layers.0.weight")
     head = LinearHead(first.shape[1] if first is not None and first.ndim == 2 else 768)
     load_strictly(head, tensors, path, headers_only)
-    return head.eval()
+    return head.eval().requires_grad_(False)

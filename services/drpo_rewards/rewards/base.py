@@ -11,13 +11,17 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from drpo_rewards.api.scores import Comparison, PairItem, Score, ScoreItem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "AnyReward",
     "Comparison",
+    "DifferentiableReward",
     "Item",
     "PairItem",
     "PairwiseReward",
@@ -126,6 +130,29 @@ class PairwiseReward(Protocol):
 
         Example:
             judge.compare([PairItem(red, blue, "a red circle")])  # [Comparison("first", confidence=0.9)]
+        """
+        ...
+
+
+@runtime_checkable
+class DifferentiableReward(Protocol):
+    """A reward that can also score images on the device, with a gradient. A service never calls this.
+
+    A training method that follows the reward's gradient (DRaFT, VGG-Flow) calls it in its own process.
+    """
+
+    def score_differentiably(self, images_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score images with a gradient.
+
+        It prepares images in torch (bicubic, antialiased). If an image already has the model's size, its score is that
+        of `score`; otherwise the two differ by what the libraries' resizing and rounding differ.
+
+        Args:
+            images_N3HW: N images of one size in [0, 1], on any device.
+            prompts: N prompts.
+
+        Returns:
+            N scores in float32, on the model's device.
         """
         ...
 

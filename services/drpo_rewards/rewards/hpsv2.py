@@ -29,7 +29,7 @@ from drpo_rewards.rewards.files.weights import (
     version_label,
 )
 from drpo_rewards.rewards.shared.clip_model import ClipEmbedder, PreparedClip, clip_tokenizer
-from drpo_rewards.rewards.shared.preprocess import normalize, pad_square, pinned
+from drpo_rewards.rewards.shared.preprocess import normalize, pad_pixels, pad_square, pinned
 
 FILES = {"2.0": "HPS_v2_compressed.pt", "2.1": "HPS_v2.1_compressed.pt"}
 MODELS = {
@@ -108,14 +108,22 @@ class HPSv2(StagedReward):
 
     def prepare(self, items: Sequence[ScoreItem]) -> PreparedClip:
         pixels_N3SS = normalize(torch.stack([pad_square(item.image, self.clip.side) for item in items]))
-        # open_clip unescapes HTML in prompts, twice
-        prompts = [html.unescape(html.unescape(item.prompt)) for item in items]
-        return PreparedClip(pinned(pixels_N3SS, self.clip.model.device), *self.clip.tokenize(prompts))
+        tokens = self._tokenize([item.prompt for item in items])
+        return PreparedClip(pinned(pixels_N3SS, self.clip.model.device), *tokens)
 
     @torch.inference_mode()
     def score_prepared(self, prepared: PreparedClip) -> list[Score]:
-        cosines_N = self.clip.cosines(self.clip.embed_pixels(prepared.pixels), prepared)
+        cosines_N = self.clip.cosines(self.clip.embed_pixels(prepared.pixels), prepared.ids_PT, prepared.rows_N)
         return [Score(value) for value in cosines_N.clamp(-1, 1).tolist()]
+
+    def score_differentiably(self, images_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
+        pixels_N3HW = images_N3HW.to(self.clip.model.device).float()
+        images_ND = self.clip.embed_pixels(normalize(pad_pixels(pixels_N3HW, self.clip.side)))
+        return self.clip.cosines(images_ND, *self._tokenize(prompts)).clamp(-1, 1)
+
+    def _tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        # open_clip unescapes HTML in prompts, twice
+        return self.clip.tokenize([html.unescape(html.unescape(prompt)) for prompt in prompts])
 
 
 def read_open_clip(path: Path, dtype: torch.dtype, headers_only: bool = False) -> CLIPModel:

@@ -28,7 +28,7 @@ from drpo_rewards.rewards.files.weights import (
     version_label,
 )
 from drpo_rewards.rewards.shared.preprocess import break_special_tokens, pinned
-from drpo_rewards.rewards.shared.qwen_vl import IMAGE, encode_images, encode_texts, qwen_tokenizer
+from drpo_rewards.rewards.shared.qwen_vl import IMAGE, encode_images, encode_pixels, encode_texts, qwen_tokenizer
 
 FILE = "HPSv3.safetensors"
 MODEL = ModelFiles("model", "MizzenAI/HPSv3", (((FILE,),),), "MIT", 16.6)
@@ -89,7 +89,7 @@ class HPSv3(StagedReward):
         self.network: nn.Module = network
         self.head = head
         for module in (self.network, self.head):
-            module.to(self.device)
+            module.requires_grad_(False).to(self.device)
         self.checkpoint = public_name(model)
         self.version = version_label("hpsv3-1", model, torch_dtype)
 
@@ -100,17 +100,29 @@ class HPSv3(StagedReward):
     def prepare(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
         """Make the network's inputs."""
         images = encode_images(self.processor, [item.image for item in items])
+        prepared = self._add_texts(images, [item.prompt for item in items])
+        return {name: pinned(tensor, self.device) for name, tensor in prepared.items()}
+
+    def _add_texts(self, images: dict[str, Tensor], prompts: Sequence[str]) -> dict[str, Tensor]:
         texts = encode_texts(
             self.tokenizer,
-            [self.conversation(item.prompt) for item in items],
+            [self.conversation(prompt) for prompt in prompts],
             images["image_grid_thw"],
             self.processor.merge_size,
             padding_side="right",
         )
-        return {name: pinned(tensor, self.device) for name, tensor in {**images, **texts}.items()}
+        return {**images, **texts}
 
     @torch.inference_mode()
     def score_prepared(self, prepared: dict[str, Tensor]) -> list[Score]:
+        return [Score(mean, {"log_sigma": log_sigma}) for mean, log_sigma in self._predict(prepared).tolist()]
+
+    def score_differentiably(self, images_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
+        images = encode_pixels(self.processor, images_N3HW.to(self.device).float())
+        return self._predict(self._add_texts(images, prompts))[:, 0]
+
+    def _predict(self, prepared: dict[str, Tensor]) -> Tensor:
+        """Compute the mean and the log sigma of each picture, (N, 2) float32."""
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in prepared.items()}
         # The position of the REWARD token. Each row has exactly one, because prompts cannot add another.
         at_reward_N = (prepared["input_ids"] == self.reward_id).int().argmax(dim=1)
@@ -119,8 +131,7 @@ class HPSv3(StagedReward):
         positions_3NT = torch.arange(length, device=self.device).expand(3, count, length)
         hidden_NTD = self.network(**inputs, position_ids=positions_3NT, use_cache=False).last_hidden_state
         rows_N = torch.arange(count, device=self.device)
-        outputs_N2 = self.head(hidden_NTD[rows_N, at_reward_N.to(self.device)].float())
-        return [Score(mean, {"log_sigma": log_sigma}) for mean, log_sigma in outputs_N2.tolist()]
+        return self.head(hidden_NTD[rows_N, at_reward_N.to(self.device)].float())
 
     def conversation(self, prompt: str) -> str:
         """Make the input text: Qwen's chat format with its default system prompt, one picture, and the question."""

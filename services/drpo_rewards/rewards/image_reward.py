@@ -31,7 +31,14 @@ from drpo_rewards.rewards.files.weights import (
     version_label,
 )
 from drpo_rewards.rewards.shared.linear_head import LinearHead
-from drpo_rewards.rewards.shared.preprocess import break_special_tokens, clip_pixels, crop_squares, pinned
+from drpo_rewards.rewards.shared.preprocess import (
+    break_special_tokens,
+    clip_pixels,
+    crop_pixels,
+    crop_squares,
+    normalize,
+    pinned,
+)
 
 FILE, CONFIG = "ImageReward.pt", "med_config.json"
 MODEL = ModelFiles("model", "THUDM/ImageReward", (((FILE,),), ((CONFIG,),)), "Apache-2.0", 1.79)
@@ -96,15 +103,9 @@ class ImageReward(StagedReward):
     def prepare(self, items: Sequence[ScoreItem]) -> tuple[Tensor, ...]:
         """Make pictures (N, S, S, 3) uint8, token ids (N, T), and their mask (N, T)."""
         bytes_NSS3 = crop_squares([item.image for item in items], self.network.side, "round")
-        tokens = self.tokenizer(
-            [break_special_tokens(item.prompt, self.tokenizer) for item in items],
-            padding="max_length",
-            truncation=True,
-            max_length=MAX_TOKENS,
-            return_tensors="pt",
-        )
         device = self.network.vision.embeddings.class_embedding.device
-        return tuple(pinned(tensor, device) for tensor in (bytes_NSS3, tokens["input_ids"], tokens["attention_mask"]))
+        tokens = self._tokenize([item.prompt for item in items])
+        return tuple(pinned(tensor, device) for tensor in (bytes_NSS3, *tokens))
 
     @torch.inference_mode()
     def score_prepared(self, prepared: tuple[Tensor, ...]) -> list[Score]:
@@ -112,6 +113,23 @@ class ImageReward(StagedReward):
         bytes_NSS3, tokens_NT, mask_NT = (tensor.to(weights.device, non_blocking=True) for tensor in prepared)
         raw_N = self.network(clip_pixels(bytes_NSS3, weights.device, weights.dtype), tokens_NT, mask_NT)
         return [Score(value) for value in ((raw_N.double() - MEAN) / STD).tolist()]
+
+    def score_differentiably(self, images_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
+        weights = self.network.vision.embeddings.class_embedding
+        tokens_NT, mask_NT = (tensor.to(weights.device) for tensor in self._tokenize(prompts))
+        pixels_N3SS = crop_pixels(images_N3HW.to(weights.device).float(), self.network.side, "round")
+        return (self.network(normalize(pixels_N3SS).to(weights.dtype), tokens_NT, mask_NT) - MEAN) / STD
+
+    def _tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Make token ids (N, T) and their mask (N, T)."""
+        tokens = self.tokenizer(
+            [break_special_tokens(prompt, self.tokenizer) for prompt in prompts],
+            padding="max_length",
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+        )
+        return tokens["input_ids"], tokens["attention_mask"]
 
 
 class Network(nn.Module):
@@ -148,7 +166,7 @@ def read_network(path: Path, config_path: Path, dtype: torch.dtype, headers_only
         raise WeightsError(f"{path} and {config_path.name} are not ImageReward's: {reason}") from error
     network.to(dtype).head.float()
     load_strictly(network, tensors, path, headers_only)
-    return network.eval()
+    return network.eval().requires_grad_(False)
 
 
 def _rename(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

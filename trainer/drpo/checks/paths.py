@@ -21,6 +21,11 @@ def make_paths_absolute(config: Config) -> Config:
         config.features.path = _absolute(config.features.path)
     if config.rewards.service:
         config.rewards.service = _absolute(config.rewards.service)
+    reward = config.objective.settings.get("reward")
+    if isinstance(reward, dict) and isinstance(reward.get("options"), dict):
+        reward["options"] = {
+            key: _absolute(value) if isinstance(value, str) else value for key, value in reward["options"].items()
+        }
     for section in (config.prompts, config.evaluation):
         if section.path:
             section.path = _absolute(section.path)

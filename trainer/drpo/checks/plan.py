@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import ValidationError
+
 from drpo.config import Config
 from drpo.errors import DrpoError
 from drpo.shapes.embedded import generator_source
@@ -55,7 +57,14 @@ class Plan:
     @property
     def asks_rewards(self) -> bool:
         """Whether a ranking service is needed."""
-        return self.verb == "evaluate" or (self.trains and self.config.asks_rewards)
+        from drpo.training.build import asks_rewards
+
+        if self.evaluates or not self.trains:
+            return self.evaluates
+        try:
+            return asks_rewards(self.config)
+        except (DrpoError, ValidationError):  # the check of the settings says so
+            return True
 
     @property
     def starts_ray(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -39,6 +40,21 @@ def _check_objective(config: Config) -> Iterator[Finding]:
             yield Finding("settings", "objective.name", "wrong", found, fix)
         else:
             yield Finding("settings", "objective.name", "ok", name)
+        if config.training.selection == "rollouts" and not objective.needs.takes_queries:
+            found = f"training.selection: rollouts cannot be used with objective.name {name}"
+            yield Finding("settings", "training.selection", "wrong", found, "use pairs, or the objective drpo")
+        if objective.needs.reward_gradient:
+            yield _check_reward(objective.settings.reward)
+
+
+def _check_reward(source: Any) -> Finding:
+    from drpo.training.reward_gradient import check_reward
+
+    try:
+        check_reward(source)
+    except DrpoError as error:
+        return Finding("settings", "objective.reward", "wrong", str(error))
+    return Finding("settings", "objective.reward", "ok", source.type)
 
 
 def _check_features(plan: Plan) -> Iterator[Finding]:

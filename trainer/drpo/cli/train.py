@@ -107,13 +107,14 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
     from drpo.cli.evaluate import evaluate_with_progress, print_comparison, save_evaluation
     from drpo.cluster.launch import train as fit
     from drpo.evaluation import write_summary
+    from drpo.training.build import asks_rewards
     from drpo.training.metrics import read_metrics
     from drpo.training.run_folder import ADAPTER, METRICS_FILE
 
     say("run ", (run_dir.name, "bold"), f" in {run_dir}")
     parts = Parts(run_dir)
     resumed_s = max((line["time_s"] for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
-    with ray_and_rewards(config, rewards=config.asks_rewards) as served, sigterm_as_ctrl_c():
+    with ray_and_rewards(config, rewards=asks_rewards(config)) as served, sigterm_as_ctrl_c():
         with TrainingProgress(config, console) as progress:
             outcome = fit(served, run_dir, token=token, watch=progress, watch_encoding=progress.show_encoding)
         if outcome.status == "interrupted":

@@ -18,6 +18,7 @@ from typing import Any
 from drpo.cluster.worker import STOP_FILE, train_worker
 from drpo.config import Config
 from drpo.errors import DrpoError, TrainingStoppedError
+from drpo.training.build import ranks_candidates
 from drpo.training.checkpoint import find_newest_checkpoint, step_of
 from drpo.training.encoding import EncodingCount
 from drpo.training.metrics import parse_line, read_metrics
@@ -63,12 +64,12 @@ def train(
         poll_s: seconds between two reads of metrics.jsonl.
 
     Raises:
-        ConfigError: `rewards.address` is not set, and the run is not offline.
+        ConfigError: `rewards.address` is not set, and the run ranks its candidates.
         TrainingStoppedError: the run cannot continue; the message says why.
         KeyboardInterrupt: a second Ctrl-C. The first one ends the run after the current step, with a checkpoint.
     """
     set_ray_environment(for_training=True)  # Ray Train passes these variables to the workers when the run starts
-    if config.offline is None:
+    if ranks_candidates(config):
         service_address(config.rewards)  # raises if it is not set
     (run_dir / STOP_FILE).unlink(missing_ok=True)
     # With this file Ray Train would silently continue from the state of an earlier start under the same name.

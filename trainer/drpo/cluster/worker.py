@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from drpo.method.objectives import Objective
     from drpo.training.offline import OfflineSupervision
     from drpo.training.ranking import BackgroundRanker
+    from drpo.training.reward_gradient import RewardGradient
     from drpo.training.trainer import DrPOTrainer
 
 STOP_FILE = "stop"
@@ -69,15 +70,16 @@ class _Parts(NamedTuple):
     generator: OneStepGenerator
     feature_map: FeatureMap | None
     objective: Objective
+    reward_gradient: RewardGradient | None
 
 
 def _build(config: Config) -> _Parts:
-    """Loads the generator with a fresh adapter, the feature map and the objective."""
+    """Loads the generator with a fresh adapter, the feature map, the objective and its differentiable reward."""
     import ray.train.torch
     import torch
 
     from drpo.training import collective
-    from drpo.training.build import build_feature_map, build_generator, build_objective
+    from drpo.training.build import build_feature_map, build_generator, build_objective, build_reward_gradient
     from drpo.training.random_state import seed_everything
 
     torch.set_num_threads(config.training.threads_per_worker)
@@ -88,23 +90,26 @@ def _build(config: Config) -> _Parts:
     generator = build_generator(config, device=device)
     seed_everything(config.run.seed + 1 + collective.rank())
     objective = build_objective(config)
-    return _Parts(generator, build_feature_map(config, objective, generator, device=device), objective)
+    feature_map = build_feature_map(config, objective, generator, device=device)
+    return _Parts(generator, feature_map, objective, build_reward_gradient(objective, generator, device=device))
 
 
 def _supervise(
     config: Config, run_dir: Path, generator: OneStepGenerator, stack: ExitStack
-) -> tuple[BackgroundRanker | OfflineSupervision, PromptOrder]:
-    """What says which images are better, and the order of the prompts."""
+) -> tuple[BackgroundRanker | OfflineSupervision | None, PromptOrder]:
+    """What says which images are better, if anything but the objective's own reward does; the order of the prompts."""
     from drpo.data.prompts import PromptOrder, load_prompts
+    from drpo.training.build import ranks_candidates
     from drpo.training.encoding import EncodingCount, encode_preferences
     from drpo.training.offline import OfflineSupervision
     from drpo.training.ranking import BackgroundRanker
     from drpo.training.ranking_client import make_ranker
 
-    supervision: BackgroundRanker | OfflineSupervision
+    supervision: BackgroundRanker | OfflineSupervision | None = None
     if config.offline is None:
         records = load_prompts(config.prompts)
-        supervision = stack.enter_context(BackgroundRanker(lambda: make_ranker(config)))
+        if ranks_candidates(config):
+            supervision = stack.enter_context(BackgroundRanker(lambda: make_ranker(config)))
     else:
         count = EncodingCount(run_dir)
         cache = encode_preferences(config, generator, progress=count.write)
@@ -115,11 +120,21 @@ def _supervise(
 
 
 def _make_trainer(
-    config: Config, name: str, parts: _Parts, supervision: BackgroundRanker | OfflineSupervision
+    config: Config, name: str, parts: _Parts, supervision: BackgroundRanker | OfflineSupervision | None
 ) -> DrPOTrainer:
     from drpo.training.trainer import DrPOTrainer
 
-    return DrPOTrainer(*parts, supervision, config.training, config.optimizer, seed=config.run.seed, name=name)
+    return DrPOTrainer(
+        parts.generator,
+        parts.feature_map,
+        parts.objective,
+        supervision,
+        config.training,
+        config.optimizer,
+        seed=config.run.seed,
+        name=name,
+        reward_gradient=parts.reward_gradient,
+    )
 
 
 class _Loop:

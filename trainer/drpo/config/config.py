@@ -57,11 +57,6 @@ class Config(Section):
             )
         return self
 
-    @property
-    def asks_rewards(self) -> bool:
-        """Whether a run needs a ranking service: for its training or for its evaluation."""
-        return self.offline is None or self.evaluation.enabled
-
     def evaluation_prompts(self) -> PromptsConfig:
         """The settings of the evaluation's prompts: what `evaluation` does not set is as in `prompts`.
 

@@ -36,6 +36,7 @@ _TASKS = {
 _STAGES = {
     "generate": "generate candidates",
     "features": "features",
+    "reward_gradient": "reward's gradient",
     "rank_wait": "wait for ranking",
     "backward": "loss and gradient",
     "optimizer": "optimizer",

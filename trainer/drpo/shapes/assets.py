@@ -19,12 +19,17 @@ def feature_map_path() -> Path:
     return _find_folder("latent_mae", "config.json")
 
 
+def clip_path() -> Path:
+    """The path of the CLIP, a differentiable reward: a folder in the layout of transformers' CLIPModel."""
+    return _find_folder("clip", "config.json")
+
+
 def _find_folder(name: str, file: str) -> Path:
     folder = _FOLDER / name
     if not (folder / file).is_file():
         raise ModelLoadError(
             f"the embedded model is not complete: {name}/{file} is missing from the installed package. Reinstall drpo, "
             "or make the model with `drpo shapes pretrain --out FOLDER` and set model.generator to FOLDER/generator "
-            "and features.path to FOLDER/latent_mae."
+            "and features.path to FOLDER/latent_mae. With --clip it makes FOLDER/clip, the model of a reward."
         )
     return folder

@@ -24,7 +24,7 @@ def pretrain(
     out: Annotated[
         Path,
         typer.Option(
-            help="The folder to write: generator/, latent_mae/, and work/, from which an interrupted run resumes."
+            help="The folder to write: generator/, latent_mae/ or clip/, and work/, from which a later call resumes."
         ),
     ],
     processes: Annotated[int, typer.Option(min=1, help="Processes that train together; use one per core.")] = 2,
@@ -35,19 +35,33 @@ def pretrain(
     honest: Annotated[
         bool, typer.Option("--honest", help="A generator whose errors follow from no rule; in the SD-Turbo layout.")
     ] = False,
-    device: Annotated[str, typer.Option(help="Where sdxl and honest generators are trained: cpu or cuda.")] = "cpu",
+    clip: Annotated[
+        bool, typer.Option("--clip", help="A CLIP for the embedded generator's pictures, a differentiable reward.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="Where a CLIP, an sdxl or an honest generator is trained: cpu or cuda.")
+    ] = "cpu",
     tiny: Annotated[bool, typer.Option(help="Run a few steps of every stage, to see that it works.")] = False,
 ) -> None:
     """Train an embedded model from scratch.
 
-    Without --layout sdxl and --honest: autoencoder, text encoder, one-step generator, feature map. With one of them: a
-    generator alone. Its autoencoder, its first text encoder and its feature map are those of the embedded model.
+    Without --layout sdxl, --honest and --clip: autoencoder, text encoder, one-step generator, feature map. With one of
+    the first two: a generator alone. Its autoencoder, its first text encoder and its feature map are those of the
+    embedded model. With --clip: a CLIP alone, which begins with the embedded text encoder.
     """
     from dataclasses import replace
 
     out = out.resolve()
     if layout is Layout.sdxl and honest:
         raise typer.BadParameter("--honest has the SD-Turbo layout; leave out one of --honest and --layout sdxl")
+    if clip and (honest or layout is Layout.sdxl):
+        raise typer.BadParameter("--clip trains no generator; leave out --honest and --layout")
+    if clip:
+        from drpo.shapes.pretrain.clip import ClipRecipe, pretrain_clip
+
+        pretrain_clip(replace(ClipRecipe.tiny() if tiny else ClipRecipe(), seed=seed), out, processes, device)
+        typer.echo(f"the CLIP is in {out / 'clip'}")
+        return
     if layout is Layout.sdxl:
         from drpo.shapes.pretrain.xl import XLRecipe, pretrain_xl
 

@@ -1,4 +1,4 @@
-"""Build the generator, the feature map and the objective of a run from its settings.
+"""Build the generator, the feature map, the objective and its reward of a run from its settings.
 
 Training, sampling and evaluation all use these functions.
 """
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from drpo.generators import OneStepGenerator
     from drpo.method.features import FeatureMap
     from drpo.method.objectives import Objective
+    from drpo.training.reward_gradient import RewardGradient
 
 
 def build_generator(config: Config, *, device: str = "cpu", adapter: bool = True) -> OneStepGenerator:
@@ -63,3 +64,24 @@ def build_objective(config: Config) -> Objective:
     from drpo.method.objectives import load_objective
 
     return load_objective(config.objective.name, config.objective.settings)
+
+
+def asks_rewards(config: Config) -> bool:
+    """Whether a run needs a ranking service: for its training or for its evaluation."""
+    return config.evaluation.enabled or ranks_candidates(config)
+
+
+def ranks_candidates(config: Config) -> bool:
+    """Whether training needs a ranking service: the objective takes rankings, and no preferences are given instead."""
+    return config.offline is None and build_objective(config).needs.ranking
+
+
+def build_reward_gradient(
+    objective: Objective, generator: OneStepGenerator, *, device: str = "cpu"
+) -> RewardGradient | None:
+    """The differentiable reward of the objective's settings; None if it needs none."""
+    if not objective.needs.reward_gradient:
+        return None
+    from drpo.training import reward_gradient
+
+    return reward_gradient.build_reward_gradient(objective.settings.reward, generator, device)

@@ -33,7 +33,7 @@ from drpo.generators.base import Conditions
 from drpo.generators.configs import PipelineConfigs
 from drpo.method.objectives.base import Group, Needs, ObjectiveResult
 from drpo.shapes.embedded import generator_source, is_embedded
-from drpo.training.build import build_feature_map, build_objective
+from drpo.training.build import build_feature_map, build_objective, ranks_candidates
 from drpo.training.sampling import GroupSampler, GroupSeed
 from drpo.training.views import make_view
 
@@ -119,7 +119,7 @@ def estimate_memory(config: Config) -> MemoryEstimate:
         parameter.grad = torch.empty_like(parameter)  # from the second group on they are there
     view = make_view(generator, feature_map, decode_again=training.chunk_size is None)
     needs = Needs(latents=True, reference_latents=True) if missing else objective.needs
-    sampler = GroupSampler(generator, view, needs, training.chunk_size, ranks=config.offline is None)
+    sampler = GroupSampler(generator, view, needs, training.chunk_size, ranks=ranks_candidates(config))
     groups = -(-training.groups_per_step // training.num_workers)  # of a worker
     in_flight = min(groups, training.groups_in_flight if training.pipeline else 1)
     candidates = training.candidates
@@ -163,8 +163,7 @@ def _build_text_encoders(configs: PipelineConfigs, dtype: torch.dtype) -> list[n
 
     classes = (CLIPTextModel, CLIPTextModelWithProjection)
     with META:
-        models: list[nn.Module] = [one(config) for one, config in zip(classes, configs.texts, strict=False)]
-        return [model.to(dtype) for model in models]
+        return [nn.Module.to(one(config), dtype) for one, config in zip(classes, configs.texts, strict=False)]
 
 
 def _make_conditions(configs: PipelineConfigs, dtype: torch.dtype) -> Conditions:
@@ -173,9 +172,7 @@ def _make_conditions(configs: PipelineConfigs, dtype: torch.dtype) -> Conditions
     text_1TD = torch.empty(
         (1, first.max_position_embeddings, configs.unet.config.cross_attention_dim), dtype=dtype, device=META
     )
-    pooled_1D = None
-    if len(configs.texts) > 1:
-        pooled_1D = torch.empty((1, int(last.projection_dim or 0)), dtype=dtype, device=META)
+    pooled_1D = torch.empty((1, last.projection_dim or 0), dtype=dtype, device=META) if len(configs.texts) > 1 else None
     return Conditions(text_1TD, pooled_1D)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from drpo.data.seeds import derive_seed
 from drpo.generators.base import Conditions, OneStepGenerator
 from drpo.method.features.base import FeatureContext
-from drpo.method.objectives.base import Features, Group, Needs, ObjectiveResult
+from drpo.method.objectives.base import Explorer, Features, Group, Needs, ObjectiveResult
 from drpo.training.views import View
 
 
@@ -43,7 +43,8 @@ class Candidates:
     Attributes:
         noise_KChw, conditions, seed: what they were generated from.
         latents_KChw: with their graph, unless they are generated in chunks.
-        images_KHWC: uint8, for the rewards; None if nobody ranks them.
+        images_KHWC: uint8, for the rewards: of the candidates, or of the actions; None if nobody ranks them.
+        actions_KChw: what was decoded in place of the latents, if the objective explores.
         features: those that came from the same decoded images; None: they are still to be computed.
     """
 
@@ -53,6 +54,7 @@ class Candidates:
     latents_KChw: Tensor
     images_KHWC: np.ndarray | None
     features: Features | None
+    actions_KChw: Tensor | None = None
 
 
 class GroupSampler:
@@ -64,24 +66,37 @@ class GroupSampler:
         needs: what the objective needs of a group.
         chunk_size: candidates computed at once; None: all.
         ranks: whether the candidates will be ranked, and are therefore decoded.
+        explorer: makes the actions that are ranked, if the objective needs them.
     """
 
     def __init__(
-        self, generator: OneStepGenerator, view: View, needs: Needs, chunk_size: int | None, *, ranks: bool
+        self,
+        generator: OneStepGenerator,
+        view: View,
+        needs: Needs,
+        chunk_size: int | None,
+        *,
+        ranks: bool,
+        explorer: Explorer | None = None,
     ) -> None:
         self.generator = generator
         self.view = view
         self.needs = needs
         self.chunk_size = chunk_size
         self.ranks = ranks
+        self.explorer = explorer
 
     def generate(self, noise_KChw: Tensor, conditions: Conditions, seed: GroupSeed) -> Candidates:
         """Lines 3 and 4 of Algorithm 1: candidates from the noises, decoded for the rewards."""
-        latents, images, features = [], [], []
+        latents, images, features, actions = [], [], [], []
         with torch.set_grad_enabled(self.chunk_size is None):
             for start, noise_NChw in self._chunks(noise_KChw):
                 latents.append(self.generator.sample(noise_NChw, conditions))
                 if not self.ranks:
+                    continue
+                if self.explorer is not None:
+                    actions.append(self.explorer.explore(latents[-1].detach(), noise_NChw))
+                    images.append(self.generator.decode(actions[-1]))
                     continue
                 seen = self.view.look(latents[-1], self._context(conditions, seed, "candidates", start))
                 images.append(seen[0])
@@ -89,7 +104,8 @@ class GroupSampler:
                     features.append(seen[1])
         joined = _join(features) if features and self.needs.features else None
         images_KHWC = np.concatenate(images) if images else None
-        return Candidates(noise_KChw, conditions, seed, torch.cat(latents), images_KHWC, joined)
+        actions_KChw = torch.cat(actions) if actions else None
+        return Candidates(noise_KChw, conditions, seed, torch.cat(latents), images_KHWC, joined, actions_KChw)
 
     @torch.no_grad()
     def look(self, noise_KChw: Tensor, conditions: Conditions) -> np.ndarray:
@@ -99,7 +115,8 @@ class GroupSampler:
 
     def observe(self, candidates: Candidates) -> Group:
         """The candidates as the objective sees them, without their references and ranking."""
-        group = Group(latents_KChw=candidates.latents_KChw if self.needs.latents else None)
+        latents_KChw = candidates.latents_KChw if self.needs.latents else None
+        group = Group(latents_KChw=latents_KChw, actions_KChw=candidates.actions_KChw)
         if not self.needs.features:
             return group
         features = candidates.features

@@ -23,9 +23,10 @@ from drpo.config import TrainingConfig
 from drpo.data.prompts.record import PromptRecord
 from drpo.generators.base import Conditions, OneStepGenerator
 from drpo.method.features.base import FeatureMap
-from drpo.method.objectives.base import Group, Objective
+from drpo.method.objectives.base import Explorer, Group, NoiseArranger, Objective
 from drpo.training.offline import OfflineSupervision
 from drpo.training.ranking import BackgroundRanker, TimedRanking
+from drpo.training.reward_gradient import RewardGradient
 from drpo.training.sampling import Candidates, GroupSampler, GroupSeed
 from drpo.training.selection import Rollouts, Selection
 from drpo.training.tally import Tally
@@ -53,10 +54,12 @@ class StepRunner:
         generator: see `drpo.generators`.
         feature_map: phi; see `drpo.method.features`. None if the objective needs no features.
         objective: see `drpo.method.objectives`.
-        supervision: ranks the groups, or gives them the chosen and rejected images of their prompts.
+        supervision: ranks the groups, or gives them the chosen and rejected images of their prompts; None if the
+            objective needs neither.
         settings: the `training` section of the config.
         seed: the run's seed. The seed, the step and the group's number determine the noise and the pairs of a group.
         name: the run's name, the first part of every request id.
+        reward_gradient: the differentiable reward; None if the objective needs none.
     """
 
     def __init__(
@@ -64,18 +67,23 @@ class StepRunner:
         generator: OneStepGenerator,
         feature_map: FeatureMap | None,
         objective: Objective,
-        supervision: BackgroundRanker | OfflineSupervision,
+        supervision: BackgroundRanker | OfflineSupervision | None,
         settings: TrainingConfig,
         *,
         seed: int = 0,
         name: str = "run",
+        reward_gradient: RewardGradient | None = None,
     ) -> None:
         self.generator = generator
+        needs = objective.needs
         view = make_view(generator, feature_map, decode_again=settings.chunk_size is None)
         self.ranker = supervision if isinstance(supervision, BackgroundRanker) else None
         self.offline = supervision if isinstance(supervision, OfflineSupervision) else None
-        self.ranks = self.ranker is not None and objective.needs.ranking
-        self.sampler = GroupSampler(generator, view, objective.needs, settings.chunk_size, ranks=self.ranks)
+        self.ranks = self.ranker is not None and needs.ranking
+        explorer = objective if needs.actions and isinstance(objective, Explorer) else None
+        self.sampler = GroupSampler(generator, view, needs, settings.chunk_size, ranks=self.ranks, explorer=explorer)
+        self.arranger = objective if needs.arranged_noise and isinstance(objective, NoiseArranger) else None
+        self.reward_gradient = reward_gradient
         self.objective = objective
         self.settings = settings
         self.seed = seed
@@ -142,13 +150,18 @@ class StepRunner:
             group = self.sampler.observe_reference(group, candidates, reference_KChw)
             if self.offline is not None:
                 group = self.offline.add_supports(group, record, candidates, self.sampler, tally)
+        if self.reward_gradient is not None:
+            with tally.timed("reward_gradient"):
+                group = self.reward_gradient.add_to(group, record.prompt, tally)
         if chosen is not None:
             group = replace(group, pairs_M2=chosen.pairs_M2, queries_Q=chosen.queries_Q, scores_K=chosen.scores_K)
         return _InFlight(candidates, group, ranking)
 
     def _draw_noise(self, seed: GroupSeed, name: str) -> Tensor:
         """Noise (K, C, h, w), drawn on the CPU, so that every device and worker, and a resumed run, get the same."""
-        return self.generator.noise(self.settings.candidates, torch.Generator().manual_seed(seed.derive(name)))
+        random = torch.Generator().manual_seed(seed.derive(name))
+        noise_KChw = self.generator.noise(self.settings.candidates, random)
+        return self.arranger.arrange_noise(noise_KChw, random) if self.arranger is not None else noise_KChw
 
     def _roll_out(
         self, record: PromptRecord, conditions: Conditions, seed: GroupSeed, tally: Tally

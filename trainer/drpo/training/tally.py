@@ -4,6 +4,7 @@ Scores are logged under these names, each a mean over the groups of the step:
 
     reward/NAME          mean of the raw scores of reward NAME, in the reward's own unit
     reward_std/NAME      their standard deviation within a group
+    reward/TYPE          of a differentiable reward in the trainer's process likewise, and reward_std/TYPE
     metric/NAME/METRIC   mean of a metric that reward NAME declares
     combined_mean        mean of the response's combined score within a group
     combined_std         its standard deviation within a group
@@ -25,7 +26,7 @@ import numpy as np
 
 from drpo_rewards import RankResponse
 
-STAGES = ("generate", "rank_wait", "rank", "features", "backward", "optimizer", "total")
+STAGES = ("generate", "rank_wait", "rank", "features", "reward_gradient", "backward", "optimizer", "total")
 
 
 @dataclass

@@ -20,10 +20,11 @@ from drpo.data.prompts.record import PromptRecord
 from drpo.errors import TrainingStoppedError
 from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
-from drpo.method.objectives.base import Objective
+from drpo.method.objectives.base import Objective, StatefulObjective
 from drpo.training import collective
 from drpo.training.offline import OfflineSupervision
 from drpo.training.ranking import BackgroundRanker
+from drpo.training.reward_gradient import RewardGradient
 from drpo.training.step import StepRunner
 from drpo.training.tally import STAGES, Tally
 
@@ -32,7 +33,7 @@ class DrPOTrainer:
     """The adapter, its optimizer, and the step that updates it.
 
     Args:
-        generator, feature_map, objective, supervision, settings, seed, name: see `StepRunner`.
+        generator, feature_map, objective, supervision, settings, seed, name, reward_gradient: see `StepRunner`.
         optimizer: the `optimizer` section of the config.
     """
 
@@ -41,14 +42,25 @@ class DrPOTrainer:
         generator: OneStepGenerator,
         feature_map: FeatureMap | None,
         objective: Objective,
-        supervision: BackgroundRanker | OfflineSupervision,
+        supervision: BackgroundRanker | OfflineSupervision | None,
         settings: TrainingConfig,
         optimizer: OptimizerConfig,
         *,
         seed: int = 0,
         name: str = "run",
+        reward_gradient: RewardGradient | None = None,
     ) -> None:
-        self.runner = StepRunner(generator, feature_map, objective, supervision, settings, seed=seed, name=name)
+        self.runner = StepRunner(
+            generator,
+            feature_map,
+            objective,
+            supervision,
+            settings,
+            seed=seed,
+            name=name,
+            reward_gradient=reward_gradient,
+        )
+        self.memory = objective if isinstance(objective, StatefulObjective) else None
         self.generator = generator
         self.parameters = generator.adapter.parameters()
         self.optimizer = torch.optim.AdamW(
@@ -92,6 +104,8 @@ class DrPOTrainer:
                 total.merge(worker_tally)
             lr = self.learning_rate(self.step)
             grad_norm = self._update(total.trained, lr)
+            if self.memory is not None:
+                self.memory.end_step(collective.gather(self.memory.observations()))
         total.seconds["optimizer"] = tally.seconds["optimizer"] * collective.world_size()
 
         self.step += 1
@@ -170,6 +184,7 @@ class DrPOTrainer:
             "step": self.step,
             "groups_seen": self.groups_seen,
             "groups_failed": self.groups_failed,
+            "objective": self.memory.state_dict() if self.memory is not None else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -179,3 +194,5 @@ class DrPOTrainer:
         self.step = state["step"]
         self.groups_seen = state["groups_seen"]
         self.groups_failed = state["groups_failed"]
+        if self.memory is not None:
+            self.memory.load_state_dict(state["objective"])

@@ -14,7 +14,15 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from drpo_rewards.rewards.files.model_files import BPE, CONFIG, WEIGHTS
 from drpo_rewards.rewards.files.weights import load_pretrained, load_tokenizer
-from drpo_rewards.rewards.shared.preprocess import Crop, break_special_tokens, clip_pixels, crop_squares, pinned
+from drpo_rewards.rewards.shared.preprocess import (
+    Crop,
+    break_special_tokens,
+    clip_pixels,
+    crop_pixels,
+    crop_squares,
+    normalize,
+    pinned,
+)
 
 FILES = (CONFIG, WEIGHTS, BPE)
 MAX_TOKENS = 77
@@ -39,7 +47,7 @@ class ClipEmbedder:
     """Embeds pictures and prompts with one CLIP. Vectors are normalised in float32, whatever dtype the model uses."""
 
     def __init__(self, model: CLIPModel, tokenizer: Any, crop: Crop, device: torch.device) -> None:
-        self.model = model.eval().to(device)
+        self.model = model.eval().requires_grad_(False).to(device)
         self.tokenizer = tokenizer
         # Public configurations have 2 here, which is not the end-of-text token: it selects an older way to find it.
         self.model.text_model.eos_token_id = tokenizer.eos_token_id
@@ -85,17 +93,22 @@ class ClipEmbedder:
         rows_N = torch.tensor([distinct[prompt] for prompt in prompts])
         return pinned(tokens["input_ids"], self.model.device), pinned(rows_N, self.model.device)
 
-    @torch.inference_mode()
     def embed_pixels(self, pixels_N3SS: Tensor) -> Tensor:
-        """Return the (N, D) float32 unit vectors of pictures with normalised colours."""
+        """Return the (N, D) float32 unit vectors of pictures with normalised colours; differentiable."""
         pixels_N3SS = pixels_N3SS.to(self.model.device, self.model.dtype, non_blocking=True)
         return normalize_vectors(self.model.get_image_features(pixel_values=pixels_N3SS).pooler_output)
 
+    def embed_cropped(self, images_N3HW: Tensor) -> Tensor:
+        """Return the (N, D) float32 unit vectors of images in 0..1, cropped on the device; differentiable."""
+        pixels_N3HW = images_N3HW.to(self.model.device).float()
+        return self.embed_pixels(normalize(crop_pixels(pixels_N3HW, self.side, self.crop)))
+
+    @torch.inference_mode()
     def embed_crops(self, bytes_NSS3: Tensor) -> Tensor:
         """Return the (N, D) float32 unit vectors of pictures from `crop_images`."""
         return self.embed_pixels(clip_pixels(bytes_NSS3, self.model.device, self.model.dtype))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed_tokens(self, ids_PT: Tensor, rows_N: Tensor) -> Tensor:
         """Return the (N, D) float32 unit vectors of prompts from `tokenize`."""
         ids_PT, rows_N = (tensor.to(self.model.device, non_blocking=True) for tensor in (ids_PT, rows_N))
@@ -110,9 +123,9 @@ class ClipEmbedder:
         """Return the (N, D) float32 unit vectors of prompts."""
         return self.embed_tokens(*self.tokenize(prompts))
 
-    def cosines(self, images_ND: Tensor, prepared: PreparedClip) -> Tensor:
-        """Return the (N,) float32 cosines of pictures' unit vectors and those of their prompts."""
-        return (images_ND * self.embed_tokens(prepared.ids_PT, prepared.rows_N)).sum(dim=-1)
+    def cosines(self, images_ND: Tensor, ids_PT: Tensor, rows_N: Tensor) -> Tensor:
+        """Return the (N,) float32 cosines of pictures' unit vectors and those of their prompts from `tokenize`."""
+        return (images_ND * self.embed_tokens(ids_PT, rows_N)).sum(dim=-1)
 
 
 def clip_tokenizer(model: str | Path) -> Any:

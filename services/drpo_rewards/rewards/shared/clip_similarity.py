@@ -43,8 +43,11 @@ class ClipSimilarity(StagedReward):
         return self.clip.prepare([item.image for item in items], [item.prompt for item in items])
 
     def score_prepared(self, prepared: PreparedClip) -> list[Score]:
-        cosines_N = self.clip.cosines(self.clip.embed_crops(prepared.pixels), prepared)
+        cosines_N = self.clip.cosines(self.clip.embed_crops(prepared.pixels), prepared.ids_PT, prepared.rows_N)
         return [Score(value) for value in self.to_scores(cosines_N).tolist()]
+
+    def score_differentiably(self, images_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self.to_scores(self.clip.cosines(self.clip.embed_cropped(images_N3HW), *self.clip.tokenize(prompts)))
 
     def to_scores(self, cosines_N: Tensor) -> Tensor:
         """Compute (N,) scores from (N,) cosines: here the cosines themselves."""

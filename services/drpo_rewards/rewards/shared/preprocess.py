@@ -47,26 +47,48 @@ def _offset(surplus: int, crop: Crop) -> int:
     return surplus // 2 if crop == "floor" else round(surplus / 2)  # Python rounds a half to the even neighbour
 
 
+def crop_pixels(pixels_N3HW: Tensor, side: int, crop: Crop) -> Tensor:
+    """Crop pixels in 0..1 as `crop_square` crops pictures, but differentiably: (N, 3, side, side)."""
+    height, width = pixels_N3HW.shape[2:]
+    short, long = min(height, width), max(height, width)
+    longer = int(side * long / short)
+    scaled_N3HW = scale_pixels(pixels_N3HW, *((longer, side) if width <= height else (side, longer)))
+    top, left = (_offset(length - side, crop) for length in scaled_N3HW.shape[2:])
+    return scaled_N3HW[:, :, top : top + side, left : left + side]
+
+
+def scale_pixels(pixels_N3HW: Tensor, height: int, width: int) -> Tensor:
+    """Scale pixels in 0..1 to a size (bicubic, antialiased), differentiably. They stay in 0..1, as in a picture."""
+    if pixels_N3HW.shape[2:] == (height, width):
+        return pixels_N3HW
+    return functional.interpolate(pixels_N3HW, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
 def crop_squares(images: Sequence[np.ndarray], side: int, crop: Crop) -> Tensor:
     """Crop each image with `crop_square`, to (N, side, side, 3) uint8."""
     return torch.from_numpy(np.stack([crop_square(image, side, crop) for image in images]))
 
 
 def pad_square(image_HW3: np.ndarray, side: int) -> Tensor:
-    """Scale the longer side to `side` (bicubic on the tensor, antialiased) and pad with black: (3, side, side) in 0..1.
-
-    HPSv2 scores the whole picture, so nothing is cropped. The padding is black before the colours are normalised.
-    """
+    """Scale and pad a picture as `pad_pixels` does: (3, side, side) float32 in 0..1."""
     check_aspect(image_HW3)
     # In float64: torch's float32 filter is off by up to 3e-6, more than anything else here.
     pixels_13HW = torch.from_numpy(np.array(image_HW3)).permute(2, 0, 1)[None].double() / 255
-    height, width = pixels_13HW.shape[2:]
+    return pad_pixels(pixels_13HW, side)[0].float()
+
+
+def pad_pixels(pixels_N3HW: Tensor, side: int) -> Tensor:
+    """Scale the longer side to `side` (bicubic, antialiased) and pad with black: (N, 3, side, side).
+
+    HPSv2 scores the whole picture, so nothing is cropped. The padding is black before the colours are normalised.
+    """
+    height, width = pixels_N3HW.shape[2:]
     scale = side / max(height, width)
     if scale != 1:
         height, width = max(round(height * scale), 1), max(round(width * scale), 1)
-        pixels_13HW = functional.interpolate(pixels_13HW, (height, width), mode="bicubic", antialias=True)
+        pixels_N3HW = functional.interpolate(pixels_N3HW, (height, width), mode="bicubic", antialias=True)
     left, top = (side - width) // 2, (side - height) // 2
-    return functional.pad(pixels_13HW[0].float(), (left, side - width - left, top, side - height - top))
+    return functional.pad(pixels_N3HW, (left, side - width - left, top, side - height - top))
 
 
 def normalize(pixels_N3HW: Tensor) -> Tensor:

@@ -160,11 +160,3 @@ def test_the_section_offline_is_absent_by_default_and_may_be_null(tmp_path):
     assert "offline.neighbours" in known_keys()
     with pytest.raises(ConfigError, match=r"no setting offline\.neighbors; did you mean offline\.neighbours\?"):
         load_config("shapes", ["offline.neighbors=3"])
-
-
-def test_rewards_are_asked_for_by_online_training_and_by_an_evaluation():
-    assert load_config("shapes").asks_rewards
-    assert load_config("shapes", ["evaluation.enabled=false"]).asks_rewards
-    assert load_config("shapes-offline").asks_rewards
-    assert not load_config("shapes-offline", ["evaluation.enabled=false"]).asks_rewards
-    assert not load_config("sd-turbo-offline").asks_rewards

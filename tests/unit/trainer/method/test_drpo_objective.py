@@ -178,8 +178,8 @@ def test_released_defaults_are_those_of_the_authors_launch_command() -> None:
 
 def test_the_catalogue_loads_by_name_and_refuses_unknown_names() -> None:
     assert isinstance(load_objective("drpo", {"kernel": "cosine"}), DrPOObjective)
-    with pytest.raises(CatalogueError, match="choose from drpo"):
-        load_objective("dpo")
+    with pytest.raises(CatalogueError, match="choose from dpo, draft, drpo, grpo"):
+        load_objective("ppo")
 
 
 def test_what_does_not_fit_is_refused() -> None:

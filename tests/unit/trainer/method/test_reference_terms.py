@@ -106,7 +106,7 @@ def test_the_latent_anchor_is_added_to_any_reference(variant: str) -> None:
 
 
 def test_without_a_weight_nothing_of_the_reference_is_needed() -> None:
-    nothing = Needs(takes_supports=True, features=True)
+    nothing = Needs(features=True, takes_queries=True, takes_supports=True)
     for settings in (
         {"reference": "none"},
         {"reference_weight": 0},

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support.local_ranker import LocalRanker
-from support.rewards import Redness
+from support.rewards import DifferentiableRedness, Redness
 from support.tiny.sd_turbo import write_tiny_pipeline
 
 from drpo.config import LoraConfig, OptimizerConfig, TrainingConfig
@@ -19,6 +19,7 @@ from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.method.features import load_feature_map
 from drpo.method.objectives import load_objective
 from drpo.training.ranking import BackgroundRanker
+from drpo.training.reward_gradient import RewardGradient
 from drpo.training.trainer import DrPOTrainer
 
 
@@ -52,13 +53,16 @@ def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
             scores = LocalRanker("reward", reward or Redness(), normalize)
             ranker = stack.enter_context(BackgroundRanker(lambda: scores))
             generator = SDTurboGenerator.load(tiny, lora=LoraConfig(rank=4))
+            objective = objective or load_objective("drpo", {"radii": [0.2, 0.5, 1.0]})
+            gradient = RewardGradient(generator, DifferentiableRedness(), name="redness", batch_size=4)
             return DrPOTrainer(
                 generator,
                 feature_map(generator) if callable(feature_map) else feature_map or load_feature_map("raw_latent"),
-                objective or load_objective("drpo", {"radii": [0.2, 0.5, 1.0]}),
-                ranker,
+                objective,
+                ranker if objective.needs.ranking else None,
                 TrainingConfig(**{"candidates": 6, "pairs": 8, "groups_per_step": 3, **settings}),
                 OptimizerConfig(lr=lr),
+                reward_gradient=gradient if objective.needs.reward_gradient else None,
             )
 
         yield make

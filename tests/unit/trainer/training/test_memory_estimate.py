@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DCond
 from drpo.checks import Plan
 from drpo.checks.memory import check_memory
 from drpo.config import Config, load_config
-from drpo.training.build import build_feature_map, build_generator, build_objective
+from drpo.training.build import build_feature_map, build_generator, build_objective, ranks_candidates
 from drpo.training.memory import estimate_memory, run_groups
 from drpo.training.sampling import GroupSampler
 from drpo.training.views import make_view
@@ -26,7 +26,7 @@ def measure_step(config: Config, file: Path) -> int:
         parameter.grad = torch.zeros_like(parameter)
     training = config.training
     view = make_view(generator, feature_map, decode_again=training.chunk_size is None)
-    sampler = GroupSampler(generator, view, objective.needs, training.chunk_size, ranks=True)
+    sampler = GroupSampler(generator, view, objective.needs, training.chunk_size, ranks=ranks_candidates(config))
     noise_KChw = generator.noise(training.candidates, torch.Generator().manual_seed(0))
     conditions = generator.encode_prompts(["a red star"])
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -216,6 +217,15 @@ class KeepSupports(DrPOObjective):
     def loss(self, group: Group) -> Any:
         self.groups.append(group)
         return super().loss(group)
+
+
+@pytest.mark.parametrize("settings", [{}, {"variant": "released", "space": "features"}])
+def test_dpo_learns_the_given_preferences(make_offline: MakeTrainer, settings: dict[str, Any]) -> None:
+    trainer = make_offline({"neighbours": 1}, load_objective("dpo", {"beta": 1, **settings}))
+    lines = [trainer.run_step(RECORDS) for _ in range(3)]
+    assert lines[0]["loss"] == pytest.approx(math.log(2), rel=1e-4)  # the adapter still changes nothing
+    assert lines[2]["loss"] < lines[0]["loss"]
+    assert lines[2]["margin"] > 0
 
 
 def test_own_samples_are_the_candidates_with_the_largest_and_smallest_margins(make_offline: MakeTrainer) -> None:

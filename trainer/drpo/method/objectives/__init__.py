@@ -12,7 +12,12 @@ from drpo.errors import CatalogueError
 from drpo.method.objectives.base import Objective, ObjectiveResult
 
 OBJECTIVES = {
+    "dpo": "drpo.method.objectives.dpo:DPOObjective",
+    "draft": "drpo.method.objectives.draft:DRaFTObjective",
     "drpo": "drpo.method.objectives.drpo:DrPOObjective",
+    "grpo": "drpo.method.objectives.grpo:GRPOObjective",
+    "pso": "drpo.method.objectives.pso:PSOObjective",
+    "vgg_flow": "drpo.method.objectives.vgg_flow:VGGFlowObjective",
 }
 
 

@@ -6,8 +6,9 @@ An objective says what it needs of a group, and the training step computes that 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -25,6 +26,10 @@ class Needs:
         reference_latents: the latents of the reference generator from the same noises.
         reference_features: their features.
         ranking: scores of the candidates, and pairs of a winner and a loser.
+        takes_queries: the loss moves only `Group.queries_Q`, so that `training.selection: rollouts` can be used.
+        arranged_noise: the objective arranges the noises of the group (`NoiseArranger`).
+        actions: not the candidates themselves are decoded and ranked, but changed ones (`Explorer`).
+        reward_gradient: scores of a differentiable reward, and their gradient with respect to the latents.
         takes_supports: instead of a ranking, the loss takes given positives and negatives, as in offline training.
     """
 
@@ -33,6 +38,10 @@ class Needs:
     reference_latents: bool = False
     reference_features: bool = False
     ranking: bool = True
+    takes_queries: bool = False
+    arranged_noise: bool = False
+    actions: bool = False
+    reward_gradient: bool = False
     takes_supports: bool = False
 
 
@@ -62,7 +71,10 @@ class Group:
         reference_features: their features {key: (K, T, D)}, without a graph.
         pairs_M2: M (winner, loser) pairs of candidate indices, int64, such as [[3, 0], [5, 2]].
         queries_Q: indices of the candidates that are moved, int64; None: all of them.
-        scores_K: the combined scores of the candidates, float32; higher is better.
+        scores_K: the combined scores of the candidates, or those of the differentiable reward, float32; higher is
+            better.
+        actions_KChw: the latents that were decoded and ranked in place of the candidates', without a graph.
+        reward_gradient_KChw: the gradient of each candidate's score with respect to its latent, without a graph.
         positives, negatives: images that are given, in offline training, in the place of pairs and scores.
     """
 
@@ -73,6 +85,8 @@ class Group:
     pairs_M2: Tensor | None = None
     queries_Q: Tensor | None = None
     scores_K: Tensor | None = None
+    actions_KChw: Tensor | None = None
+    reward_gradient_KChw: Tensor | None = None
     positives: Supports | None = None
     negatives: Supports | None = None
 
@@ -97,9 +111,11 @@ class Objective(Protocol):
 
     Attributes:
         settings_class: the pydantic model of the settings, the keys of a preset's section `objective`.
+        settings: the settings; if the objective needs a `reward_gradient`, their `reward` is a `RewardSource`.
     """
 
     settings_class: ClassVar[type[BaseModel]]
+    settings: Any
 
     @property
     def needs(self) -> Needs:
@@ -108,4 +124,43 @@ class Objective(Protocol):
 
     def loss(self, group: Group) -> ObjectiveResult:
         """The loss of one group. Its gradient flows into `latents_KChw` and `features` only."""
+        ...
+
+
+@runtime_checkable
+class NoiseArranger(Protocol):
+    """What an objective has if it needs `arranged_noise`."""
+
+    def arrange_noise(self, noise_KChw: Tensor, random: torch.Generator) -> Tensor:
+        """The noises of a group, made from K independent ones. Each must still be standard normal."""
+        ...
+
+
+@runtime_checkable
+class Explorer(Protocol):
+    """What an objective has if it needs `actions`."""
+
+    def explore(self, latents_KChw: Tensor, noise_KChw: Tensor) -> Tensor:
+        """The latents to decode and rank, from the candidates' latents and noises. It needs no graph."""
+        ...
+
+
+@runtime_checkable
+class StatefulObjective(Protocol):
+    """What an objective has if it remembers something from step to step. All workers then have the same state."""
+
+    def observations(self) -> Any:
+        """What this worker saw since the last step; small and picklable."""
+        ...
+
+    def end_step(self, observations: list[Any]) -> None:
+        """Updates the state from the observations of all workers, in the order of their numbers."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, for a checkpoint."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
         ...

@@ -115,6 +115,7 @@ class DrPOObjective:
         settings = self.settings
         anchored = settings.latent_anchor_weight > 0
         return Needs(
+            takes_queries=True,
             latents=anchored,
             features=True,
             reference_latents=anchored,
