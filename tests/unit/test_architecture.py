@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -255,6 +256,12 @@ def test_a_relative_import_is_refused(tmp_path: Path) -> None:
     file.write_text("from . import neighbour")
     with pytest.raises(AssertionError, match=r"relative\.py:1: write imports in full"):
         read_imports(file, {})
+
+
+def test_test_files_have_different_names() -> None:
+    """The folders of tests are no packages, so pytest cannot collect two files of one name in one run."""
+    counts = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in counts.items() if count > 1] == []
 
 
 def test_files_stay_short() -> None:

@@ -1,6 +1,6 @@
 """Every fenced block of the guides: its syntax, and that the options, settings, files and names in it exist.
 
-`tests/integration/test_guides.py` runs the blocks that can run.
+`tests/integration/test_commands_of_guides.py` runs the blocks that can run.
 """
 
 from __future__ import annotations

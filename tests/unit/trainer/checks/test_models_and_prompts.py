@@ -48,7 +48,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no index": (lambda folder: (folder / "model_index.json").unlink(), "model_index.json"),
     "another pipeline": (
         lambda folder: write(folder / "model_index.json", '{"_class_name": "FluxPipeline"}'),
-        "FluxPipeline",
+        "its pipeline is FluxPipeline",
     ),
     "no part": (lambda folder: shutil.rmtree(folder / "vae"), "vae/ is missing or empty"),
     "cut weights": (lambda folder: cut(folder / "text_encoder" / "model.safetensors"), "is cut or damaged"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -113,12 +115,9 @@ def test_without_a_weight_nothing_of_the_reference_is_needed() -> None:
         {"reference": "perceptual", "reference_weight": 0},
     ):
         assert make(**settings).needs == nothing
-    assert make(reference="perceptual").needs == Needs(
-        takes_queries=True, takes_supports=True, features=True, reference_features=True
-    )
-    assert make(reference="none", latent_anchor_weight=1.0).needs == Needs(
-        takes_queries=True, takes_supports=True, latents=True, features=True, reference_latents=True
-    )
+    assert make(reference="perceptual").needs == replace(nothing, reference_features=True)
+    anchored = make(reference="none", latent_anchor_weight=1.0)
+    assert anchored.needs == replace(nothing, latents=True, reference_latents=True)
     with pytest.raises(ValidationError, match="drift"):
         make(reference="l2")
 
