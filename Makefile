@@ -33,7 +33,7 @@ demo: $(INSTALLED)  ## finetune the embedded generator and compare it before and
 # Unit tests run in two processes; those with a real Ray run one after the other, because they share one.
 IN_TWO := -n 2 --dist loadfile
 
-test: $(INSTALLED)  ## unit and integration tests, with coverage (about 11 minutes on 2 cores)
+test: $(INSTALLED)  ## unit and integration tests, with coverage (about 13 minutes on 2 cores)
 	@echo "Running the tests; those marked integration start a real local Ray."
 	@$(BIN)/python -m pytest tests/unit -m "not thorough" $(IN_TWO) --durations 15 --cov --cov-report=
 	@$(BIN)/python -m pytest tests/integration -m "not thorough" --durations 15 --cov --cov-append --cov-report=term

@@ -218,6 +218,8 @@ def resume(run_dir: Path, start_drpo: Start) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.thorough  # it starts Ray three times
+@pytest.mark.timeout(600)
 def test_ctrl_c_leaves_a_run_that_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
     """It resumes although its newest checkpoint is damaged, and in a locale without UTF-8."""
     config, run_dir = write_run_config(home, "interrupted", own_service(home))
