@@ -217,7 +217,6 @@ def resume(run_dir: Path, start_drpo: Start) -> None:
     assert driver.returncode == 0, output
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.thorough  # it starts Ray three times
 @pytest.mark.timeout(600)
 def test_ctrl_c_leaves_a_run_that_resumes_bit_for_bit(uninterrupted: Path, home: Path, start_drpo: Start) -> None:
