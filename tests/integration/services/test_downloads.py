@@ -132,7 +132,7 @@ def test_offline_the_missing_file_and_the_command_are_named(hub: LocalHub, tmp_p
         ["score", "image_reward", *score],
         ["score", "hpsv2", "--option", "version=2.0", *score],
     )
-    assert code == 1
+    assert code == 2
     assert "vocab.txt or tokenizer.json of google-bert/bert-base-uncased is not in the hub's cache" in stderr
     assert "`drpo-rewards download image_reward` fetches it" in stderr
     assert "HPS_v2_compressed.pt of xswu/HPSv2 is not in the hub's cache" in other
