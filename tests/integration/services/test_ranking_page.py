@@ -233,14 +233,14 @@ def test_readable_and_no_wider_than_the_screen(page: Page, scheme: str) -> None:
 def test_under_a_prefix_and_with_an_api_key(
     ray_cluster: None, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DRPO_REWARDS_API_KEYS", "a key")
+    monkeypatch.setenv("DRPO_REWARDS_API_KEYS", "a-key")
     settings = serving.ServiceConfig.model_validate({"rewards": {"darkness": {"type": "support.rewards:Darkness"}}})
     with serving.start(settings, app_name="keyed", http_port=0, grpc_port=0) as service:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.goto(str(service.http_url))
         expect(page.get_by_role("alert")).to_contain_text("An API key is needed")
-        page.get_by_label("API key").fill("a key")
+        page.get_by_label("API key").fill("a-key")
         page.keyboard.press("Enter")
         expect(page.get_by_role("checkbox", name="darkness")).to_be_checked()
         expect(page.get_by_role("alert")).to_be_hidden()
