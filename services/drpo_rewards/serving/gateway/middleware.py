@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -20,12 +21,16 @@ class ForgivingRoutes:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        prefix = scope.get("root_path", "").rstrip("/")
+        if prefix and scope["path"] == prefix:  # of the page, whose relative links need the slash
+            await RedirectResponse(f"{prefix}/")(scope, receive, send)
+            return
         only_headers = scope["method"] == "HEAD"
 
         async def send_without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        path = _without_last_slash(scope["path"], scope.get("root_path", ""))
+        path = _without_last_slash(scope["path"], prefix)
         scope = {**scope, "path": path, "method": "GET" if only_headers else scope["method"]}
         await self.app(scope, receive, send_without_body if only_headers else send)
 
@@ -60,5 +65,5 @@ class SecurityHeaders:
 
 def _without_last_slash(path: str, prefix: str) -> str:
     """Return the path without slashes at its end, except for the page itself, which is at `/` below the prefix."""
-    inner = path.removeprefix(prefix.rstrip("/"))
+    inner = path.removeprefix(prefix)
     return path.rstrip("/") if inner.strip("/") else path
