@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 FOLDER = Path(__file__).parent / "static"
@@ -36,8 +35,6 @@ def add_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
-        if not request.url.path.endswith("/"):  # under a prefix: relative links on the page need the slash
-            return RedirectResponse(f"{request.url.path}/")
         return await files.get_response("index.html", request.scope)
 
     app.mount("/page", files)
