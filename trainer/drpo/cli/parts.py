@@ -3,7 +3,7 @@
 parts = Parts(run_dir)
 with parts.part("summary.json"):
     write_summary(...)
-parts.end(again="drpo report runs/NAME")
+parts.end()
 """
 
 from __future__ import annotations
