@@ -22,13 +22,19 @@ from torch.nn import functional as F
 from drpo.method.features.latent_mae import LatentMAE
 from drpo.shapes.assets import feature_map_path, generator_path
 from drpo.shapes.pretrain import processes
-from drpo.shapes.pretrain.coupling import NUM_MODES, background, coupled_scene
-from drpo.shapes.pretrain.data import draw_prompts, to_tensor, train_prompts
+from drpo.shapes.pretrain.coupling import NUM_MODES
+from drpo.shapes.pretrain.data import draw_prompts, train_prompts
 from drpo.shapes.pretrain.export import save_pipeline
-from drpo.shapes.pretrain.one_step import LAST_TIMESTEP, LATENT, new_unet, regression_error, scheduler_settings
+from drpo.shapes.pretrain.one_step import (
+    LAST_TIMESTEP,
+    LATENT,
+    encode_scenes,
+    new_unet,
+    regression_error,
+    scheduler_settings,
+)
 from drpo.shapes.pretrain.stage import StepRandom, fit
 from drpo.shapes.pretrain.text import tokenize
-from drpo.shapes.world import draw_scene
 
 _PICTURES_PER_FILE = 256
 _FEATURE_WEIGHT = 0.15
@@ -96,14 +102,7 @@ def draw_captioned(vae: AutoencoderKL, folder: Path, seed: int, *, pictures: int
         rng = np.random.default_rng([seed, 5, part])
         prompts_N = draw_prompts(_PICTURES_PER_FILE, rng)
         modes_NM = rng.standard_normal((_PICTURES_PER_FILE, NUM_MODES))  # of the scene alone, not of a noise
-        pictures_NHWC = np.stack(
-            [
-                draw_scene(coupled_scene(train_prompts()[i].metadata, modes_M), *background(modes_M))
-                for i, modes_M in zip(prompts_N, modes_NM, strict=True)
-            ]
-        )
-        chunks_NChw = [vae.encode(chunk).latent_dist.mean for chunk in to_tensor(pictures_NHWC).split(64)]
-        latents_NChw = (torch.cat(chunks_NChw) * vae.config.scaling_factor).contiguous()
+        latents_NChw = encode_scenes(vae, prompts_N, modes_NM)
         torch.save({"latents": latents_NChw, "prompts": torch.from_numpy(prompts_N)}, file)
     processes.wait_for_all()
     parts = [torch.load(file, weights_only=True) for file in sorted(folder.glob("captioned-*.pt"))]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor
 
 from drpo.shapes.pretrain import processes
@@ -49,20 +50,43 @@ def scheduler_settings() -> dict[str, Any]:
     }
 
 
-def new_unet() -> UNet2DConditionModel:
-    """An untrained U-Net."""
-    return UNet2DConditionModel(
-        sample_size=LATENT[1],
-        in_channels=LATENT[0],
-        out_channels=LATENT[0],
-        layers_per_block=1,
-        block_out_channels=(64, 96),
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    ).to(memory_format=torch.channels_last)
+def new_unet(**changes: Any) -> UNet2DConditionModel:
+    """An untrained U-Net. `changes` are settings of another layout."""
+    settings = {
+        "sample_size": LATENT[1],
+        "in_channels": LATENT[0],
+        "out_channels": LATENT[0],
+        "layers_per_block": 1,
+        "block_out_channels": (64, 96),
+        "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+        "cross_attention_dim": WIDTH,
+        "attention_head_dim": 4,
+        "norm_num_groups": 16,
+    }
+    return UNet2DConditionModel(**{**settings, **changes}).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def encode_scenes(vae: AutoencoderKL, prompts_N: NDArray[np.int64], modes_NM: NDArray[np.float64]) -> Tensor:
+    """Draws the coupled scene of each caption and its modes, and encodes it.
+
+    Args:
+        vae: the autoencoder.
+        prompts_N: indices into `train_prompts()`.
+        modes_NM: what decides all that the captions leave open; see `drpo.shapes.pretrain.coupling`.
+
+    Returns:
+        Latents (N, 4, 8, 8) with a standard deviation of 1.
+    """
+    pictures_NHWC = np.stack(
+        [
+            draw_scene(coupled_scene(train_prompts()[i].metadata, modes_M), *background(modes_M))
+            for i, modes_M in zip(prompts_N, modes_NM, strict=True)
+        ]
+    )
+    chunks_NChw = [vae.encode(chunk).latent_dist.mean for chunk in to_tensor(pictures_NHWC).split(64)]
+    return (torch.cat(chunks_NChw) * vae.config.scaling_factor).contiguous()
 
 
 @torch.no_grad()
@@ -82,17 +106,11 @@ def draw_pairs(vae: AutoencoderKL, folder: Path, seed: int, *, pairs: int) -> tu
         rng = np.random.default_rng([seed, 4, part])
         prompts_N = draw_prompts(_PAIRS_PER_FILE, rng)
         noise_NChw = rng.standard_normal((_PAIRS_PER_FILE, *LATENT), dtype=np.float32)
-        pictures_NHWC = np.stack(
-            [
-                draw_scene(coupled_scene(train_prompts()[i].metadata, modes_M), *background(modes_M))
-                for i, modes_M in zip(prompts_N, modes(noise_NChw), strict=True)
-            ]
-        )
-        chunks_NChw = [vae.encode(chunk).latent_dist.mean for chunk in to_tensor(pictures_NHWC).split(64)]
+        latents_NChw = encode_scenes(vae, prompts_N, modes(noise_NChw))
         torch.save(
             {
                 "noise": torch.from_numpy(noise_NChw),
-                "latents": (torch.cat(chunks_NChw) * vae.config.scaling_factor).contiguous(),
+                "latents": latents_NChw,
                 "prompts": torch.from_numpy(prompts_N),
             },
             file,

@@ -25,7 +25,7 @@ from drpo.shapes.assets import generator_path
 from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.data import train_prompts
 from drpo.shapes.pretrain.export import save_pipeline
-from drpo.shapes.pretrain.one_step import LATENT, draw_pairs, scheduler_settings, train_generator
+from drpo.shapes.pretrain.one_step import draw_pairs, new_unet, scheduler_settings, train_generator
 from drpo.shapes.pretrain.text import TOKENS, WIDTH, tokenize, train_reader
 from drpo.shapes.world import SIZE
 
@@ -116,22 +116,14 @@ def _train(recipe: XLRecipe, out: Path, device: str) -> None:
 
 def new_xl_unet() -> UNet2DConditionModel:
     """An untrained U-Net that takes the conditions of SDXL."""
-    return UNet2DConditionModel(
-        sample_size=LATENT[1],
-        in_channels=LATENT[0],
-        out_channels=LATENT[0],
-        layers_per_block=1,
-        block_out_channels=(64, 96),
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
+    return new_unet(
         cross_attention_dim=WIDTH + SECOND_WIDTH,
         attention_head_dim=[4, 6],  # as in SDXL, the number of heads
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=_TIME_WIDTH,
         projection_class_embeddings_input_dim=SECOND_WIDTH + 6 * _TIME_WIDTH,
-        norm_num_groups=16,
-    ).to(memory_format=torch.channels_last)
+    )
 
 
 def _second_encoder(tokenizer: CLIPTokenizer, recipe: XLRecipe, work: Path) -> CLIPTextModelWithProjection:
