@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test thorough soak fuzz cluster kills bench bench-gpu lint format protos lock clean
+.PHONY: help install demo test presets thorough soak fuzz cluster kills bench bench-gpu lint format protos lock clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,10 @@ test: $(INSTALLED)  ## unit and integration tests, with coverage (about 13 minut
 	@$(BIN)/python -m pytest tests/unit -m "not thorough" $(IN_TWO) --durations 15 --cov --cov-report=
 	@$(BIN)/python -m pytest tests/integration -m "not thorough" --durations 15 --cov --cov-append --cov-report=term
 
-thorough: $(INSTALLED)  ## longer tests: the page in a browser, the files of every reward, killed services, 3 minutes of soak
+presets: $(INSTALLED)  ## every preset and layout on tiny weights, a few steps each (about 3 minutes)
 	@$(BIN)/python -m pytest tests/unit -m thorough $(IN_TWO) --durations 15
+
+thorough: presets  ## longer tests: presets, the page in a browser, the files of every reward, killed services, a short soak
 	@$(BIN)/python -m pytest tests/integration tests/soak -m thorough --durations 15
 
 soak: $(INSTALLED)  ## 30 minutes of mixed load on a service whose replicas are killed; DRPO_SOAK_MINUTES=N for another length

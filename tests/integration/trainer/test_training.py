@@ -172,7 +172,7 @@ def test_too_many_failures_stop_the_run_with_the_reason(home: Path, address: str
 def test_a_full_disk_ends_a_run_that_goes_on_later(
     uninterrupted: Path, home: Path, address: str, tmp_path: Path
 ) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(tmp_path)], check=True)
     try:
         values = settings(home)
         values["run"]["folder"] = str(tmp_path)

@@ -48,7 +48,7 @@ def _check_run(plan: Plan) -> Iterator[Finding]:
 
 
 def _check_room(plan: Plan, target: Path) -> Finding:
-    free_gb = shutil.disk_usage(_existing_parent(target)).free / 1e9
+    free_gb = shutil.disk_usage(_existing_parent(Path(os.path.abspath(target)))).free / 1e9
     training = plan.config.training
     parameters = _count_parameters(plan)
     # Each has the adapter, its two means in AdamW, and the adapter again as a file. One more is there while it is
@@ -133,6 +133,7 @@ def find_obstacle(path: Path) -> str:
     long = [part for part in path.parts if len(os.fsencode(part)) > MOST_NAME]
     if long:
         return f"the name {long[0][:40]}... has more than {MOST_NAME} bytes"
+    path = Path(os.path.abspath(path))
     try:
         parent = _existing_parent(path)
     except OSError as error:
@@ -145,8 +146,7 @@ def find_obstacle(path: Path) -> str:
 
 
 def _existing_parent(path: Path) -> Path:
-    """The path itself, or the nearest of its parents that exists."""
-    path = Path(os.path.abspath(path))
+    """An absolute path itself, or the nearest of its parents that exists."""
     for candidate in (path, *path.parents):
         try:
             os.stat(candidate)

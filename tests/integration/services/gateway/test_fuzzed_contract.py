@@ -42,7 +42,7 @@ from drpo_rewards.operations import COMPARE, OPERATIONS, RANK, RERANK, SCORE
 from drpo_rewards.operations.rank import RankOptions
 from drpo_rewards.v1 import ranking_pb2 as pb
 
-pytestmark = [pytest.mark.integration, pytest.mark.thorough]
+pytestmark = pytest.mark.integration
 
 # The shares of the calls. The rest is for damaged and generated messages, and for pictures.
 SHARES = {"/v1/rank": 0.15, "/v1/score": 0.12, "/v1/compare": 0.08, "/v1/rerank": 0.15}

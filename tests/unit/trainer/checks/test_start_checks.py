@@ -212,6 +212,12 @@ def test_pictures_that_cannot_be_written(name: str, message: str, tmp_path: Path
     assert find_wrong(verb="sample", out=tmp_path / "new" / "A.JPG", texts=("",), check=check_outputs) == []
 
 
+def test_a_picture_of_an_earlier_call_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sample.png").touch()
+    assert find_wrong(verb="sample", out=Path("sample.png"), texts=("",), check=check_outputs) == []
+
+
 def test_a_temporary_folder_that_does_not_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
