@@ -42,7 +42,7 @@ class RapidReader:
             "EngineConfig.onnxruntime.intra_op_num_threads": threads,
         }
         try:
-            self._engine = RapidOCR(params={**ours, **(params or {})})
+            self._engine: Any = RapidOCR(params={**ours, **(params or {})})
         except Exception as error:  # the library has many kinds for one mistake
             raise ConfigError(f"ocr: RapidOCR does not take params {params}: {error}") from error
         self.version = f"rapidocr-{importlib.metadata.version('rapidocr')}"

@@ -16,7 +16,7 @@ MISSING = (
 )
 
 _QUOTES = ('""', "“”", "„“", "„”", "«»", "‹›", "「」", "『』", "＂＂")
-_DOUBLE = re.compile("|".join(f"{left}([^{left}{right}]*){right}" for left, right in _QUOTES))
+_DOUBLE = re.compile("|".join(f"{left}([^{left}{right}]*){right}" for left, right in map(tuple, _QUOTES)))
 # Single quotes are also apostrophes: one that opens has no letter before it, and one that closes has none after it.
 _SINGLE = re.compile(r"(?<!\w)['‘]([^'‘’]*(?:(?<=\w)['’](?=\w)[^'‘’]*)*)['’](?!\w)")
 
