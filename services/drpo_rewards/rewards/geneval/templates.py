@@ -36,13 +36,7 @@ def read_template(prompt: str, classes: Sequence[str], colors: Sequence[str]) ->
     if found is None:
         return None
     color_a, a, link, color_b, b = found.groups()
-    tags = {
-        (None, bool(color_a), False): "colors" if color_a else "single_object",
-        ("and", False, False): "two_object",
-        ("and", True, True): "color_attr",
-        **{(relation, False, False): "position" for relation in RELATIONS},
-    }
-    tag = tags.get((link, bool(color_a), bool(color_b)))
+    tag = _name_task(link, bool(color_a), bool(color_b))
     if tag is None:  # one with a colour and one without, or colours and a position
         return None
     include = [_clause(a, color_a)]
@@ -51,6 +45,15 @@ def read_template(prompt: str, classes: Sequence[str], colors: Sequence[str]) ->
     elif link:
         include.append(_clause(b, color_b))
     return {"tag": tag, "include": include, "prompt": prompt}
+
+
+def _name_task(link: str | None, color_a: bool, color_b: bool) -> str | None:
+    """Return the task of the template that has this link and these colours; None if none has."""
+    if link is None:
+        return "colors" if color_a else "single_object"
+    if link == "and" and color_a == color_b:
+        return "color_attr" if color_a else "two_object"
+    return "position" if link != "and" and not color_a and not color_b else None
 
 
 def _clause(name: str, color: str | None) -> dict[str, Any]:
