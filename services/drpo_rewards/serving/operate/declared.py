@@ -21,6 +21,9 @@ def read_declared_models(source: str) -> list[ModelInfo]:
     settings = ServiceConfig.load(source)
     models = []
     for name, reward in settings.rewards.items():
+        if reward.class_may_be_elsewhere:
+            models.append(ModelInfo(name=name))
+            continue
         cls = load_class(reward.type)
         metrics, needs_metadata = getattr(cls, "metrics", ()), getattr(cls, "needs_metadata", False)
         models.append(

@@ -117,6 +117,8 @@ def _check_packages(extra: str) -> Finding:
 
 def _extras(reward: RewardConfig) -> list[str]:
     """List the extras of this distribution that a reward needs: its own, or the models' if it reads their files."""
+    if reward.runtime_env:  # its packages are not this environment's
+        return []
     try:
         extra = getattr(rewards.load_class(reward.type), "extra", None)
         return [extra] if extra else ["rewards"] if rewards.needed_files(reward.type, reward.options) else []
@@ -129,6 +131,9 @@ def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[l
     need = Need(name, reward.num_gpus, reward.first_replicas)
     if reward.memory is not None:
         need = Need(name, reward.num_gpus, reward.first_replicas, reward.memory.gpu_gb, reward.memory.host_gb)
+    if reward.class_may_be_elsewhere:
+        found = "it has a runtime_env, so its class and files are checked when its replicas start"
+        return [Finding("files", name, "skipped", found)], need.with_estimates(0)
     try:
         cls = rewards.load_class(reward.type)
         inspect.signature(cls).bind(**reward.options)
