@@ -60,7 +60,10 @@ class GenevalReward(StagedReward):
     license = "MIT (rules, Mask2Former, CLIP)"
     range = (0.0, 1.0)
     needs_metadata = True
-    metadata_schema: ClassVar = GenevalSpec.model_json_schema()
+    metadata_schema: ClassVar = {
+        **GenevalSpec.model_json_schema(),
+        "examples": [{"include": [{"class": "circle", "color": "red"}]}],
+    }
     metrics = (
         Metric(name="strict", description="GenEval's own score: every demand is met", unit="share"),
         Metric(name="graded", description="mean of the checks, each the share of a demand that is met", unit="share"),

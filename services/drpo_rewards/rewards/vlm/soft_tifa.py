@@ -52,7 +52,8 @@ class SoftTifa:
     range = (0.0, 1.0)
     needs_metadata = True
     metadata_schema: ClassVar = {
-        key: value for key, value in QuestionList.model_json_schema().items() if key != "additionalProperties"
+        **{key: value for key, value in QuestionList.model_json_schema().items() if key != "additionalProperties"},
+        "examples": [{"vqa": [["How many dogs are in the image?", "two"], ["Are the dogs brown?", "Yes"]]}],
     }
     metrics = (
         Metric(name="geometric", description="geometric mean of the answers' probabilities", unit="share"),
