@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from drpo.generators.base import Conditions, OneStepGenerator
 from drpo.method.features.base import FeatureContext
 from drpo.method.objectives.base import Explorer, Features, Group, Needs, ObjectiveResult
 from drpo.training.views import View
+from drpo.transfer import Arriving
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Candidates:
     Attributes:
         noise_KChw, conditions, seed: what they were generated from.
         latents_KChw: with their graph, unless they are generated in chunks.
-        images_KHWC: uint8, for the rewards: of the candidates, or of the actions; None if nobody ranks them.
+        images_KHWC: uint8, on their way to the rewards: of the candidates, or of the actions; None if nobody
+            ranks them.
         actions_KChw: what was decoded in place of the latents, if the objective explores.
         features: those that came from the same decoded images; None: they are still to be computed.
     """
@@ -52,7 +53,7 @@ class Candidates:
     conditions: Conditions
     seed: GroupSeed
     latents_KChw: Tensor
-    images_KHWC: np.ndarray | None
+    images_KHWC: Arriving | None
     features: Features | None
     actions_KChw: Tensor | None = None
 
@@ -96,22 +97,22 @@ class GroupSampler:
                     continue
                 if self.explorer is not None:
                     actions.append(self.explorer.explore(latents[-1].detach(), noise_NChw))
-                    images.append(self.generator.decode(actions[-1]))
+                    images.append(self.generator.decode_uint8(actions[-1]))
                     continue
                 seen = self.view.look(latents[-1], self._context(conditions, seed, "candidates", start))
                 images.append(seen[0])
                 if seen[1] is not None:
                     features.append(seen[1])
         joined = _join(features) if features and self.needs.features else None
-        images_KHWC = np.concatenate(images) if images else None
+        images_KHWC = Arriving(torch.cat(images)) if images else None
         actions_KChw = torch.cat(actions) if actions else None
         return Candidates(noise_KChw, conditions, seed, torch.cat(latents), images_KHWC, joined, actions_KChw)
 
     @torch.no_grad()
-    def look(self, noise_KChw: Tensor, conditions: Conditions) -> np.ndarray:
+    def look(self, noise_KChw: Tensor, conditions: Conditions) -> Arriving:
         """Images (K, H, W, 3) uint8 of candidates that may not be used."""
-        chunks = self._chunks(noise_KChw)
-        return np.concatenate([self.generator.decode(self.generator.sample(noise, conditions)) for _, noise in chunks])
+        parts = [self.generator.sample(noise_NChw, conditions) for _, noise_NChw in self._chunks(noise_KChw)]
+        return Arriving(torch.cat([self.generator.decode_uint8(latents_NChw) for latents_NChw in parts]))
 
     def observe(self, candidates: Candidates) -> Group:
         """The candidates as the objective sees them, without their references and ranking."""

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +30,7 @@ from drpo.training.sampling import Candidates, GroupSampler, GroupSeed
 from drpo.training.selection import Rollouts, Selection
 from drpo.training.tally import Tally
 from drpo.training.views import make_view
+from drpo.transfer import Arriving
 from drpo_rewards import RankResponse
 from drpo_rewards.api.contract import PairOptions
 from drpo_rewards.errors import RewardsError
@@ -97,7 +97,7 @@ class StepRunner:
             groups: (number of the group within the step, its prompt). Each worker has different numbers.
 
         Returns:
-            The counts, metrics and seconds of these groups.
+            The counts, metrics and seconds of these groups, not yet settled.
         """
         tally = Tally()
         in_flight: deque[_InFlight] = deque()
@@ -173,7 +173,7 @@ class StepRunner:
             with tally.timed("generate"):
                 noise_KChw = self._draw_noise(seed, f"noise/{number}")
                 images_KHWC = self.sampler.look(noise_KChw, conditions)
-            tally.images += len(images_KHWC)
+            tally.images += self.settings.candidates
             response = self._wait(self._submit(record, images_KHWC, seed, number), tally)
             if response is None:
                 return None
@@ -186,7 +186,7 @@ class StepRunner:
         return selection
 
     def _submit(
-        self, record: PromptRecord, images_KHWC: np.ndarray, seed: GroupSeed, rollout: int | None = None
+        self, record: PromptRecord, images_KHWC: Arriving, seed: GroupSeed, rollout: int | None = None
     ) -> Future[TimedRanking]:
         """Submits images for ranking; those of a rollout need no pairs."""
         settings, request_id, pairs = self.settings, f"{self.name}-{seed.step}-{seed.group}", None
@@ -211,7 +211,7 @@ class StepRunner:
         with tally.timed("backward"):
             result = self.sampler.backward(group, in_flight.candidates, self.objective.loss)
         tally.trained += 1
-        tally.add("loss", result.loss.item())
+        tally.add("loss", result.loss)
         for name, value in result.metrics.items():
             tally.add(name, value)
 
