@@ -56,8 +56,8 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "cluster", "training", "training.build", "generators", "shapes", "shapes.cli",
-        "data", "config",
+        "checks", "evaluation", "report", "profiling", "cluster", "training", "training.build", "generators", "shapes",
+        "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
@@ -68,6 +68,10 @@ TRAINER = {
         "drpo_rewards.serving.operate.surroundings",
     },
     "report": {"evaluation", "training", "shapes", "config"},
+    "profiling": {
+        "training", "training.build", "training.memory", "method.objectives", "data", "config",
+        "drpo_rewards", "drpo_rewards.api.contract",
+    },
     "evaluation": {
         "training", "training.build", "generators", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",

@@ -24,6 +24,7 @@ from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Objective, StatefulObjective
 from drpo.training import collective
 from drpo.training.offline import OfflineSupervision
+from drpo.training.phases import phase
 from drpo.training.ranking import BackgroundRanker
 from drpo.training.reward_gradient import RewardGradient
 from drpo.training.step import StepRunner
@@ -98,7 +99,7 @@ class DrPOTrainer:
         local_groups = list(enumerate(records))[collective.rank() :: collective.world_size()]
         tally = self.runner.accumulate(self.step, local_groups)
 
-        with tally.timed("optimizer"):
+        with tally.timed("optimizer"), phase("optimizer_step"):
             # Every worker takes part, even if all its groups failed, so that all divide by the same number.
             trained = sum(collective.gather(tally.trained))
             grad_norm = tally.settle(self._average_gradient(trained))
