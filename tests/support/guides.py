@@ -21,6 +21,7 @@ GUIDES = (
     "deploy/README.md",
     "trainer/drpo/shapes/README.md",
     "docs/methods.md",
+    "docs/speed.md",
 )
 
 _BLOCK = re.compile(r"(?:^<!-- no-run: (?P<why>[^\n]+) -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)

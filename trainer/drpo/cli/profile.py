@@ -133,11 +133,12 @@ def _describe(config: Config, device: Any) -> str:
 
 def _print_table(name: str, measured: Profile, peak: float) -> None:
     """One row for each phase, and one for the whole step."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=f"one step of {name}", title_justify="left")
-    for column in ("phase", "seconds", "share", "TFLOP", "of peak", "GB moved", "peak GB"):
-        table.add_column(column, justify="left" if column == "phase" else "right")
+    table = Table(title=f"one step of {name}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("phase", "seconds", "share", "GFLOP", "of peak", "GB moved", "peak GB"):
+        table.add_column(column, justify="left" if column == "phase" else "right", no_wrap=True)
     total = sum(cost.seconds for cost in measured.phases.values())
     rows = {phase: asdict(cost) for phase, cost in measured.phases.items()}
     rows["whole step"] = {
@@ -151,7 +152,7 @@ def _print_table(name: str, measured: Profile, peak: float) -> None:
             phase,
             f"{cost['seconds']:.4f}",
             f"{cost['seconds'] / total:.1%}",
-            f"{cost['flops'] / 1e12:.4f}",
+            f"{cost['flops'] / 1e9:.1f}",
             f"{cost['flops'] / cost['seconds'] / peak:.1%}",
             f"{cost['moved'] / 1e9:.3f}",
             f"{cost['peak'] / 1e9:.3f}",
