@@ -12,6 +12,7 @@ from drpo_rewards.api.contract import (
     DEFAULT_MIXTURE,
     MAX_IMAGES,
     AllPairs,
+    Answer,
     Metadata,
     Model,
     Name,
@@ -119,13 +120,13 @@ class ScoreRequest(Body):
         return ScoreOptions.model_validate(options), [image for group in self.groups for image in group.images]
 
 
-class ScoredGroup(Model):
+class ScoredGroup(Answer):
     """One group's raw scores by reward."""
 
     rewards: dict[str, RewardScores]
 
 
-class ScoreResponse(Model):
+class ScoreResponse(Answer):
     """The scored groups in the order of the request."""
 
     request_id: str
