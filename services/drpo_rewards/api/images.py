@@ -28,7 +28,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from drpo_rewards.api.arrays import ArrayLike, is_array, to_pixels
 from drpo_rewards.api.contract import Options
 from drpo_rewards.api.image_files import ImageFile, read_file
-from drpo_rewards.errors import InvalidImageError, InvalidRequestError, RewardsError
+from drpo_rewards.errors import InvalidImageError, RequestTooLargeError, RewardsError
 
 DECODERS: dict[str, type[OpenImage]] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WEBP": WebPImageFile}
 
@@ -243,14 +243,14 @@ def check_images(images: Sequence[np.ndarray], options: Options, limits: ImageLi
     """Check the number of images, the size of each, and the size of all together.
 
     Raises:
-        InvalidRequestError: they do not fit the request or the limits.
+        InvalidRequestError: they do not fit the request or the limits (RequestTooLargeError: all together).
     """
     options.check_count(len(images))
     pixels = 0
     for index, image in enumerate(images):
         pixels += check_array(image, field=options.image_field(index), limits=limits)[..., 0].size
     if pixels > limits.max_group_pixels:
-        raise InvalidRequestError(
+        raise RequestTooLargeError(
             f"the images have {pixels} pixels together; at most {limits.max_group_pixels} are allowed",
             field=options.image_list,
         )
