@@ -37,7 +37,7 @@ class Attempts:
         self._turns = asyncio.Semaphore(max_in_flight)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._calls: set[asyncio.Future[Any]] = set()
+        self._closing: asyncio.Future[None] | None = None  # ends when the client is closed
 
     async def run(self, attempt: Callable[[float], Awaitable[ResultT]]) -> ResultT:
         """Repeat an attempt until it succeeds, fails permanently, or the deadline passes.
@@ -47,7 +47,7 @@ class Attempts:
         Args:
             attempt: takes the seconds that are left.
         """
-        self.check_open()
+        closing = self.check_open()
         attempts = AsyncRetrying(
             retry=retry_if_exception(may_retry),
             stop=stop_after_attempt(1 + self.retries) | stop_before_delay(self.timeout_s),
@@ -60,17 +60,19 @@ class Attempts:
             async def within_deadline() -> ResultT:
                 return await attempt(max(0.001, deadline - asyncio.get_running_loop().time()))
 
-            # `close` cancels this, and not the caller's task.
             call: asyncio.Future[ResultT] = asyncio.ensure_future(attempts(within_deadline))
-            self._calls.add(call)
+            call.add_done_callback(_forget)
+            either: set[asyncio.Future[Any]] = {call, closing}
             try:
-                ended, _ = await asyncio.wait({call}, timeout=self.timeout_s)
+                await asyncio.wait(either, timeout=self.timeout_s, return_when=asyncio.FIRST_COMPLETED)
             finally:  # also if the caller's task is cancelled
                 call.cancel()
-                self._calls.discard(call)
-            if not ended:
-                raise RankingTimeoutError(f"{self.address} gave no answer within {self.timeout_s:g} s")
+        # On Python 3.10, a connection may swallow the cancellation, so nobody waits for the end of the call.
+        if call.done():
             return self._outcome(call)
+        if self._closed:
+            raise ServiceUnavailableError("this client was closed during the call")
+        raise RankingTimeoutError(f"{self.address} gave no answer within {self.timeout_s:g} s")
 
     def _outcome(self, call: asyncio.Future[ResultT]) -> ResultT:
         """Return the result of a call that has ended, or raise its error."""
@@ -85,8 +87,8 @@ class Attempts:
             raise InternalError(f"the call of {self.address} failed: {type(error).__name__}: {error}") from error
         raise error
 
-    def check_open(self) -> None:
-        """Check that calls can be made here.
+    def check_open(self) -> asyncio.Future[None]:
+        """Check that calls can be made here, and return what ends when the client is closed.
 
         Raises:
             ServiceUnavailableError: the client is closed.
@@ -96,13 +98,21 @@ class Attempts:
             raise ServiceUnavailableError("this client is closed")
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
+        self._closing = self._closing or loop.create_future()
         if self._loop is not loop:
             raise ConfigError(
                 "this client belongs to another event loop, that of its first call; open one in each loop"
             )
+        return self._closing
 
     def close(self) -> None:
         """End the calls in progress, and refuse later ones."""
         self._closed = True
-        for call in self._calls:
-            call.cancel()
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
+
+
+def _forget(call: asyncio.Future[Any]) -> None:
+    """Look at how a call ended, so that asyncio does not report it: its caller may have left already."""
+    if not call.cancelled():
+        call.exception()
