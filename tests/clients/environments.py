@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import ROOT
 
 FOLDER = Path(os.environ.get("DRPO_CLIENT_ENVIRONMENTS", Path(sys.prefix) / "clients"))
 
@@ -53,12 +52,12 @@ def make_environment(name: str, packages: Sequence[str], python: str = sys.execu
     """The path of a Python that has these packages and nothing else. It is made again when the packages change."""
     folder = FOLDER / name
     installed = folder / "packages.json"
-    wanted = json.dumps([python, *packages, *_project_state(packages)])
+    wanted = json.dumps([python, *map(_describe, packages)])
     if not installed.exists() or installed.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
-        _run([python, "-m", "venv", "--without-pip", str(folder)])
+        run_command([python, "-m", "venv", "--without-pip", str(folder)])
         pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "--disable-pip-version-check"]
-        _run([*pip, "install", "--quiet", *packages])
+        run_command([*pip, "install", "--quiet", *packages])
         installed.write_text(wanted)
     return str(folder / "bin" / "python")
 
@@ -74,25 +73,27 @@ def make_node_modules(name: str, packages: Sequence[str]) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / "package.json").write_text("{}")
-        _run([npm, "install", "--silent", "--no-audit", "--no-fund", *packages], cwd=folder)
+        run_command([npm, "install", "--silent", "--no-audit", "--no-fund", *packages], cwd=folder)
         installed.write_text(json.dumps(packages))
     return folder
 
 
 def run_python(python: str, program: str, *arguments: str, stdin: str = "", cwd: Path | None = None) -> str:
     """Runs a program in an environment, without this project's paths, and returns what it prints."""
-    return _run([python, "-I", "-c", program, *arguments], cwd=cwd, stdin=stdin)
+    return run_command([python, "-I", "-c", program, *arguments], cwd=cwd, stdin=stdin)
 
 
-def _project_state(packages: Sequence[str]) -> list[str]:
-    """What changes when the project itself does, if it is one of the packages."""
-    if not any(package.startswith(str(ROOT)) for package in packages):
-        return []
-    files = [ROOT / "pyproject.toml", *sorted((ROOT / "services").rglob("*.py"))]
-    return [hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()]
+def _describe(package: str) -> str:
+    """A package's name and version, or the content of a folder with one."""
+    folder = Path(package)
+    if not folder.is_absolute():
+        return package
+    files = sorted(file for file in folder.rglob("*.*") if file.is_file())
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _run(command: Sequence[str], cwd: Path | None = None, stdin: str = "") -> str:
+def run_command(command: Sequence[str], cwd: Path | None = None, stdin: str = "") -> str:
+    """Runs a command without this project's paths, and returns what it prints."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PIP_CONSTRAINT")}
     done = subprocess.run(command, cwd=cwd, env=environment, input=stdin, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{' '.join(command)[:2000]}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"

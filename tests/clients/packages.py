@@ -156,7 +156,7 @@ CLIENTS = (
 
 VERCEL = Client(
     "Vercel's AI SDK",
-    ("ai@7.0.173", "@ai-sdk/cohere@4.0.52"),
+    ("ai@6.0.326", "@ai-sdk/cohere@3.0.63"),
     'import { rerank } from "ai";\nimport { createCohere } from "@ai-sdk/cohere";',
     'rerank({ model: createCohere({ baseURL: URL + "/v2", apiKey: "KEY" }).reranking("geneval"), '
     "query: QUERY, documents: DOCUMENTS })",

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-from clients.environments import Task, make_environment, make_node_modules, run_python
+from clients.environments import Task, make_environment, make_node_modules, run_command, run_python
 from clients.packages import CLIENTS, OPENAI, VERCEL, Client
 from support import ROOT
 
@@ -53,11 +52,7 @@ def test_a_client_gets_the_right_order(client: Client, task: Task) -> None:
 def test_vercels_client_gets_the_right_order(task: Task) -> None:
     folder = make_node_modules("vercel", VERCEL.packages)
     (folder / "rank.mjs").write_text(JAVASCRIPT.format(setup=VERCEL.setup, call=VERCEL.call, order=VERCEL.order))
-    done = subprocess.run(
-        ["node", "rank.mjs"], cwd=folder, input=task.as_json(), capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert read_order(done.stdout) == task.order
+    assert read_order(run_command(["node", "rank.mjs"], folder, task.as_json())) == task.order
 
 
 def test_openais_client_lists_the_models(task: Task) -> None:

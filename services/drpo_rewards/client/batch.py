@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,9 +101,9 @@ def _one_each(given: Any, count: int, kind: Any, name: str, kinds: str) -> list[
     """Return one value for each of `count` images. A single one is that of all images."""
     if isinstance(given, kind):
         return [given] * count
-    values = list(given) if isinstance(given, Sequence) else [given]
-    if not isinstance(given, Sequence) or not all(isinstance(value, kind) for value in values):
-        wrong = next(type(value).__name__ for value in values if not isinstance(value, kind))
+    values = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping) else [given]
+    wrong = next((type(value).__name__ for value in values if not isinstance(value, kind)), None)
+    if wrong is not None:
         raise InvalidRequestError(f"`{name}` must be {kinds}, one for each image; it has a {wrong}", field=name)
     if len(values) != count:
         raise InvalidRequestError(f"there are {count} images, but {len(values)} {name}", field=name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from drpo_rewards.api.contract import (
     DEFAULT_MIXTURE,
@@ -110,6 +110,14 @@ class ScoreRequest(Body):
     details: bool = False
     all_pairs: AllPairs = False
     request_id: RequestId | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_other_path(cls, sent: Any) -> Any:
+        """Say where vLLM's call is taken, which has the same path in vLLM but other keys."""
+        if isinstance(sent, dict) and "groups" not in sent and {"text_1", "data_1", "queries"} & sent.keys():
+            raise ValueError("these are the keys of vLLM's call, which this service takes at POST /score")
+        return sent
 
     def split(self) -> tuple[ScoreOptions, list[str]]:
         groups = [
