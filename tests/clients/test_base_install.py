@@ -22,7 +22,7 @@ OLDEST = (
     "protobuf==4.25.8",
     "pydantic==2.10.6",
     "pyyaml==6.0.1",
-    "rich==13.7.1",
+    "rich==13.8.1",
     "tenacity==8.5.0",
     "typer==0.29.0",
 )
