@@ -12,10 +12,11 @@ class Client:
 
     Attributes:
         name: for the table.
-        packages: with exact versions; the first one is the client's own.
+        packages: with exact versions. Clients with the same packages share an environment.
         setup: what comes before the call.
         call: the call as the guide shows it. It sees URL, QUERY and DOCUMENTS, a list of data: URIs.
         order: an expression of `answer`, the call's result: the indices of the documents, best first.
+        own: which of the packages is the client's own, for the table.
     """
 
     name: str
@@ -23,16 +24,17 @@ class Client:
     setup: str
     call: str
     order: str = "[one.index for one in answer.results]"
+    own: int = 0
 
     @property
     def environment(self) -> str:
-        """The name of its environment: clients with the same packages share one."""
+        """The name of its environment."""
         return self.packages[0].replace("==", "-")
 
     @property
-    def versions(self) -> str:
-        """The packages and their versions, for the table."""
-        return ", ".join(re.sub(r"(?<=.)(==|@)", " ", package) for package in self.packages)
+    def version(self) -> str:
+        """Its package and version, for the table."""
+        return re.sub(r"(?<=.)(==|@)", " ", self.packages[self.own])
 
 
 COHERE = ("cohere==7.3.1",)
@@ -107,6 +109,7 @@ CLIENTS = (
         'JinaRerank(model="geneval", base_url=URL + "/v1", api_key="KEY", top_n=3)'
         ".postprocess_nodes(nodes, query_str=QUERY)",
         NODE_ORDER,
+        own=1,
     ),
     Client(
         "LlamaIndex, `TextEmbeddingInference`",
@@ -115,6 +118,7 @@ CLIENTS = (
         f"from llama_index.postprocessor.tei_rerank import TextEmbeddingInference\n{NODES}",
         "TextEmbeddingInference(base_url=URL, top_n=3).postprocess_nodes(nodes, query_str=QUERY)",
         NODE_ORDER,
+        own=2,
     ),
     Client(
         "Haystack, `CohereRanker`",
@@ -124,6 +128,7 @@ CLIENTS = (
         'CohereRanker(model="geneval", api_base_url=URL, api_key=Secret.from_token("KEY"))'
         ".run(query=QUERY, documents=documents)",
         RANKER_ORDER,
+        own=1,
     ),
     Client(
         "Haystack, `JinaRanker`",
@@ -133,6 +138,7 @@ CLIENTS = (
         'JinaRanker(model="geneval", base_url=URL + "/v1/rerank", api_key=Secret.from_token("KEY"))'
         ".run(query=QUERY, documents=documents)",
         RANKER_ORDER,
+        own=2,
     ),
     _litellm("cohere"),
     _litellm("jina_ai"),

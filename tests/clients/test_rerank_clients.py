@@ -67,8 +67,8 @@ print(sorted(model.id for model in client.models.list()), client.models.retrieve
 
 
 def make_table() -> str:
-    rows = [f"| {client.name} | {client.versions} | `{client.call}` |" for client in (*CLIENTS, VERCEL)]
-    return "\n".join(["| client | packages | call |", "|---|---|---|", *rows])
+    rows = [f"| {client.name} | {client.version} | `{client.call}` |" for client in (*CLIENTS, VERCEL)]
+    return "\n".join(["| client | package | call |", "|---|---|---|", *rows])
 
 
 def test_the_guide_has_this_table() -> None:
