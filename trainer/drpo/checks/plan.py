@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from drpo.data.prompts import PromptRecord
     from drpo.generators.base import Layout
 
-Verb = Literal["train", "evaluate", "sample"]
+Verb = Literal["train", "evaluate", "table", "sample"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class Plan:
 
     Attributes:
         config: its settings, with absolute paths.
-        verb: "train" (with the evaluation at its end, if the settings ask for it), "evaluate" or "sample".
+        verb: "train" (with the evaluation at its end, if the settings ask for it), "evaluate", "table" (of
+            several models, on prompts that are checked elsewhere) or "sample".
         run_dir: the folder of the run that goes on; None: a new run.
         adapter: the file of the adapter that will be loaded; None: there is none.
         out: the file that will be written besides the run's; None: there is none.
         texts: the prompts of "sample".
+        rewards: whether the rewards of the settings are asked, if anything needs them.
 
     Example:
         Plan(load_config("shapes"), "evaluate", out=Path("numbers.json"))
@@ -43,6 +45,7 @@ class Plan:
     adapter: Path | None = None
     out: Path | None = None
     texts: tuple[str, ...] = ()
+    rewards: bool = True
 
     @property
     def trains(self) -> bool:
@@ -59,8 +62,10 @@ class Plan:
         """Whether a ranking service is needed."""
         from drpo.training.build import asks_rewards
 
+        if not self.rewards:
+            return False
         if self.evaluates or not self.trains:
-            return self.evaluates
+            return self.evaluates or self.verb == "table"
         try:
             return asks_rewards(self.config)
         except (DrpoError, ValidationError):  # the check of the settings says so
