@@ -24,7 +24,8 @@ def compare(
 
     Returns:
         "metric" (its name), "description", "percentage", "higher_is_better" (see `ShownMetric`), "binary" (whether each
-        image has 0 or 100 percent), "tasks": {task: row}, and "mean": row. A row is for example
+        image has 0 or 100 percent), "tasks": {task: row}, "mean": row, and "parts": {part: row} in percent, for the
+        images that have the part. A row is for example
         {"base": 41.0, "tuned": 63.5, "difference": 22.5, "ci95": [18.0, 27.1], "images": 120, "prompts": 60}, where
         "images" counts the images of each side.
 
@@ -59,6 +60,27 @@ def compare(
         "binary": metric.percentage and scores <= {0.0, 100.0},
         "tasks": tasks,
         "mean": mean,
+        "parts": _compare_parts(base, tuned, resamples, seed),
+    }
+
+
+def _compare_parts(base: EvaluationResult, tuned: EvaluationResult, resamples: int, seed: int) -> dict[str, Any]:
+    """A row for each part of the score, over the images whose prompts have it."""
+    pairs: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for base_image, tuned_image in zip(base.images, tuned.images, strict=True):
+        for part in base_image.parts.keys() & tuned_image.parts.keys():
+            prompts = pairs.setdefault(part, {})
+            prompts.setdefault(base_image.planned.record.prompt, []).append(
+                (base_image.parts[part], tuned_image.parts[part])
+            )
+    return {
+        part: _row(
+            [np.array([np.mean(scores, axis=0) for scores in prompts.values()])],
+            sum(map(len, prompts.values())),
+            resamples,
+            seed,
+        )
+        for part, prompts in sorted(pairs.items())
     }
 
 

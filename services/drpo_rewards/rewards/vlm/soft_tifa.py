@@ -42,7 +42,8 @@ class SoftTifa:
     The questions are the request's `metadata.vqa`, a list of [question, answer]. Each is asked as "QUESTION Answer in
     one word."; its score is the probability that the answer begins with a form of the right one (as a word or a digit,
     capitalised or not). A picture's score is the mean, 0 to 1. All questions about a picture share one pass of the
-    network.
+    network. If `metadata.skills` names what each question tests, the details have a mean per skill (`parts`), which an
+    evaluation shows as a table.
 
     Args:
         mean: "geometric" is low if one answer is wrong; "arithmetic" is the share of right answers.
@@ -87,7 +88,10 @@ class SoftTifa:
             for item in items
         ]
         answers = ask(self.vlm, [item.image for item in items], asked)
-        return [self._score([float(answer) for answer in logs]) for logs in answers]
+        return [
+            self._score([float(answer) for answer in logs], read_skills(item, len(logs)))
+            for item, logs in zip(items, answers, strict=True)
+        ]
 
     def _tokens(self, answer: str) -> tuple[int, ...]:
         tokens = first_tokens(self.vlm.tokenizer, list_forms(answer))
@@ -95,11 +99,26 @@ class SoftTifa:
             raise InvalidRequestError(f"soft_tifa cannot check the answer {answer!r}", field="metadata.vqa")
         return tokens
 
-    def _score(self, logs: list[float]) -> Score:
+    def _score(self, logs: list[float], skills: list[str]) -> Score:
         chances = np.exp(logs)
         means = {"geometric": float(np.exp(np.mean(logs))), "arithmetic": float(chances.mean())}
         means = {name: min(value, 1.0) for name, value in means.items()}  # rounding may exceed 1 by a little
-        return Score(means[self.mean], {**means, "probabilities": chances.tolist()})
+        details: dict[str, Any] = {**means, "probabilities": chances.tolist()}
+        if skills:
+            by_skill: dict[str, list[float]] = {}
+            for skill, chance in zip(skills, details["probabilities"], strict=True):
+                by_skill.setdefault(skill, []).append(chance)
+            details["parts"] = {skill: sum(parts) / len(parts) for skill, parts in by_skill.items()}
+        return Score(means[self.mean], details)
+
+
+def read_skills(item: ScoreItem, count: int) -> list[str]:
+    """Return the skill that each question tests, if the metadata says so; empty otherwise."""
+    skills = (item.metadata or {}).get("skills", [])
+    texts = isinstance(skills, list) and all(isinstance(skill, str) for skill in skills)
+    if not texts or len(skills) not in (0, count):
+        raise InvalidRequestError("metadata.skills must name one skill for each question", field="metadata.skills")
+    return skills
 
 
 def read_questions(item: ScoreItem) -> list[tuple[str, str]]:
