@@ -144,6 +144,8 @@ def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[l
         missing = isinstance(error.__cause__, ModuleNotFoundError) and reward.type in rewards.CATALOGUE
         fix = "pip install 'drpo[rewards]'" if missing else f"correct rewards.{name}.type, or install its package"
         return [Finding("files", name, "wrong", str(error), fix)], need
+    if not needed and reward.type in rewards.CATALOGUE and not hasattr(cls, "extra"):
+        return [_check_options(name, reward)], need.with_estimates(0)
     if not needed:
         declares = hasattr(cls, "files")
         found = "needs none" if declares else "it does not declare which files it reads"
@@ -155,6 +157,15 @@ def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[l
         findings.append(finding)
         weights_gb = weights_gb if counted_gb is None else counted_gb
     return findings, need.with_estimates(weights_gb)
+
+
+def _check_options(name: str, reward: RewardConfig) -> Finding:
+    """Build a reward of the catalogue that reads no files, which is how it checks its options."""
+    try:
+        rewards.create(reward.type, reward.options)
+    except RewardsError as error:
+        return Finding("files", name, "wrong", str(error), f"correct rewards.{name}.options")
+    return Finding("files", name, "ok", "needs none")
 
 
 def _check_files(name: str, reward: RewardConfig, files: ModelFiles, source: str, starts_here: bool) -> Finding:
