@@ -84,6 +84,19 @@ def build_reward_gradient(source: RewardSource, generator: OneStepGenerator, dev
     return RewardGradient(generator, reward, name=source.type, batch_size=source.batch_size)
 
 
+def outline_reward_gradient(source: RewardSource, generator: OneStepGenerator) -> RewardGradient | None:
+    """The reward on torch's meta device, to see what memory it takes; None if it cannot be built without its weights.
+
+    Raises:
+        ConfigError: there is no such reward, or it does not fit its options or its files.
+    """
+    try:
+        reward = rewards.outline_differentiable(source.type, _place(source.options))
+    except RewardsError as error:
+        raise ConfigError(f"objective.reward: {error}") from error
+    return None if reward is None else RewardGradient(generator, reward, name=source.type, batch_size=source.batch_size)
+
+
 def check_reward(source: RewardSource) -> None:
     """Checks that a reward exists, has a gradient, and fits its options and the files that are here.
 
