@@ -81,7 +81,9 @@ TRAINER = {
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
         "drpo_rewards.errors",
     },
-    "training.memory": {"training", "training.build", "method.objectives", "generators", "shapes", "config"},
+    "training.memory": {
+        "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
+    },
     "training.build": {
         "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "config",
     },

@@ -165,15 +165,14 @@ def _outline_reward(
 
     source = objective.settings.reward
     try:
-        with Meter(META) as made:
-            reward = outline_reward_gradient(source, generator)
+        reward = outline_reward_gradient(source, generator)
     except DrpoError as error:
         missing.append(f"the reward ({error})")
         return None, 0
     if reward is None:
         missing.append(f"the reward {source.type} (its files are not here yet, or it cannot be built without them)")
         return None, 0
-    size = made.alive
+    size = sum(_size(weight) for network in reward.networks() for weight in network.parameters())
     if not _runs_on_meta(reward, generator.latent_shape):
         missing.append(f"what the reward {source.type} makes of a picture (only its weights are counted)")
         return None, size

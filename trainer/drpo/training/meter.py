@@ -21,15 +21,14 @@ class Meter(TorchDispatchMode):
         device: where they are.
 
     Attributes:
-        alive: the bytes of those that are alive now.
         peak: the most bytes so far.
     """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
-        self.alive = 0
         self.peak = 0
         self._device = device
+        self._alive = 0
         self._known = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -49,12 +48,12 @@ class Meter(TorchDispatchMode):
             return
         self._known[storage] = None
         size = storage.nbytes()
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
+        self._alive += size
+        self.peak = max(self.peak, self._alive)
         finalize(storage, self._release, size)
 
     def _release(self, size: int) -> None:
-        self.alive -= size
+        self._alive -= size
 
 
 class _FusedAttention(torch.autograd.Function):

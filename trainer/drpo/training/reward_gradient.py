@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from drpo.errors import ConfigError, ModelLoadError
@@ -67,6 +67,15 @@ class RewardGradient:
             scores.append(scores_N.detach().float().to(leaf_NChw.device))
             gradients.append(gradient_NChw)
         return torch.cat(scores), torch.cat(gradients)
+
+    def networks(self) -> list[nn.Module]:
+        """The networks of the reward: its own, and those of its parts."""
+        found, objects = [], [self.reward]
+        for one in objects:
+            values = list(vars(one).values())
+            found += [value for value in values if isinstance(value, nn.Module)]
+            objects += [value for value in values if type(value).__module__.startswith("drpo_rewards.")]
+        return found
 
 
 def build_reward_gradient(source: RewardSource, generator: OneStepGenerator, device: str) -> RewardGradient:

@@ -3,12 +3,14 @@
 Both U-Nets have the same blocks. They differ in three places:
 
 - What were convolutions of one pixel before and after an attention block are linear layers.
-- Cross-attention reads other text states. A linear map from the new states to the old ones, fitted by least squares,
-  is put in front of its keys and values.
+- Cross-attention reads the states of two text encoders. From each of them a linear map to the old states is fitted by
+  least squares. The mean of both is put in front of the keys and values, so each encoder has half of the say.
 - The embedding of the pooled vector and of the time ids is new. Its last layer begins at zero.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -20,17 +22,21 @@ _RIDGE = 1e-3
 
 @torch.no_grad()
 def take_weights(
-    unet: UNet2DConditionModel, embedded: UNet2DConditionModel, states_PTD: Tensor, embedded_states_PTD: Tensor
+    unet: UNet2DConditionModel,
+    embedded: UNet2DConditionModel,
+    states: Sequence[Tensor],
+    embedded_states_PTD: Tensor,
 ) -> None:
     """Copies the weights of `embedded` into `unet`, which then predicts nearly the same.
 
     Args:
         unet: an untrained U-Net of the SDXL layout. It is changed in place.
         embedded: the embedded generator's U-Net.
-        states_PTD: the text states that `unet` reads, of some prompts.
+        states: the text states that `unet` reads side by side, (P, T, D) of each encoder, of P prompts.
         embedded_states_PTD: those that `embedded` reads, of the same prompts.
     """
-    map_DD = _fit_linear_map(states_PTD.flatten(0, 1), embedded_states_PTD.flatten(0, 1))
+    targets_ND = embedded_states_PTD.flatten(0, 1)
+    map_DD = torch.cat([_fit_linear_map(states_PTD.flatten(0, 1), targets_ND) for states_PTD in states]) / len(states)
     weights = unet.state_dict()
     for name, value in embedded.state_dict().items():
         if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):

@@ -35,7 +35,7 @@ SECOND_WIDTH = 96
 """Features of a token of the second text encoder, and of its projected vector."""
 
 _TIME_WIDTH = 8  # features of each of the six time ids
-_LEARNING_RATE = 5e-4
+_LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class XLRecipe:
     seed: int = 0
     text_steps: int = 1500
     pairs: int = 12_288
-    generator_steps: int = 600
+    generator_steps: int = 120
 
     @classmethod
     def tiny(cls) -> XLRecipe:
@@ -92,7 +92,8 @@ def _train(recipe: XLRecipe, out: Path, device: str) -> None:
     noise_NChw, latents_NChw, prompts_N = draw_pairs(base.vae, work, recipe.seed, pairs=recipe.pairs)
     torch.manual_seed(recipe.seed)
     unet = new_xl_unet()
-    take_weights(unet, base.unet, text_PTD, hidden_states(base.tokenizer, base.text_encoder))
+    states = text_PTD.split([WIDTH, SECOND_WIDTH], dim=-1)
+    take_weights(unet, base.unet, states, hidden_states(base.tokenizer, base.text_encoder))
     unet.to(device)
     text_PTD, pooled_PD = text_PTD.to(device), pooled_PD.to(device)
 
