@@ -47,7 +47,7 @@ def test_stock_diffusers_draws_the_same(generator: SDXLTurboGenerator) -> None:
 
 
 def test_each_part_of_the_conditions_counts(generator: SDXLTurboGenerator) -> None:
-    """With one part of another prompt, the picture changes: a little by the pooled vector, as the tokens say the same."""
+    """A part of another prompt changes the picture. The pooled vector does so a little: the tokens say the same."""
 
     def swap(first: int, last: int) -> Callable[[Conditions], Conditions]:
         def change(one: Conditions) -> Conditions:
