@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
@@ -97,7 +96,7 @@ def estimate_memory(config: Config) -> MemoryEstimate:
     if config.model.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
     generator = layout(pipeline, config.lora, whole=config.lora is None)
-    generator.to_uint8 = lambda images_N3HW: np.zeros((len(images_N3HW), 1, 1, 3), np.uint8)
+    generator.to_uint8 = lambda images_N3HW: torch.zeros((len(images_N3HW), 1, 1, 3), dtype=torch.uint8)
     objective, feature_map, missing = build_objective(config), None, list[str]()
     if _is_here(config.features.path):
         try:

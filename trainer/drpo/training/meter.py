@@ -31,6 +31,10 @@ class Meter(TorchDispatchMode):
         self._alive = 0
         self._known = WeakIdKeyDictionary()
 
+    def reset_peak(self) -> None:
+        """Starts a new peak, at what is alive now."""
+        self.peak = self._alive
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation, and counts what it has made."""
         inputs = tree_leaves((args, kwargs))
