@@ -22,6 +22,7 @@ from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Objective, StatefulObjective
 from drpo.training import collective
+from drpo.training.ema import AveragedWeights
 from drpo.training.offline import OfflineSupervision
 from drpo.training.ranking import BackgroundRanker
 from drpo.training.reward_gradient import RewardGradient
@@ -70,6 +71,7 @@ class DrPOTrainer:
             eps=optimizer.eps,
             weight_decay=optimizer.weight_decay,
         )
+        self.average = AveragedWeights(self.parameters, settings.ema) if settings.ema is not None else None
         self.learning_rate = lambda step: optimizer.lr * optimizer.factor(step, settings.steps)
         self.max_grad_norm = optimizer.max_grad_norm
         self.max_failed_groups = settings.max_failed_groups
@@ -106,6 +108,8 @@ class DrPOTrainer:
             grad_norm = self._update(total.trained, lr)
             if self.memory is not None:
                 self.memory.end_step(collective.gather(self.memory.observations()))
+            if self.average is not None:
+                self.average.update()
         total.seconds["optimizer"] = tally.seconds["optimizer"] * collective.world_size()
 
         self.step += 1
@@ -185,6 +189,7 @@ class DrPOTrainer:
             "groups_seen": self.groups_seen,
             "groups_failed": self.groups_failed,
             "objective": self.memory.state_dict() if self.memory is not None else {},
+            "average": self.average.state_dict() if self.average is not None else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -196,3 +201,5 @@ class DrPOTrainer:
         self.groups_failed = state["groups_failed"]
         if self.memory is not None:
             self.memory.load_state_dict(state["objective"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
