@@ -72,8 +72,12 @@ TRAINER = {
         "training", "training.build", "method.features", "generators", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",
     },
+    "watching": {
+        "evaluation", "training", "method.features", "generators", "data", "config",
+        "drpo_rewards.client", "drpo_rewards.api.contract",
+    },
     "cluster": {
-        "training", "training.build", "data", "config",
+        "watching", "training", "training.build", "data", "config",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {

@@ -116,11 +116,20 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
     resumed_s = max((line["time_s"] for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
     with ray_and_rewards(config, rewards=asks_rewards(config)) as served, sigterm_as_ctrl_c():
         with TrainingProgress(config, console) as progress:
-            outcome = fit(served, run_dir, token=token, watch=progress, watch_encoding=progress.show_encoding)
+            outcome = fit(
+                served,
+                run_dir,
+                token=token,
+                watch=progress,
+                watch_evaluation=progress.show_evaluation,
+                watch_encoding=progress.show_encoding,
+            )
         if outcome.status == "interrupted":
             say(f"stopped at step {outcome.step}, with a checkpoint. To continue, run")
             say((f"  drpo train --resume {shlex.quote(str(run_dir))}", "bold"))
             raise typer.Exit(130)
+        if outcome.reason:
+            say(f"stopped at step {outcome.step}: {outcome.reason}")
         trained_s = outcome.seconds - resumed_s
         seconds = {"startup": time.perf_counter() - started - trained_s, "training": outcome.seconds}
         if config.evaluation.enabled:

@@ -79,7 +79,7 @@ class EvaluationConfig(Section):
     every: int = Field(
         default=0,
         ge=0,
-        description="steps between evaluations during training, the first one before the first step; 0: only at the end",
+        description="steps between evaluations during training, the first one at step 0; 0: only at the end",
     )
     every_prompts_per_task: int | None = Field(
         default=None, ge=1, description="as prompts_per_task, for the evaluations during training; null: the same"

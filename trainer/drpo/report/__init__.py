@@ -2,6 +2,8 @@
 
 Files:
     content    what the report shows, read from a run's folder
+    watched    the evaluations during training: the strip of pictures, the guard metrics
+    pictures   a picture as a part of the page
     scale      how scores are written and placed on an axis
     figures    the training curves
     write      fills the template report.html.j2

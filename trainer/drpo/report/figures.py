@@ -12,6 +12,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from drpo.report.watched import GUARDS
+
 # Matplotlib draws with these colours. In the SVG they become variables of the page, which has light and dark colours.
 _VARIABLES = {"#777777": "--muted", "#dddddd": "--line", "#4f46e5": "--tuned"}
 _MUTED, _LINE, _CURVE = _VARIABLES
@@ -24,6 +26,7 @@ _LOSS = (
     "The distance of the features from their targets. The targets move with the adapter, so the loss need not fall: "
     "the rewards show whether training works."
 )
+_HELD_OUT = "The mean over tasks on held-out prompts, the same prompts and noises at every evaluation."
 _NEARER = (
     "The share of the candidates that lie nearer to the chosen images than to the rejected ones, by their features."
 )
@@ -71,6 +74,36 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> tuple[list[Figure], lis
     return figures, undrawn
 
 
+def draw_evaluations(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Figure], list[str]]:
+    """Draws every number of the evaluations during training over the steps.
+
+    Args:
+        lines: see `drpo.training.evaluations`; those that failed are left out.
+
+    Returns:
+        As `draw_curves`.
+    """
+    figures, undrawn = [], []
+    for key in dict.fromkeys(name for line in lines for name in line["present"]):
+        reward, _, metric = key.partition("/")
+        title, caption = GUARDS.get(key, (f"Metric {metric} of {reward}" if metric else f"Reward {reward}", _HELD_OUT))
+        try:
+            steps_S, values_S = _points(lines, "present", key)
+            averaged = _points(lines, "averaged", key) if any("averaged" in line for line in lines) else None
+            caption += " Grey: the averaged adapter." if averaged is not None else ""
+            alt = f"{title} in {len(steps_S)} evaluations: from {values_S[0]:.3g} to {values_S[-1]:.3g}."
+            figures.append(Figure(title, caption, alt, _draw(title, steps_S, values_S, values_S, averaged)))
+        except Exception as error:  # whatever a curve fails with, the others are drawn
+            undrawn.append(f"the curve {title} ({type(error).__name__}: {error})")
+    return figures, undrawn
+
+
+def _points(lines: Sequence[Mapping[str, Any]], side: str, key: str) -> NDArray[np.float64]:
+    """The steps and the values of a number, (2, S)."""
+    points = [(line["step"], line[side][key]) for line in lines if key in line.get(side, {})]
+    return np.array(points, dtype=np.float64).T
+
+
 def _figure(title: str, caption: str, metrics: Sequence[Mapping[str, Any]], key: str) -> Figure:
     points = [(line["step"], line[key]) for line in metrics if line.get(key) is not None]
     steps_S, values_S = np.array(points, dtype=np.float64).T
@@ -86,8 +119,13 @@ def running_mean(values_S: NDArray[np.float64], window: int) -> NDArray[np.float
 
 
 def _draw(
-    title: str, steps_S: NDArray[np.float64], values_S: NDArray[np.float64], mean_S: NDArray[np.float64]
+    title: str,
+    steps_S: NDArray[np.float64],
+    values_S: NDArray[np.float64],
+    mean_S: NDArray[np.float64],
+    other: NDArray[np.float64] | None = None,
 ) -> Markup:
+    """Draws dots and a line in one colour; and, if there is one, another line (steps and values, 2 x S) in grey."""
     # Not pyplot, which would look for a display and keep the figure in memory.
     import matplotlib
     from matplotlib.figure import Figure as Canvas
@@ -97,6 +135,8 @@ def _draw(
     with matplotlib.rc_context(settings):
         canvas = Canvas(figsize=(5.4, 3.0), layout="constrained")
         axes = canvas.add_subplot()
+        if other is not None:
+            axes.plot(*other, "o-", color=_MUTED, markersize=3, linewidth=1.4)
         axes.plot(steps_S, values_S, "o", color=_CURVE, markersize=3, markeredgewidth=0, alpha=0.25)
         axes.plot(steps_S, mean_S, color=_CURVE, linewidth=2.2, solid_capstyle="round")
         axes.grid(axis="y", color=_LINE, linewidth=0.8)

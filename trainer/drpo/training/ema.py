@@ -1,9 +1,9 @@
 """The averaged adapter: diffusers' exponential moving average of the trained weights.
 
-    average = AveragedWeights(adapter.parameters(), EmaConfig(decay=0.99))
-    average.update()                 # after every optimizer step
-    with average.applied():          # the adapter has the averaged weights
-        adapter.save(folder)
+average = AveragedWeights(adapter.parameters(), EmaConfig(decay=0.99))
+average.update()                 # after every optimizer step
+with average.applied():          # the adapter has the averaged weights
+    adapter.save(folder)
 """
 
 from __future__ import annotations

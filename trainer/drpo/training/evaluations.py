@@ -3,8 +3,8 @@
 {"step": 100, "time_s": 81.2, "seconds": 4.0, "images": 72, "grid": "samples/step-100.png",
  "present": {"geneval": 0.71, "geneval/strict": 0.52, "guard/diversity": 0.94, "guard/distance_to_base": 0.31}}
 
-`present` is of the trained adapter, `averaged` likewise of the averaged one. Numbers are in the reward's own unit, each a
-mean over tasks. An evaluation that failed has `error`; one that ended the run has `stopped`, a sentence.
+`present` is of the trained adapter, `averaged` likewise of the averaged one. Numbers are in the reward's own unit, each
+a mean over tasks. An evaluation that failed has `error`; one that ended the run has `stopped`, a sentence.
 """
 
 from __future__ import annotations

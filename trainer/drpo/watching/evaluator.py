@@ -13,8 +13,8 @@ from drpo.config import Config
 from drpo.data.prompts import load_prompts
 from drpo.errors import EvaluationError
 from drpo.evaluation.adapter import scoring_rewards
-from drpo.evaluation.evaluate import evaluate, generate_batches
-from drpo.evaluation.plan import PlannedImage, plan_images
+from drpo.evaluation.evaluate import evaluate, generate
+from drpo.evaluation.plan import plan_images
 from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.training import collective
@@ -53,7 +53,7 @@ class Evaluator:
         self._config = config
         self._generator = generator
         self._client = client
-        self._guards = Guards(generator, feature_map, self._mine)
+        self._guards = Guards(feature_map, self._mine)
         self._models: list[ModelInfo] = []
 
     def measure(self) -> Numbers:
@@ -77,7 +77,8 @@ class Evaluator:
         reward, _, metric = name.partition("/")
         for model in self._models:
             if model.kind == "reward" and model.name == reward:
-                return next((one.higher_is_better for one in model.metrics if one.name == metric), model.higher_is_better)
+                metrics = {one.name: one for one in model.metrics}
+                return metrics.get(metric, model).higher_is_better  # of the metric, or of the reward itself
         return True
 
     def _measure_share(self) -> tuple[list[tuple[str, Numbers]], list[Measured]]:
@@ -89,8 +90,9 @@ class Evaluator:
         if not self._guards.knows_base:
             guarded = [image for image in self._mine if image.key in self._guards.measured]
             with self._generator.reference():
-                for batch, pictures in generate_batches(self._generator, guarded, settings.batch_size):
-                    self._guards.observe_base(batch, *pictures)
+                for start in range(0, len(guarded), settings.batch_size):
+                    batch = generate(self._generator, guarded[start : start + settings.batch_size])
+                    self._guards.observe_base(batch)
         result = evaluate(
             self._generator,
             self._client,

@@ -1,8 +1,8 @@
 """Guard metrics: what no reward measures, and what is lost when a reward is over-optimised.
 
     guard/diversity          mean distance between the pictures of one prompt; 1: as different as those of the base
-    guard/distance_to_base   mean distance to the base's picture from the same noise; 0: unchanged, 1: as far away as two
-                             pictures of the base for one prompt are from each other
+    guard/distance_to_base   mean distance to the base's picture from the same noise; 0: unchanged, 1: as far away as
+                             two pictures of the base for one prompt are from each other
 
 Distances are those of `drpo.evaluation.diversity`, in the feature map of the run, or in the latents if it has none.
 """
@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from drpo.evaluation.diversity import measure_distances, measure_diversity
+from drpo.evaluation.evaluate import Batch
 from drpo.evaluation.plan import PlannedImage
-from drpo.generators.base import Conditions, OneStepGenerator
+from drpo.generators.base import Conditions
 from drpo.method.features import load_feature_map
 from drpo.method.features.base import FeatureContext, FeatureMap, ImageFeatureMap
 
@@ -47,15 +46,11 @@ class Guards:
     """Measures the pictures of one worker's prompts. Call `observe` with every batch, then `collect`.
 
     Args:
-        generator: see `drpo.generators`.
         feature_map: that of the run; None: distances of latents.
         planned: the images of this worker. Prompts with a single image are not measured.
     """
 
-    def __init__(
-        self, generator: OneStepGenerator, feature_map: FeatureMap | None, planned: Sequence[PlannedImage]
-    ) -> None:
-        self._generator = generator
+    def __init__(self, feature_map: FeatureMap | None, planned: Sequence[PlannedImage]) -> None:
         self._feature_map = feature_map if feature_map is not None else load_feature_map("raw_latent")
         self._groups: list[list[PlannedImage]] = []
         count = 0
@@ -73,25 +68,13 @@ class Guards:
         """Whether the base's pictures have been observed."""
         return self._base.keys() == self.measured
 
-    def observe_base(
-        self,
-        planned: Sequence[PlannedImage],
-        latents_NChw: Tensor,
-        images_NHWC: NDArray[np.uint8],
-        conditions: Conditions,
-    ) -> None:
+    def observe_base(self, batch: Batch) -> None:
         """Takes a batch of the base's pictures."""
-        self._base |= self._describe(planned, latents_NChw, images_NHWC, conditions)
+        self._base |= self._describe(batch)
 
-    def observe(
-        self,
-        planned: Sequence[PlannedImage],
-        latents_NChw: Tensor,
-        images_NHWC: NDArray[np.uint8],
-        conditions: Conditions,
-    ) -> None:
+    def observe(self, batch: Batch) -> None:
         """Takes a batch of the present weights' pictures."""
-        self._present |= self._describe(planned, latents_NChw, images_NHWC, conditions)
+        self._present |= self._describe(batch)
 
     def collect(self) -> list[Measured]:
         """The guard metrics of every prompt whose pictures were observed since the last call."""
@@ -105,26 +88,24 @@ class Guards:
         return found
 
     @torch.no_grad()
-    def _describe(
-        self,
-        planned: Sequence[PlannedImage],
-        latents_NChw: Tensor,
-        images_NHWC: NDArray[np.uint8],
-        conditions: Conditions,
-    ) -> dict[tuple[str, str, int], _Features]:
+    def _describe(self, batch: Batch) -> dict[tuple[str, str, int], _Features]:
         """The features of each image of a batch, on the CPU."""
-        rows = [row for row, image in enumerate(planned) if image.key in self.measured]
+        rows = [row for row, image in enumerate(batch.planned) if image.key in self.measured]
         if not rows:
             return {}
-        pooled_ND = conditions.pooled_ND[rows] if conditions.pooled_ND is not None else None
-        context = FeatureContext(Conditions(conditions.text_NTD[rows], pooled_ND))
+        pooled_ND = batch.conditions.pooled_ND
+        pooled_ND = pooled_ND[rows] if pooled_ND is not None else None
+        context = FeatureContext(Conditions(batch.conditions.text_NTD[rows], pooled_ND))
         if isinstance(self._feature_map, ImageFeatureMap):
-            images_N3HW = torch.from_numpy(images_NHWC[rows]).permute(0, 3, 1, 2).to(latents_NChw.device)
+            images_N3HW = torch.from_numpy(batch.images_NHWC[rows]).permute(0, 3, 1, 2).to(batch.latents_NChw.device)
             features = self._feature_map.of_images(images_N3HW.float() / 127.5 - 1, context)
         else:
-            features = self._feature_map.of_latents(latents_NChw[rows], context)
+            features = self._feature_map.of_latents(batch.latents_NChw[rows], context)
         features = {key: tokens_NTD.float().cpu() for key, tokens_NTD in features.items()}
-        return {planned[row].key: {key: one[number] for key, one in features.items()} for number, row in enumerate(rows)}
+        return {
+            batch.planned[row].key: {key: one[number] for key, one in features.items()}
+            for number, row in enumerate(rows)
+        }
 
 
 def _stack(features: Sequence[_Features]) -> _Features:

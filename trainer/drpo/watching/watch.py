@@ -13,10 +13,10 @@ from drpo.config import Config, StopCondition
 from drpo.errors import EvaluationError
 from drpo.method.features.base import FeatureMap
 from drpo.training import collective
+from drpo.training.best import keep_if_best
 from drpo.training.evaluations import EVALUATIONS_FILE, EvaluationsLog
 from drpo.training.random_state import random_state, set_random_state
 from drpo.training.trainer import DrPOTrainer
-from drpo.watching.best import keep_if_best
 from drpo.watching.evaluator import Evaluator, Numbers, call_together
 from drpo.watching.grid import draw_row, plan_grid, write_grid
 from drpo_rewards.client import RankingClient
