@@ -56,8 +56,8 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "cluster", "training", "training.build", "generators", "shapes", "shapes.cli",
-        "data", "config",
+        "checks", "evaluation", "report", "tracking", "cluster", "training", "training.build", "generators", "shapes",
+        "shapes.cli", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
@@ -72,6 +72,7 @@ TRAINER = {
         "training", "training.build", "method.features", "generators", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",
     },
+    "tracking": {"training", "config"},
     "watching": {
         "evaluation", "training", "method.features", "generators", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract",

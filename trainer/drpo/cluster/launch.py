@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def train(
     (run_dir / CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
 
     fit = _Fit(config, run_dir, token)
-    tails = [_Tail(run_dir / METRICS_FILE, watch), _Tail(run_dir / EVALUATIONS_FILE, watch_evaluation)]
+    steps, evaluations = _Tail(run_dir / METRICS_FILE, watch), _Tail(run_dir / EVALUATIONS_FILE, watch_evaluation)
     encoded = EncodingCount(run_dir)
     fit.start()
     while not fit.done.is_set():
@@ -90,14 +91,12 @@ def train(
             fit.done.wait(poll_s)  # not join(): after an interrupted join() Python no longer waits for the thread
             if watch_encoding is not None and (count := encoded.read_if_new()) is not None:
                 watch_encoding(count)
-            for tail in tails:
-                tail.read()
+            _report(steps, evaluations)
         except KeyboardInterrupt:
             if (run_dir / STOP_FILE).exists():
                 raise
             (run_dir / STOP_FILE).touch()
-    for tail in tails:
-        tail.read()
+    _report(steps, evaluations)
     (run_dir / STOP_FILE).unlink(missing_ok=True)
     result = fit.result()
     if result["status"] == "stopped":
@@ -194,10 +193,11 @@ class _Tail:
         self._last = max((line["step"] for line in read_metrics(path)), default=-1)
         self._file, self._offset = -1, 0
 
-    def read(self) -> None:
-        """Calls the watcher for each line that has appeared since the last call."""
+    def read(self) -> list[tuple[int, Callable[[], None]]]:
+        """For each line that has appeared since the last call: its step, and what calls the watcher with it."""
+        found: list[tuple[int, Callable[[], None]]] = []
         if self._watch is None or not self._path.exists():
-            return
+            return found
         with self._path.open("rb") as lines:
             file = os.fstat(lines.fileno()).st_ino
             if file != self._file:
@@ -208,4 +208,15 @@ class _Tail:
                 line = parse_line(text)
                 if line is not None and line["step"] > self._last:
                     self._last = line["step"]
-                    self._watch(line)
+                    found.append((line["step"], partial(self._watch, line)))
+        return found
+
+
+def _report(steps: _Tail, evaluations: _Tail) -> None:
+    """Calls the watchers in the order of the steps: first with the metrics of a step, then with its evaluation.
+
+    An evaluation is written before the next step is, so it is read after the steps.
+    """
+    new = steps.read()
+    for _, call in sorted([*new, *evaluations.read()], key=lambda one: one[0]):
+        call()

@@ -7,6 +7,7 @@ Files:
     offline    preferences in the place of rewards
     schedule   the course of a run: optimizer, training loop
     evaluation the evaluation, during training and at its end
+    trackers   experiment trackers
     config     `Config`, all sections together
     files      YAML files with settings
     values     how text becomes the value of a setting
@@ -42,6 +43,7 @@ from drpo.config.sections import (
     RunConfig,
 )
 from drpo.config.site import runs_folder, site_settings
+from drpo.config.trackers import TrackersConfig
 
 __all__ = [
     "Config",
@@ -60,6 +62,7 @@ __all__ = [
     "RolloutsConfig",
     "RunConfig",
     "StopCondition",
+    "TrackersConfig",
     "TrainingConfig",
     "known_keys",
     "load_config",

@@ -20,6 +20,7 @@ from drpo.config.sections import (
     RunConfig,
     Section,
 )
+from drpo.config.trackers import TrackersConfig
 from drpo.config.values import without_none
 
 
@@ -41,6 +42,7 @@ class Config(Section):
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    trackers: TrackersConfig = Field(default_factory=TrackersConfig)
 
     @model_validator(mode="after")
     def _check_groups(self) -> Config:

@@ -26,6 +26,7 @@ CHANGEABLE = {
         "keep_best", "stop_if",
     },
     "offline": {"cache", "batch_size"},
+    "trackers": {"use", "project", "options"},
     "evaluation": {
         "enabled", "split", "path", "images_per_prompt", "prompts_per_task", "batch_size", "seed", "reward", "metric",
         "rewards", "every", "every_prompts_per_task", "grid",
