@@ -119,7 +119,7 @@ def evaluate(
     with ThreadPoolExecutor(_CONCURRENT_REQUESTS, thread_name_prefix="scoring") as pool:
         try:
             for batch in _batches(planned, batch_size):
-                generated = generate(generator, [image for group in batch for image in group])
+                generated = generate_batch(generator, [image for group in batch for image in group])
                 images_NHWC = generated.images_NHWC
                 start = 0
                 for group in batch:
@@ -155,8 +155,13 @@ def _measure(
     return measured
 
 
+def generate(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> NDArray[np.uint8]:
+    """Images (N, H, W, 3) of a batch; see `generate_batch`."""
+    return generate_batch(generator, planned).images_NHWC
+
+
 @torch.no_grad()
-def generate(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> Batch:
+def generate_batch(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> Batch:
     """Generates a batch. Each noise has its own seed and is drawn on the CPU: no batch or device changes it."""
     noise_NChw = torch.cat([generator.noise(1, torch.Generator().manual_seed(image.seed)) for image in planned])
     conditions = generator.encode_prompts([image.record.prompt for image in planned])

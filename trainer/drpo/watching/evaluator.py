@@ -13,7 +13,7 @@ from drpo.config import Config
 from drpo.data.prompts import load_prompts
 from drpo.errors import EvaluationError
 from drpo.evaluation.adapter import scoring_rewards
-from drpo.evaluation.evaluate import evaluate, generate
+from drpo.evaluation.evaluate import evaluate, generate_batch
 from drpo.evaluation.plan import plan_images
 from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
@@ -91,7 +91,7 @@ class Evaluator:
             guarded = [image for image in self._mine if image.key in self._guards.measured]
             with self._generator.reference():
                 for start in range(0, len(guarded), settings.batch_size):
-                    batch = generate(self._generator, guarded[start : start + settings.batch_size])
+                    batch = generate_batch(self._generator, guarded[start : start + settings.batch_size])
                     self._guards.observe_base(batch)
         result = evaluate(
             self._generator,
