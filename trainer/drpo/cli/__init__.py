@@ -1,4 +1,4 @@
-"""The command line: `drpo demo | train | sample | eval | export | report | runs | compare | prompts | ...`.
+"""The command line: `drpo demo | train | sample | eval | export | report | runs | compare | profile | doctor | ...`.
 
 Commands import what they need when they run, so that `drpo --help` stays fast.
 """
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from drpo.cli import doctor, evaluate, export, preferences, prompts, report, runs, sample, train
+from drpo.cli import doctor, evaluate, export, preferences, profile, prompts, report, runs, sample, train
 from drpo.cli.common import OVERRIDES, Application, say
 
 
@@ -37,6 +37,7 @@ app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("compare")(runs.compare)
+app.command("profile", context_settings=OVERRIDES)(profile.profile)
 app.command("doctor", context_settings=OVERRIDES)(doctor.doctor)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(preferences.app, name="preferences")
