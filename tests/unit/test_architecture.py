@@ -56,8 +56,8 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build", "generators",
-        "shapes", "shapes.cli", "method.objectives", "data", "config",
+        "checks", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
+        "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
