@@ -81,7 +81,8 @@ def _check_room(plan: Plan, target: Path) -> Finding:
     parameters = _count_parameters(plan)
     # Each has the adapter, its two means in AdamW, and the adapter again as a file. One more is there while it is
     # written, and the newest adapter is there once more.
-    needed_gb = OTHERS_GB + (training.keep_checkpoints + 2) * parameters * 4 * 4 / 1e9
+    copies = 5 if training.ema is not None else 4
+    needed_gb = OTHERS_GB + (training.keep_checkpoints + 2) * parameters * copies * 4 / 1e9
     found = f"{needed_gb:.1f} GB needed for {training.keep_checkpoints} checkpoints and the rest, {free_gb:.1f} GB free"
     if needed_gb <= free_gb:
         return Finding("outputs", "run.folder", "ok", f"{found} in {target.parent}")
