@@ -7,8 +7,8 @@ per 1,000 groups. It should be a small part of the size of one group. It is prin
 part that the gateway does not share. Resident memory includes pages of Ray's object store, and grows until the gateway
 has touched all of them.
 
-Then four clients send groups near the limit on bodies. The output is what the gateway and Ray Serve's proxy hold before
-that, at most, and afterwards, without what they share.
+Then four clients send groups near the limit on bodies. The output is what the gateway holds before that, at
+most, and afterwards, without what it shares.
 """
 
 from __future__ import annotations

@@ -80,12 +80,6 @@ def replica_pid(name: str, application: str = "ranking") -> int:
     return list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid
 
 
-def proxy_pid() -> int:
-    """The process id of Ray Serve's proxy, the listener of all services."""
-    filters = [("state", "=", "ALIVE"), ("class_name", "=", "ProxyActor")]
-    return list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid
-
-
 def timeless(response: RankResponse) -> RankResponse:
     return response.model_copy(update={"timings_ms": {}})
 
