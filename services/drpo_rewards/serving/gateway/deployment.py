@@ -53,6 +53,7 @@ class GatewayDeployment:
 
     async def __del__(self) -> None:
         """End the listeners after the calls in progress. Serve awaits this before it ends the process."""
+        self._opening.cancel()
         await self._listeners.close()
 
     async def call(self, images: Sequence[np.ndarray], name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -28,41 +28,44 @@ DRAIN_S = 4
 
 
 class Listeners:
-    """Listens for one gateway. Made and used in the gateway's event loop.
+    """Listens for one gateway. Used in the gateway's event loop.
 
     Args:
         gateway: what answers the calls.
         application: the name of the service's Serve application.
         http_port, grpc_port: None for no such listener.
-
-    Raises:
-        ConfigError: a port cannot be used.
     """
 
     def __init__(self, gateway: Gateway, application: str, http_port: int | None, grpc_port: int | None) -> None:
-        host = gateway.config.host
+        self._gateway = gateway
+        self._application = application
+        self._http_port, self._grpc_port = http_port, grpc_port
         self._http: uvicorn.Server | None = None
         self._grpc: grpc.aio.Server | None = None
         self._running: list[asyncio.Task[None]] = []
-        if http_port is not None:
-            check_shared_port(host, http_port, application)
-            self._socket = open_shared_port(host, http_port)
-            self._http = _make_http_server(gateway, application)
-        if grpc_port is not None:
-            check_shared_port(host, grpc_port, application)
-            self._grpc = build_server(gateway, application)
-            try:
-                self._grpc.add_insecure_port(f"{to_url_host(host)}:{grpc_port}")
-            except RuntimeError as error:
-                raise ConfigError(f"{host}:{grpc_port} is not available for gRPC: {error}") from None
 
     async def open(self) -> None:
-        """Start to answer. Return when all listeners do."""
-        if self._grpc is not None:
+        """Start to answer. Return when all listeners do.
+
+        Raises:
+            ConfigError: a port cannot be used.
+        """
+        host = self._gateway.config.host
+        for port in (self._http_port, self._grpc_port):
+            if port is not None:
+                await asyncio.to_thread(check_shared_port, host, port, self._application)
+        if self._grpc_port is not None:
+            self._grpc = build_server(self._gateway, self._application)
+            try:
+                self._grpc.add_insecure_port(f"{to_url_host(host)}:{self._grpc_port}")
+            except RuntimeError as error:
+                raise ConfigError(f"{host}:{self._grpc_port} is not available for gRPC: {error}") from None
             await self._grpc.start()
             self._running.append(asyncio.create_task(_wait_for_end(self._grpc)))
-        if self._http is not None:
-            serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
+        if self._http_port is not None:
+            listener = open_shared_port(host, self._http_port)
+            self._http = _make_http_server(self._gateway, self._application)
+            serving = asyncio.create_task(self._http.serve(sockets=[listener]))
             self._running.append(serving)
             while not (self._http.started or serving.done()):
                 await asyncio.sleep(0.01)

@@ -35,8 +35,8 @@ class RequestIds:
                 message["headers"] = [*message.get("headers", []), (REQUEST_ID, request_id.encode())]
             await send(message)
 
-        state = {**scope.get("state", {}), "request_id": request_id}
-        await self.app({**scope, "state": state}, receive, send_with_id)
+        scope.setdefault("state", {})["request_id"] = request_id  # in place: what is around this app reads it too
+        await self.app(scope, receive, send_with_id)
 
 
 class NamedService:

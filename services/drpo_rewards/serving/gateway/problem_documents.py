@@ -75,7 +75,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
     logger.error("unexpected error in %s", request.url.path, exc_info=error)
-    return await answer_error(request, InternalError(UNEXPECTED))
+    response = await answer_error(request, InternalError(UNEXPECTED))
+    response.headers["x-request-id"] = request_id_of(request)  # this answer passes no middleware
+    return response
 
 
 def _make_response(problem: Problem, headers: dict[str, Any]) -> Response:
