@@ -69,7 +69,7 @@ TRAINER = {
     },
     "report": {"evaluation", "training", "shapes", "config"},
     "evaluation": {
-        "training", "training.build", "generators", "data", "config",
+        "training", "training.build", "method.features", "generators", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",
     },
     "cluster": {
