@@ -96,9 +96,9 @@ class PartFinder:
         part.content_type = self._headers.get("content-type", "")
         files = sum(part.is_file for part in self.parts)
         if files > self._max_files:
-            raise _unreadable(f"there are more than {self._max_files} files", field=self._file_field)
+            raise _unreadable(f"too many files, more than {self._max_files}", field=self._file_field)
         if len(self.parts) - files > self._max_fields:
-            raise _unreadable(f"there are more than {self._max_fields} text fields")
+            raise _unreadable(f"too many text fields, more than {self._max_fields}")
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         """Count data of the present part. The parser shows it in order, and without gaps.
