@@ -40,8 +40,8 @@ SERVICES = {
     "operations": {"ranking", "wire", "v1", "api"},
     "ranking": {"api"},
     "rewards": {"rewards.base", "rewards.files", "rewards.shared", "ranking", "api"},
-    "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared", "client.retries"},
-    "rewards.shared": {"rewards.base", "rewards.files"},
+    "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared"},
+    "rewards.shared": {"rewards.base", "rewards.files", "client.retries"},
     "rewards.files": set(),
     "rewards.base": {"api"},
     "wire": {"v1", "api"},
@@ -69,11 +69,11 @@ TRAINER = {
     },
     "report": {"evaluation", "training", "shapes", "config"},
     "evaluation": {
-        "training", "training.build", "method.features", "generators", "data", "config",
-        "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",
+        "training", "training.build", "method.features", "generators", "shapes", "data", "config",
+        "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions",
     },
     "cluster": {
-        "training", "training.build", "data", "config",
+        "evaluation", "training", "training.build", "data", "config",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {

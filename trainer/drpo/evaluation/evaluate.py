@@ -94,7 +94,7 @@ def evaluate(
     with ThreadPoolExecutor(_CONCURRENT_REQUESTS, thread_name_prefix="scoring") as pool:
         try:
             for batch in _batches(planned, batch_size):
-                images_NHWC = _generate(generator, [image for group in batch for image in group])
+                images_NHWC = generate(generator, [image for group in batch for image in group])
                 start = 0
                 for group in batch:
                     waiting.append(pool.submit(score, group, images_NHWC[start : start + len(group)]))
@@ -128,7 +128,7 @@ def _measure(
 
 
 @torch.no_grad()
-def _generate(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> NDArray[np.uint8]:
+def generate(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> NDArray[np.uint8]:
     """Images (N, H, W, 3). Each noise has its own seed and is drawn on the CPU: no batch or device changes it."""
     noise_NChw = torch.cat([generator.noise(1, torch.Generator().manual_seed(image.seed)) for image in planned])
     conditions = generator.encode_prompts([image.record.prompt for image in planned])
