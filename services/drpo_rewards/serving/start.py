@@ -97,11 +97,16 @@ def start(
         raise ServiceUnavailableError("Ray is not running in this process; call ray.init() first")
     _check_resources(settings)
     ports = choose_ports(settings.host, http_port, grpc_port)
+    try:
+        started_serve = start_serve()
+    except BaseException:
+        ports.release()
+        raise
     targets = _reward_targets(settings, app_name)
     reward_apps = [target.name for target in targets]
     application = build(settings, digests, app_name, ports.http, ports.grpc)
     targets.append(serve.RunTarget(application, name=app_name, route_prefix=None))
-    service = RunningService(app_name, None, None, start_serve(), reward_apps, ports)
+    service = RunningService(app_name, None, None, started_serve, reward_apps, ports)
     try:
         serve.run_many(targets, wait_for_applications_running=False)
         for target in targets:
