@@ -1,7 +1,8 @@
 """What the way to a reward costs: processor time and images/s, compared with a plain threaded server.
 
-Launch: python tests/bench/bench_way.py [--seconds 10] [--parts transports handle replicas gateways idle]
+Launch: python tests/bench/bench_way.py [--seconds 10] [--parts start transports handle replicas gateways idle]
 
+    start        seconds from nothing to a ready service: at most 15
     transports   groups of 8 pictures of 512x512 over HTTP and gRPC, 1, 4 and 16 clients; the plain server gets the same
                  bytes and scores them with the same class. Processor time is that of all processes of the service.
                  At most 1.5 times that of the plain server; images/s at least 0.9, 1.0 and 1.2 times its own.
@@ -34,8 +35,7 @@ from drpo_rewards.cluster.local_ray import start_local_ray, stop_ray
 from drpo_rewards.rewards.base import Score, ScoreItem
 
 sys.path.append(str(Path(__file__).parents[1]))  # for `support`
-PARTS = ("transports", "handle", "replicas", "gateways", "idle")
-CLIENTS = (1, 4, 16)
+PARTS = ("start", "transports", "handle", "replicas", "gateways", "idle")
 SIDE = 512
 
 
@@ -109,7 +109,7 @@ def service_family() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def bench_transports(seconds: float, rounds: int) -> None:
+def bench_transports(seconds: float, rounds: int, numbers: Sequence[int]) -> None:
     import httpx
     from support.tiny.clip import write_clip
 
@@ -141,7 +141,7 @@ def bench_transports(seconds: float, rounds: int) -> None:
                         time.sleep(0.2)
                 found: dict[tuple[str, int], list[Measured]] = {}
                 for round_ in range(-1, rounds):  # round -1 warms up
-                    for clients in CLIENTS:
+                    for clients in numbers:
                         for kind, (address, processes) in addresses.items():
                             result = measure(
                                 lambda address=address: AsyncRankingClient(address, timeout_s=120),
@@ -157,7 +157,7 @@ def bench_transports(seconds: float, rounds: int) -> None:
             plain.wait()
     print(f"\ngroups of 8 pictures of {SIDE}x{SIDE}, plain pixels; in brackets the ratio to the plain server")
     print(f"{'clients':>7} {'':>6} {'images/s':>16} {'CPU ms a group':>20}")
-    for clients in CLIENTS:
+    for clients in numbers:
         rate, cost = (
             {kind: statistics.median(getattr(each, name) for each in found[kind, clients]) for kind in addresses}
             for name in ("images_per_s", "cpu_ms")
@@ -246,16 +246,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="seconds for each measurement")
     parser.add_argument("--rounds", type=int, default=2, help="how often the transports are measured")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="clients of the transports")
     parser.add_argument("--parts", choices=PARTS, nargs="+", default=list(PARTS))
     arguments = parser.parse_args()
     print(describe_hardware(), flush=True)
     started = time.perf_counter()
     start_local_ray(num_cpus=4)
-    with served({"cheap": {"type": "bench_way:Cheap"}}):
-        print(f"from nothing to a ready service: {time.perf_counter() - started:.1f} s", flush=True)
+    if "start" in arguments.parts:
+        with served({"cheap": {"type": "bench_way:Cheap"}}):
+            print(f"from nothing to a ready service: {time.perf_counter() - started:.1f} s", flush=True)
     try:
         if "transports" in arguments.parts:
-            bench_transports(arguments.seconds, arguments.rounds)
+            bench_transports(arguments.seconds, arguments.rounds, arguments.clients)
         if "handle" in arguments.parts:
             bench_handle(arguments.seconds)
         if "replicas" in arguments.parts:
