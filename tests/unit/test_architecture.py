@@ -56,8 +56,8 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "cluster", "training", "training.build", "generators", "shapes", "shapes.cli",
-        "data", "config",
+        "checks", "paper", "evaluation", "report", "cluster", "training", "training.build", "generators", "shapes",
+        "shapes.cli", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
@@ -67,6 +67,7 @@ TRAINER = {
         "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
     },
+    "paper": {"evaluation", "training", "config", "drpo_rewards.api.suggestions"},
     "report": {"evaluation", "training", "shapes", "config"},
     "evaluation": {
         "training", "training.build", "method.features", "generators", "shapes", "data", "config",

@@ -1,4 +1,4 @@
-"""The command line: `drpo demo | train | sample | eval | judge | report | prompts | preferences | shapes | doctor`.
+"""The command line of `drpo`: one file for each command.
 
 Commands import what they need when they run, so that `drpo --help` stays fast.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from drpo.cli import doctor, evaluate, judge, preferences, prompts, report, sample, train
+from drpo.cli import doctor, evaluate, judge, paper, preferences, prompts, report, sample, train
 from drpo.cli.common import OVERRIDES, Application
 
 app = Application(
@@ -24,6 +24,7 @@ app.command("train", context_settings=OVERRIDES)(train.train)
 app.command("sample")(sample.sample)
 app.command("eval", context_settings=OVERRIDES)(evaluate.evaluate)
 app.command("judge", context_settings=OVERRIDES)(judge.judge)
+app.command("paper", context_settings=OVERRIDES)(paper.paper)
 app.command("report")(report.report)
 app.command("doctor", context_settings=OVERRIDES)(doctor.doctor)
 app.add_typer(prompts.app, name="prompts")

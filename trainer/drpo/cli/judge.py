@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,8 +45,9 @@ def judge(
     from drpo.checks.outputs import find_obstacle
     from drpo.evaluation.judging import find_pairs
 
-    problems: list[Problem] = []
-    first, *others = [_find_row(name, evaluation) for name in models]
+    names, settings = split_settings([*models, *context.args])
+    overrides, problems = parse_overrides(settings), list[Problem]()
+    first, *others = [_find_row(name, evaluation) for name in names or [""]]
     if not others:
         problems.append(Problem("models", "give two models or more: drpo judge A B"))
     found = {}
@@ -59,7 +61,6 @@ def judge(
     out = Path(os.path.abspath(out if out is not None else evaluation / "judge"))
     if obstacle := find_obstacle(out):
         problems.append(Problem("--out", f"--out: {obstacle}"))
-    overrides = parse_overrides(context.args)
     values = read_preset(preset)
     config = check_before_start(values, overrides, problems=problems, dry_run=dry_run, verb="table")
 
@@ -89,6 +90,20 @@ def judge(
     draw_bars(out / "judge.svg", first.name, outcomes)
     print_outcomes(first.name, outcomes)
     say(f"written to {out}: judge.json, judge.svg and the verdicts")
+
+
+def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates the names on the command line from settings such as --rewards.address VALUE, wherever these stand."""
+    names, settings, rest = list[str](), list[str](), list(words)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--"):
+            settings.append(word)
+            if "=" not in word and rest:
+                settings.append(rest.pop(0))
+        else:
+            names.append(word)
+    return names, settings
 
 
 def _find_row(name: str, evaluation: Path) -> Path:
