@@ -104,6 +104,7 @@ def plan(tmp_path: Path) -> PaperPlan:
     experiment = Experiment.model_validate(
         {
             "name": "small",
+            "source": "small.yaml",
             "title": "A small one",
             "kind": "curve",
             "paper": {"columns": ["PS"], "rows": {"DrPO": [23.49], "base": [None]}},
@@ -146,7 +147,7 @@ def test_the_page_has_both_numbers_and_is_made_again_from_its_files(plan: PaperP
     assert "| base | - |" in page
     assert "| base | 40.0 | 60.0 |" in page
     assert "4.00 hours of training" in page
-    assert "drpo paper small --world shapes --seeds 2" in page
+    assert "drpo paper small.yaml --world shapes --seeds 2" in page
     assert "curve-0.svg" in page
     curve = (plan.out / "curve-0.svg").read_bytes()
     path.unlink()

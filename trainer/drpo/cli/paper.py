@@ -48,15 +48,18 @@ def paper(
     overrides = tuple(parse_overrides(context.args))
     budget_s = parse_budget(budget) if budget is not None else None
     plan = make_plan(loaded, world, seeds=seeds, budget_s=budget_s, out=folder, overrides=overrides)
+    if page_only or (not dry_run and is_done(plan)):
+        if not page_only:
+            plan.keep()
+        say("page: ", (str(write_page(plan)), "bold"))
+        return
     config, sets = check_plan(plan)
     for line in plan.describe(sum(len(one.planned) for one in sets)):
         say(line)
     if dry_run:
         return
-    if not page_only:
-        plan.keep()
-        if not is_done(plan):
-            carry_out(plan, config, sets)
+    plan.keep()
+    carry_out(plan, config, sets)
     say("page: ", (str(write_page(plan)), "bold"))
 
 

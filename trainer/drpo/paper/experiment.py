@@ -87,6 +87,7 @@ class Experiment(_Part):
 
     Attributes:
         name: the name of its file.
+        source: what `drpo paper` takes: its name, or the path of its file.
         title: what it is in the paper.
         kind: table: of the finished runs; curve: of their checkpoints; profile: of the time of their steps.
         paper: the paper's own numbers.
@@ -94,6 +95,7 @@ class Experiment(_Part):
     """
 
     name: str
+    source: str
     title: str
     kind: Literal["table", "curve", "profile"] = "table"
     paper: PaperNumbers
@@ -112,6 +114,7 @@ def load_experiment(name: str) -> Experiment:
     Raises:
         ConfigError: there is no such experiment, or the file is wrong.
     """
+    source = name
     if name.endswith((".yaml", ".yml")):
         try:
             text, name = Path(name).read_text(encoding="utf-8"), Path(name).stem
@@ -124,7 +127,7 @@ def load_experiment(name: str) -> Experiment:
         hint = did_you_mean(name, known)
         raise ConfigError(f"there is no experiment {name!r}{hint}; choose from {', '.join(known)}, or give a YAML file")
     try:
-        return Experiment.model_validate({"name": name, **yaml.safe_load(text)})
+        return Experiment.model_validate({"name": name, "source": source, **yaml.safe_load(text)})
     except (yaml.YAMLError, TypeError) as error:
         raise ConfigError(f"{name}: {error}") from error
     except ValidationError as error:

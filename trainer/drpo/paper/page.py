@@ -59,7 +59,7 @@ def read_columns(plan: PaperPlan) -> list[dict[str, Any]]:
 
 def _runs(plan: PaperPlan) -> str:
     return (
-        f"{len(plan.spec.runs)} trained rows, {plan.seeds} seeds, {plan.steps} steps each, "
+        f"{len(plan.spec.runs)} trained rows, {plan.seeds} seed{'s' * (plan.seeds > 1)}, {plan.steps} steps each, "
         f"{training_hours(plan):.2f} hours of training in all."
     )
 
@@ -173,7 +173,7 @@ def _title(column: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> s
 
 
 def _command(plan: PaperPlan) -> str:
-    words = ["drpo", "paper", plan.experiment.name, "--world", plan.world, "--seeds", str(plan.seeds)]
+    words = ["drpo", "paper", plan.experiment.source, "--world", plan.world, "--seeds", str(plan.seeds)]
     words += ["--out", str(plan.out)]
     for one in plan.overrides:
         key, _, value = one.partition("=")

@@ -142,7 +142,7 @@ class PaperPlan:
         training, evaluation = left * self.spec.step_seconds, rows * pictures * PICTURE_SECONDS
         return [
             f"{self.experiment.title}, world {self.world}: {len(runs)} runs of {self.steps} steps "
-            f"({len(self.spec.runs)} rows, {self.seeds} seeds), {sum(run.finished for run in runs)} finished",
+            f"({len(self.spec.runs)} rows x {self.seeds}), {sum(run.finished for run in runs)} finished",
             f"left: about {in_words(training)} of training; at most {in_words(evaluation)} for {rows} rows of "
             f"{pictures} pictures",
             f"needs: {self.spec.needs}",
