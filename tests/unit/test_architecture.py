@@ -28,7 +28,7 @@ SERVICES = {
     "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
     "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "api"},
     "serving.gateway": {
-        "serving.replica", "serving.config", "operations", "ranking", "wire", "v1", "cluster", "api",
+        "serving.replica", "serving.config", "serving.ports", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
     "serving.replica": {"serving.config", "rewards", "rewards.base", "api"},
     "serving.config": {"serving.config_file", "api"},
@@ -40,8 +40,8 @@ SERVICES = {
     "operations": {"ranking", "wire", "v1", "api"},
     "ranking": {"api"},
     "rewards": {"rewards.base", "rewards.files", "rewards.shared", "ranking", "api"},
-    "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared", "client.retries"},
-    "rewards.shared": {"rewards.base", "rewards.files"},
+    "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared"},
+    "rewards.shared": {"rewards.base", "rewards.files", "client.retries"},
     "rewards.files": set(),
     "rewards.base": {"api"},
     "wire": {"v1", "api"},
@@ -56,33 +56,45 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "paper", "evaluation", "report", "cluster", "training", "training.build", "generators", "shapes",
-        "shapes.cli", "data", "config",
+        "checks", "paper", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
+        "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
         "training.build", "training.memory", "training.reward_gradient", "method.objectives", "method.features",
         "generators", "shapes", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
-        "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
+        "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray", "drpo_rewards.serving.config",
+        "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
     },
     "paper": {"evaluation", "training", "config", "drpo_rewards.api.suggestions"},
     "report": {"evaluation", "training", "shapes", "config"},
+    "profiling": {
+        "training", "training.build", "method.objectives", "data", "config",
+        "drpo_rewards", "drpo_rewards.api.contract",
+    },
     "evaluation": {
         "training", "training.build", "method.features", "generators", "shapes", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions",
     },
+    "tracking": {"training", "config"},
+    "watching": {
+        "evaluation", "training", "method.features", "generators", "data", "config",
+        "drpo_rewards.client", "drpo_rewards.api.contract",
+    },
     "cluster": {
-        "evaluation", "training", "training.build", "data", "config",
+        "watching", "evaluation", "training", "training.build", "data", "config",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
-        "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "data", "config",
-        "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
+        "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "data", "transfer",
+        "config", "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
         "drpo_rewards.errors",
     },
-    "training.memory": {"training", "training.build", "method.objectives", "generators", "shapes", "config"},
+    "training.memory": {
+        "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
+    },
     "training.build": {
         "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "config",
     },
@@ -90,8 +102,8 @@ TRAINER = {
         "training", "method.objectives", "generators", "shapes",
         "drpo_rewards.rewards", "drpo_rewards.rewards.base", "drpo_rewards.errors",
     },
-    "generators": {"config"},
-    "method.objectives": {"method.drift"},
+    "generators": {"transfer", "config"},
+    "method.objectives": {"method.drift", "transfer"},
     "method.features": {"method.drift", "generators.base"},
     "method.drift": set(),
     "method": set(),
@@ -101,6 +113,7 @@ TRAINER = {
     "data": {"config"},
     "shapes": {"drpo_rewards.api.shapes"},
     "presets": set(),
+    "transfer": set(),
     "config": {"drpo_rewards.api.suggestions"},
     "errors": set(),
 }  # fmt: skip
