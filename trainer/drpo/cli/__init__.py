@@ -1,4 +1,4 @@
-"""The command line: `drpo demo | train | sample | eval | judge | paper | report | runs | compare | profile | doctor | ...`.
+"""The command line: `drpo demo | train | sample | eval | judge | paper | report | runs | compare | profile | ...`.
 
 Commands import what they need when they run, so that `drpo --help` stays fast.
 """
