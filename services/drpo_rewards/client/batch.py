@@ -106,7 +106,7 @@ def _one_each(given: Any, count: int, kind: Any, name: str, kinds: str) -> list[
     if wrong is not None:
         raise InvalidRequestError(f"`{name}` must be {kinds}, one for each image; it has a {wrong}", field=name)
     if len(values) != count:
-        raise InvalidRequestError(f"there are {count} images, but {len(values)} {name}", field=name)
+        raise InvalidRequestError(f"`{name}` has {len(values)} entries for {count} images", field=name)
     return values
 
 
