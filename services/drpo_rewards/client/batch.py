@@ -68,9 +68,9 @@ class Batch:
         return [range(start, end) for start, end in zip(starts, [*starts[1:], images.stop], strict=True)]
 
     def _begins_group(self, index: int, start: int) -> bool:
-        own, last = index, index - 1
-        same = self.prompts[own] == self.prompts[last] and self.metadata[own] == self.metadata[last]
-        return index == start or not same
+        """Return whether an image begins a group of the request that begins at `start`."""
+        own, last = ((self.prompts[i], self.metadata[i]) for i in (index, index - 1))
+        return index == start or own != last
 
 
 def make_batch(images: Images, prompts: str | Sequence[str], metadata: Any) -> Batch:
