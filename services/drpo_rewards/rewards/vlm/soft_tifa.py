@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -70,6 +71,7 @@ class SoftTifa:
         from drpo_rewards.rewards.shared.qwen3_vl import Qwen3VL
 
         self.mean = mean
+        self._tokens = lru_cache(maxsize=1000)(self._find_tokens)  # the images of a group have the same answers
         self.vlm = Qwen3VL(**options, headers_only=headers_only)
         self.version = f"soft_tifa-1/{mean}/{self.vlm.version}"
         self.checkpoint, self.license = self.vlm.checkpoint, self.vlm.license
@@ -93,7 +95,7 @@ class SoftTifa:
             for item, logs in zip(items, answers, strict=True)
         ]
 
-    def _tokens(self, answer: str) -> tuple[int, ...]:
+    def _find_tokens(self, answer: str) -> tuple[int, ...]:
         tokens = first_tokens(self.vlm.tokenizer, list_forms(answer))
         if not tokens:
             raise InvalidRequestError(f"soft_tifa cannot check the answer {answer!r}", field="metadata.vqa")
