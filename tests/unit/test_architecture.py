@@ -56,12 +56,12 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "profiling", "cluster", "training", "training.build", "generators", "shapes",
+        "checks", "evaluation", "report", "profiling", "cluster", "training", "training.build", "training.choices", "generators", "shapes",
         "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
-        "training.build", "training.memory", "training.reward_gradient", "method.objectives", "method.features",
+        "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives", "method.features",
         "generators", "shapes", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray", "drpo_rewards.serving.config",
@@ -78,7 +78,7 @@ TRAINER = {
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions",
     },
     "cluster": {
-        "evaluation", "training", "training.build", "data", "config",
+        "evaluation", "training", "training.build", "training.choices", "data", "config",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
@@ -86,6 +86,7 @@ TRAINER = {
         "config", "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
         "drpo_rewards.errors",
     },
+    "training.choices": {"training", "training.memory", "generators", "config"},
     "training.memory": {"training", "training.build", "method.objectives", "generators", "shapes", "config"},
     "training.build": {
         "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "config",

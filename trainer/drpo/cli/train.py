@@ -108,6 +108,7 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
     from drpo.cluster.launch import train as fit
     from drpo.evaluation import write_summary
     from drpo.training.build import asks_rewards
+    from drpo.training.choices import describe_choices
     from drpo.training.metrics import read_metrics
     from drpo.training.run_folder import ADAPTER, METRICS_FILE
 
@@ -117,6 +118,8 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
     with ray_and_rewards(config, rewards=asks_rewards(config)) as served, sigterm_as_ctrl_c():
         with TrainingProgress(config, console) as progress:
             outcome = fit(served, run_dir, token=token, watch=progress, watch_encoding=progress.show_encoding)
+        for line in describe_choices(run_dir):
+            say(line)
         if outcome.status == "interrupted":
             say(f"stopped at step {outcome.step}, with a checkpoint. To continue, run")
             say((f"  drpo train --resume {shlex.quote(str(run_dir))}", "bold"))

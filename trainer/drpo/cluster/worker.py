@@ -17,6 +17,8 @@ from drpo.training.run_folder import ADAPTER, CHECKPOINTS
 from drpo.training.run_lock import is_taken_over
 
 if TYPE_CHECKING:
+    import torch
+
     from drpo.data.prompts import PromptOrder
     from drpo.generators import OneStepGenerator
     from drpo.method.features import FeatureMap
@@ -43,12 +45,15 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         after every exception.
     """
     from drpo.training import collective
+    from drpo.training.choices import settle_decoding, settle_memory
 
     config = Config.model_validate(arguments["config"])
     run_dir = Path(arguments["run_dir"])
     with ExitStack() as stack:
         try:
+            config = settle_memory(config, run_dir, _find_device(config))
             parts = collective.call_together(lambda: _build(config))
+            settle_decoding(config, run_dir, parts.generator)
             supervision, order = collective.call_together(lambda: _supervise(config, run_dir, parts.generator, stack))
             trainer = collective.call_together(lambda: _make_trainer(config, run_dir.name, parts, supervision))
             loop = collective.call_together(lambda: _Loop(config, run_dir, trainer, order, arguments["token"]))
@@ -75,7 +80,6 @@ class _Parts(NamedTuple):
 
 def _build(config: Config) -> _Parts:
     """Loads the generator with a fresh adapter, the feature map, the objective and its differentiable reward."""
-    import ray.train.torch
     import torch
 
     from drpo.training import collective
@@ -83,15 +87,24 @@ def _build(config: Config) -> _Parts:
     from drpo.training.random_state import seed_everything
 
     torch.set_num_threads(config.training.threads_per_worker)
-    device = str(ray.train.torch.get_device()) if config.model.device == "auto" else config.model.device
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)  # torch.distributed sends Python objects through this device
+    device = str(_find_device(config))
     seed_everything(config.run.seed)  # so every worker starts with the same adapter
     generator = build_generator(config, device=device)
     seed_everything(config.run.seed + 1 + collective.rank())
     objective = build_objective(config)
     feature_map = build_feature_map(config, objective, generator, device=device)
     return _Parts(generator, feature_map, objective, build_reward_gradient(objective, generator, device=device))
+
+
+def _find_device(config: Config) -> torch.device:
+    """Where this worker computes."""
+    import ray.train.torch
+    import torch
+
+    device = ray.train.torch.get_device() if config.model.device == "auto" else torch.device(config.model.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # torch.distributed sends Python objects through this device
+    return device
 
 
 def _supervise(

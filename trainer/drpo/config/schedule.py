@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,6 +29,7 @@ class OptimizerConfig(Section):
     max_grad_norm: float | None = Field(
         default=1.0, gt=0, description="the gradient is clipped to this norm; null: it is not clipped"
     )
+    fused: bool = Field(default=False, description="update all weights in one kernel; differs by rounding only")
     schedule: Literal["constant", "cosine", "linear"] = Field(
         default="constant", description="the learning rate after the warm-up; cosine and linear decay to 0"
     )
@@ -130,6 +131,23 @@ class TrainingConfig(Section):
         default=None,
         ge=1,
         description="candidates computed at once, to save memory; all are then generated twice; null: all at once",
+    )
+    memory: Literal["auto"] | None = Field(
+        default=None,
+        description="auto: hold the graph, gradient checkpointing, or chunks, whatever fits and is fastest; null: as "
+        "model.gradient_checkpointing and training.chunk_size say",
+    )
+    decode_chunk: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=8, description="images decoded at once for the rewards; auto: what a measurement at the start says"
+    )
+    channels_last: bool = Field(
+        default=False, description="another layout of images in memory, often faster; differs by rounding only"
+    )
+    compile: bool = Field(
+        default=False, description="compile the networks with torch.compile: minutes at the start, faster afterwards"
+    )
+    tf32: bool = Field(
+        default=False, description="products in float32 with 10 bits of mantissa, faster on a GPU; less exact"
     )
     max_failed_groups: float = Field(
         default=0.1,

@@ -25,6 +25,7 @@ from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Explorer, Group, NoiseArranger, Objective
 from drpo.training.offline import OfflineSupervision
 from drpo.training.phases import phase
+from drpo.training.prompt_cache import PromptCache
 from drpo.training.ranking import BackgroundRanker, TimedRanking
 from drpo.training.reward_gradient import RewardGradient
 from drpo.training.sampling import Candidates, GroupSampler, GroupSeed
@@ -76,6 +77,7 @@ class StepRunner:
         reward_gradient: RewardGradient | None = None,
     ) -> None:
         self.generator = generator
+        self.prompts = PromptCache(generator)
         needs = objective.needs
         view = make_view(generator, feature_map, decode_again=settings.chunk_size is None)
         self.ranker = supervision if isinstance(supervision, BackgroundRanker) else None
@@ -127,7 +129,7 @@ class StepRunner:
         settings, seed, ranking = self.settings, GroupSeed(self.seed, step, number), None
         tally.groups += 1
         with torch.no_grad(), tally.timed("generate"), phase("text_encode"):
-            conditions = self.generator.encode_prompts([record.prompt])
+            conditions = self.prompts.encode(record.prompt)
         if self.ranks and settings.selection == "rollouts":
             chosen = self._roll_out(record, conditions, seed, tally)
             if chosen is None:

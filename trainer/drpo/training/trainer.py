@@ -71,6 +71,7 @@ class DrPOTrainer:
             betas=optimizer.betas,
             eps=optimizer.eps,
             weight_decay=optimizer.weight_decay,
+            fused=optimizer.fused or None,
         )
         self.learning_rate = lambda step: optimizer.lr * optimizer.factor(step, settings.steps)
         self.max_grad_norm = optimizer.max_grad_norm
