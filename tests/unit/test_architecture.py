@@ -56,13 +56,13 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "profiling", "cluster", "training", "training.build", "training.choices", "generators", "shapes",
-        "shapes.cli", "method.objectives", "data", "config",
+        "checks", "evaluation", "report", "profiling", "cluster", "training", "training.build", "training.choices",
+        "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
-        "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives", "method.features",
-        "generators", "shapes", "data", "config",
+        "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
+        "method.features", "generators", "shapes", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray", "drpo_rewards.serving.config",
         "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
@@ -89,12 +89,13 @@ TRAINER = {
     "training.choices": {"training", "training.memory", "generators", "config"},
     "training.memory": {"training", "training.build", "method.objectives", "generators", "shapes", "config"},
     "training.build": {
-        "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "config",
+        "training.reward_gradient", "training.speed", "method.objectives", "method.features", "generators", "shapes", "config",
     },
     "training.reward_gradient": {  # the only file that builds rewards
         "training", "method.objectives", "generators", "shapes",
         "drpo_rewards.rewards", "drpo_rewards.rewards.base", "drpo_rewards.errors",
     },
+    "training.speed": {"generators", "config"},
     "generators": {"transfer", "config"},
     "method.objectives": {"method.drift", "transfer"},
     "method.features": {"method.drift", "generators.base"},
