@@ -5,7 +5,9 @@
 Files:
     sections   the parts of a run: generator, adapter, feature map, objective, rewards, prompts
     offline    preferences in the place of rewards
-    schedule   the course of a run: optimizer, training loop, evaluation
+    schedule   the course of a run: optimizer, training loop
+    evaluation the evaluation, during training and at its end
+    trackers   experiment trackers
     config     `Config`, all sections together
     files      YAML files with settings
     values     how text becomes the value of a setting
@@ -16,6 +18,7 @@ This package imports neither torch nor ray.
 """
 
 from drpo.config.config import Config, known_keys
+from drpo.config.evaluation import EvaluationConfig, GridConfig, StopCondition
 from drpo.config.files import read_settings_file
 from drpo.config.loading import (
     Problem,
@@ -29,7 +32,7 @@ from drpo.config.loading import (
     set_value,
 )
 from drpo.config.offline import OfflineConfig
-from drpo.config.schedule import EvaluationConfig, OptimizerConfig, RolloutsConfig, TrainingConfig
+from drpo.config.schedule import EmaConfig, OptimizerConfig, RolloutsConfig, TrainingConfig
 from drpo.config.sections import (
     FeaturesConfig,
     LoraConfig,
@@ -40,11 +43,14 @@ from drpo.config.sections import (
     RunConfig,
 )
 from drpo.config.site import runs_folder, site_settings
+from drpo.config.trackers import TrackersConfig
 
 __all__ = [
     "Config",
+    "EmaConfig",
     "EvaluationConfig",
     "FeaturesConfig",
+    "GridConfig",
     "LoraConfig",
     "ModelConfig",
     "ObjectiveConfig",
@@ -55,6 +61,8 @@ __all__ = [
     "RewardsConfig",
     "RolloutsConfig",
     "RunConfig",
+    "StopCondition",
+    "TrackersConfig",
     "TrainingConfig",
     "known_keys",
     "load_config",
