@@ -70,7 +70,7 @@ TRAINER = {
     },
     "report": {"evaluation", "training", "shapes", "config"},
     "profiling": {
-        "training", "training.build", "method.objectives", "data", "config",
+        "training", "training.build", "training.choices", "method.objectives", "data", "config",
         "drpo_rewards", "drpo_rewards.api.contract",
     },
     "evaluation": {
