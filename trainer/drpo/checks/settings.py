@@ -43,6 +43,11 @@ def _check_objective(config: Config) -> Iterator[Finding]:
         if config.training.selection == "rollouts" and not objective.needs.takes_queries:
             found = f"training.selection: rollouts cannot be used with objective.name {name}"
             yield Finding("settings", "training.selection", "wrong", found, "use pairs, or the objective drpo")
+        if config.training.staleness and (objective.needs.actions or not objective.needs.ranking or config.offline):
+            found = f"training.staleness: 1 cannot be used with objective.name {name}"
+            if config.offline:
+                found = "training.staleness: 1 cannot be used with given preferences, since nothing waits for a ranking"
+            yield Finding("settings", "training.staleness", "wrong", found, "set it to 0")
         if objective.needs.reward_gradient:
             yield _check_reward(objective.settings.reward)
 

@@ -7,6 +7,7 @@ while loading, the time, a request to stop).
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +20,7 @@ from drpo.training.run_lock import is_taken_over
 if TYPE_CHECKING:
     import torch
 
-    from drpo.data.prompts import PromptOrder
+    from drpo.data.prompts import PromptOrder, PromptRecord
     from drpo.generators import OneStepGenerator
     from drpo.method.features import FeatureMap
     from drpo.method.objectives import Objective
@@ -206,7 +207,7 @@ class _Loop:
         try:
             early_end = self._evaluate()
             while early_end is None and trainer.step < settings.steps:
-                metrics = trainer.run_step(self.order.take(trainer.step, settings.groups_per_step))
+                metrics = trainer.run_step(self.order.take(trainer.step, settings.groups_per_step), self._upcoming())
                 self._record(metrics)
                 trainer.check_failures()
                 early_end = self._early_end() or self._evaluate()
@@ -237,6 +238,16 @@ class _Loop:
             return None
         self.guard = self.watch.visit(self.elapsed, last=last)
         return "guard" if self.guard else None
+
+    def _upcoming(self) -> Sequence[PromptRecord]:
+        """The prompts of the next step with `training.staleness: 1`.
+
+        None at a checkpoint, so that a run that goes on from there does the same.
+        """
+        settings, after = self.settings, self.trainer.step + 1
+        if not settings.staleness or after >= settings.steps or after % settings.checkpoint_every == 0:
+            return ()
+        return self.order.take(after, settings.groups_per_step)
 
     def _outcome(self, status: str, reason: str) -> dict[str, Any]:
         return {"status": status, "reason": reason, "step": self.trainer.step, "seconds": self.elapsed}

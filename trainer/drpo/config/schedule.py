@@ -145,6 +145,11 @@ class TrainingConfig(Section):
         ge=1,
         description="groups that may wait for their ranking, for slow rewards; each keeps its graph in memory",
     )
+    staleness: Literal[0, 1] = Field(
+        default=0,
+        description="1: while a step is computed, the first groups of the next one are already generated and ranked, "
+        "with weights that are one update old; for rewards slower than the generator",
+    )
     chunk_size: int | None = Field(
         default=None,
         ge=1,
@@ -208,6 +213,12 @@ class TrainingConfig(Section):
         if stop_if is not None:
             StopCondition.parse(stop_if)
         return stop_if
+
+    @model_validator(mode="after")
+    def _check_staleness(self) -> TrainingConfig:
+        if self.staleness and not (self.pipeline and self.selection == "pairs"):
+            raise ValueError("training.staleness 1 needs training.pipeline true and training.selection pairs")
+        return self
 
     @model_validator(mode="after")
     def _check_extremes(self) -> TrainingConfig:
