@@ -2,8 +2,8 @@
 
 Launch: python tests/bench/bench_pipeline.py [--tiny]
 
-The embedded generator is trained, a served reward sleeps for 0.5, 1 and 2 times as long as generating a group takes, and
-steps without the pipeline, with it, and with `training.staleness: 1` alternate. The script prints
+The embedded generator is trained, a served reward sleeps for 0.5, 1 and 2 times as long as generating a group takes,
+and steps without the pipeline, with it, and with `training.staleness: 1` alternate. The script prints
 
     ratio           serial step / pipelined step, which should be at least 1.4 where both take the same time
     overlap         pipelined step / the longer of computing and ranking, which should be at most 1.05
