@@ -89,9 +89,9 @@ TRAINER = {
         "training", "method.objectives", "generators", "shapes",
         "drpo_rewards.rewards", "drpo_rewards.rewards.base", "drpo_rewards.errors",
     },
-    "generators": {"config"},
-    "method.objectives": {"method.drift"},
-    "method.features": {"method.drift", "generators.base"},
+    "generators": {"config", "drpo_rewards.api.suggestions"},
+    "method.objectives": {"method.drift", "config.section"},
+    "method.features": {"method.drift", "generators.base", "config.section"},
     "method.drift": set(),
     "method": set(),
     "shapes.cli": {"shapes.pretrain", "shapes"},
@@ -100,7 +100,8 @@ TRAINER = {
     "data": {"config"},
     "shapes": {"drpo_rewards.api.shapes"},
     "presets": set(),
-    "config": {"drpo_rewards.api.suggestions"},
+    "config": {"config.section", "drpo_rewards.api.suggestions"},
+    "config.section": set(),
     "errors": set(),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import typer
 
 from drpo.cli.common import DryRun, check_before_start, console, say
 from drpo.config import Config, Problem
-from drpo.config.sections import MOST_SEED
+from drpo.config.section import MOST_INTEGER
 from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def sample(
     count: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
     seed: Annotated[
         int,
-        typer.Option(min=0, max=MOST_SEED, help="Seed of the noise; the same seed compares base and adapter."),
+        typer.Option(min=0, max=MOST_INTEGER, help="Seed of the noise; the same seed compares base and adapter."),
     ] = 0,
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:NUMBER, or auto: a GPU if there is one.")] = "cpu",

@@ -3,11 +3,13 @@
     config = load_config("shapes", ["training.steps=50", "optimizer.lr=3e-4"])
 
 Files:
+    section    the base of everything that has settings
     sections   the parts of a run: generator, adapter, feature map, objective, rewards, prompts
     offline    preferences in the place of rewards
     schedule   the course of a run: optimizer, training loop, evaluation
     config     `Config`, all sections together
     files      YAML files with settings
+    yaml_text  how YAML is read
     values     how text becomes the value of a setting
     loading    presets, overrides, and readable errors
     site       settings of one machine or cluster, which override every preset
@@ -19,6 +21,8 @@ from drpo.config.config import Config, known_keys
 from drpo.config.files import read_settings_file
 from drpo.config.loading import (
     Problem,
+    describe_error,
+    list_errors,
     load_config,
     override,
     override_config,
@@ -56,7 +60,9 @@ __all__ = [
     "RolloutsConfig",
     "RunConfig",
     "TrainingConfig",
+    "describe_error",
     "known_keys",
+    "list_errors",
     "load_config",
     "override",
     "override_config",

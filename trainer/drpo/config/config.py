@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from drpo.config.offline import OfflineConfig
 from drpo.config.schedule import EvaluationConfig, OptimizerConfig, TrainingConfig
+from drpo.config.section import Section
 from drpo.config.sections import (
     FeaturesConfig,
     LoraConfig,
@@ -17,7 +18,6 @@ from drpo.config.sections import (
     PromptsConfig,
     RewardsConfig,
     RunConfig,
-    Section,
 )
 from drpo.config.values import without_none
 

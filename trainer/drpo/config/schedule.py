@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
-from drpo.config.sections import MOST_SEED, Section
+from drpo.config.section import MOST_INTEGER, Section
 
 
 class OptimizerConfig(Section):
@@ -138,9 +138,9 @@ class TrainingConfig(Section):
     )
 
     num_workers: int = Field(default=1, ge=1, description="Ray Train workers")
-    threads_per_worker: int = Field(default=1, ge=1, description="CPU threads of each worker")
+    threads_per_worker: int = Field(default=1, ge=1, le=1024, description="CPU threads of each worker")
     use_gpu: bool = Field(default=False, description="one GPU for each worker")
-    resources_per_worker: dict[str, float] | None = Field(
+    resources_per_worker: dict[str, NonNegativeFloat] | None = Field(
         default=None, description="more Ray resources of each worker; its CPUs are its threads"
     )
     max_failures: int = Field(
@@ -192,7 +192,7 @@ class EvaluationConfig(Section):
     )
     batch_size: int = Field(default=24, ge=1, description="images generated at once")
     seed: int = Field(
-        default=12345, ge=0, le=MOST_SEED, description="determines the noise and the order of the prompts"
+        default=12345, ge=0, le=MOST_INTEGER, description="determines the noise and the order of the prompts"
     )
     reward: str | None = Field(default=None, description="the reward to show; null: the first one of the service")
     metric: str | None = Field(

@@ -16,7 +16,9 @@ from drpo.errors import ConfigError
 def test_overrides_of_the_command_line():
     arguments = ["--training.steps", "5", "--optimizer.lr=1e-3"]
     assert parse_overrides(arguments) == ["training.steps=5", "optimizer.lr=1e-3"]
-    for wrong in (["--steps", "5"], ["training.steps"], ["--training.steps"]):
+    assert load_config("shapes", parse_overrides(["--lora", "null"])).lora is None
+    assert load_config("shapes", parse_overrides(["--lora={rank: 8}"])).lora.rank == 8
+    for wrong in (["--steps", "5"], ["--lora"], ["training.steps"], ["--training.steps"]):
         with pytest.raises(ConfigError):
             parse_overrides(wrong)
 
