@@ -69,11 +69,11 @@ TRAINER = {
     },
     "report": {"evaluation", "training", "shapes", "config"},
     "evaluation": {
-        "training", "training.build", "generators", "data", "config",
-        "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract",
+        "training", "training.build", "method.features", "generators", "shapes", "data", "config",
+        "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions",
     },
     "cluster": {
-        "training", "training.build", "data", "config",
+        "evaluation", "training", "training.build", "data", "config",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {

@@ -195,6 +195,10 @@ class ModelInfo(Model):
     range: tuple[float, float] | None = Field(default=None, description="Lowest and highest score, if bounded.")
     higher_is_better: bool = True
     needs_metadata: bool = False
+    metadata_schema: dict[str, Any] | None = Field(
+        default=None, description="JSON Schema of the metadata that it reads; None: it reads none, or does not say."
+    )
+    needs_in_prompt: str = Field(default="", description="What a prompt must have beyond any text, in words.")
     metrics: list[Metric] = Field(default_factory=list, description="Numbers that a reward's details hold.")
     weights: dict[str, float] | None = Field(default=None, description="A mixture's rewards.")
     normalize: Normalize | None = Field(default=None, description="A mixture's normalisation.")

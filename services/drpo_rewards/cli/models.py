@@ -28,9 +28,16 @@ def models(
 
 
 def _models_table(infos: Sequence[ModelInfo]) -> Table:
-    listed = table("name", "kind", "measures", "range", "version")
+    listed = table("name", "kind", "measures", "needs", "range", "version")
     for info in infos:
         weights = ", ".join(f"{name} x {weight:g}" for name, weight in (info.weights or {}).items())
         bounds = f"{info.range[0]:g} to {info.range[1]:g}" if info.range else ""
-        add_row(listed, info.name, info.kind, weights or info.description, bounds, info.version)
+        add_row(listed, info.name, info.kind, weights or info.description, _needs(info), bounds, info.version)
     return listed
+
+
+def _needs(info: ModelInfo) -> str:
+    """Describe what a request must have beyond a prompt and images. Mixtures need what their rewards need."""
+    if info.kind == "mixture":
+        return ""
+    return "; ".join(filter(None, ["metadata" if info.needs_metadata else "", info.needs_in_prompt]))

@@ -16,12 +16,17 @@ from drpo_rewards.rewards.files.model_files import ModelFiles
 CATALOGUE: dict[str, str] = {
     "aesthetic": "drpo_rewards.rewards.aesthetic:Aesthetic",
     "clip": "drpo_rewards.rewards.clip:ClipScore",
+    "colorfulness": "drpo_rewards.rewards.colorfulness:Colorfulness",
     "geneval": "drpo_rewards.rewards.geneval.reward:GenevalReward",
     "hpsv2": "drpo_rewards.rewards.hpsv2:HPSv2",
     "hpsv3": "drpo_rewards.rewards.hpsv3:HPSv3",
     "image_reward": "drpo_rewards.rewards.image_reward:ImageReward",
+    "jpeg_size": "drpo_rewards.rewards.jpeg_size:JpegSize",
     "judge": "drpo_rewards.rewards.judge.reward:Judge",
+    "ocr": "drpo_rewards.rewards.ocr.reward:OcrReward",
     "pickscore": "drpo_rewards.rewards.pickscore:PickScore",
+    "sharpness": "drpo_rewards.rewards.sharpness:Sharpness",
+    "symmetry": "drpo_rewards.rewards.symmetry:Symmetry",
 }
 
 

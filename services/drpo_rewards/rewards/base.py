@@ -49,6 +49,9 @@ class Reward(Protocol):
             `drpo_rewards.api.contract.Metric`; none by default. The details of every score must have them: each name is
             a key, and each value is a finite number.
         needs_metadata: whether each request must have metadata; False by default.
+        metadata_schema: a JSON Schema of the metadata that it reads; none by default.
+        needs_in_prompt: what a prompt must have beyond any text, in words; "" by default.
+        extra: the extra of this distribution with the packages that it needs, if it is not `rewards`.
         checkpoint, revision, license: of the weights.
         probe: the ScoreItem of the readiness check; a small grey image by default.
 

@@ -42,6 +42,8 @@ def describe(name: str, reward: AnyReward) -> ModelInfo:
         higher_is_better=getattr(reward, "higher_is_better", True),
         metrics=list(getattr(reward, "metrics", ())),
         needs_metadata=getattr(reward, "needs_metadata", False),
+        metadata_schema=getattr(reward, "metadata_schema", None),
+        needs_in_prompt=getattr(reward, "needs_in_prompt", ""),
     )
 
 

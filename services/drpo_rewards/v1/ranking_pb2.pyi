@@ -364,7 +364,7 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "kind", "description", "version", "lowest", "highest", "higher_is_better", "needs_metadata", "weights", "normalize", "pairwise", "checkpoint", "revision", "license", "state", "metrics")
+    __slots__ = ("name", "kind", "description", "version", "lowest", "highest", "higher_is_better", "needs_metadata", "weights", "normalize", "pairwise", "checkpoint", "revision", "license", "state", "metrics", "metadata_schema", "needs_in_prompt")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Model.State]
@@ -406,6 +406,8 @@ class Model(_message.Message):
     LICENSE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_IN_PROMPT_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: Model.Kind
     description: str
@@ -422,7 +424,9 @@ class Model(_message.Message):
     license: str
     state: Model.State
     metrics: _containers.RepeatedCompositeFieldContainer[Metric]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., lowest: _Optional[float] = ..., highest: _Optional[float] = ..., higher_is_better: _Optional[bool] = ..., needs_metadata: _Optional[bool] = ..., weights: _Optional[_Mapping[str, float]] = ..., normalize: _Optional[_Union[Normalize, str]] = ..., pairwise: _Optional[bool] = ..., checkpoint: _Optional[str] = ..., revision: _Optional[str] = ..., license: _Optional[str] = ..., state: _Optional[_Union[Model.State, str]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ...) -> None: ...
+    metadata_schema: str
+    needs_in_prompt: str
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., lowest: _Optional[float] = ..., highest: _Optional[float] = ..., higher_is_better: _Optional[bool] = ..., needs_metadata: _Optional[bool] = ..., weights: _Optional[_Mapping[str, float]] = ..., normalize: _Optional[_Union[Normalize, str]] = ..., pairwise: _Optional[bool] = ..., checkpoint: _Optional[str] = ..., revision: _Optional[str] = ..., license: _Optional[str] = ..., state: _Optional[_Union[Model.State, str]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., metadata_schema: _Optional[str] = ..., needs_in_prompt: _Optional[str] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("name", "description", "unit", "higher_is_better")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from drpo_rewards.api.contract import Metric, ModelInfo, Readiness, RewardReadiness, State
@@ -31,6 +32,8 @@ def models_to_proto(models: Sequence[ModelInfo]) -> pb.ListModelsResponse:
             state=_STATE_TO_PROTO[info.state],
             higher_is_better=info.higher_is_better,
             needs_metadata=info.needs_metadata,
+            metadata_schema=json.dumps(info.metadata_schema) if info.metadata_schema is not None else "",
+            needs_in_prompt=info.needs_in_prompt,
             weights=info.weights or {},
             normalize=NORMALIZE_TO_PROTO[info.normalize],
             metrics=[pb.Metric(**metric.model_dump()) for metric in info.metrics],
@@ -55,6 +58,8 @@ def models_from_proto(message: pb.ListModelsResponse) -> list[ModelInfo]:
             range=(entry.lowest, entry.highest) if entry.HasField("lowest") else None,
             higher_is_better=entry.higher_is_better,
             needs_metadata=entry.needs_metadata,
+            metadata_schema=json.loads(entry.metadata_schema) if entry.metadata_schema else None,
+            needs_in_prompt=entry.needs_in_prompt,
             weights=dict(entry.weights) or None,
             normalize=NORMALIZE_FROM_PROTO[entry.normalize],
             metrics=[

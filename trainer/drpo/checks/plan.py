@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from drpo.data.prompts import PromptRecord
     from drpo.generators.base import Layout
 
-Verb = Literal["train", "evaluate", "sample"]
+Verb = Literal["train", "evaluate", "table", "sample"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Plan:
 
     Attributes:
         config: its settings, with absolute paths.
-        verb: "train" (with the evaluation at its end, if the settings ask for it), "evaluate" or "sample".
+        verb: "train" (with the evaluation at its end, if the settings ask for it), "evaluate", "table" (of
+            several models, on prompts that are checked elsewhere) or "sample".
         run_dir: the folder of the run that goes on; None: a new run.
         adapter: the file of the adapter that will be loaded; None: there is none.
         out: the file that will be written besides the run's; None: there is none.
@@ -60,7 +61,7 @@ class Plan:
         from drpo.training.build import asks_rewards
 
         if self.evaluates or not self.trains:
-            return self.evaluates
+            return self.evaluates or self.verb == "table"
         try:
             return asks_rewards(self.config)
         except (DrpoError, ValidationError):  # the check of the settings says so

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from rich.text import Text
 from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
 from drpo.cli.parts import Parts
 from drpo.cli.report import write_summary_and_report
+from drpo.cli.table import evaluate_table
 from drpo.config import Config, Problem, read_preset
 from drpo.errors import ConfigError
 
@@ -22,11 +24,61 @@ if TYPE_CHECKING:
     from drpo.evaluation import AdapterEvaluation
 
 
+class Scale(StrEnum):
+    """What scores in tables are multiplied by."""
+
+    raw = "raw"
+    paper = "paper"
+
+
+class FidFeatures(StrEnum):
+    """In whose features distributions are compared."""
+
+    inception = "inception"
+    map = "map"
+
+
 def evaluate(
     context: typer.Context,
     adapter: Annotated[
-        Path, typer.Option(help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run.")
-    ],
+        Path | None, typer.Option(help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run.")
+    ] = None,
+    row: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A row of a table: NAME=base, an adapter, a generator, or a pipeline such as "
+            "SD1.5=runwayml/stable-diffusion-v1-5,steps=50,guidance=7.5. Repeat for more rows."
+        ),
+    ] = None,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(help="With --row: a set of prompts, NAME=SOURCE,key=value. Repeat for more sets."),
+    ] = None,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(help="With --row: a reward of the service, or REWARD/METRIC. Repeat for more columns."),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="With --row: images per prompt, each from its own matched seed.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="With --row: the row that the others are compared with; default: the first.")
+    ] = None,
+    scale: Annotated[
+        Scale, typer.Option(help="With --row: paper multiplies scores as the paper's tables do.")
+    ] = Scale.raw,
+    diversity: Annotated[
+        bool, typer.Option(help="With --row: measure the diversity of each prompt's pictures in the feature map.")
+    ] = True,
+    fid: Annotated[
+        str | None,
+        typer.Option(help="With --row: FID and KID to the pictures of a row, a folder, or hub:ORG/NAME[:SPLIT]."),
+    ] = None,
+    fid_features: Annotated[
+        FidFeatures, typer.Option(help="With --fid: features of Inception, or of the settings' feature map.")
+    ] = FidFeatures.inception,
+    grid: Annotated[int, typer.Option(min=0, help="With --row: prompts in the grid of pictures.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="With --row: Ray workers that generate.")] = 1,
     preset: Annotated[str, typer.Option(help="The preset to use if the adapter is not in a run's folder.")] = "shapes",
     generator: Annotated[
         str | None, typer.Option(help="The generator to use instead of the one in the settings.")
@@ -34,12 +86,45 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The JSON file to write; default: the run's results, or evaluation.json in another adapter's folder."
+            help="The JSON file to write; default: the run's results, or evaluation.json in another adapter's folder. "
+            "With --row the folder; default: evaluation."
         ),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Compare an adapter with its base on held-out prompts, from the same noise. Prints a table and writes JSON."""
+    """Compare an adapter with its base on held-out prompts, from the same noise; or any models with --row."""
+    if row:
+        if adapter is not None or generator is not None:
+            raise ConfigError(
+                "--row takes the place of --adapter and --generator: write --row NAME=ADAPTER,generator=..."
+            )
+        from drpo.evaluation.table.run import TableOptions
+
+        options = TableOptions(tuple(reward or ()), against, scale.value, diversity, fid, fid_features.value, grid)
+        evaluate_table(
+            row,
+            prompts or (),
+            options,
+            preset=preset,
+            overrides=parse_overrides(context.args),
+            images=images,
+            workers=workers,
+            out=out,
+            dry_run=dry_run,
+        )
+        return
+    for option, value in (("--prompts", prompts), ("--reward", reward), ("--images", images), ("--fid", fid)):
+        if value:
+            raise ConfigError(f"{option} is for a table of rows: give --row NAME=WHAT too")
+    if adapter is None:
+        raise ConfigError("give --adapter ADAPTER, or --row NAME=WHAT for each row of a table")
+    evaluate_run(context, adapter, preset=preset, generator=generator, out=out, dry_run=dry_run)
+
+
+def evaluate_run(
+    context: typer.Context, adapter: Path, *, preset: str, generator: str | None, out: Path | None, dry_run: bool
+) -> None:
+    """Compares an adapter with its base. Prints a table and writes JSON."""
     from drpo.cli.sample import find_adapter
     from drpo.training.files import storing, write_text
     from drpo.training.run_folder import ADAPTER, find_run, read_config

@@ -8,6 +8,7 @@ Files:
     plan       which images to generate: prompts and noise seeds
     metric     which number of a reward to show
     evaluate   generate the images and score them
+    diversity  how different the images of one prompt are
     result     the scored images
     compare    differences between base and adapter, with intervals
     adapter    the whole evaluation, from a run's settings
@@ -16,6 +17,7 @@ Files:
 
 from drpo.evaluation.adapter import AdapterEvaluation, evaluate_adapter
 from drpo.evaluation.compare import bootstrap_interval, compare
+from drpo.evaluation.diversity import PictureFeatures, measure_diversity
 from drpo.evaluation.evaluate import evaluate
 from drpo.evaluation.metric import ShownMetric
 from drpo.evaluation.plan import PlannedImage, plan_images
@@ -25,6 +27,7 @@ from drpo.evaluation.summary import read_summary, write_summary
 __all__ = [
     "AdapterEvaluation",
     "EvaluationResult",
+    "PictureFeatures",
     "PlannedImage",
     "ScoredImage",
     "ShownMetric",
@@ -32,6 +35,7 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_adapter",
+    "measure_diversity",
     "plan_images",
     "read_summary",
     "write_summary",

@@ -98,9 +98,28 @@ def bootstrap_interval(
     Raises:
         EvaluationError: a task has no numbers.
     """
+    tail = (1 - level) / 2
+    means_R = resample_means(differences, resamples=resamples, seed=seed)
+    low, high = np.quantile(means_R, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def resample_means(
+    values: Sequence[Sequence[float] | NDArray[np.float64]], *, resamples: int = RESAMPLES, seed: int = 0
+) -> NDArray[np.float64]:
+    """The means over tasks of each task's mean, in which the prompts of each task were drawn anew, with replacement.
+
+    Their standard deviation is the bootstrap's standard error.
+
+    Args:
+        values, resamples, seed: see `bootstrap_interval`.
+
+    Raises:
+        EvaluationError: a task has no numbers.
+    """
     random = np.random.default_rng(seed)
     means_R = np.zeros(resamples)
-    for task in differences:
+    for task in values:
         values_P = np.asarray(task, dtype=np.float64)
         if values_P.ndim != 1 or not len(values_P):
             raise EvaluationError(
@@ -109,6 +128,4 @@ def bootstrap_interval(
         # The mean depends only on how often each prompt was drawn, and these counts are multinomial.
         counts_RP = random.multinomial(len(values_P), np.full(len(values_P), 1 / len(values_P)), size=resamples)
         means_R += counts_RP @ values_P / len(values_P)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means_R / len(differences), [tail, 1 - tail])
-    return float(low), float(high)
+    return means_R / len(values)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from drpo.errors import EvaluationError
+from drpo.evaluation.diversity import PictureFeatures, measure_diversity
 from drpo.evaluation.metric import Declarations, ShownMetric, choose_metric
 from drpo.evaluation.plan import PlannedImage
 from drpo.evaluation.result import EvaluationResult, ScoredImage
@@ -34,6 +35,7 @@ def evaluate(
     metric: str | None = None,
     rewards: Mapping[str, float] | None = None,
     mixture: str | None = None,
+    features: PictureFeatures | None = None,
     batch_size: int = 24,
     progress: Progress | None = None,
 ) -> EvaluationResult:
@@ -45,7 +47,9 @@ def evaluate(
             ends.
         planned: see `plan_images`; the images of one prompt must be adjacent.
         reward, metric: the number to show; see `choose_metric`.
-        rewards, mixture: the rewards with which the service scores; None for both: its default mixture.
+        rewards, mixture: the rewards with which the service scores; None for both: its default mixture. Every image
+            gets the scores of all of them, so `rewards` may name any rewards of the service, with any weights.
+        features: also measure the diversity of each prompt that has several images; None: do not.
         batch_size: images generated at once, for as many prompts as fit.
         progress: called with (images scored so far, all images) as scores arrive.
 
@@ -75,6 +79,7 @@ def evaluate(
         return shown, [_scored_image(image, i, images_KHWC[i], response, shown) for i, image in enumerate(group)]
 
     scored: list[ScoredImage] = []
+    diversity: dict[tuple[str, str], float] = {}
     waiting: list[Future[tuple[ShownMetric, list[ScoredImage]]]] = []
 
     def collect_first() -> ShownMetric:
@@ -89,11 +94,13 @@ def evaluate(
     with ThreadPoolExecutor(_CONCURRENT_REQUESTS, thread_name_prefix="scoring") as pool:
         try:
             for batch in _batches(planned, batch_size):
-                images_NHWC = _generate(generator, [image for group in batch for image in group])
+                images_NHWC = generate(generator, [image for group in batch for image in group])
                 start = 0
                 for group in batch:
                     waiting.append(pool.submit(score, group, images_NHWC[start : start + len(group)]))
                     start += len(group)
+                if features is not None:
+                    diversity |= _measure(features, batch, images_NHWC)
                 while waiting and waiting[0].done():
                     shown = collect_first()
                 report()
@@ -103,11 +110,25 @@ def evaluate(
         finally:
             for future in waiting:  # only after an error
                 future.cancel()
-    return EvaluationResult(shown, scored, time.perf_counter() - started)
+    return EvaluationResult(shown, scored, time.perf_counter() - started, diversity)
+
+
+def _measure(
+    features: PictureFeatures, batch: Sequence[Sequence[PlannedImage]], images_NHWC: NDArray[np.uint8]
+) -> dict[tuple[str, str], float]:
+    """The diversity of each prompt of a batch with several images, by task and prompt."""
+    measured, start = {}, 0
+    for group in batch:
+        if len(group) > 1:
+            record = group[0].record
+            found = features.of(images_NHWC[start : start + len(group)], record.prompt)
+            measured[record.task, record.prompt] = measure_diversity(found)
+        start += len(group)
+    return measured
 
 
 @torch.no_grad()
-def _generate(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> NDArray[np.uint8]:
+def generate(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> NDArray[np.uint8]:
     """Images (N, H, W, 3). Each noise has its own seed and is drawn on the CPU: no batch or device changes it."""
     noise_NChw = torch.cat([generator.noise(1, torch.Generator().manual_seed(image.seed)) for image in planned])
     conditions = generator.encode_prompts([image.record.prompt for image in planned])

@@ -68,15 +68,18 @@ def choose_metric(
     metrics = {entry.name: entry for entry in (info.metrics if info else ()) if entry.name in scored}
     if metric is not None and metric not in metrics:
         raise EvaluationError(f"evaluation.metric: {_no_metric(name, metric, list(metrics))}")
-    if not metrics:
-        return ShownMetric(
-            name,
-            description=info.description if info else "",
-            higher_is_better=info.higher_is_better if info else True,
-        )
-    shown = metrics[metric] if metric is not None else next(iter(metrics.values()))
+    return (
+        show_metric(info.model_copy(update={"metrics": list(metrics.values())}), metric) if info else ShownMetric(name)
+    )
+
+
+def show_metric(info: ModelInfo, metric: str | None = None) -> ShownMetric:
+    """The number of a reward to show: a metric that it declares; None: its first one, or its raw score without any."""
+    if not info.metrics:
+        return ShownMetric(info.name, description=info.description, higher_is_better=info.higher_is_better)
+    shown = next((one for one in info.metrics if one.name == metric), info.metrics[0])
     return ShownMetric(
-        name,
+        info.name,
         shown.name,
         shown.description,
         percentage=shown.unit == "share",

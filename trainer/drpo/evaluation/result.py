@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,11 +39,14 @@ class EvaluationResult:
         metric: the metric behind the `score` of an image.
         images: in the order of the plan.
         seconds: the time to generate and score them.
+        diversity: of each prompt with several images, by (task, prompt), if it was measured. Of a prompt with more
+            images than a batch, that of its last batch.
     """
 
     metric: ShownMetric
     images: Sequence[ScoredImage]
     seconds: float = 0.0
+    diversity: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def task_means(self) -> dict[str, float]:
         """The mean score of each task, in the order of the plan."""
@@ -55,3 +58,16 @@ class EvaluationResult:
     def mean(self) -> float:
         """The mean over tasks, in which each task counts the same."""
         return float(np.mean(list(self.task_means().values())))
+
+    def number_means(self) -> dict[str, float]:
+        """The mean over tasks of every number of the images, such as {"geneval": 0.5, "geneval/strict": 0.4}.
+
+        Also "diversity", if it was measured. No number is turned into a percentage.
+        """
+        numbers: dict[str, dict[str, list[float]]] = {}
+        for image in self.images:
+            for name, value in image.rewards.items():
+                numbers.setdefault(name, {}).setdefault(image.planned.record.task, []).append(value)
+        for (task, _), value in self.diversity.items():
+            numbers.setdefault("diversity", {}).setdefault(task, []).append(value)
+        return {name: float(np.mean([np.mean(one) for one in tasks.values()])) for name, tasks in numbers.items()}

@@ -45,8 +45,11 @@ def build_feature_map(
 ) -> FeatureMap | None:
     """The frozen feature map; None if the objective needs no features."""
     needs = objective.needs
-    if not (needs.features or needs.reference_features):
-        return None
+    return load_features(config, generator, device=device) if needs.features or needs.reference_features else None
+
+
+def load_features(config: Config, generator: OneStepGenerator, *, device: str = "cpu") -> FeatureMap:
+    """The frozen feature map of the settings, whatever the objective."""
     from drpo.method.features import load_feature_map
 
     settings = config.features

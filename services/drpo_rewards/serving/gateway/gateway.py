@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
@@ -136,7 +137,7 @@ class Gateway:
                 description="weighted rewards",
                 weights=mixture.rewards,
                 normalize=mixture.normalize,
-                needs_metadata=any(known[reward].needs_metadata for reward in mixture.rewards),
+                **_combine_needs([known[reward] for reward in mixture.rewards]),
                 state=max(
                     (known[reward].state for reward in mixture.rewards), key=["ready", "busy", "unavailable"].index
                 ),
@@ -159,6 +160,18 @@ class Gateway:
         names = self._served.names
         states = await asyncio.gather(*(self._rewards.probe(name) for name in names))
         return Readiness(ready=all(state.ready for state in states), rewards=dict(zip(names, states, strict=True)))
+
+
+def _combine_needs(rewards: Sequence[ModelInfo]) -> dict[str, Any]:
+    """Return what a mixture needs of a request: what each of its rewards needs."""
+    schemas = [info.metadata_schema for info in rewards if info.metadata_schema is not None]
+    return {
+        "needs_metadata": any(info.needs_metadata for info in rewards),
+        "metadata_schema": {"allOf": schemas} if len(schemas) > 1 else next(iter(schemas), None),
+        "needs_in_prompt": "; ".join(
+            f"{info.name}: {info.needs_in_prompt}" for info in rewards if info.needs_in_prompt
+        ),
+    }
 
 
 def _prepare_error(error: Exception, request_id: str) -> RewardsError:

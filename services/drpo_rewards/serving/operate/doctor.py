@@ -57,8 +57,9 @@ def examine(
     found = f"{len(settings.rewards)} rewards, {len(settings.mixtures)} mixtures"
     findings = [Finding("config", source, "ok", found), _check_api_keys(settings), _check_packages("serve")]
     here = {name: reward for name, reward in settings.rewards.items() if reward.resources.keys() <= set(resources)}
-    if any(_needs_models(reward) for reward in here.values()):
-        findings += [_check_packages("rewards")]
+    findings += [
+        _check_packages(extra) for extra in sorted({extra for reward in here.values() for extra in _extras(reward)})
+    ]
     needs = []
     for name, reward in settings.rewards.items():
         if name not in here:
@@ -114,11 +115,13 @@ def _check_packages(extra: str) -> Finding:
     return Finding("packages", extra, "wrong", found, fix) if wrong else Finding("packages", extra, "ok", "all there")
 
 
-def _needs_models(reward: RewardConfig) -> bool:
+def _extras(reward: RewardConfig) -> list[str]:
+    """List the extras of this distribution that a reward needs: its own, or the models' if it reads their files."""
     try:
-        return bool(rewards.needed_files(reward.type, reward.options))
+        extra = getattr(rewards.load_class(reward.type), "extra", None)
+        return [extra] if extra else ["rewards"] if rewards.needed_files(reward.type, reward.options) else []
     except ConfigError:
-        return reward.type in rewards.CATALOGUE
+        return ["rewards"] if reward.type in rewards.CATALOGUE else []
 
 
 def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[list[Finding], Need]:

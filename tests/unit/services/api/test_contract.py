@@ -258,6 +258,7 @@ def test_rankings_models_and_readiness_survive_the_proto() -> None:
     assert through_proto(response) == response
     models = [
         ModelInfo(name="a", version="v", range=(0, 1), needs_metadata=True, license="MIT", state="busy"),
+        ModelInfo(name="o", metadata_schema={"type": "object"}, needs_in_prompt="a text in quotes"),
         ModelInfo(name="g", version="v", metrics=[Metric(name="strict", unit="share", higher_is_better=False)]),
         ModelInfo(name="j", version="v", mode="pairwise", checkpoint="a/b", revision="0", state="unavailable"),
         ModelInfo(name="m", kind="mixture", weights={"a": 1.0}, normalize="rank"),

@@ -1,0 +1,1 @@
+"""Does the picture show the text that the prompt quotes? A reader of text, and its comparison with the prompt."""
