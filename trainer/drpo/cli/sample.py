@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drpo.cli.common import DryRun, check_before_start, console, say
-from drpo.config import Config, Problem
-from drpo.config.section import MOST_INTEGER
+from drpo.config import MOST_INTEGER, Config, Problem
 from drpo.errors import ConfigError
 
 if TYPE_CHECKING:

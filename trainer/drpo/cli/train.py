@@ -16,8 +16,7 @@ from drpo.cli.common import DryRun, check_before_start, console, parse_overrides
 from drpo.cli.parts import Parts
 from drpo.cli.progress import TrainingProgress
 from drpo.cli.report import find_run_by_name, write_summary_and_report
-from drpo.config import Config, read_preset
-from drpo.config.section import MOST_INTEGER
+from drpo.config import MOST_INTEGER, Config, read_preset
 from drpo.errors import ConfigError
 
 Seed = Annotated[int | None, typer.Option(min=0, max=MOST_INTEGER, help="Seed of the run.")]

@@ -34,6 +34,7 @@ from drpo.config.loading import (
 )
 from drpo.config.offline import OfflineConfig
 from drpo.config.schedule import EvaluationConfig, OptimizerConfig, RolloutsConfig, TrainingConfig
+from drpo.config.section import MOST_INTEGER
 from drpo.config.sections import (
     FeaturesConfig,
     LoraConfig,
@@ -46,6 +47,7 @@ from drpo.config.sections import (
 from drpo.config.site import runs_folder, site_settings
 
 __all__ = [
+    "MOST_INTEGER",
     "Config",
     "EvaluationConfig",
     "FeaturesConfig",
