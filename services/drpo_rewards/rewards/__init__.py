@@ -25,6 +25,7 @@ CATALOGUE: dict[str, str] = {
     "judge": "drpo_rewards.rewards.judge.reward:Judge",
     "ocr": "drpo_rewards.rewards.ocr.reward:OcrReward",
     "pickscore": "drpo_rewards.rewards.pickscore:PickScore",
+    "remote": "drpo_rewards.rewards.remote.reward:RemoteReward",
     "sharpness": "drpo_rewards.rewards.sharpness:Sharpness",
     "symmetry": "drpo_rewards.rewards.symmetry:Symmetry",
 }

@@ -1,0 +1,1 @@
+"""Someone else's scorer: a reward that asks another HTTP service."""
