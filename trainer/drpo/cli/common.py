@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -99,6 +100,11 @@ def silence_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def expand_home(path: Path | None) -> Path | None:
+    """The value of an option with `~` for the home folder, which a shell leaves in `--out=~/x.png`."""
+    return path and Path(os.path.expanduser(path))
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[str]:

@@ -71,7 +71,7 @@ def test_base64_and_data_uris() -> None:
     assert images.from_base64("DATA:;base64," + base64.b64encode(long).decode()) == long
     for wrong, reason in [
         ("*" + text, "not valid base64"),
-        ("_" * 8, "use + and /, not - and _"),
+        ("_" * 8, r"use \+ and /, not - and _"),
         ("data:image/png," + text, "not base64"),
         ("http://example.org/a.png", "fetches none"),
         ("file:///etc/passwd", "fetches none"),
