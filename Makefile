@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test presets thorough soak fuzz cluster kills bench bench-gpu lint format protos lock clean
+.PHONY: help install demo test presets thorough soak fuzz clients cluster kills bench bench-gpu lint format protos lock clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ soak: $(INSTALLED)  ## 30 minutes of mixed load on a service whose replicas are 
 
 fuzz: $(INSTALLED)  ## 10,000 generated calls of a live service, and what a neighbour notices of them (about 7 minutes)
 	@DRPO_FUZZ_CALLS=10000 $(BIN)/python -m pytest tests/integration/services/gateway/test_fuzzed_contract.py -s --durations 15
+
+clients: $(INSTALLED)  ## other projects' clients, and the oldest packages that ours takes; needs PyPI and npm, about 10 minutes
+	@$(BIN)/python -m pytest tests/clients -m clients --durations 15
 
 cluster: $(INSTALLED)  ## start the compose cluster and kill parts of it; needs Docker (deploy/ci/engine.sh), about 10 minutes
 	@$(BIN)/python -m pytest tests/cluster -m cluster --durations 15

@@ -9,6 +9,7 @@ Needs the `dev` extra: its pin of grpcio-tools sets the version of the generated
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +32,27 @@ def generate(folder: Path) -> list[Path]:
     arguments += [f"--python_out={folder}", f"--pyi_out={folder}", f"--grpc_python_out={folder}"]
     if protoc.main(["protoc", *arguments, *protos]) != 0:
         raise SystemExit("protoc failed: see its messages above")
-    return sorted((folder / PACKAGE).glob("*_pb2*.py*"))
+    stubs = sorted((folder / PACKAGE).glob("*_pb2*.py*"))
+    for stub in stubs:
+        stub.write_text(accept_older_packages(stub.read_text(encoding="utf-8")), encoding="utf-8")
+    return stubs
+
+
+def accept_older_packages(stub: str) -> str:
+    """Remove what refuses packages older than the generator's, so that a client can be installed beside others' pins.
+
+    These are the checks of the versions of protobuf and grpcio, and an argument that only saves time. The messages
+    themselves are the same; tests/clients uses them with the oldest packages that the base install allows.
+    """
+    for pattern in (
+        r"from google.protobuf import runtime_version as _runtime_version\n",
+        r"_runtime_version\.ValidateProtobufRuntimeVersion\(.*?\n\)\n",
+        r"^GRPC_GENERATED_VERSION = .*?^    \)\n",
+        r"(?<=\n)import warnings\n",
+        r",\n *_registered_method=True",
+    ):
+        stub = re.sub(pattern, "", stub, flags=re.M | re.S)
+    return stub
 
 
 def main() -> int:

@@ -92,7 +92,7 @@ class UnknownRewardError(InvalidRequestError, LookupError):
 
 
 class RequestTooLargeError(InvalidRequestError):
-    """The request's body is over the service's limit."""
+    """The request's body, or its images together, are over the service's limits."""
 
     code = "too_large"
     title = "The request is too large"

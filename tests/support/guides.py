@@ -21,6 +21,11 @@ GUIDES = (
     "deploy/README.md",
     "trainer/drpo/shapes/README.md",
     "docs/methods.md",
+    "docs/clients.md",
+    "docs/trainers/trl.md",
+    "docs/trainers/flow_grpo.md",
+    "docs/trainers/verl.md",
+    "docs/trainers/unirl.md",
 )
 
 _BLOCK = re.compile(r"(?:^<!-- no-run: (?P<why>[^\n]+) -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)

@@ -81,9 +81,15 @@ Metadata = Annotated[
 
 
 class Model(BaseModel):
-    """Base of every contract model: unknown keys are refused, and numbers must be finite."""
+    """Base of every contract model. In what a caller sends, unknown keys are refused, and numbers must be finite."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+class Answer(Model):
+    """Base of what a service answers: a client ignores the keys that a newer service adds."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class PairOptions(Model):
@@ -129,7 +135,7 @@ class Options(Model):
             raise InvalidRequestError(f"{needed} images are needed; this request has {count}", field=self.image_list)
 
 
-class TournamentSummary(Model):
+class TournamentSummary(Answer):
     """The comparisons behind a pairwise reward's scores, which are strengths (log-odds) fitted with Bradley-Terry.
 
     Example:
@@ -147,7 +153,7 @@ class TournamentSummary(Model):
     standard_errors: list[float] = Field(description="Standard error of each image's score, in the unit of the scores.")
 
 
-class Metric(Model):
+class Metric(Answer):
     """A number that a reward declares among the details of its scores, for tables and curves.
 
     Example:
@@ -160,7 +166,7 @@ class Metric(Model):
     higher_is_better: bool = True
 
 
-class RewardScores(Model):
+class RewardScores(Answer):
     """One reward's raw scores of the group's images, in the order in which the images were sent."""
 
     scores: list[float]
@@ -178,7 +184,7 @@ class RewardResult(RewardScores):
     weight: float = Field(description="This reward's share of the mixture; the absolute values sum to 1.")
 
 
-class ModelInfo(Model):
+class ModelInfo(Answer):
     """One reward or mixture of the service, as `GET /v1/models` lists it."""
 
     name: str
@@ -204,7 +210,7 @@ class ModelInfo(Model):
     normalize: Normalize | None = Field(default=None, description="A mixture's normalisation.")
 
 
-class ModelList(Model):
+class ModelList(Answer):
     """Every reward and mixture of a service."""
 
     models: list[ModelInfo]
@@ -236,7 +242,7 @@ class NamedModelList(ModelList):
         return cls(models=listed.models, data=[NamedModel.of(info) for info in listed.models])
 
 
-class RewardReadiness(Model):
+class RewardReadiness(Answer):
     """Whether a reward has just scored an image, and the reason if it could not."""
 
     ready: bool
@@ -244,7 +250,7 @@ class RewardReadiness(Model):
     milliseconds: float = 0.0
 
 
-class Readiness(Model):
+class Readiness(Answer):
     """Body of `GET /health/ready`: ready when every reward is."""
 
     ready: bool

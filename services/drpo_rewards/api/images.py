@@ -26,17 +26,18 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from drpo_rewards.api.arrays import ArrayLike, is_array, to_pixels
 from drpo_rewards.api.contract import Options
 from drpo_rewards.api.image_files import ImageFile, read_file
-from drpo_rewards.errors import InvalidImageError, InvalidRequestError, RewardsError
+from drpo_rewards.errors import InvalidImageError, RequestTooLargeError, RewardsError
 
 DECODERS: dict[str, type[OpenImage]] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WEBP": WebPImageFile}
 
 # Characters of base64, and pixels, that are copied in one step. A step holds Python's lock, and other threads wait.
 BASE64_STEP = COPY_STEP = 1 << 20
 
-ImageLike = np.ndarray | Image.Image | bytes | str | PathLike[str]
-Images = np.ndarray | Sequence[ImageLike]
+ImageLike = np.ndarray | ArrayLike | Image.Image | bytes | str | PathLike[str]
+Images = np.ndarray | ArrayLike | Sequence[ImageLike]
 
 
 @dataclass(frozen=True)
@@ -253,14 +254,14 @@ def check_images(images: Sequence[np.ndarray], options: Options, limits: ImageLi
     """Check the number of images, the size of each, and the size of all together.
 
     Raises:
-        InvalidRequestError: they do not fit the request or the limits.
+        InvalidRequestError: they do not fit the request or the limits (RequestTooLargeError: all together).
     """
     options.check_count(len(images))
     pixels = 0
     for index, image in enumerate(images):
         pixels += check_array(image, field=options.image_field(index), limits=limits)[..., 0].size
     if pixels > limits.max_group_pixels:
-        raise InvalidRequestError(
+        raise RequestTooLargeError(
             f"the images have {pixels} pixels together; at most {limits.max_group_pixels} are allowed",
             field=options.image_list,
         )
@@ -272,8 +273,8 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
     Raises:
         InvalidImageError: it is not an image, or its file cannot be read; the error names `field`.
     """
-    if isinstance(image, np.ndarray):
-        return check_array(image, field=field, limits=ANY_SIZE)
+    if is_array(image):
+        return check_array(to_pixels(image, field=field), field=field, limits=ANY_SIZE)
     if isinstance(image, Image.Image):
         ANY_SIZE.check(*image.size, field)
         return to_rgb(image, field=field)
@@ -287,7 +288,7 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
         except ValueError as error:  # a path cannot hold the byte 0
             raise InvalidImageError(f"{field}: cannot read {str(image)!r}: {error}", field=field) from error
     raise InvalidImageError(
-        f"{field} is a {type(image).__name__}; give an array, a PIL image, bytes or a path", field=field
+        f"{field} is a {type(image).__name__}; give an array, a tensor, a PIL image, bytes or a path", field=field
     )
 
 

@@ -13,32 +13,24 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
+import numpy as np
 
 from drpo_rewards.api.contract import ModelInfo, Normalize, PairOptions, Readiness, parse
 from drpo_rewards.api.images import ImageLike, Images
+from drpo_rewards.client.attempts import Attempts
+from drpo_rewards.client.batch import Batch, Payloads, make_batch, score_batch
 from drpo_rewards.client.payloads import as_list, load_all
-from drpo_rewards.client.retries import may_retry, wait
 from drpo_rewards.client.transports import open_transport
-from drpo_rewards.errors import (
-    ConfigError,
-    InternalError,
-    InvalidRequestError,
-    RankingTimeoutError,
-    RewardsError,
-    ServiceUnavailableError,
-)
+from drpo_rewards.errors import InvalidRequestError, RewardsError
 from drpo_rewards.operations import COMPARE, RANK, RERANK, SCORE
 from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 from drpo_rewards.operations.compare import CompareResponse
 from drpo_rewards.operations.rank import RankResponse
 from drpo_rewards.operations.rerank_contract import RerankResponse
 from drpo_rewards.operations.score import ScoreResponse
-
-ResultT = TypeVar("ResultT")
 
 
 class Group(NamedTuple):
@@ -85,19 +77,10 @@ class AsyncRankingClient:
         retries: int = 3,
         use_proxies: bool = False,
     ) -> None:
-        if not timeout_s > 0 or max_in_flight < 1 or retries < 0:
-            raise ConfigError(
-                f"timeout_s must be above 0, max_in_flight at least 1 and retries at least 0, not {timeout_s}, "
-                f"{max_in_flight} and {retries}"
-            )
         self.address = address
         self.timeout_s = timeout_s
-        self.retries = retries
+        self._attempts = Attempts(address, timeout_s, max_in_flight, retries)
         self._transport = open_transport(address, api_key, use_proxies)
-        self._turns = asyncio.Semaphore(max_in_flight)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
-        self._calls: set[asyncio.Future[Any]] = set()
 
     async def rank(
         self,
@@ -117,8 +100,8 @@ class AsyncRankingClient:
 
         Args:
             prompt: what the images were made from.
-            images: a (K, H, W, 3) uint8 array, or a list of K images, each an (H, W, 3) array, a PIL image, a file's
-                bytes or a path.
+            images: a uint8 array (K, H, W, 3), a tensor of floats from 0 to 1 (K, 3, H, W), or a list of K images, each
+                an array or a tensor without the first axis, a PIL image, a file's bytes or a path.
             rewards: weights by reward, e.g. {"pickscore": 1.0, "aesthetic": 0.5}, instead of a mixture.
             mixture: a configured mixture; None means `default`.
             normalize: how each reward's scores are normalised before they are added; None takes the
@@ -181,6 +164,48 @@ class AsyncRankingClient:
         }
         return await self.call(SCORE, fields, [image for own in images for image in own])
 
+    async def score_batch(
+        self,
+        images: Images,
+        prompts: str | Sequence[str],
+        metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        rewards: Sequence[str] | None = None,
+        metrics: bool = False,
+    ) -> dict[str, np.ndarray]:
+        """Score any number of images, each with its own prompt.
+
+        The batch travels in as many requests as the service's limits need, `max_in_flight` at the same time, and
+        `timeout_s` holds for each of them. If one of them fails, the batch does.
+
+        Args:
+            images: N images, in any of the forms that `rank` takes.
+            prompts: N prompts; one text is that of all images. Neighbours with the same prompt travel as one group.
+            metadata: for each image what a reward needs beyond the prompt, or None; one dict is that of all images.
+            rewards: as for `score`.
+            metrics: also return what the rewards declare as metrics, under `REWARD/METRIC`.
+
+        Returns:
+            The scores of each reward, (N,) float64, in the order of the images.
+
+        Raises:
+            RewardsError: as `rank` does. Its `field` names the image, prompt or metadata by its index in the batch.
+        """
+        return await self.score_prepared(
+            await asyncio.to_thread(make_batch, images, prompts, metadata), rewards=rewards, metrics=metrics
+        )
+
+    async def score_prepared(
+        self, batch: Batch, *, rewards: Sequence[str] | None = None, metrics: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Score a batch that `make_batch` has prepared. See `score_batch`."""
+
+        async def send(groups: list[dict[str, Any]], payloads: Payloads) -> ScoreResponse:
+            fields = {"groups": groups, "rewards": list(rewards) if rewards is not None else None, "details": metrics}
+            return await self._perform(SCORE, _options(SCORE, fields), payloads)
+
+        return await score_batch(batch, send)
+
     async def compare(
         self,
         prompt: str,
@@ -239,25 +264,23 @@ class AsyncRankingClient:
 
     async def models(self) -> list[ModelInfo]:
         """List the service's rewards and mixtures."""
-        return await self._attempt_until_deadline(self._transport.models)
+        return await self._attempts.run(self._transport.models)
 
     async def readiness(self) -> Readiness:
         """Let every reward score an image now, and report which of them could not, and why."""
-        return await self._attempt_until_deadline(self._transport.ready)
+        return await self._attempts.run(self._transport.ready)
 
     async def ready(self) -> bool:
         """Return whether the service answers and every reward can score now. Never raises, even without a service."""
         try:
-            self._check_open()
+            self._attempts.check_open()
             return (await asyncio.wait_for(self._transport.ready(self.timeout_s), self.timeout_s)).ready
-        except (RewardsError, TimeoutError):
+        except (TimeoutError, RewardsError):
             return False
 
     async def close(self) -> None:
         """Close the connections. Calls in progress and later ones fail with ServiceUnavailableError."""
-        self._closed = True
-        for call in self._calls:
-            call.cancel()
+        self._attempts.close()
         await self._transport.close()
 
     async def __aenter__(self) -> AsyncRankingClient:
@@ -276,65 +299,19 @@ class AsyncRankingClient:
             fields: the fields of its options; a field that is None is left out.
             images: all images of the request in order.
         """
-        # All attempts have the same request id.
-        present = {name: value for name, value in fields.items() if value is not None}
-        options = parse(operation.options, {"request_id": uuid.uuid4().hex, **present})
-        payloads = await load_all(images, options.image_field)
-        return await self._attempt_until_deadline(
+        options = _options(operation, fields)
+        payloads = await asyncio.to_thread(load_all, images, options.image_field)  # reads files, converts pixels
+        return await self._perform(operation, options, payloads)
+
+    async def _perform(
+        self, operation: Operation[OptionsT, ResponseT], options: OptionsT, payloads: Payloads
+    ) -> ResponseT:
+        return await self._attempts.run(
             lambda timeout_s: self._transport.perform(operation, options, payloads, timeout_s)
         )
 
-    async def _attempt_until_deadline(self, attempt: Callable[[float], Awaitable[ResultT]]) -> ResultT:
-        """Repeat an attempt until it succeeds, fails permanently, or the deadline passes.
 
-        If the wait before the next attempt would pass the deadline, the last failure is raised at once.
-        """
-        self._check_open()
-        attempts = AsyncRetrying(
-            retry=retry_if_exception(may_retry),
-            stop=stop_after_attempt(1 + self.retries) | stop_before_delay(self.timeout_s),
-            wait=wait,
-            reraise=True,
-        )
-        async with self._turns:
-            deadline = asyncio.get_running_loop().time() + self.timeout_s
-
-            async def within_deadline() -> ResultT:
-                return await attempt(max(0.001, deadline - asyncio.get_running_loop().time()))
-
-            # `close` cancels this, and not the caller's task.
-            call: asyncio.Future[ResultT] = asyncio.ensure_future(attempts(within_deadline))
-            self._calls.add(call)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    return await call
-            except TimeoutError as error:
-                if isinstance(error, RewardsError):  # e.g. a reward's deadline, which says more
-                    raise
-                raise RankingTimeoutError(f"{self.address} gave no answer within {self.timeout_s:g} s") from None
-            except (Exception, asyncio.CancelledError) as error:
-                if isinstance(error, RewardsError) or _is_cancelled():
-                    raise
-                if self._closed:
-                    raise ServiceUnavailableError("this client was closed during the call") from None
-                if isinstance(error, asyncio.CancelledError):
-                    raise
-                raise InternalError(f"the call of {self.address} failed: {type(error).__name__}: {error}") from error
-            finally:
-                self._calls.discard(call)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ServiceUnavailableError("this client is closed")
-        loop = asyncio.get_running_loop()
-        self._loop = self._loop or loop
-        if self._loop is not loop:
-            raise ConfigError(
-                "this client belongs to another event loop, that of its first call; open one in each loop"
-            )
-
-
-def _is_cancelled() -> bool:
-    """Return whether the caller's own task is being cancelled, which must never be turned into another error."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _options(operation: Operation[OptionsT, ResponseT], fields: dict[str, Any]) -> OptionsT:
+    """Make the options of a call. All its attempts have the same request id."""
+    present = {name: value for name, value in fields.items() if value is not None}
+    return parse(operation.options, {"request_id": uuid.uuid4().hex, **present})

@@ -120,9 +120,7 @@ async def run_load(
 
     opened = [connect() for _ in range(clients)]
     try:
-        async with asyncio.TaskGroup() as tasks:
-            for client in opened:
-                tasks.create_task(send_all(client))
+        await asyncio.gather(*map(send_all, opened))
     finally:
         for client in opened:
             await client.close()

@@ -8,17 +8,23 @@ best = ranking.order[0]
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
+
+import numpy as np
 
 from drpo_rewards.api.contract import ModelInfo, Readiness
 from drpo_rewards.api.images import ImageLike, Images
 from drpo_rewards.client.asynchronous import AsyncRankingClient, Group
 from drpo_rewards.client.background import BackgroundLoop
+from drpo_rewards.client.batch import make_batch
 from drpo_rewards.operations.base import Operation, OptionsT, ResponseT
 from drpo_rewards.operations.compare import CompareResponse
 from drpo_rewards.operations.rank import RankResponse
 from drpo_rewards.operations.rerank_contract import RerankResponse
 from drpo_rewards.operations.score import ScoreResponse
+
+Scores = dict[str, np.ndarray]
 
 
 class RankingClient:
@@ -40,6 +46,20 @@ class RankingClient:
     def score(self, groups: Sequence[Group | tuple[Any, ...]], **options: Any) -> ScoreResponse:
         """See AsyncRankingClient.score."""
         return self._loop.run(self._client.score(groups, **options))
+
+    def score_batch(self, images: Images, prompts: str | Sequence[str], metadata: Any = None, **options: Any) -> Scores:
+        """See AsyncRankingClient.score_batch."""
+        return self._loop.run(self._client.score_batch(images, prompts, metadata, **options))
+
+    def submit_score_batch(
+        self, images: Images, prompts: str | Sequence[str], metadata: Any = None, **options: Any
+    ) -> Future[Scores]:
+        """Start `score_batch` and return at once: `result()` waits for the scores, `cancel()` gives them up.
+
+        The images are ready for sending when this returns, so the caller may change or free them.
+        """
+        batch = make_batch(images, prompts, metadata).copy()
+        return self._loop.submit(self._client.score_prepared(batch, **options))
 
     def compare(self, prompt: str, first: ImageLike, second: ImageLike, **options: Any) -> CompareResponse:
         """See AsyncRankingClient.compare."""

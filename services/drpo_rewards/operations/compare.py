@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from drpo_rewards.api.contract import Metadata, Model, Name, Options, PromptText, RewardResult, parse
+from drpo_rewards.api.contract import Answer, Metadata, Name, Options, PromptText, RewardResult, parse
 from drpo_rewards.api.question import Question, ReplicaAnswer
 from drpo_rewards.operations.base import (
     Answers,
@@ -59,7 +59,7 @@ class CompareRequest(CompareOptions, Body):
         return self, self.images
 
 
-class Verdict(Model):
+class Verdict(Answer):
     """A pairwise reward's judgement of two images."""
 
     reward: str
@@ -73,7 +73,7 @@ class Verdict(Model):
     details: dict[str, Any] | None = None
 
 
-class CompareResponse(Model):
+class CompareResponse(Answer):
     """The winner, and what decided it: a pairwise reward's verdict, or the combined score of each image."""
 
     request_id: str

@@ -13,8 +13,8 @@ from drpo_rewards.api.contract import (
     MAX_IMAGES,
     MIN_IMAGES,
     AllPairs,
+    Answer,
     Metadata,
-    Model,
     Name,
     Normalize,
     Options,
@@ -96,7 +96,7 @@ class RankRequest(RankOptions, Body):
         return self, self.images
 
 
-class RankResponse(Model):
+class RankResponse(Answer):
     """A ranked group. Indices are positions in the request's images.
 
     Attributes:

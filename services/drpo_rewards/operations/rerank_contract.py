@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from drpo_rewards.api.contract import DEFAULT_MIXTURE, Metadata, Model, Name, Options, PromptText
+from drpo_rewards.api.contract import DEFAULT_MIXTURE, Answer, Metadata, Name, Options, PromptText
 
 
 class RerankOptions(Options):
@@ -25,7 +25,7 @@ class RerankOptions(Options):
     metadata: Metadata | None = None
 
 
-class RerankResult(Model):
+class RerankResult(Answer):
     """One image of the response."""
 
     index: int = Field(description="Position in the request's documents.")
@@ -33,7 +33,7 @@ class RerankResult(Model):
     document: Any | None = Field(default=None, description="The document, if requested; a text as {'text': ...}.")
 
 
-class RerankUsage(Model):
+class RerankUsage(Answer):
     """What the call used. Rerank clients expect these members. There are images, and no tokens."""
 
     images: int
@@ -41,26 +41,26 @@ class RerankUsage(Model):
     total_tokens: int = 0
 
 
-class ApiVersion(Model):
+class ApiVersion(Answer):
     """The version of Cohere's API that the response has the shape of."""
 
     version: Literal["2"] = "2"
 
 
-class BilledUnits(Model):
+class BilledUnits(Answer):
     """One search, which costs nothing."""
 
     search_units: Literal[1] = 1
 
 
-class RerankMeta(Model):
+class RerankMeta(Answer):
     """What clients of Cohere expect of every response."""
 
     api_version: ApiVersion = ApiVersion()
     billed_units: BilledUnits = BilledUnits()
 
 
-class RerankResponse(Model):
+class RerankResponse(Answer):
     """The results, best first."""
 
     id: str

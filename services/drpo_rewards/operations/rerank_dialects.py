@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, RootModel, WithJsonSchema
 
-from drpo_rewards.api.contract import DEFAULT_MIXTURE, Metadata, Model, Name, RequestId, parse
+from drpo_rewards.api.contract import DEFAULT_MIXTURE, Answer, Metadata, Name, RequestId, parse
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.operations.base import Body
 from drpo_rewards.operations.rerank_contract import RerankOptions, RerankResponse
@@ -36,7 +36,7 @@ NO_MODEL = ("", "default/not-specified")
 # -- answers ------------------------------------------------------------------------------------------------------
 
 
-class TeiResult(Model):
+class TeiResult(Answer):
     """One result for a client of text-embeddings-inference."""
 
     index: int
@@ -55,7 +55,7 @@ class InfinityAnswer(RerankResponse):
     created: int
 
 
-class VoyageResult(Model):
+class VoyageResult(Answer):
     """One result for a client of Voyage."""
 
     index: int
@@ -70,7 +70,7 @@ class VoyageAnswer(RerankResponse):
     data: list[VoyageResult]
 
 
-class PairScore(Model):
+class PairScore(Answer):
     """One document's score."""
 
     index: int
@@ -78,7 +78,7 @@ class PairScore(Model):
     score: float
 
 
-class PairsAnswer(Model):
+class PairsAnswer(Answer):
     """Scores in the order of the documents, as vLLM's `/score` has them."""
 
     id: str

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from drpo_rewards.api.contract import (
     DEFAULT_MIXTURE,
     MAX_IMAGES,
     AllPairs,
+    Answer,
     Metadata,
     Model,
     Name,
@@ -110,6 +111,14 @@ class ScoreRequest(Body):
     all_pairs: AllPairs = False
     request_id: RequestId | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_other_path(cls, sent: Any) -> Any:
+        """Say where vLLM's call is taken, which has the same path in vLLM but other keys."""
+        if isinstance(sent, dict) and "groups" not in sent and {"text_1", "data_1", "queries"} & sent.keys():
+            raise ValueError("these are the keys of vLLM's call, which this service takes at POST /score")
+        return sent
+
     def split(self) -> tuple[ScoreOptions, list[str]]:
         groups = [
             GroupOptions(prompt=group.prompt, num_images=len(group.images), metadata=group.metadata)
@@ -119,13 +128,13 @@ class ScoreRequest(Body):
         return ScoreOptions.model_validate(options), [image for group in self.groups for image in group.images]
 
 
-class ScoredGroup(Model):
+class ScoredGroup(Answer):
     """One group's raw scores by reward."""
 
     rewards: dict[str, RewardScores]
 
 
-class ScoreResponse(Model):
+class ScoreResponse(Answer):
     """The scored groups in the order of the request."""
 
     request_id: str

@@ -9,6 +9,13 @@ operate   checks a machine before anything starts
 app       the same service for clusters that deploy it from a Serve config
 """
 
+import sys
+
+if sys.version_info < (3, 11):
+    from drpo_rewards.errors import ConfigError
+
+    raise ConfigError("the service needs Python 3.11 or newer; on Python 3.10 only the client works")
+
 from drpo_rewards.serving.config import LimitsConfig, MemoryConfig, MixtureConfig, RewardConfig, ServiceConfig
 from drpo_rewards.serving.start import RunningService, start, upgrade
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
-from support.service import Served
+import ray
+from support.service import Served, config
 
 from drpo.checks import Plan
 from drpo.checks.rewards import check_rewards
 from drpo.config import load_config
+from drpo_rewards import serving
 
 pytestmark = pytest.mark.integration
 
@@ -29,3 +33,19 @@ def test_names_are_compared_with_those_of_the_service(served: Served, scheme: st
     assert "has no mixture 'bth'; did you mean both?" in line
     (line,) = find_wrong(service, "rewards.weights={sharpness: 1}", "evaluation.metric=strict")
     assert "evaluation.metric: the reward 'sharpness' has no metric 'strict'; it declares none" in line
+
+
+@pytest.mark.thorough
+def test_names_behind_a_handle_are_checked_too(ray_cluster: None) -> None:
+    """By this process, which belongs to the cluster, and by a command that joins it for the check."""
+    with serving.start(config(), http_port=None, grpc_port=None) as service:
+        address = f"rewards.address={service.handle_address}"
+        assert find_wrong(address, "evaluation.reward=redness") == []
+        (line,) = find_wrong(address, "rewards.mixture=bth")
+        assert "has no mixture 'bth'; did you mean both?" in line
+        ray_address = ray.get_runtime_context().gcs_address
+        command = ["drpo", "train", "--preset", "shapes", "--rewards.address", service.handle_address, "--dry-run"]
+        command += ["--run.ray_address", ray_address, "--rewards.mixture", "bth"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 2, done.stderr
+        assert "has no mixture 'bth'; did you mean both?" in done.stdout + done.stderr

@@ -14,6 +14,8 @@ from drpo.errors import DrpoError
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, ModelInfo, check_weights
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.client import RankingClient
+from drpo_rewards.cluster.environment import set_ray_environment
+from drpo_rewards.cluster.local_ray import join_ray, stop_ray
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.findings import Finding
 
@@ -35,6 +37,8 @@ def check_rewards(plan: Plan) -> Iterator[Finding]:
         yield Finding("rewards", "rewards.api_key_env", "wrong", found, f"set ${key} to the service's API key")
     elif config.rewards.address is None:
         yield from _check_service(plan, config.rewards.service or "")
+    elif config.rewards.address.startswith("serve://"):
+        yield from _check_handle(plan, config.rewards.address)
     else:
         yield from _check_address(plan, config.rewards.address, os.environ.get(key) if key else None)
 
@@ -74,14 +78,34 @@ def _check_service(plan: Plan, source: str) -> Iterator[Finding]:
     yield from _check_names(plan, models, f"the service {os.path.basename(source)}", read_metadata_checks(source))
 
 
+def _check_handle(plan: Plan, address: str) -> Iterator[Finding]:
+    """Checks a service inside a Ray cluster, which this process joins for that unless it belongs to it already."""
+    set_ray_environment(for_training=True)
+    import ray
+
+    if ray.is_initialized():
+        yield from _check_address(plan, address, None)
+    elif plan.config.run.ray_address is None:
+        found = f"rewards.address: {address} is inside a Ray cluster, but this run starts a Ray of its own"
+        fix = "set run.ray_address to that cluster's, or give an http:// or grpc:// address"
+        yield Finding("rewards", "rewards.address", "wrong", found, fix)
+    else:
+        try:
+            join_ray(plan.config.run.ray_address)
+        except RewardsError as error:
+            found = f"{address} can be asked only inside the Ray cluster: {error}"
+            yield Finding("rewards", "rewards.address", "skipped", found)
+            return
+        try:
+            yield from _check_address(plan, address, None)
+        finally:
+            stop_ray()
+
+
 def _check_address(plan: Plan, address: str, api_key: str | None) -> Iterator[Finding]:
     """Checks the service that runs already, by asking it."""
     try:
         with RankingClient(address, api_key=api_key, timeout_s=ANSWER_S, retries=0) as client:
-            if address.strip().startswith("serve://"):
-                found = f"{address} can be asked only inside the Ray cluster"
-                yield Finding("rewards", "rewards.address", "skipped", found)
-                return
             models = client.models()
     except (RewardsError, ValueError) as error:
         found = f"rewards.address: the service at {address} cannot be used: {error}"

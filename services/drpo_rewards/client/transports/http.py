@@ -79,7 +79,7 @@ def _part(index: int, image: Payload) -> tuple[str, bytes, str]:
 
 def _read(model: type[ModelT], response: httpx.Response) -> ModelT:
     try:
-        return model.model_validate_json(response.content, extra="ignore")  # a newer service may send more fields
+        return model.model_validate_json(response.content)
     except ValidationError as error:
         raise InternalError(f"{response.url} did not send a valid {model.__name__}: {error}") from None
 

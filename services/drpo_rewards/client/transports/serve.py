@@ -35,13 +35,13 @@ class ServeTransport:
             images = await asyncio.to_thread(_decode_all, images, fields)
         # exclude_unset, so that the gateway fills in its own defaults, as it does for the other transports
         answer = await self._call("call", images, operation.name, options.model_dump(exclude_unset=True))
-        return operation.response.model_validate(answer, extra="ignore")  # a newer service may send more fields
+        return operation.response.model_validate(answer)
 
     async def models(self, timeout_s: float) -> list[ModelInfo]:
-        return [ModelInfo.model_validate(info, extra="ignore") for info in await self._call("models")]
+        return [ModelInfo.model_validate(info) for info in await self._call("models")]
 
     async def ready(self, timeout_s: float) -> Readiness:
-        return Readiness.model_validate(await self._call("ready"), extra="ignore")
+        return Readiness.model_validate(await self._call("ready"))
 
     async def close(self) -> None:
         self._caller = None

@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from drpo_rewards.errors import InvalidRequestError, OverloadedError, RequestTooLargeError
+from drpo_rewards.errors import OverloadedError, RequestTooLargeError
 from drpo_rewards.serving.config import LimitsConfig
 
 # How much longer than estimated decoding may take: other processes share the cores, and files may be made to be slow.
@@ -153,7 +153,7 @@ class Allowance:
         pixels, most = width * height, self._image_limits.max_group_pixels
         with self._lock:
             if self._pixels + pixels > most:
-                raise InvalidRequestError(
+                raise RequestTooLargeError(
                     f"with {field} the request has more than {most} pixels; send fewer or smaller images", field=field
                 )
             if not self._released:  # a decoding thread may continue after its request has ended

@@ -207,6 +207,11 @@ def test_several_queries_for_vllms_scores_are_refused(http: httpx.Client) -> Non
     assert (response.status_code, response.json()["field"]) == (422, "query")
 
 
+def test_vllms_scores_at_our_own_path_name_theirs(http: httpx.Client) -> None:
+    response = http.post("/v1/score", json={"model": "redness", "text_1": "p", "text_2": URIS})
+    assert (response.status_code, "takes at POST /score" in response.json()["detail"]) == (422, True)
+
+
 def test_models_as_other_clients_list_them(http: httpx.Client) -> None:
     listed = http.get("/v1/models").json()
     assert listed["object"] == "list"

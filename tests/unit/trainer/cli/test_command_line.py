@@ -81,7 +81,7 @@ def test_what_is_no_adapter_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="has no tensors"):
         check_adapter(tmp_path / "none.safetensors", generator_path())
     save_file({}, tmp_path / "other.safetensors")
-    with pytest.raises(ConfigError, match="has several .safetensors files"):
+    with pytest.raises(ConfigError, match=r"has several \.safetensors files"):
         find_adapter(tmp_path)
 
 
