@@ -153,7 +153,7 @@ def _find_parts(folder: Path) -> list[Path]:
 def _read(file: Path, *, weights: bool) -> dict[str, Tensor]:
     """The tensors in a file, or without `weights` their shapes on the meta device."""
     if not file.is_file():  # opening a pipe would wait forever
-        raise ModelLoadError(f"{file} is not a file")
+        raise ModelLoadError(f"cannot read {file}: there is no such file")
     try:
         if file.suffix in _PICKLES:
             content = torch.load(file, map_location="cpu" if weights else "meta", weights_only=True)
