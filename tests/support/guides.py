@@ -21,6 +21,7 @@ GUIDES = (
     "deploy/README.md",
     "trainer/drpo/shapes/README.md",
     "docs/methods.md",
+    "docs/speed.md",
     "docs/clients.md",
     "docs/trainers/trl.md",
     "docs/trainers/flow_grpo.md",

@@ -56,8 +56,8 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "cluster", "training", "training.build", "generators", "shapes", "shapes.cli",
-        "data", "config",
+        "checks", "evaluation", "report", "profiling", "cluster", "training", "training.build", "generators", "shapes",
+        "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
@@ -69,6 +69,10 @@ TRAINER = {
         "drpo_rewards.serving.operate.surroundings",
     },
     "report": {"evaluation", "training", "shapes", "config"},
+    "profiling": {
+        "training", "training.build", "training.memory", "method.objectives", "data", "config",
+        "drpo_rewards", "drpo_rewards.api.contract",
+    },
     "evaluation": {
         "training", "training.build", "method.features", "generators", "shapes", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions",
@@ -78,8 +82,8 @@ TRAINER = {
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
-        "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "data", "config",
-        "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
+        "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "data", "transfer",
+        "config", "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
         "drpo_rewards.errors",
     },
     "training.memory": {"training", "training.build", "method.objectives", "generators", "shapes", "config"},
@@ -90,8 +94,8 @@ TRAINER = {
         "training", "method.objectives", "generators", "shapes",
         "drpo_rewards.rewards", "drpo_rewards.rewards.base", "drpo_rewards.errors",
     },
-    "generators": {"config", "drpo_rewards.api.suggestions"},
-    "method.objectives": {"method.drift", "config.section"},
+    "generators": {"transfer", "config", "drpo_rewards.api.suggestions"},
+    "method.objectives": {"method.drift", "transfer", "config.section"},
     "method.features": {"method.drift", "generators.base", "config.section"},
     "method.drift": set(),
     "method": set(),
@@ -101,6 +105,7 @@ TRAINER = {
     "data": {"config"},
     "shapes": {"drpo_rewards.api.shapes"},
     "presets": set(),
+    "transfer": set(),
     "config": {"config.section", "drpo_rewards.api.suggestions"},
     "config.section": set(),
     "errors": set(),

@@ -27,7 +27,9 @@ CATALOGUE: dict[str, str] = {
     "pickscore": "drpo_rewards.rewards.pickscore:PickScore",
     "remote": "drpo_rewards.rewards.remote.reward:RemoteReward",
     "sharpness": "drpo_rewards.rewards.sharpness:Sharpness",
+    "soft_tifa": "drpo_rewards.rewards.vlm.soft_tifa:SoftTifa",
     "symmetry": "drpo_rewards.rewards.symmetry:Symmetry",
+    "vlm_score": "drpo_rewards.rewards.vlm.score:VlmScore",
 }
 
 

@@ -33,6 +33,7 @@ class Plan:
         adapter: the file of the adapter that will be loaded; None: there is none.
         out: the file that will be written besides the run's; None: there is none.
         texts: the prompts of "sample".
+        rewards: whether the rewards of the settings are asked, if anything needs them.
 
     Example:
         Plan(load_config("shapes"), "evaluate", out=Path("numbers.json"))
@@ -44,6 +45,7 @@ class Plan:
     adapter: Path | None = None
     out: Path | None = None
     texts: tuple[str, ...] = ()
+    rewards: bool = True
 
     @property
     def trains(self) -> bool:
@@ -60,6 +62,8 @@ class Plan:
         """Whether a ranking service is needed."""
         from drpo.training.build import asks_rewards
 
+        if not self.rewards:
+            return False
         if self.evaluates or not self.trains:
             return self.evaluates or self.verb == "table"
         try:

@@ -1,4 +1,4 @@
-"""The command line: `drpo demo | train | sample | eval | report | prompts | preferences | shapes | doctor`.
+"""The command line: `drpo demo | train | sample | eval | report | profile | prompts | preferences | shapes | doctor`.
 
 Commands import what they need when they run, so that `drpo --help` stays fast.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from drpo.cli import doctor, evaluate, preferences, prompts, report, sample, train
+from drpo.cli import doctor, evaluate, preferences, profile, prompts, report, sample, train
 from drpo.cli.common import OVERRIDES, Application
 
 app = Application(
@@ -24,6 +24,7 @@ app.command("train", context_settings=OVERRIDES)(train.train)
 app.command("sample")(sample.sample)
 app.command("eval", context_settings=OVERRIDES)(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("profile", context_settings=OVERRIDES)(profile.profile)
 app.command("doctor", context_settings=OVERRIDES)(doctor.doctor)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(preferences.app, name="preferences")

@@ -146,6 +146,10 @@ class OneStepGenerator(Protocol):
         """Images (N, H, W, 3) uint8, without a gradient."""
         ...
 
-    def to_uint8(self, images_N3HW: Tensor) -> np.ndarray:
-        """The images of `decode_float` as (N, H, W, 3) uint8."""
+    def decode_uint8(self, latents_NChw: Tensor) -> Tensor:
+        """The images of `decode` on the generator's device."""
+        ...
+
+    def to_uint8(self, images_N3HW: Tensor) -> Tensor:
+        """The images of `decode_float` as (N, H, W, 3) uint8 on their device."""
         ...

@@ -28,6 +28,7 @@ from drpo.generators.loading import check_source, load_pipeline, no_progress_bar
 from drpo.generators.requirements import Requirements
 from drpo.generators.unet_file import find_unet, read_unet_weights, replace_weights
 from drpo.generators.whole import WholeUNet
+from drpo.transfer import move
 
 
 class OneStepPipeline(ABC):
@@ -46,6 +47,7 @@ class OneStepPipeline(ABC):
         unet: the frozen U-Net, with the layers of a LoRA adapter if it is one.
         latent_shape: (C, h, w) of one latent, for example (4, 64, 64).
         image_size: (height, width) in pixels, for example (512, 512).
+        decode_chunk: images decoded at once, where no gradient is needed.
         device, dtype: of everything that is frozen; trained weights are always float32.
     """
 
@@ -59,6 +61,7 @@ class OneStepPipeline(ABC):
         size = self.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         self.latent_shape = (self.unet.config.in_channels, height, width)
+        self.decode_chunk = 8
         self.image_size = (height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor)
 
         scheduler = pipeline.scheduler
@@ -155,7 +158,9 @@ class OneStepPipeline(ABC):
 
         The stock pipeline draws the same noise from the same generator for `count` images of one prompt.
         """
-        return randn_tensor((count, *self.latent_shape), generator=generator, device=self.device, dtype=self.dtype)
+        device = self.device if generator is None else generator.device
+        shape = (count, *self.latent_shape)
+        return move(randn_tensor(shape, generator=generator, device=device, dtype=self.dtype), self.device)
 
     def sample(self, noise_NChw: Tensor, conditions: Conditions) -> Tensor:
         """Clean latents (N, C, h, w) from standard normal noises, for N encoded prompts or one for all.
@@ -201,13 +206,18 @@ class OneStepPipeline(ABC):
         scaled_NChw = latents_NChw.to(self.vae.dtype) / self.vae.config.scaling_factor
         return self.vae.decode(scaled_NChw, return_dict=False)[0]
 
+    def decode(self, latents_NChw: Tensor) -> np.ndarray:
+        """Images (N, H, W, 3) uint8, rounded as in the pipeline."""
+        return self.decode_uint8(latents_NChw).cpu().numpy()
+
     @torch.no_grad()
-    def decode(self, latents_NChw: Tensor, *, chunk_size: int = 8) -> np.ndarray:
-        """Images (N, H, W, 3) uint8, rounded as in the pipeline; decoded in chunks of `chunk_size`."""
-        return np.concatenate([self.to_uint8(self.decode_float(chunk)) for chunk in latents_NChw.split(chunk_size)])
+    def decode_uint8(self, latents_NChw: Tensor) -> Tensor:
+        """The images of `decode` on the generator's device; decoded `decode_chunk` at a time."""
+        chunks = latents_NChw.split(self.decode_chunk)
+        return torch.cat([self.to_uint8(self.decode_float(chunk)) for chunk in chunks])
 
     @staticmethod
-    def to_uint8(images_N3HW: Tensor) -> np.ndarray:
-        """The images of `decode_float` as (N, H, W, 3) uint8, rounded as in the pipeline."""
+    def to_uint8(images_N3HW: Tensor) -> Tensor:
+        """The images of `decode_float` as (N, H, W, 3) uint8 on their device, rounded as in the pipeline."""
         images_NHWC = (images_N3HW.detach() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-        return (images_NHWC.float().cpu().numpy() * 255).round().astype("uint8")
+        return (images_NHWC.float() * 255).round().to(torch.uint8).contiguous()

@@ -24,6 +24,7 @@ from drpo.config import LoraConfig
 from drpo.generators.base import Conditions
 from drpo.generators.one_step import OneStepPipeline
 from drpo.generators.requirements import Requirements
+from drpo.transfer import move
 
 
 class SDXLTurboGenerator(OneStepPipeline):
@@ -63,7 +64,7 @@ class SDXLTurboGenerator(OneStepPipeline):
         """The pooled vectors, and the "time ids": original size, crop and target size, all of the image's own size."""
         assert conditions.pooled_ND is not None  # `encode_prompts` always gives it
         size = [*self.image_size, 0, 0, *self.image_size]
-        time_ids_N6 = torch.tensor([size], dtype=conditions.text_NTD.dtype, device=self.device)
+        time_ids_N6 = move(torch.tensor([size], dtype=conditions.text_NTD.dtype), self.device)
         return {
             "added_cond_kwargs": {
                 "text_embeds": conditions.pooled_ND.to(self.dtype).contiguous(),
@@ -77,7 +78,7 @@ class SDXLTurboGenerator(OneStepPipeline):
         if config.latents_mean is None or config.latents_std is None:
             return super().decode_float(latents_NChw)
         latents_NChw = latents_NChw.to(self.vae.dtype)
-        mean_1C11 = torch.tensor(config.latents_mean).view(1, -1, 1, 1).to(latents_NChw)
-        std_1C11 = torch.tensor(config.latents_std).view(1, -1, 1, 1).to(latents_NChw)
+        mean_1C11 = move(torch.tensor(config.latents_mean).view(1, -1, 1, 1), latents_NChw)
+        std_1C11 = move(torch.tensor(config.latents_std).view(1, -1, 1, 1), latents_NChw)
         scaled_NChw = latents_NChw * std_1C11 / config.scaling_factor + mean_1C11
         return self.vae.decode(scaled_NChw, return_dict=False)[0]

@@ -17,7 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 from weakref import finalize
 
-import numpy as np
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
@@ -97,7 +96,7 @@ def estimate_memory(config: Config) -> MemoryEstimate:
     if config.model.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
     generator = layout(pipeline, config.lora, whole=config.lora is None)
-    generator.to_uint8 = lambda images_N3HW: np.zeros((len(images_N3HW), 1, 1, 3), np.uint8)
+    generator.to_uint8 = lambda images_N3HW: torch.zeros((len(images_N3HW), 1, 1, 3), dtype=torch.uint8)
     objective, feature_map, missing = build_objective(config), None, ""
     if _is_here(config.features.path):
         try:
@@ -196,6 +195,10 @@ class Meter(TorchDispatchMode):
         self._device = device
         self._alive = 0
         self._known = WeakIdKeyDictionary()
+
+    def reset_peak(self) -> None:
+        """Starts a new peak, at what is alive now."""
+        self.peak = self._alive
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation, and counts what it has made."""

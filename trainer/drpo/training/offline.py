@@ -27,6 +27,7 @@ from drpo.method.objectives.base import Features, Group, Supports
 from drpo.training import collective
 from drpo.training.sampling import Candidates, GroupSampler
 from drpo.training.tally import Tally
+from drpo.transfer import move
 
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
 PROMPTS_AT_ONCE = 64
@@ -66,7 +67,7 @@ class OfflineSupervision:
         chosen, rejected = (self._read(side, prompts, candidates, sampler, draw) for side in SIDES)
         own = _detach(candidates, group.features)
         margins_K = preference_margins(own, chosen, rejected)
-        tally.add("nearer_to_chosen", (margins_K > 0).float().mean().item())
+        tally.add("nearer_to_chosen", (margins_K > 0).float().mean())
         if self.settings.own_samples != "none":
             best, worst = self._split_own(margins_K, own)
             add = self.settings.own_samples == "add"
@@ -90,9 +91,9 @@ class OfflineSupervision:
             drawn = images if len(images) <= limit else draw.sample(images, limit)
             places += drawn
             weights += [weight] * len(drawn)
-        latents_SChw = self._cache.read(places).to(candidates.latents_KChw)
+        latents_SChw = move(self._cache.read(places), candidates.latents_KChw)
         features = sampler.observe_given(latents_SChw, candidates, side)
-        return Supports(latents_SChw, features, torch.tensor(weights, device=latents_SChw.device))
+        return Supports(latents_SChw, features, move(torch.tensor(weights), latents_SChw.device))
 
     def _split_own(self, margins_K: Tensor, own: Supports) -> tuple[Supports, Supports]:
         """The share of the candidates with the largest margins, and that with the smallest ones."""

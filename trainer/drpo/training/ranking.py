@@ -6,6 +6,7 @@ rank several groups while the training thread generates the next one.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from drpo.transfer import Arriving
 from drpo_rewards import RankResponse
 from drpo_rewards.api.contract import PairOptions
 from drpo_rewards.client.background import BackgroundLoop
@@ -69,19 +71,25 @@ class BackgroundRanker:
     def submit(
         self,
         prompt: str,
-        images_KHWC: np.ndarray,
+        images_KHWC: np.ndarray | Arriving,
         *,
         metadata: Mapping[str, Any] | None,
         pairs: PairOptions | None,
         request_id: str,
     ) -> Future[TimedRanking]:
-        """Starts to rank one group, and returns at once. The future raises the ranker's errors."""
+        """Starts to rank one group, and returns at once, even if the images are still on their way.
+
+        The future raises the ranker's errors.
+        """
 
         async def rank() -> TimedRanking:
             started = time.perf_counter()
+            images = images_KHWC
+            if isinstance(images, Arriving):
+                images = await asyncio.to_thread(images.wait) if images.waits else images.wait()
             response = await self._ranker.rank(
                 prompt,
-                images_KHWC,
+                images,
                 metadata=dict(metadata) if metadata is not None else None,
                 pairs=pairs,
                 request_id=request_id,

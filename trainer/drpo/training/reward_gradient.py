@@ -50,8 +50,8 @@ class RewardGradient:
         """The group with the reward's scores and their gradient. Its latents keep their own graph."""
         assert group.latents_KChw is not None  # an objective that needs the gradient needs the latents
         scores_K, gradient_KChw = self.compute(group.latents_KChw, prompt)
-        tally.add(f"reward/{self.name}", scores_K.mean().item())
-        tally.add(f"reward_std/{self.name}", scores_K.std(correction=0).item())
+        tally.add(f"reward/{self.name}", scores_K.mean())
+        tally.add(f"reward_std/{self.name}", scores_K.std(correction=0))
         return replace(group, scores_K=scores_K, reward_gradient_KChw=gradient_KChw)
 
     def compute(self, latents_KChw: Tensor, prompt: str) -> tuple[Tensor, Tensor]:

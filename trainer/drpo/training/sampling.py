@@ -9,10 +9,9 @@ Axes: K candidates of a group, N images or latents, (C, h, w) of a latent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,9 @@ from drpo.data.seeds import derive_seed
 from drpo.generators.base import Conditions, OneStepGenerator
 from drpo.method.features.base import FeatureContext
 from drpo.method.objectives.base import Explorer, Features, Group, Needs, ObjectiveResult
+from drpo.training.phases import phase
 from drpo.training.views import View
+from drpo.transfer import Arriving
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Candidates:
     Attributes:
         noise_KChw, conditions, seed: what they were generated from.
         latents_KChw: with their graph, unless they are generated in chunks.
-        images_KHWC: uint8, for the rewards: of the candidates, or of the actions; None if nobody ranks them.
+        images_KHWC: uint8, on their way to the rewards: of the candidates, or of the actions; None if nobody
+            ranks them.
         actions_KChw: what was decoded in place of the latents, if the objective explores.
         features: those that came from the same decoded images; None: they are still to be computed.
     """
@@ -52,7 +54,7 @@ class Candidates:
     conditions: Conditions
     seed: GroupSeed
     latents_KChw: Tensor
-    images_KHWC: np.ndarray | None
+    images_KHWC: Arriving | None
     features: Features | None
     actions_KChw: Tensor | None = None
 
@@ -91,27 +93,32 @@ class GroupSampler:
         latents, images, features, actions = [], [], [], []
         with torch.set_grad_enabled(self.chunk_size is None):
             for start, noise_NChw in self._chunks(noise_KChw):
-                latents.append(self.generator.sample(noise_NChw, conditions))
+                with phase("student_unet_generate"):
+                    latents.append(self.generator.sample(noise_NChw, conditions))
                 if not self.ranks:
                     continue
                 if self.explorer is not None:
-                    actions.append(self.explorer.explore(latents[-1].detach(), noise_NChw))
-                    images.append(self.generator.decode(actions[-1]))
+                    with phase("vae_decode"):
+                        actions.append(self.explorer.explore(latents[-1].detach(), noise_NChw))
+                        images.append(self.generator.decode_uint8(actions[-1]))
                     continue
-                seen = self.view.look(latents[-1], self._context(conditions, seed, "candidates", start))
+                with phase("vae_decode"):
+                    seen = self.view.look(latents[-1], self._context(conditions, seed, "candidates", start))
                 images.append(seen[0])
                 if seen[1] is not None:
                     features.append(seen[1])
         joined = _join(features) if features and self.needs.features else None
-        images_KHWC = np.concatenate(images) if images else None
+        images_KHWC = Arriving(torch.cat(images)) if images else None
         actions_KChw = torch.cat(actions) if actions else None
         return Candidates(noise_KChw, conditions, seed, torch.cat(latents), images_KHWC, joined, actions_KChw)
 
     @torch.no_grad()
-    def look(self, noise_KChw: Tensor, conditions: Conditions) -> np.ndarray:
+    def look(self, noise_KChw: Tensor, conditions: Conditions) -> Arriving:
         """Images (K, H, W, 3) uint8 of candidates that may not be used."""
-        chunks = self._chunks(noise_KChw)
-        return np.concatenate([self.generator.decode(self.generator.sample(noise, conditions)) for _, noise in chunks])
+        with phase("student_unet_generate"):
+            parts = [self.generator.sample(noise_NChw, conditions) for _, noise_NChw in self._chunks(noise_KChw)]
+        with phase("vae_decode"):
+            return Arriving(torch.cat([self.generator.decode_uint8(latents_NChw) for latents_NChw in parts]))
 
     def observe(self, candidates: Candidates) -> Group:
         """The candidates as the objective sees them, without their references and ranking."""
@@ -130,7 +137,7 @@ class GroupSampler:
         """The latents of the reference generator from the same noises; None if the objective needs none."""
         if not (self.needs.reference_latents or self.needs.reference_features):
             return None
-        with self.generator.reference():
+        with phase("reference_unet_generate"), self.generator.reference():
             chunks = self._chunks(candidates.noise_KChw)
             return torch.cat([self.generator.sample(noise, candidates.conditions) for _, noise in chunks])
 
@@ -153,15 +160,24 @@ class GroupSampler:
     ) -> ObjectiveResult:
         """Backpropagates the loss of a group into the generator's trainable weights."""
         if self.chunk_size is None:
-            result = loss(group)
-            result.loss.backward()
+            with phase("loss_build"):
+                result = loss(group)
+            with phase("backward"):
+                result.loss.backward()
             return result
         leaves: Features = {key: feature.requires_grad_() for key, feature in (group.features or {}).items()}
         if group.latents_KChw is not None:
             group = replace(group, latents_KChw=group.latents_KChw.detach().requires_grad_())
         inputs = [tensor for tensor in (group.latents_KChw, *leaves.values()) if tensor is not None]
-        result = loss(group)
-        gradients = torch.autograd.grad(result.loss, inputs, materialize_grads=True)
+        with phase("loss_build"):
+            result = loss(group)
+            gradients = torch.autograd.grad(result.loss, inputs, materialize_grads=True)
+        with phase("backward"):
+            self._regenerate(group, candidates, leaves, gradients)
+        return result
+
+    def _regenerate(self, group: Group, candidates: Candidates, leaves: Features, gradients: Sequence[Tensor]) -> None:
+        """Generates each chunk again, now with its graph, and backpropagates its rows of the gradients."""
         for start, noise_NChw in self._chunks(candidates.noise_KChw):
             latents_NChw = self.generator.sample(noise_NChw, candidates.conditions)
             outputs = [latents_NChw] if group.latents_KChw is not None else []
@@ -171,13 +187,13 @@ class GroupSampler:
                 outputs += [features[key] for key in leaves]
             rows = slice(start, start + len(noise_NChw))
             torch.autograd.backward(outputs, [gradient[rows] for gradient in gradients])
-        return result
 
     def _features(self, candidates: Candidates, latents_KChw: Tensor, role: str) -> Features:
         parts = []
         for start, latents_NChw in self._chunks(latents_KChw):
             context = self._context(candidates.conditions, candidates.seed, role, start)
-            parts.append(self.view.features(latents_NChw, context))
+            with phase("feature_extract"):
+                parts.append(self.view.features(latents_NChw, context))
         return _join(parts)
 
     def _context(self, conditions: Conditions, seed: GroupSeed, role: str, start: int) -> FeatureContext:

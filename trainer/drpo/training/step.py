@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,12 +24,14 @@ from drpo.generators.base import Conditions, OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Explorer, Group, NoiseArranger, Objective
 from drpo.training.offline import OfflineSupervision
+from drpo.training.phases import phase
 from drpo.training.ranking import BackgroundRanker, TimedRanking
 from drpo.training.reward_gradient import RewardGradient
 from drpo.training.sampling import Candidates, GroupSampler, GroupSeed
 from drpo.training.selection import Rollouts, Selection
 from drpo.training.tally import Tally
 from drpo.training.views import make_view
+from drpo.transfer import Arriving
 from drpo_rewards import RankResponse
 from drpo_rewards.api.contract import PairOptions
 from drpo_rewards.errors import RewardsError
@@ -97,7 +98,7 @@ class StepRunner:
             groups: (number of the group within the step, its prompt). Each worker has different numbers.
 
         Returns:
-            The counts, metrics and seconds of these groups.
+            The counts, metrics and seconds of these groups, not yet settled.
         """
         tally = Tally()
         in_flight: deque[_InFlight] = deque()
@@ -125,7 +126,7 @@ class StepRunner:
         """
         settings, seed, ranking = self.settings, GroupSeed(self.seed, step, number), None
         tally.groups += 1
-        with torch.no_grad(), tally.timed("generate"):
+        with torch.no_grad(), tally.timed("generate"), phase("text_encode"):
             conditions = self.generator.encode_prompts([record.prompt])
         if self.ranks and settings.selection == "rollouts":
             chosen = self._roll_out(record, conditions, seed, tally)
@@ -141,7 +142,7 @@ class StepRunner:
                     ranking = self._submit(record, candidates.images_KHWC, seed)
         tally.images += len(candidates.noise_KChw)
         if ranking is not None and not settings.pipeline:
-            with tally.timed("rank_wait"):
+            with tally.timed("rank_wait"), phase("reward_score"):
                 ranking.exception()  # waits; `_finish` handles the error itself
         with tally.timed("generate"):
             reference_KChw = self.sampler.refer(candidates)
@@ -151,7 +152,7 @@ class StepRunner:
             if self.offline is not None:
                 group = self.offline.add_supports(group, record, candidates, self.sampler, tally)
         if self.reward_gradient is not None:
-            with tally.timed("reward_gradient"):
+            with tally.timed("reward_gradient"), phase("reward_score"):
                 group = self.reward_gradient.add_to(group, record.prompt, tally)
         if chosen is not None:
             group = replace(group, pairs_M2=chosen.pairs_M2, queries_Q=chosen.queries_Q, scores_K=chosen.scores_K)
@@ -173,7 +174,7 @@ class StepRunner:
             with tally.timed("generate"):
                 noise_KChw = self._draw_noise(seed, f"noise/{number}")
                 images_KHWC = self.sampler.look(noise_KChw, conditions)
-            tally.images += len(images_KHWC)
+            tally.images += self.settings.candidates
             response = self._wait(self._submit(record, images_KHWC, seed, number), tally)
             if response is None:
                 return None
@@ -186,7 +187,7 @@ class StepRunner:
         return selection
 
     def _submit(
-        self, record: PromptRecord, images_KHWC: np.ndarray, seed: GroupSeed, rollout: int | None = None
+        self, record: PromptRecord, images_KHWC: Arriving, seed: GroupSeed, rollout: int | None = None
     ) -> Future[TimedRanking]:
         """Submits images for ranking; those of a rollout need no pairs."""
         settings, request_id, pairs = self.settings, f"{self.name}-{seed.step}-{seed.group}", None
@@ -211,7 +212,7 @@ class StepRunner:
         with tally.timed("backward"):
             result = self.sampler.backward(group, in_flight.candidates, self.objective.loss)
         tally.trained += 1
-        tally.add("loss", result.loss.item())
+        tally.add("loss", result.loss)
         for name, value in result.metrics.items():
             tally.add(name, value)
 
@@ -223,13 +224,14 @@ class StepRunner:
         if response.all_tied or not response.pairs:
             tally.tied += 1
             return None
-        return replace(group, pairs_M2=torch.tensor(response.pairs), scores_K=torch.tensor(response.combined))
+        with phase("rank_select"):
+            return replace(group, pairs_M2=torch.tensor(response.pairs), scores_K=torch.tensor(response.combined))
 
     @staticmethod
     def _wait(future: Future[TimedRanking], tally: Tally) -> RankResponse | None:
         """The response to a ranking request; None if it failed, which drops the group."""
         try:
-            with tally.timed("rank_wait"):
+            with tally.timed("rank_wait"), phase("reward_score"):
                 ranking = future.result()
         except RewardsError as error:
             log.warning("dropped a group, because its ranking failed: %s: %s", type(error).__name__, error)

@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from drpo_rewards import RankResponse
 
@@ -42,11 +44,24 @@ class Tally:
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _unsettled: list[tuple[str, Tensor]] = field(default_factory=list)
 
-    def add(self, name: str, value: float) -> None:
-        """Adds one value of a metric, whose mean is reported."""
+    def add(self, name: str, value: float | Tensor) -> None:
+        """Adds one value of a metric, whose mean is reported. A tensor stays where it is until `settle`."""
+        if isinstance(value, Tensor):
+            self._unsettled.append((name, value.detach()))
+            return
         self.sums[name] += float(value)
         self.counts[name] += 1
+
+    def settle(self, last: Tensor) -> float:
+        """Adds the values of all tensors, and returns that of one more. A GPU is waited for once, for all of them."""
+        names, tensors = [name for name, _ in self._unsettled], [tensor for _, tensor in self._unsettled]
+        self._unsettled = []
+        *values, value = torch.stack([one.to(last.device, torch.float64) for one in [*tensors, last]]).tolist()
+        for name, one in zip(names, values, strict=True):
+            self.add(name, one)
+        return float(value)
 
     def add_ranking(self, response: RankResponse) -> None:
         """Adds the scores of one ranked group, under the names in the module's docstring."""

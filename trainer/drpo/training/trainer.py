@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from drpo.config import OptimizerConfig, TrainingConfig
 from drpo.data.prompts.record import PromptRecord
@@ -23,6 +24,7 @@ from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Objective, StatefulObjective
 from drpo.training import collective
 from drpo.training.offline import OfflineSupervision
+from drpo.training.phases import phase
 from drpo.training.ranking import BackgroundRanker
 from drpo.training.reward_gradient import RewardGradient
 from drpo.training.step import StepRunner
@@ -97,13 +99,16 @@ class DrPOTrainer:
         local_groups = list(enumerate(records))[collective.rank() :: collective.world_size()]
         tally = self.runner.accumulate(self.step, local_groups)
 
-        with tally.timed("optimizer"):
+        with tally.timed("optimizer"), phase("optimizer_step"):
             # Every worker takes part, even if all its groups failed, so that all divide by the same number.
+            trained = sum(collective.gather(tally.trained))
+            grad_norm = tally.settle(self._average_gradient(trained))
             total = Tally()
             for worker_tally in collective.gather(tally):
                 total.merge(worker_tally)
             lr = self.learning_rate(self.step)
-            grad_norm = self._update(total.trained, lr)
+            if trained:
+                self._update(grad_norm, lr)
             if self.memory is not None:
                 self.memory.end_step(collective.gather(self.memory.observations()))
         total.seconds["optimizer"] = tally.seconds["optimizer"] * collective.world_size()
@@ -115,25 +120,30 @@ class DrPOTrainer:
         seconds = time.perf_counter() - started
         return self._metrics_line(total, lr, grad_norm, seconds)
 
-    def _update(self, trained: int, lr: float) -> float:
-        """Averages the gradient over the `trained` groups of all workers, and updates the adapter if there are any.
+    def _average_gradient(self, trained: int) -> Tensor:
+        """Averages the gradient over the `trained` groups of all workers, and clips it.
 
         Returns:
-            The norm of the gradient before clipping; 0 if there are no groups.
+            Its norm before that; 0 if there are no groups.
         """
-        grad_norm = 0.0
-        if trained:
-            collective.sum_gradients(self.parameters, 1.0 / trained)
-            limit = self.max_grad_norm or float("inf")
-            grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
-            if not math.isfinite(grad_norm):
-                raise TrainingStoppedError(
-                    f"the gradient of step {self.step + 1} is {grad_norm}. Resume with a smaller optimizer.lr"
-                )
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.step()
-        return grad_norm
+        if not trained:
+            return torch.zeros(())
+        collective.sum_gradients(self.parameters, 1.0 / trained)
+        return torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or float("inf"))
+
+    def _update(self, grad_norm: float, lr: float) -> None:
+        """Updates the adapter by its averaged gradient.
+
+        Raises:
+            TrainingStoppedError: the norm is not finite.
+        """
+        if not math.isfinite(grad_norm):
+            raise TrainingStoppedError(
+                f"the gradient of step {self.step + 1} is {grad_norm}. Resume with a smaller optimizer.lr"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
 
     def check_failures(self) -> None:
         """Stops the run if too many groups have failed.

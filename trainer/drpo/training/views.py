@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -17,8 +16,8 @@ from drpo.method.objectives.base import Features
 class View(Protocol):
     """Turns candidates into images for the rewards, and into features."""
 
-    def look(self, latents_NChw: Tensor, context: FeatureContext) -> tuple[np.ndarray, Features | None]:
-        """Images (N, H, W, 3) uint8 of candidates, and their features if they come from the same decoded images.
+    def look(self, latents_NChw: Tensor, context: FeatureContext) -> tuple[Tensor, Features | None]:
+        """Images (N, H, W, 3) uint8 on the candidates' device, and their features if they come from the same images.
 
         None for the features means that `features` computes them just as cheaply later.
         """
@@ -49,8 +48,8 @@ class LatentView:
         self._generator = generator
         self._feature_map = feature_map
 
-    def look(self, latents_NChw: Tensor, context: FeatureContext) -> tuple[np.ndarray, Features | None]:
-        return self._generator.decode(latents_NChw.detach()), None
+    def look(self, latents_NChw: Tensor, context: FeatureContext) -> tuple[Tensor, Features | None]:
+        return self._generator.decode_uint8(latents_NChw.detach()), None
 
     def features(self, latents_NChw: Tensor, context: FeatureContext) -> Features:
         assert self._feature_map is not None  # the objective needs no features otherwise
@@ -72,7 +71,7 @@ class ImageView:
         self._feature_map = feature_map
         self._decode_again = decode_again
 
-    def look(self, latents_NChw: Tensor, context: FeatureContext) -> tuple[np.ndarray, Features | None]:
+    def look(self, latents_NChw: Tensor, context: FeatureContext) -> tuple[Tensor, Features | None]:
         images_N3HW = self._decode(latents_NChw)
         return self._generator.to_uint8(images_N3HW), self._feature_map.of_images(images_N3HW, context)
 

@@ -14,9 +14,14 @@ from drpo_rewards.api.shapes import RELATIONS
 from drpo_rewards.errors import ConfigError, InvalidRequestError
 from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.model_files import ModelFiles
+from drpo_rewards.rewards.geneval import prompts, templates
 from drpo_rewards.rewards.geneval.detector import ColorClassifier, Detection, Detector, StagedDetector
-from drpo_rewards.rewards.geneval.prompts import EXAMPLES, read_spec
 from drpo_rewards.rewards.geneval.rules import judge
+
+HOW_TO_SEND = (
+    "in the request's body over HTTP; `metadata=` of RankingClient; --metadata FILE on the command line; with Cohere's "
+    "SDK request_options={'additional_body_parameters': {'metadata': ...}}; with OpenAI's and LiteLLM's extra_body"
+)
 
 Prepared = tuple[Sequence[ScoreItem], list[GenevalSpec], Any]  # the last: what the detector takes
 
@@ -35,9 +40,10 @@ class ModelOptions:
 class GenevalReward(StagedReward):
     """Does the picture show the objects, counts, colours and positions that the prompt asks for?
 
-    The score is 0 to 1. Each request needs a GenEval spec as its metadata; with the shapes detector, simple prompts are
-    read without one. The details of every score have both numbers, "strict" and "graded", and "reasons", a list with
-    one sentence for each demand that is not met.
+    The score is 0 to 1. A request has a GenEval spec as its metadata. Without one, a prompt is read that follows one of
+    GenEval's templates, or with the shapes detector a simple prompt about shapes; others are refused.
+    The details of every score have both numbers, "strict" and "graded", and "reasons", a list with one sentence for
+    each demand that is not met.
 
     Args:
         detector: "shapes" finds the eight shapes of the embedded world and has no model. "mask2former" finds COCO's
@@ -54,6 +60,7 @@ class GenevalReward(StagedReward):
     license = "MIT (rules, Mask2Former, CLIP)"
     range = (0.0, 1.0)
     needs_metadata = True
+    metadata_schema: ClassVar = GenevalSpec.model_json_schema()
     metrics = (
         Metric(name="strict", description="GenEval's own score: every demand is met", unit="share"),
         Metric(name="graded", description="mean of the checks, each the share of a demand that is met", unit="share"),
@@ -80,7 +87,9 @@ class GenevalReward(StagedReward):
         build = DETECTORS[detector]
         self.detector, self.color_classifier = build(ModelOptions(model, clip, device, dtype, headers_only))
         self.kind = score
-        self.reads_prompts = detector == "shapes"
+        examples = prompts.EXAMPLES if detector == "shapes" else templates.EXAMPLES
+        self.reads_shapes = detector == "shapes"
+        self.needs_in_prompt = f"without metadata: a form like {examples}"
         self.checkpoint: str | None = getattr(self.detector, "checkpoint", None)  # the detector may have no model
         self.version = f"geneval-1/{detector}/{score}"
         self.description = f"GenEval's rules with the {detector} detector, {score} score"
@@ -133,14 +142,19 @@ class GenevalReward(StagedReward):
                 specs[key] = self._parse_spec(item)
         return [specs[key] for key in keys]
 
+    def _read_prompt(self, prompt: str) -> dict[str, Any] | None:
+        if self.reads_shapes:
+            return prompts.read_spec(prompt)
+        return templates.read_template(prompt, self.detector.classes, self.color_classifier.colors)
+
     def _parse_spec(self, item: ScoreItem) -> GenevalSpec:
         """Parse an item's spec. Raises InvalidRequestError if it has none, or one that the detector cannot check."""
         metadata = item.metadata
-        if metadata is None and self.reads_prompts:
-            metadata = read_spec(item.prompt)
         if metadata is None:
-            also = f"; without one it reads only prompts like {EXAMPLES}" if self.reads_prompts else ""
-            raise InvalidRequestError(f"geneval needs the prompt's GenEval spec as `metadata`{also}", field="metadata")
+            metadata = self._read_prompt(item.prompt)
+        if metadata is None:
+            message = f"geneval needs the prompt's GenEval spec as `metadata` ({HOW_TO_SEND}); {self.needs_in_prompt}"
+            raise InvalidRequestError(message, field="metadata")
         return _read_metadata(metadata, self.detector.classes, self.color_classifier.colors)
 
 

@@ -8,67 +8,27 @@ words, unlike the endpoint.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
 
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards.base import PairItem
-from drpo_rewards.rewards.files.hub import find
-from drpo_rewards.rewards.files.model_files import BPE, CONFIG, TOKENIZER_SETTINGS, WEIGHTS, ModelFiles
-from drpo_rewards.rewards.files.weights import load_pretrained, pick_device, pick_dtype, public_name, version_label
 from drpo_rewards.rewards.judge.question import LABELS, WINNERS, Opinion, write_question
 from drpo_rewards.rewards.shared.preprocess import break_special_tokens
-from drpo_rewards.rewards.shared.qwen_vl import IMAGE, encode_images, encode_texts, qwen_tokenizer
+from drpo_rewards.rewards.shared.qwen3_vl import MODEL, Qwen3VL
+from drpo_rewards.rewards.shared.qwen_vl import IMAGE, encode_images, encode_texts
 
-IMAGE_PROCESSOR = (("preprocessor_config.json",),)
-MODEL = ModelFiles(
-    "model",
-    "Qwen/Qwen3-VL-8B-Instruct",
-    (CONFIG, WEIGHTS, BPE, IMAGE_PROCESSOR),
-    "Apache-2.0",
-    17.5,
-    TOKENIZER_SETTINGS,
-)
 ANSWER_START = '{"winner":"'  # the answer up to the verdict
 
 
-class Qwen3VLBackend:
-    """A Qwen3-VL in this process.
+class Qwen3VLBackend(Qwen3VL):
+    """A Qwen3-VL in this process; see Qwen3VL for its arguments."""
 
-    In bfloat16 the 8B takes about 18 GB of GPU memory, the 2B about 5 (estimated).
-
-    Args:
-        model: a folder or hub id in the layout of `Qwen/Qwen3-VL-8B-Instruct`; a dense model, 2B to 32B.
-        device, dtype: see `files/weights.py`.
-        max_pixels: a larger picture is scaled down to this many pixels (1024 pixels are a token).
-        headers_only: see `files/weights.py`.
-    """
-
-    license: str | None = MODEL.license
-
-    def __init__(
-        self,
-        model: str = MODEL.repo,
-        device: str = "auto",
-        dtype: str = "auto",
-        max_pixels: int = 1024 * 1024,
-        *,
-        headers_only: bool = False,
-    ) -> None:
-        self.device = pick_device(device, headers_only)
-        torch_dtype = pick_dtype(dtype, self.device, on_gpu="bfloat16")
-        folder = find(MODEL, model)
-        self.tokenizer = qwen_tokenizer(folder)
+    def __init__(self, model: str = MODEL.repo, **options: Any) -> None:
+        super().__init__(model, **options)
         self.verdict_ids = find_verdict_ids(self.tokenizer, model)
-        self.processor = _load_processor(folder, max_pixels)
-        network = load_pretrained(Qwen3VLForConditionalGeneration, folder, torch_dtype, headers_only)
-        self.network: Any = network.to(self.device)  # type: ignore[arg-type]
-        self.checkpoint: str | None = public_name(model)
-        self.version = version_label("transformers", model, torch_dtype)
 
     @torch.inference_mode()
     def ask(self, pairs: list[PairItem]) -> list[Opinion]:
@@ -99,19 +59,16 @@ class Qwen3VLBackend:
             self.processor.merge_size,
             padding_side="left",  # so that the verdict follows the last token of every row
         )
-        encoded = self.network.model.get_image_features(**self._to_device(images), return_dict=True)
+        encoded = self.encode(images)
         encoded.pooler_output = [encoded.pooler_output[index] for index in order]
         encoded.deepstack_features = [[layer[index] for index in order] for layer in encoded.deepstack_features]
         logits_N1V = self.network(
-            **self._to_device({**texts, "image_grid_thw": grids}),
+            **self.to_device({**texts, "image_grid_thw": grids}),
             mm_encoder_outputs={"image": encoded},
             use_cache=False,
             logits_to_keep=1,
         ).logits
         return logits_N1V[:, 0, self.verdict_ids].float().cpu()
-
-    def _to_device(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
     def conversation(self, prompt: str) -> str:
         """Make the model's input text: each picture under its label, the question, and the beginning of the answer.
@@ -139,14 +96,3 @@ def find_verdict_ids(tokenizer: Any, model: str) -> list[int]:
             f"in the tokenizer of {model} two verdicts begin with the same token, so it is not Qwen3-VL's"
         )
     return ids
-
-
-def _load_processor(folder: Path, max_pixels: int) -> Qwen2VLImageProcessorPil:
-    try:
-        processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"cannot read {folder / 'preprocessor_config.json'}: {error}") from error
-    size: Any = processor.size
-    least, most = int(size["shortest_edge"]), int(size["longest_edge"])  # numbers of pixels, despite their names
-    processor.size = {"shortest_edge": min(least, max_pixels), "longest_edge": min(most, max_pixels)}
-    return processor

@@ -39,7 +39,7 @@ class Judge:
     def files(backend: str = "transformers", **options: Any) -> tuple[ModelFiles, ...]:
         if backend == "endpoint":  # it reads no files
             return ()
-        from drpo_rewards.rewards.judge.qwen3_vl import MODEL
+        from drpo_rewards.rewards.shared.qwen3_vl import MODEL
 
         return (MODEL,)
 

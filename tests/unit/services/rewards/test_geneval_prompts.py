@@ -48,7 +48,9 @@ def test_prompts_in_other_words(prompt: str, include: list[Any]) -> None:
 def test_a_prompt_that_is_not_wholly_understood_is_refused(prompt: str) -> None:
     assert read_spec(prompt) is None
     item = ScoreItem(np.zeros((8, 8, 3), np.uint8), prompt)
-    with pytest.raises(InvalidRequestError, match="GenEval spec as `metadata`; without one it reads only prompts like"):
+    with pytest.raises(
+        InvalidRequestError, match=r"GenEval spec as `metadata` \(in the .*without metadata: a form like"
+    ):
         rewards.load("geneval").score([item])
 
 

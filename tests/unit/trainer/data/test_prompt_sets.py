@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
 import pytest
 from support import ROOT
@@ -18,6 +19,8 @@ from drpo.data.prompts import PROMPT_SOURCES, PromptRecord, find_source, load_pr
 from drpo.data.prompts.overlap import find_overlap, fold
 from drpo.data.prompts.sources import geneval_templates, pickapic_v2
 from drpo.errors import ConfigError
+from drpo_rewards.rewards.base import ScoreItem
+from drpo_rewards.rewards.vlm.soft_tifa import read_questions
 
 OFFICIAL_GENEVAL = "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"  # evaluation_metadata.jsonl
 OFFICIAL_PARTI = ROOT.parent / "shared" / "data" / "parti" / "PartiPrompts.tsv"
@@ -93,6 +96,32 @@ def test_nothing_is_left_of_single_object_but_other_phrasings() -> None:
     assert find_overlap(rephrased, load("geneval")) == []
     assert "a drawing of an elephant" in {record.prompt for record in rephrased}
     assert load("geneval_train", split="test") == load("geneval")
+
+
+def test_geneval2_has_questions_for_soft_tifa(data: Path) -> None:
+    (data / "geneval2").mkdir()
+    file = data / "geneval2" / "geneval2_data.jsonl"
+    entry = {
+        "prompt": "two brown dogs",
+        "atom_count": 3,
+        "vqa_list": [["How many dogs are in the image?", "two"], ["Are the dogs brown?", "Yes"]],
+        "skills": ["count", "attribute"],
+    }
+    lines = [json.dumps(entry | {"prompt": f"{entry['prompt']} {number}"}) for number in range(800)]
+    file.write_text("\n".join(lines))
+    records = load("geneval2")
+    assert len(records) == 800
+    metadata = {"vqa": entry["vqa_list"], "skills": entry["skills"]}
+    assert records[1] == PromptRecord("two brown dogs 1", metadata, "3 atoms")
+    assert read_questions(ScoreItem(np.zeros((8, 8, 3), np.uint8), "", metadata)) == [
+        tuple(pair) for pair in entry["vqa_list"]
+    ]
+    file.write_text("\n".join(lines[:799]))
+    with pytest.raises(ConfigError, match="has 799 prompts; GenEval 2 has 800"):
+        load("geneval2")
+    file.write_text("\n".join([*lines, json.dumps(entry | {"skills": []}), json.dumps(entry | {"atom_count": "3"})]))
+    with pytest.raises(ConfigError, match=r':801: needs "vqa_list" and "skills"[\s\S]*:802: needs "atom_count"'):
+        load("geneval2")
 
 
 def test_parti_is_read_without_quoting(data: Path) -> None:

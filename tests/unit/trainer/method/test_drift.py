@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from plain_drift import plain_field
 
 from drpo.errors import ConfigError, DrpoError, ShapeError
-from drpo.method.drift import drift_field
+from drpo.method.drift import drift_field, field_among, measure_points
 
 KERNELS = ("rbf", "laplacian", "exponential", "cosine")
 VARIANTS = ("paper", "released")
@@ -241,3 +241,32 @@ def test_what_does_not_fit_is_refused(arguments: tuple, options: dict, error: ty
         drift_field(*arguments, **options)
     assert isinstance(caught.value, DrpoError)
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_fields_among_the_same_points_equal_fields_of_their_own(kernel: str) -> None:
+    """As in training: two fields whose supports are mostly the queries themselves, from one measurement."""
+    queries, reference = draw(2, 8, 6), draw(2, 8, 6, seed=1)
+    points = measure_points(queries, reference, kernel=kernel)
+    winners, losers = torch.tensor([0, 1, 1, 4]), torch.tensor([2, 3, 5, 2])
+    rows = torch.arange(16)
+    preference = field_among(points.first(8), winners, losers, RADII[kernel], kernel=kernel)
+    to_reference = field_among(points, rows[8:], rows[:8], RADII[kernel], kernel=kernel)
+    for found, positives, negatives in (
+        (preference, queries[:, winners], queries[:, losers]),
+        (to_reference, reference, queries),
+    ):
+        own = drift_field(queries, positives, negatives, RADII[kernel], kernel=kernel)
+        torch.testing.assert_close(found.field_QD, own.field_QD, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found.scale, own.scale)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_the_field_is_as_exact_as_float32_at_real_widths(offset: float) -> None:
+    """Candidates that differ little, with an offset far larger than their differences, and 1,000 features."""
+    queries = draw(12, 1000, scale=0.05) + offset
+    winners, losers = [0, 1, 4, 7], [2, 3, 5, 9]
+    actual = drift_field(queries, queries[winners], queries[losers], (0.3, 1.0)).field_QD
+    q = queries.double().numpy()
+    expected, _ = plain_field(q, q[winners], q[losers], (0.3, 1.0))
+    np.testing.assert_allclose(actual.double().numpy(), expected, atol=2e-5, rtol=0)

@@ -32,6 +32,7 @@ PROMPT_SOURCES = {
     "parti": "drpo.data.prompts.sources.parti",
     "geneval": "drpo.data.prompts.sources.geneval",
     "geneval_train": "drpo.data.prompts.sources.geneval_train",
+    "geneval2": "drpo.data.prompts.sources.geneval2",
     "drawbench": "drpo.data.prompts.sources.drawbench",
     "hpdv2": "drpo.data.prompts.sources.hpdv2",
 }

@@ -93,15 +93,16 @@ class Group:
 
 @dataclass(frozen=True)
 class ObjectiveResult:
-    """The loss of one group, and plain numbers to log.
+    """The loss of one group, and numbers to log.
 
     Attributes:
         loss: a float32 scalar with its autograd graph.
-        metrics: for example {"preference_magnitude": 0.41, "reference_distance": 0.08}.
+        metrics: scalars, such as "preference_magnitude" and "reference_distance". They stay on the
+            device of the loss: the training step moves those of all groups at once, so that none has to wait.
     """
 
     loss: Tensor
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Objective(Protocol):

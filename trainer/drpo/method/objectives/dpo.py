@@ -40,6 +40,7 @@ from drpo.method.objectives.latents import (
     reference_penalty,
     widen,
 )
+from drpo.transfer import move
 
 _LATENTS = "latents"
 """The key of the space psi that is the latent itself."""
@@ -120,7 +121,7 @@ class DPOObjective:
         loss = losses.mean()
         if self.settings.reference_weight:
             loss = loss + reference_penalty(read(group, "latents_KChw"), group, self.settings)
-        metrics = {"margin": margin.mean().item(), "margin_positive": (margin > 0).float().mean().item()}
+        metrics = {"margin": margin.mean(), "margin_positive": (margin > 0).float().mean()}
         return ObjectiveResult(loss, metrics)
 
     def _spaces(self, group: Group) -> dict[str, tuple[Tensor, Tensor]]:
@@ -141,7 +142,7 @@ class DPOObjective:
         if self.settings.variant == "paper":
             if group.pairs_M2 is None or not len(group.pairs_M2):
                 raise ShapeError("DPO: the group has no pairs")
-            chosen, rejected = group.pairs_M2.to(candidates_KTD.device).T
+            chosen, rejected = move(group.pairs_M2, candidates_KTD.device).T
         else:
             scores_K = read_scores(group, candidates_KTD[:, :, :, None])
             # As in the authors' trainer both are chosen independently, so a candidate of a small group can be in both.

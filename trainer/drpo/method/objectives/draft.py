@@ -73,7 +73,7 @@ class DRaFTObjective:
         if settings.std_weight:
             loss = loss - settings.std_weight * rewards_K.std(correction=0)
         norms_K = gradient_KChw.flatten(1).norm(dim=1)
-        return ObjectiveResult(loss, {"reward_gradient_norm": norms_K.mean().item(), "reference_loss": penalty.item()})
+        return ObjectiveResult(loss, {"reward_gradient_norm": norms_K.mean(), "reference_loss": penalty})
 
 
 def expand_rewards(latents_KChw: Tensor, scores_K: Tensor, gradient_KChw: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The DrPO objective: lines 7 to 12 of Algorithm 1 (Eq. 12 and 15-17), for each key of a feature map.
 
-The preference field and the reference field are two calls of Algorithm A2 (`drpo.method.drift`). The loss is a
+The preference field and the reference field are two calls of Algorithm A2 (`drpo.method.drift`) among the same points:
+all distances are computed once, and keys whose features have the same shape are computed together. The loss is a
 regression on a detached target, so its gradient with respect to the features is the negative field, up to a positive
 factor (Eq. 3).
 
@@ -24,7 +25,7 @@ which share one scale, as in the drifting models (Deng et al., 2026, appendix A.
 all K*T tokens, as in the authors' trainer. The losses of the tokens are averaged, those of the keys are added
 (`key_reduction: mean` averages them).
 
-Axes: K candidates, T tokens, D features, M pairs, B sets, Q queries of a set.
+Axes: G keys of one shape, K candidates, T tokens, D features, M pairs, B sets, Q queries of a set, S images.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ from torch import Tensor
 
 from drpo.config.section import Section
 from drpo.errors import ShapeError
-from drpo.method.drift import DriftField, Kernel, Variant, drift_field
-from drpo.method.objectives.base import Features, Group, Needs, ObjectiveResult
-from drpo.method.objectives.supports import find_supports
+from drpo.method.drift import DriftField, Kernel, Points, Variant, field_among, measure_points
+from drpo.method.objectives.base import Group, Needs, ObjectiveResult
+from drpo.method.objectives.stacks import Stack, check_features, find_stacks
+from drpo.method.objectives.supports import FoundSupports, find_supports
+from drpo.transfer import move
 
 # Defaults of `variant: released`, from the launch command of the authors' trainer.
 _RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
@@ -135,122 +138,159 @@ class DrPOObjective:
             ShapeError: a tensor does not fit the others.
             ConfigError: there are no pairs.
         """
-        features, reference = _check_features(group, self.needs)
-        positives, negatives = find_supports(group, features)
-        rows: Tensor | slice = slice(None)
+        features, reference = check_features(group, self.needs)
+        supports = find_supports(group, features)
+        queries_Q = None
         if group.queries_Q is not None:
-            rows = group.queries_Q.to(next(iter(features.values())).device)
+            queries_Q = move(group.queries_Q, next(iter(features.values())).device)
         losses, logged = [], []
-        for key, candidates_KTD in features.items():
-            candidates_KTD = candidates_KTD.float()
-            reference_KTD = reference[key].detach().float()[rows] if reference else None
-            loss, metrics = self._key_loss(candidates_KTD[rows], positives.of(key), negatives.of(key), reference_KTD)
-            losses.append(loss)
+        for keys in find_stacks(features):
+            stack = Stack.of(keys, features, reference, supports.images, queries_Q)
+            loss_G, metrics = self._stack_loss(stack, supports)
+            losses.append(loss_G)
             logged.append(metrics)
-        means = {name: torch.stack([metrics[name] for metrics in logged]).mean().item() for name in logged[0]}
-        loss = getattr(torch.stack(losses), self.settings.key_reduction)()
+        means = {name: torch.cat([metrics[name] for metrics in logged]).mean() for name in logged[0]}
+        loss = getattr(torch.cat(losses), self.settings.key_reduction)()
         if self.settings.latent_anchor_weight:
-            distance = _latent_distance(group, rows)
+            distance = _latent_distance(group, slice(None) if queries_Q is None else queries_Q)
             loss = loss + self.settings.latent_anchor_weight * distance
-            means["latent_distance"] = distance.item()
+            means["latent_distance"] = distance.detach()
         return ObjectiveResult(loss, means)
 
-    def _key_loss(
-        self,
-        candidates_KTD: Tensor,
-        positives: tuple[Tensor, Tensor],
-        negatives: tuple[Tensor, Tensor],
-        reference_KTD: Tensor | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one key, and its metrics.
-
-        Here K counts the queries. Positives and negatives are tokens (S, T, D) and weights (S,).
-        """
+    def _stack_loss(self, stack: Stack, supports: FoundSupports) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses (G,) of keys of one shape, and their metrics (G,)."""
         settings = self.settings
-        queries_BQD = self._sets(candidates_KTD)
-        detached_BQD = queries_BQD.detach()
-
-        preference = self._field(
-            detached_BQD,
-            self._sets(positives[0]),
-            self._sets(negatives[0]),
-            weights=(self._set_weights(*positives), self._set_weights(*negatives)),
-        )
+        queries_GBQD = self._sets(stack.queries_GKTD)
+        reference_GBQD = self._sets(stack.reference_GKTD) if stack.reference_GKTD is not None else None
+        count = queries_GBQD.shape[-2]
+        # The points: the queries, other images if there are any, the references if there are any.
+        images = [] if stack.images_GSTD is None else [self._sets(stack.images_GSTD)]
+        references = [] if reference_GBQD is None else [reference_GBQD]
+        points = measure_points(queries_GBQD.detach(), *images, *references, kernel=settings.kernel)
+        others = points.distances_QA.shape[-1] - count * len(references)
+        preference = self._preference(points.first(others), supports, stack.queries_GKTD.shape[2], count * len(images))
         fields = [(1.0, preference)]
-        reference_BQD = self._sets(reference_KTD) if reference_KTD is not None else None
-        if reference_BQD is not None and settings.reference == "drift":
-            to_reference = self._field(detached_BQD, reference_BQD, detached_BQD, negatives_are_queries=True)
+        if references and settings.reference == "drift":
+            rows_A = torch.arange(others + count, device=queries_GBQD.device)
+            to_reference = self._field(
+                points,
+                rows_A[others:],
+                rows_A[:count],
+                (settings.support_weight, settings.support_weight),
+                mask_negative_diagonal=settings.variant == "released",
+            )
             fields.append((settings.reference_weight, to_reference))
 
         if settings.variant == "released":
-            terms = []
-            for weight, field in fields:
-                normalized_BQD = queries_BQD / field.scale
-                terms.append(weight * F.mse_loss(normalized_BQD, self._target(normalized_BQD, field.field_QD)))
-            loss = torch.stack(terms).sum()
+            terms = [self._regress(queries_GBQD, field.field_QD, field.scale, weight) for weight, field in fields]
         else:
-            total_BQD = torch.stack([weight * field.field_QD for weight, field in fields]).sum(dim=0)  # Eq. 15
-            normalized_BQD = queries_BQD / preference.scale
-            error_BQD = normalized_BQD - self._target(normalized_BQD, total_BQD)
-            loss = 0.5 * error_BQD.square().sum(dim=-1).mean()  # the mean over the sets of Eq. 17
-        if reference_KTD is not None and settings.reference == "perceptual":
-            loss = loss + settings.reference_weight * F.mse_loss(candidates_KTD, reference_KTD)
-        return loss, _metrics(detached_BQD, reference_BQD, fields)
+            total_GBQD = preference.field_QD
+            for weight, field in fields[1:]:
+                total_GBQD = total_GBQD + weight * field.field_QD  # Eq. 15
+            # Eq. 17 has a half, the sum over D and the mean over the queries, here also over the sets.
+            terms = [self._regress(queries_GBQD, total_GBQD, preference.scale, 0.5 * queries_GBQD.shape[-1])]
+        loss_G = torch.stack(terms).sum(dim=0)
+        if reference_GBQD is not None and settings.reference == "perceptual":
+            loss_G = loss_G + settings.reference_weight * (queries_GBQD - reference_GBQD).square().mean(dim=(1, 2, 3))
+        return loss_G, _metrics(points.distances_QA[..., others:], fields)
 
-    def _target(self, normalized_BQD: Tensor, field_BQD: Tensor) -> Tensor:
-        """Eq. 16, in normalized coordinates."""
-        return (normalized_BQD + self.settings.velocity * field_BQD).detach()
+    def _regress(self, queries_GBQD: Tensor, field_GBQD: Tensor, scale: Tensor, weight: float) -> Tensor:
+        """A weight times the mean squared error of z = queries / scale on the target z + eta V (Eq. 16), (G,)."""
+        eta, count = self.settings.velocity, queries_GBQD[0].numel()
+        squares_G = torch.linalg.vector_norm(field_GBQD, dim=-1).square().sum(dim=(1, 2))
+        errors_G = squares_G * (weight * eta**2 / count)
+        return _Regression.apply(queries_GBQD, errors_G, field_GBQD, scale, -2 * weight * eta / count)
+
+    def _preference(self, points: Points, supports: FoundSupports, tokens: int, first: int) -> DriftField:
+        """V_pref. The tokens of the supports' images begin at row `first` of the points."""
+        weights = (supports.positive_weights_P, supports.negative_weights_N)
+        return self._field(
+            points,
+            self._rows(supports.positives_P, tokens) + first,
+            self._rows(supports.negatives_N, tokens) + first,
+            tuple(self.settings.support_weight * self._token_weights(weights_S, tokens) for weights_S in weights),
+        )
 
     def _field(
         self,
-        queries_BQD: Tensor,
-        positives_BPD: Tensor,
-        negatives_BND: Tensor,
+        points: Points,
+        positives_P: Tensor,
+        negatives_N: Tensor,
+        weights: tuple[Tensor | float, ...],
         *,
-        weights: tuple[Tensor | float, Tensor | float] = (1.0, 1.0),
-        negatives_are_queries: bool = False,
+        mask_negative_diagonal: bool = False,
     ) -> DriftField:
-        """The drift field. `weights`, of the positives and of the negatives, are in units of `support_weight`."""
         settings = self.settings
-        return drift_field(
-            queries_BQD,
-            positives_BPD,
-            negatives_BND,
+        return field_among(
+            points,
+            positives_P,
+            negatives_N,
             settings.radii,
             kernel=settings.kernel,
             variant=settings.variant,
-            positive_weights_P=settings.support_weight * weights[0],
-            negative_weights_N=settings.support_weight * weights[1],
-            mask_negative_diagonal=negatives_are_queries and settings.variant == "released",
+            positive_weights_P=weights[0],
+            negative_weights_N=weights[1],
+            mask_negative_diagonal=mask_negative_diagonal,
             share_scales=True,
         )
 
-    def _sets(self, tokens_KTD: Tensor) -> Tensor:
-        """The sets of the drift field: (T, K, D), one set per location, or (1, K*T, D), one joint set."""
+    def _sets(self, tokens_GKTD: Tensor) -> Tensor:
+        """The sets of the drift field: (G, T, K, D), one per location, or (G, 1, K*T, D), one joint set for a key."""
         if self.settings.token_sets == "location":
-            return tokens_KTD.transpose(0, 1)
-        return tokens_KTD.flatten(0, 1).unsqueeze(0)
+            return tokens_GKTD.transpose(1, 2)
+        return tokens_GKTD.flatten(1, 2).unsqueeze(1)
 
-    def _set_weights(self, tokens_STD: Tensor, weights_S: Tensor) -> Tensor:
-        """The weight of each support of the sets that `_sets` makes: all tokens of an image have its weight."""
-        return weights_S if self.settings.token_sets == "location" else weights_S.repeat_interleave(tokens_STD.shape[1])
+    def _rows(self, images_S: Tensor, tokens: int) -> Tensor:
+        """Where the tokens of images are in the sets that `_sets` makes."""
+        if self.settings.token_sets == "location":
+            return images_S
+        return (images_S.unsqueeze(1) * tokens + torch.arange(tokens, device=images_S.device)).flatten()
+
+    def _token_weights(self, weights_S: Tensor, tokens: int) -> Tensor:
+        """The weights of these rows: all tokens of an image have its weight."""
+        return weights_S if self.settings.token_sets == "location" else weights_S.repeat_interleave(tokens)
+
+
+class _Regression(torch.autograd.Function):
+    """The losses of regressions, whose gradient is known: the error is -eta V, so it is V times a factor (Eq. 3)."""
+
+    @staticmethod
+    def forward(
+        context: Any, queries_GBQD: Tensor, errors_G: Tensor, field_GBQD: Tensor, scale: Tensor, factor: float
+    ) -> Tensor:
+        context.save_for_backward(field_GBQD, scale)
+        context.factor = factor
+        return errors_G
+
+    @staticmethod
+    def backward(context: Any, gradient_G: Tensor) -> Any:
+        field_GBQD, scale = context.saved_tensors
+        return field_GBQD * (context.factor * gradient_G[:, None, None, None] / scale), None, None, None, None
 
 
 @torch.no_grad()
-def _metrics(
-    queries_BQD: Tensor, reference_BQD: Tensor | None, fields: list[tuple[float, DriftField]]
-) -> dict[str, Tensor]:
-    """The metrics of one key. Distances are in units of the mean distance s of the preference call."""
+def _metrics(to_references_GBQQ: Tensor, fields: list[tuple[float, DriftField]]) -> dict[str, Tensor]:
+    """The metrics of G keys.
+
+    Args:
+        to_references_GBQQ: the distances between queries and references; (G, B, Q, 0) without references. The metric
+            is in units of the mean distance s of the preference call.
+        fields: V_pref, and V_ref if there is one, with their weights.
+    """
+
+    def mean_magnitude(field: DriftField) -> Tensor:
+        return torch.stack(field.magnitudes).mean(dim=0).flatten()
+
     _, preference = fields[0]
-    metrics = {"preference_magnitude": torch.stack([m.mean() for m in preference.magnitudes]).mean()}
-    if reference_BQD is not None:
-        distance_BQ1 = (queries_BQD - reference_BQD).norm(dim=-1, keepdim=True) / preference.distance_scale
-        metrics["reference_distance"] = distance_BQ1.mean()
+    metrics = {"preference_magnitude": mean_magnitude(preference)}
+    if to_references_GBQQ.shape[-1]:
+        own_GBQ = to_references_GBQQ.diagonal(dim1=-2, dim2=-1)
+        metrics["reference_distance"] = own_GBQ.mean(dim=(1, 2)) / preference.distance_scale.flatten()
     if len(fields) > 1:
         _, to_reference = fields[1]
-        metrics["reference_magnitude"] = torch.stack([m.mean() for m in to_reference.magnitudes]).mean()
+        metrics["reference_magnitude"] = mean_magnitude(to_reference)
         metrics["field_cosine"] = F.cosine_similarity(
-            preference.field_QD.flatten(), to_reference.field_QD.flatten(), dim=0, eps=1e-12
+            preference.field_QD.flatten(1), to_reference.field_QD.flatten(1), dim=1, eps=1e-12
         )
     return metrics
 
@@ -262,24 +302,3 @@ def _latent_distance(group: Group, rows: Tensor | slice) -> Tensor:
         shapes = [None if one is None else tuple(one.shape) for one in (latents_KChw, reference_KChw)]
         raise ShapeError(f"DrPO: the latent anchor needs equal latents and references, not {shapes[0]} and {shapes[1]}")
     return F.mse_loss(latents_KChw[rows].float(), reference_KChw[rows].detach().float())
-
-
-def _check_features(group: Group, needs: Needs) -> tuple[Features, Features | None]:
-    """The features of a group and those of its references, once they fit each other."""
-    features, reference = group.features or {}, group.reference_features
-    if not needs.reference_features:
-        reference = None
-    elif reference is None or features.keys() != reference.keys():
-        raise ShapeError(f"DrPO: features have keys {sorted(features)}, the reference has {sorted(reference or {})}")
-    if not features:
-        raise ShapeError("DrPO: the group has no features")
-    for key, tokens in features.items():
-        if tokens.ndim != 3 or (reference is not None and tokens.shape != reference[key].shape):
-            other = f", its reference {tuple(reference[key].shape)}" if reference is not None else ""
-            raise ShapeError(
-                f"DrPO: a feature and its reference must both be (K, T, D): {key!r} is {tuple(tokens.shape)}{other}"
-            )
-    counts = {tokens.shape[0] for tokens in features.values()}
-    if len(counts) > 1:
-        raise ShapeError(f"DrPO: all features of a group must have the same number of candidates, not {sorted(counts)}")
-    return features, reference

@@ -129,12 +129,12 @@ class GRPOObjective:
         loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()
         if settings.kl_weight:
             loss = loss + settings.kl_weight * (ratio - 1 - log_ratio).mean()
-        metrics = {"advantage": advantages.abs().mean().item()}
+        metrics = {"advantage": advantages.abs().mean()}
         if settings.reference_weight:
             reference_KChw = read(group, "reference_KChw", like=latents_KChw).detach()[: len(moving_KChw)]
             distance = squared_distance(moving_KChw, reference_KChw, settings.variant).mean()
             loss = loss + settings.reference_weight * distance
-            metrics["reference_loss"] = settings.reference_weight * distance.item()
+            metrics["reference_loss"] = settings.reference_weight * distance
         return ObjectiveResult(loss, metrics)
 
     def _limit(self, advantages_K: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def scale_by_norm(scores_K: Tensor, power: float) -> Tensor:
     """sqrt(K) (r - mean r) / ||r - mean r||_p; zeros if the scores are equal."""
     centred_K = scores_K - scores_K.mean()
     norm = centred_K.abs().pow(power).sum().pow(1 / power)
-    return torch.zeros_like(centred_K) if norm <= _NO_SPREAD else math.sqrt(len(scores_K)) * centred_K / norm
+    return torch.where(norm > _NO_SPREAD, math.sqrt(len(scores_K)) * centred_K / norm, 0.0)
 
 
 def log_neighbours(candidates_KChw: Tensor, anchors_AChw: Tensor, temperature: float) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from drpo.config.section import Section
 from drpo.errors import ShapeError
 from drpo.method.objectives.base import Group
+from drpo.transfer import move
 
 Variant = Literal["paper", "released"]
 
@@ -70,7 +71,7 @@ def read(group: Group, name: str, *, like: Tensor | None = None) -> Tensor:
         raise ShapeError(f"the group has no {name}, which the objective needs")
     if like is not None and tensor.shape != like.shape:
         raise ShapeError(f"{name} must be {tuple(like.shape)}, not {tuple(tensor.shape)}")
-    return widen(tensor) if like is None else widen(tensor).to(like.device)
+    return widen(tensor) if like is None else move(widen(tensor), like.device)
 
 
 def widen(tensor: Tensor) -> Tensor:

@@ -96,8 +96,8 @@ class PSOObjective:
         losses_M = F.softplus(-settings.beta * margin_M) * decided_M
         loss = losses_M.sum() / decided_M.sum().clamp_min(1)
         metrics = {
-            "margin": (margin_M.sum() / decided_M.sum().clamp_min(1)).item(),
-            "log_ratio": log_ratio_K.abs().mean().item(),
-            "tied_pairs": 1 - decided_M.float().mean().item(),
+            "margin": margin_M.sum() / decided_M.sum().clamp_min(1),
+            "log_ratio": log_ratio_K.abs().mean(),
+            "tied_pairs": 1 - decided_M.float().mean(),
         }
         return ObjectiveResult(loss + reference_penalty(latents_KChw, group, settings), metrics)

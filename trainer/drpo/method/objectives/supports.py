@@ -1,6 +1,6 @@
 """The supports of a group's preference field: members of its pairs, or images that are given.
 
-Axes: K candidates, S supports of one side, M pairs, T tokens, D features.
+Axes: K candidates, S given images, P positives, N negatives, M pairs, T tokens, D features.
 """
 
 from __future__ import annotations
@@ -12,22 +12,28 @@ from torch import Tensor
 
 from drpo.errors import ConfigError, ShapeError
 from drpo.method.objectives.base import Features, Group, Supports
+from drpo.transfer import move
 
 
 @dataclass(frozen=True)
-class Side:
-    """The positives or the negatives: their features {key: (S, T, D)} without a graph, and their weights."""
+class FoundSupports:
+    """The positives and the negatives of a group, by their rows among some images.
 
-    features: Features
-    weights_S: Tensor
+    Attributes:
+        images: features {key: (S, T, D)} without a graph; None: the rows are those of the candidates.
+        positives_P, negatives_N: rows, int64, on the device of the features.
+        positive_weights_P, negative_weights_N: how much each counts.
+    """
 
-    def of(self, key: str) -> tuple[Tensor, Tensor]:
-        """The features (S, T, D) of one key, and the weights (S,)."""
-        return self.features[key], self.weights_S
+    images: Features | None
+    positives_P: Tensor
+    negatives_N: Tensor
+    positive_weights_P: Tensor
+    negative_weights_N: Tensor
 
 
-def find_supports(group: Group, features: Features) -> tuple[Side, Side]:
-    """The positives and the negatives: the given ones, or the members of the pairs.
+def find_supports(group: Group, features: Features) -> FoundSupports:
+    """The given positives and negatives of a group, or the members of its pairs.
 
     Args:
         group: one with pairs, or with positives and negatives.
@@ -38,18 +44,18 @@ def find_supports(group: Group, features: Features) -> tuple[Side, Side]:
         ConfigError: there are neither pairs nor given images.
     """
     if group.positives is not None and group.negatives is not None:
-        return _check_given(group.positives, features), _check_given(group.negatives, features)
+        positives, negatives = (_check_given(side, features) for side in (group.positives, group.negatives))
+        images = {key: torch.cat([positives[key], negatives[key]]) for key in features}
+        weights = (group.positives.weights_S, group.negatives.weights_S)
+        rows_S = torch.arange(sum(map(len, weights)), device=weights[0].device)
+        return FoundSupports(images, rows_S[: len(weights[0])], rows_S[len(weights[0]) :], *weights)
     candidates, device = next((len(tokens), tokens.device) for tokens in features.values())
-    winners_M, losers_M = _check_pairs(group.pairs_M2, candidates).T.to(device)
-    weights_M = torch.ones(len(winners_M), device=device)
-
-    def pick(rows_M: Tensor) -> Side:
-        return Side({key: tokens.detach()[rows_M].float() for key, tokens in features.items()}, weights_M)
-
-    return pick(winners_M), pick(losers_M)
+    winners_M, losers_M = move(_check_pairs(group.pairs_M2, candidates), device).T
+    ones_M = torch.ones(len(winners_M), device=device)
+    return FoundSupports(None, winners_M, losers_M, ones_M, ones_M)
 
 
-def _check_given(supports: Supports, features: Features) -> Side:
+def _check_given(supports: Supports, features: Features) -> Features:
     given = supports.features or {}
     for key, tokens in features.items():
         shape = tuple(given[key].shape) if key in given else None
@@ -58,7 +64,7 @@ def _check_given(supports: Supports, features: Features) -> Side:
                 f"DrPO: the given images must have features like the candidates' {tuple(tokens.shape)} and one weight "
                 f"each: {key!r} is {shape}, with {len(supports.weights_S)} weights"
             )
-    return Side({key: given[key].detach().float() for key in features}, supports.weights_S)
+    return {key: given[key].detach().float() for key in features}
 
 
 def _check_pairs(pairs_M2: Tensor | None, candidates: int) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, Field
+from torch import Tensor
 
 from drpo.method.objectives.base import Group, Needs, ObjectiveResult
 from drpo.method.objectives.latents import LatentSettings, make_settings, read, reference_penalty, squared_distance
@@ -59,7 +60,7 @@ class VGGFlowObjective:
     def __init__(self, settings: VGGFlowSettings | Mapping[str, Any] | None = None) -> None:
         self.settings = make_settings(VGGFlowSettings, settings)
         self.max_norm = self.settings.max_gradient_norm
-        self._last_norms: list[float] = []
+        self._last_norms_K: Tensor | None = None
 
     @property
     def needs(self) -> Needs:
@@ -82,17 +83,17 @@ class VGGFlowObjective:
             factors_K = (self.max_norm / norms_K.clamp_min(torch.finfo(norms_K.dtype).tiny)).clamp_max(1.0)
         target_KChw = reference_KChw + settings.reward_scale * factors_K[:, None, None, None] * gradient_KChw
         loss = squared_distance(latents_KChw, target_KChw, settings.variant).mean()
-        self._last_norms = norms_K.tolist()
+        self._last_norms_K = norms_K.detach()
         metrics = {
-            "reward_gradient_norm": norms_K.mean().item(),
-            "clipped_gradients": (factors_K < 1).float().mean().item(),
+            "reward_gradient_norm": norms_K.mean(),
+            "clipped_gradients": (factors_K < 1).float().mean(),
         }
         return ObjectiveResult(loss + reference_penalty(latents_KChw, group, settings), metrics)
 
     def observations(self) -> list[float]:
         """The unclipped norms of this worker's last group."""
-        norms, self._last_norms = self._last_norms, []
-        return norms
+        norms_K, self._last_norms_K = self._last_norms_K, None
+        return [] if norms_K is None else norms_K.tolist()
 
     def end_step(self, observations: list[list[float]]) -> None:
         """Sets tau for the next step. A step without a group leaves it unchanged."""

@@ -1,0 +1,176 @@
+"""Runs a few steps of a config in this process, and measures them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from drpo.config import Config
+from drpo.data.prompts import PromptOrder, load_prompts
+from drpo.profiling.clock import PhaseClock
+from drpo.training.build import (
+    build_feature_map,
+    build_generator,
+    build_objective,
+    build_reward_gradient,
+    ranks_candidates,
+)
+from drpo.training.encoding import encode_preferences
+from drpo.training.offline import OfflineSupervision
+from drpo.training.phases import Phase, listening
+from drpo.training.random_state import seed_everything
+from drpo.training.ranking import BackgroundRanker, Ranker
+from drpo.training.trainer import DrPOTrainer
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What one phase of a step costs.
+
+    Attributes:
+        seconds: the mean over the timed steps.
+        flops, moved: floating point operations, and bytes that operations read and write.
+        peak: the most bytes of memory, see `drpo.profiling.clock.PhaseClock`.
+    """
+
+    seconds: float
+    flops: int
+    moved: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a step costs.
+
+    Attributes:
+        phases: in the order in which they first began.
+        step_s: seconds of a step that nobody measures, the median.
+        rank_s: seconds from sending a group for ranking to its answer, the mean; 0 if nobody ranks.
+        images: of a step.
+    """
+
+    phases: dict[str, PhaseCost]
+    step_s: float
+    rank_s: float
+    images: int
+
+
+def profile(
+    config: Config, steps: int, make_ranker: Callable[[], Ranker] | None = None, trace: Path | None = None
+) -> Profile:
+    """Measures training steps of a config.
+
+    Args:
+        config: its settings, with `model.device` and absolute paths. A step has `training.groups_per_step` groups.
+        steps: how many are timed, and how many run undisturbed. Two more warm up and count operations.
+        make_ranker: makes what ranks; None: nobody does.
+        trace: a file for torch's trace of one more step, in Chrome's format.
+    """
+    with _make_trainer(config, make_ranker) as (trainer, order):
+        device = next(iter(trainer.parameters)).device
+
+        def run_step() -> dict[str, Any]:
+            return trainer.run_step(order.take(trainer.step, config.training.groups_per_step))
+
+        run_step()  # warms up
+        timed, counted, lines = PhaseClock(device), PhaseClock(device, counts=True), []
+        for _ in range(steps):
+            with timed.step():
+                run_step()
+            lines.append(run_step())
+        with counted.step():
+            run_step()
+        if trace is not None:
+            _write_trace(run_step, trace, device)
+    phases = {
+        phase: PhaseCost(timed.seconds[phase] / steps, counted.flops[phase], counted.moved[phase], counted.peaks[phase])
+        for phase in timed.seconds
+    }
+    groups = sum(line["groups"] for line in lines)
+    return Profile(
+        phases,
+        statistics.median(line["seconds"]["total"] for line in lines),
+        sum(line["seconds"]["rank"] for line in lines) / groups,
+        lines[-1]["images"],
+    )
+
+
+@contextmanager
+def _make_trainer(
+    config: Config, make_ranker: Callable[[], Ranker] | None
+) -> Iterator[tuple[DrPOTrainer, PromptOrder]]:
+    """A trainer with all parts of a config, as a worker of a run makes it, and the order of the prompts."""
+    device = config.model.device
+    torch.set_num_threads(config.training.threads_per_worker)
+    seed_everything(config.run.seed)
+    generator, objective = build_generator(config, device=device), build_objective(config)
+    feature_map = build_feature_map(config, objective, generator, device=device)
+    supervision: BackgroundRanker | OfflineSupervision | None = None
+    if config.offline is not None:
+        supervision = OfflineSupervision(encode_preferences(config, generator), config.offline, generator)
+        records = supervision.records
+    else:
+        records = load_prompts(config.prompts)
+        if make_ranker is not None and ranks_candidates(config):
+            supervision = BackgroundRanker(make_ranker)
+    try:
+        trainer = DrPOTrainer(
+            generator,
+            feature_map,
+            objective,
+            supervision,
+            config.training,
+            config.optimizer,
+            seed=config.run.seed,
+            name="profile",
+            reward_gradient=build_reward_gradient(objective, generator, device=device),
+        )
+        yield trainer, PromptOrder(records, seed=config.run.seed, balance_tasks=config.prompts.balance_tasks)
+    finally:
+        if isinstance(supervision, BackgroundRanker):
+            supervision.close()
+
+
+def _write_trace(run_step: Callable[[], Any], path: Path, device: torch.device) -> None:
+    from torch.profiler import ProfilerActivity
+
+    class Marks:
+        """Names the phases in the trace."""
+
+        def __init__(self) -> None:
+            self._open: list[Any] = []
+
+        def begin(self, phase: Phase) -> None:
+            self._open.append(torch.profiler.record_function(phase))
+            self._open[-1].__enter__()
+
+        def end(self) -> None:
+            self._open.pop().__exit__(None, None, None)
+
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    with torch.profiler.profile(activities=activities) as recorded, listening(Marks()):
+        run_step()
+    recorded.export_chrome_trace(str(path))
+
+
+def measure_matmul_peak(device: torch.device, dtype: torch.dtype, *, threads: int = 1) -> float:
+    """The floating point operations a second of a product of two large random matrices, the best of a few."""
+    side = 8192 if device.type == "cuda" else 1024
+    torch.set_num_threads(threads)
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(8):
+        started = time.perf_counter()
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds)
