@@ -56,8 +56,8 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "profiling", "cluster", "training", "training.build", "generators", "shapes",
-        "shapes.cli", "method.objectives", "data", "config",
+        "checks", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
+        "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
@@ -70,15 +70,20 @@ TRAINER = {
     },
     "report": {"evaluation", "training", "shapes", "config"},
     "profiling": {
-        "training", "training.build", "training.memory", "method.objectives", "data", "config",
+        "training", "training.build", "method.objectives", "data", "config",
         "drpo_rewards", "drpo_rewards.api.contract",
     },
     "evaluation": {
         "training", "training.build", "method.features", "generators", "shapes", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions",
     },
+    "tracking": {"training", "config"},
+    "watching": {
+        "evaluation", "training", "method.features", "generators", "data", "config",
+        "drpo_rewards.client", "drpo_rewards.api.contract",
+    },
     "cluster": {
-        "evaluation", "training", "training.build", "data", "config",
+        "watching", "evaluation", "training", "training.build", "data", "config",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
@@ -86,7 +91,9 @@ TRAINER = {
         "config", "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
         "drpo_rewards.errors",
     },
-    "training.memory": {"training", "training.build", "method.objectives", "generators", "shapes", "config"},
+    "training.memory": {
+        "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
+    },
     "training.build": {
         "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "config",
     },

@@ -16,6 +16,7 @@ Files:
     memory         Does a step fit into a GPU?
     devices        Are there the devices, CPUs and Ray resources?
     outputs        Can everything be written, and is there room for it?
+    trackers       Are the experiment trackers installed?
     surroundings   Do the temporary folder, the home folder and the locale serve?
 """
 
@@ -33,6 +34,7 @@ from drpo.checks.prompts import check_prompts
 from drpo.checks.rewards import check_rewards
 from drpo.checks.settings import check_settings
 from drpo.checks.surroundings import check_surroundings
+from drpo.checks.trackers import check_trackers
 from drpo.config import Config, Problem
 from drpo.errors import ConfigError
 from drpo_rewards.findings import Finding
@@ -45,6 +47,7 @@ CHECKS: tuple[Callable[[Plan], Iterator[Finding]], ...] = (
     check_devices,
     check_memory,
     check_outputs,
+    check_trackers,
     check_surroundings,
 )
 

@@ -29,6 +29,9 @@ def check_prompts(plan: Plan) -> Iterator[Finding]:
         yield from _check_set(plan, "evaluation", plan.evaluation_prompts)
     if plan.trains and plan.evaluates:
         yield from _check_overlap(plan)
+    grid = plan.config.evaluation.grid
+    if plan.trains and plan.config.evaluates_during_training and grid is not None and grid.prompts is not None:
+        yield from _check_records(plan, "evaluation.grid.prompts", [PromptRecord(text) for text in grid.prompts])
 
 
 def _check_set(plan: Plan, section: str, loaded: list[PromptRecord] | DrpoError) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from drpo.checks.plan import Plan
-from drpo.config import Config
+from drpo.config import Config, StopCondition
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import DrpoError
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, ModelInfo, check_weights
@@ -145,7 +145,16 @@ def _check_names(
     known = {name: rewards[name] for name in chosen if name in rewards}
     yield Finding("rewards", "rewards", "ok", f"ranked by {', '.join(known)}")
     if plan.evaluates and len(known) == len(chosen):
-        yield from _check_shown(plan.config, known, metadata_checks is None)
+        runs = metadata_checks is None
+        scoring = plan.config.evaluation.rewards or tuple(known)
+        for name in scoring:
+            if name not in rewards:
+                found = f"evaluation.rewards: {service} has no reward {name!r}{did_you_mean(name, rewards)}"
+                yield Finding("rewards", "evaluation.rewards", "wrong", found, f"choose from {', '.join(rewards)}")
+                return
+        scorers = {name: rewards[name] for name in scoring}
+        yield from _check_shown(plan.config, scorers, runs)
+        yield from _check_watched(plan, scorers, runs)
     yield from _check_metadata(plan, known, metadata_checks or {})
 
 
@@ -154,7 +163,7 @@ def _check_shown(config: Config, known: Mapping[str, ModelInfo], runs: bool) -> 
     evaluation = config.evaluation
     reward = evaluation.reward if evaluation.reward is not None else next(iter(known))
     if reward not in known:
-        found = f"evaluation.reward: {reward!r} is none of the rewards that rank{did_you_mean(reward, known)}"
+        found = f"evaluation.reward: {reward!r} is none of the rewards that score{did_you_mean(reward, known)}"
         yield Finding("rewards", "evaluation.reward", "wrong", found, f"choose from {', '.join(known)}")
         return
     metrics = [metric.name for metric in known[reward].metrics]
@@ -168,6 +177,25 @@ def _check_shown(config: Config, known: Mapping[str, ModelInfo], runs: bool) -> 
     else:
         found = f"whether {reward!r} has the metric {evaluation.metric!r} is known only when it runs"
         yield Finding("rewards", "evaluation.metric", "skipped", found)
+
+
+def _check_watched(plan: Plan, scorers: Mapping[str, ModelInfo], runs: bool) -> Iterator[Finding]:
+    """Checks the numbers that decide during training: `training.keep_best` and `training.stop_if`."""
+    training = plan.config.training
+    asked = {"training.keep_best": training.keep_best}
+    if training.stop_if is not None:
+        asked["training.stop_if"] = StopCondition.parse(training.stop_if).metric
+    guards = ("guard/diversity", "guard/distance_to_base")
+    numbers = [*scorers, *(f"{name}/{one.name}" for name, model in scorers.items() for one in model.metrics), *guards]
+    for key, number in asked.items():
+        if number is None or not plan.trains or number in numbers:
+            continue
+        reward = number.partition("/")[0]
+        if not runs and reward in scorers and not scorers[reward].metrics:
+            yield Finding("rewards", key, "skipped", f"whether {reward!r} has {number!r} is known only when it runs")
+        else:
+            found = f"{key}: the evaluation has no number {number!r}{did_you_mean(number, numbers)}"
+            yield Finding("rewards", key, "wrong", found, f"choose from {', '.join(numbers)}")
 
 
 def _check_metadata(

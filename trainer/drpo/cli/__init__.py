@@ -1,21 +1,31 @@
-"""The command line: `drpo demo | train | sample | eval | report | profile | prompts | preferences | shapes | doctor`.
+"""The command line: `drpo demo | train | sample | eval | judge | report | runs | compare | profile | doctor | ...`.
 
 Commands import what they need when they run, so that `drpo --help` stays fast.
 """
 
 from __future__ import annotations
 
+from importlib import metadata
+from typing import Annotated
+
 import typer
 
-from drpo.cli import doctor, evaluate, preferences, profile, prompts, report, sample, train
-from drpo.cli.common import OVERRIDES, Application
+from drpo.cli import doctor, evaluate, export, judge, preferences, profile, prompts, report, runs, sample, train
+from drpo.cli.common import OVERRIDES, Application, say
+
+
+def print_version(wanted: bool) -> None:
+    """Ends the command with the version, if it is wanted."""
+    if wanted:
+        say(f"drpo {metadata.version('drpo')}")
+        raise typer.Exit()
+
 
 app = Application(
     name="drpo",
     help="Drifting Preference Optimization of one-step text-to-image generators.",
     epilog="With --debug anywhere in a command, an error also prints its traceback.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
@@ -23,11 +33,24 @@ app.command("demo", context_settings=OVERRIDES)(train.demo)
 app.command("train", context_settings=OVERRIDES)(train.train)
 app.command("sample")(sample.sample)
 app.command("eval", context_settings=OVERRIDES)(evaluate.evaluate)
+app.command("judge", context_settings=OVERRIDES)(judge.judge)
+app.command("export")(export.export)
 app.command("report")(report.report)
+app.command("runs")(runs.runs)
+app.command("compare")(runs.compare)
 app.command("profile", context_settings=OVERRIDES)(profile.profile)
 app.command("doctor", context_settings=OVERRIDES)(doctor.doctor)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(preferences.app, name="preferences")
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version)
+    ] = False,
+) -> None:
+    """Take the options of all commands."""
 
 
 @app.command("shapes", context_settings={**OVERRIDES, "help_option_names": []})

@@ -66,6 +66,15 @@ class TrainingProgress:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             self._console.print(Text(f"training  {fraction:4.0%}  {numbers}  {clock}"), soft_wrap=True)
 
+    def show_evaluation(self, evaluation: dict[str, Any]) -> None:
+        """Shows what an evaluation during training found, or why it failed."""
+        if "error" in evaluation:
+            text = f"the evaluation at step {evaluation['step']} failed: {evaluation['error']}"
+        else:
+            numbers = (f"{name} {value:.3f}" for name, value in evaluation["present"].items())
+            text = f"evaluation at step {evaluation['step']}: {', '.join(numbers)}"
+        self._console.print(Text(text), soft_wrap=True)
+
     def show_encoding(self, preferences: int) -> None:
         """Shows how many preferences of an offline run are encoded."""
         text = f"encoding images: {preferences} preferences done"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,8 +38,10 @@ def find_run_by_name(run: Path) -> Path:
 
 def write_summary_and_report(
     config: Config, run_dir: Path, parts: Parts, seconds: dict[str, float] | None = None
-) -> None:
+) -> dict[str, Any] | None:
     """Writes summary.json and report.html from what is in a run's folder, and prints the report's path.
+
+    Returns the summary; None if it failed.
 
     Args:
         config: the run's settings.
@@ -50,9 +52,11 @@ def write_summary_and_report(
     from drpo.evaluation.summary import check_comparison, write_summary
     from drpo.report import write_report
 
+    summary = None
     with parts.part("evaluation"):
         check_comparison(run_dir)
     with parts.part("summary.json"):
-        write_summary(run_dir, config, seconds=seconds)
+        summary = write_summary(run_dir, config, seconds=seconds)
     with parts.part("report.html"):
         say("report: ", (str(write_report(run_dir)), "bold"))
+    return summary

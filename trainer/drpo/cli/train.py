@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,6 +107,7 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
     from drpo.cli.evaluate import evaluate_with_progress, print_comparison, save_evaluation
     from drpo.cluster.launch import train as fit
     from drpo.evaluation import write_summary
+    from drpo.tracking import Trackers
     from drpo.training.build import asks_rewards
     from drpo.training.metrics import read_metrics
     from drpo.training.run_folder import ADAPTER, METRICS_FILE
@@ -114,13 +115,26 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
     say("run ", (run_dir.name, "bold"), f" in {run_dir}")
     parts = Parts(run_dir)
     resumed_s = max((line["time_s"] for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
-    with ray_and_rewards(config, rewards=asks_rewards(config)) as served, sigterm_as_ctrl_c():
+    with (
+        ray_and_rewards(config, rewards=asks_rewards(config)) as served,
+        sigterm_as_ctrl_c(),
+        Trackers(config, run_dir, warn=lambda text: say(("warning: ", "yellow"), text)) as trackers,
+    ):
         with TrainingProgress(config, console) as progress:
-            outcome = fit(served, run_dir, token=token, watch=progress, watch_encoding=progress.show_encoding)
+            outcome = fit(
+                served,
+                run_dir,
+                token=token,
+                watch=call_all(progress, trackers.log_step),
+                watch_evaluation=call_all(progress.show_evaluation, trackers.log_evaluation),
+                watch_encoding=progress.show_encoding,
+            )
         if outcome.status == "interrupted":
             say(f"stopped at step {outcome.step}, with a checkpoint. To continue, run")
             say((f"  drpo train --resume {shlex.quote(str(run_dir))}", "bold"))
             raise typer.Exit(130)
+        if outcome.reason:
+            say(f"stopped at step {outcome.step}: {outcome.reason}")
         trained_s = outcome.seconds - resumed_s
         seconds = {"startup": time.perf_counter() - started - trained_s, "training": outcome.seconds}
         if config.evaluation.enabled:
@@ -132,12 +146,24 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
                 save_evaluation(evaluated, run_dir, parts)
                 print_comparison(evaluated.comparison)
         seconds["total"] = time.perf_counter() - started
-        write_summary_and_report(config, run_dir, parts, seconds)
+        summary = write_summary_and_report(config, run_dir, parts, seconds)
+        if summary is not None:
+            trackers.log_summary(summary)
     say(
         f"{outcome.step} steps in {outcome.seconds:.0f} s, {seconds['total']:.0f} s in all. "
         f"Adapter: {run_dir / ADAPTER}"
     )
     parts.end()
+
+
+def call_all(*watchers: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """A function that calls each of several with the same line."""
+
+    def watch(line: dict[str, Any]) -> None:
+        for watcher in watchers:
+            watcher(line)
+
+    return watch
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from drpo.errors import DrpoError, TrainingStoppedError
 from drpo.training.build import ranks_candidates
 from drpo.training.checkpoint import find_newest_checkpoint, step_of
 from drpo.training.encoding import EncodingCount
+from drpo.training.evaluations import EVALUATIONS_FILE
 from drpo.training.metrics import parse_line, read_metrics
 from drpo.training.ranking_client import service_address
 from drpo.training.run_folder import CHECKPOINTS, METRICS_FILE
@@ -34,14 +36,17 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        status: "finished" (all steps done), "time" (`training.max_seconds` reached) or "interrupted" (by Ctrl-C).
+        status: "finished" (all steps done), "time" (`training.max_seconds` reached), "guard" (`training.stop_if` holds)
+            or "interrupted" (by Ctrl-C).
         step: optimizer steps done.
         seconds: seconds of training, including those before a restart.
+        reason: why a guard ended it, as a sentence; else "".
     """
 
     status: str
     step: int
     seconds: float
+    reason: str = ""
 
 
 def train(
@@ -50,6 +55,7 @@ def train(
     *,
     token: str | None = None,
     watch: Watcher | None = None,
+    watch_evaluation: Watcher | None = None,
     watch_encoding: Callable[[int], None] | None = None,
     poll_s: float = 0.2,
 ) -> Outcome:
@@ -60,6 +66,7 @@ def train(
         run_dir: absolute path of the run's folder.
         token: of the `RunLock` that this process holds; None: nothing guards against a second driver.
         watch: called on this thread with the metrics of each step, as soon as they are written.
+        watch_evaluation: called likewise with each evaluation during training; see `drpo.training.evaluations`.
         watch_encoding: called in an offline run with the number of encoded preferences, whenever it has grown.
         poll_s: seconds between two reads of metrics.jsonl.
 
@@ -76,7 +83,7 @@ def train(
     (run_dir / CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
 
     fit = _Fit(config, run_dir, token)
-    tail = _MetricsTail(run_dir / METRICS_FILE, watch)
+    steps, evaluations = _Tail(run_dir / METRICS_FILE, watch), _Tail(run_dir / EVALUATIONS_FILE, watch_evaluation)
     encoded = EncodingCount(run_dir)
     fit.start()
     while not fit.done.is_set():
@@ -84,17 +91,17 @@ def train(
             fit.done.wait(poll_s)  # not join(): after an interrupted join() Python no longer waits for the thread
             if watch_encoding is not None and (count := encoded.read_if_new()) is not None:
                 watch_encoding(count)
-            tail.read()
+            _report(steps, evaluations)
         except KeyboardInterrupt:
             if (run_dir / STOP_FILE).exists():
                 raise
             (run_dir / STOP_FILE).touch()
-    tail.read()
+    _report(steps, evaluations)
     (run_dir / STOP_FILE).unlink(missing_ok=True)
     result = fit.result()
     if result["status"] == "stopped":
         raise TrainingStoppedError(f"{result['reason'].rstrip('.')}. {_how_to_go_on(run_dir)}")
-    return Outcome(result["status"], result["step"], result["seconds"])
+    return Outcome(result["status"], result["step"], result["seconds"], result["reason"])
 
 
 class _Fit(threading.Thread):
@@ -177,19 +184,20 @@ def _worker_message(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-class _MetricsTail:
-    """Follows a metrics.jsonl, and reports each step once, even if a restart replaces the file by a shorter one."""
+class _Tail:
+    """Follows a metrics.jsonl or evaluations.jsonl. Each step is reported once, even after a restart."""
 
     def __init__(self, path: Path, watch: Watcher | None) -> None:
         self._path = path
         self._watch = watch
-        self._last = max((line["step"] for line in read_metrics(path)), default=0)
+        self._last = max((line["step"] for line in read_metrics(path)), default=-1)
         self._file, self._offset = -1, 0
 
-    def read(self) -> None:
-        """Calls the watcher for each step that has appeared since the last call."""
+    def read(self) -> list[tuple[int, Callable[[], None]]]:
+        """For each line that has appeared since the last call: its step, and what calls the watcher with it."""
+        found: list[tuple[int, Callable[[], None]]] = []
         if self._watch is None or not self._path.exists():
-            return
+            return found
         with self._path.open("rb") as lines:
             file = os.fstat(lines.fileno()).st_ino
             if file != self._file:
@@ -200,4 +208,15 @@ class _MetricsTail:
                 line = parse_line(text)
                 if line is not None and line["step"] > self._last:
                     self._last = line["step"]
-                    self._watch(line)
+                    found.append((line["step"], partial(self._watch, line)))
+        return found
+
+
+def _report(steps: _Tail, evaluations: _Tail) -> None:
+    """Calls the watchers in the order of the steps: first with the metrics of a step, then with its evaluation.
+
+    An evaluation is written before the next step is, so it is read after the steps.
+    """
+    new = steps.read()
+    for _, call in sorted([*new, *evaluations.read()], key=lambda one: one[0]):
+        call()

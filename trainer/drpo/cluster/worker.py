@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drpo.config import Config
 from drpo.errors import DrpoError, ModelLoadError, StorageError, TrainingStoppedError
-from drpo.training.run_folder import ADAPTER, CHECKPOINTS
+from drpo.training.run_folder import ADAPTER, ADAPTER_EMA, CHECKPOINTS
 from drpo.training.run_lock import is_taken_over
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from drpo.training.ranking import BackgroundRanker
     from drpo.training.reward_gradient import RewardGradient
     from drpo.training.trainer import DrPOTrainer
+    from drpo.watching import RunWatch
 
 STOP_FILE = "stop"
 """The driver writes this file into the run's folder to ask the workers to stop early."""
@@ -38,9 +39,9 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
             `RunLock`, or None.
 
     Returns:
-        `status` ("finished", "time", "interrupted" or "stopped"), `reason`, `step` and `seconds`; the same on every
-        worker. An error that a restart would repeat is returned as "stopped", because Ray Train restarts the workers
-        after every exception.
+        `status` ("finished", "time", "guard", "interrupted" or "stopped"), `reason`, `step` and `seconds`; the same on
+        every worker. An error that a restart would repeat is returned as "stopped", because Ray Train restarts the
+        workers after every exception.
     """
     from drpo.training import collective
 
@@ -52,6 +53,10 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
             supervision, order = collective.call_together(lambda: _supervise(config, run_dir, parts.generator, stack))
             trainer = collective.call_together(lambda: _make_trainer(config, run_dir.name, parts, supervision))
             loop = collective.call_together(lambda: _Loop(config, run_dir, trainer, order, arguments["token"]))
+            if config.evaluates_during_training:
+                loop.watch = collective.call_together(
+                    lambda: _make_watch(config, run_dir, trainer, parts.feature_map, stack)
+                )
         except DrpoError as error:
             return {"status": "stopped", "reason": str(error), "step": 0, "seconds": 0.0}
         return loop.run()
@@ -137,6 +142,17 @@ def _make_trainer(
     )
 
 
+def _make_watch(
+    config: Config, run_dir: Path, trainer: DrPOTrainer, feature_map: FeatureMap | None, stack: ExitStack
+) -> RunWatch:
+    """What evaluates the run while it trains."""
+    from drpo.training.ranking_client import make_ranking_client
+    from drpo.watching import RunWatch
+
+    client = stack.enter_context(make_ranking_client(config.rewards))
+    return RunWatch(config, run_dir, trainer, feature_map, client)
+
+
 class _Loop:
     """The steps of one worker, starting from the newest whole checkpoint."""
 
@@ -156,6 +172,8 @@ class _Loop:
         self.token = token
         self.elapsed_before = 0.0
         self.saved_at = -1
+        self.watch: RunWatch | None = None
+        self.guard = ""
         collective.broadcast_parameters(trainer.parameters)
         self._restore()
         self.started = time.perf_counter()
@@ -171,17 +189,21 @@ class _Loop:
     def run(self) -> dict[str, Any]:
         """Runs steps until the run ends. Returns what `train_worker` returns."""
         trainer, settings = self.trainer, self.settings
-        early_end: str | None = None
         status, reason = "finished", ""
         try:
+            early_end = self._evaluate()
             while early_end is None and trainer.step < settings.steps:
                 metrics = trainer.run_step(self.order.take(trainer.step, settings.groups_per_step))
                 self._record(metrics)
                 trainer.check_failures()
-                early_end = self._early_end()
+                early_end = self._early_end() or self._evaluate()
                 if trainer.step % settings.checkpoint_every == 0:
                     self._save()
             status = early_end or "finished"
+            if status == "guard":
+                reason = self.guard
+            elif status != "interrupted":
+                self._evaluate(last=True)
         except TrainingStoppedError as error:
             status, reason = "stopped", str(error)
         except StorageError as error:  # another checkpoint could not be written either
@@ -195,6 +217,13 @@ class _Loop:
             except StorageError as error:
                 return self._outcome("stopped", " ".join(filter(None, [reason, str(error)])))
         return self._outcome(status, reason)
+
+    def _evaluate(self, *, last: bool = False) -> str | None:
+        """Evaluates the adapter if it is time. Returns "guard" if the run must end because of what was found."""
+        if self.watch is None:
+            return None
+        self.guard = self.watch.visit(self.elapsed, last=last)
+        return "guard" if self.guard else None
 
     def _outcome(self, status: str, reason: str) -> dict[str, Any]:
         return {"status": status, "reason": reason, "step": self.trainer.step, "seconds": self.elapsed}
@@ -280,6 +309,9 @@ class _Loop:
                     self.run_dir / CHECKPOINTS, state, adapter, keep=keep, settings=self.fixed_settings
                 )
                 publish_adapter(adapter, self.run_dir / ADAPTER)
+                if self.trainer.average is not None:
+                    with self.trainer.average.applied():
+                        publish_adapter(adapter, self.run_dir / ADAPTER_EMA)
                 checkpoint = Checkpoint.from_directory(str(path))
             except StorageError as caught:
                 error = str(caught)

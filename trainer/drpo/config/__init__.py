@@ -6,7 +6,9 @@ Files:
     section    the base of everything that has settings
     sections   the parts of a run: generator, adapter, feature map, objective, rewards, prompts
     offline    preferences in the place of rewards
-    schedule   the course of a run: optimizer, training loop, evaluation
+    schedule   the course of a run: optimizer, training loop
+    evaluation the evaluation, during training and at its end
+    trackers   experiment trackers
     config     `Config`, all sections together
     files      YAML files with settings
     yaml_text  how YAML is read
@@ -18,6 +20,7 @@ This package imports neither torch nor ray.
 """
 
 from drpo.config.config import Config, known_keys
+from drpo.config.evaluation import EvaluationConfig, GridConfig, StopCondition
 from drpo.config.files import read_settings_file
 from drpo.config.loading import (
     Problem,
@@ -33,7 +36,7 @@ from drpo.config.loading import (
     set_value,
 )
 from drpo.config.offline import OfflineConfig
-from drpo.config.schedule import EvaluationConfig, OptimizerConfig, RolloutsConfig, TrainingConfig
+from drpo.config.schedule import EmaConfig, OptimizerConfig, RolloutsConfig, TrainingConfig
 from drpo.config.section import MOST_INTEGER
 from drpo.config.sections import (
     FeaturesConfig,
@@ -45,12 +48,15 @@ from drpo.config.sections import (
     RunConfig,
 )
 from drpo.config.site import runs_folder, site_settings
+from drpo.config.trackers import TrackersConfig
 
 __all__ = [
     "MOST_INTEGER",
     "Config",
+    "EmaConfig",
     "EvaluationConfig",
     "FeaturesConfig",
+    "GridConfig",
     "LoraConfig",
     "ModelConfig",
     "ObjectiveConfig",
@@ -61,6 +67,8 @@ __all__ = [
     "RewardsConfig",
     "RolloutsConfig",
     "RunConfig",
+    "StopCondition",
+    "TrackersConfig",
     "TrainingConfig",
     "describe_error",
     "known_keys",

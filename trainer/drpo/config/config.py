@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
+from drpo.config.evaluation import EvaluationConfig
 from drpo.config.offline import OfflineConfig
-from drpo.config.schedule import EvaluationConfig, OptimizerConfig, TrainingConfig
+from drpo.config.schedule import OptimizerConfig, TrainingConfig
 from drpo.config.section import Section
 from drpo.config.sections import (
     FeaturesConfig,
@@ -19,6 +20,7 @@ from drpo.config.sections import (
     RewardsConfig,
     RunConfig,
 )
+from drpo.config.trackers import TrackersConfig
 from drpo.config.values import without_none
 
 
@@ -40,6 +42,7 @@ class Config(Section):
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    trackers: TrackersConfig = Field(default_factory=TrackersConfig)
 
     @model_validator(mode="after")
     def _check_groups(self) -> Config:
@@ -56,6 +59,28 @@ class Config(Section):
                 f"normalized: set rewards.normalize to none, not {self.rewards.normalize or 'null'}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_watching(self) -> Config:
+        needs = {"training.keep_best": self.training.keep_best, "training.stop_if": self.training.stop_if}
+        for key, value in needs.items():
+            if value is None:
+                continue
+            if not self.evaluates_during_training:
+                raise ValueError(
+                    f"{key} needs evaluations during training: set evaluation.every, with evaluation.enabled true"
+                )
+            if "guard/diversity" in value and self.evaluation.images_per_prompt < 2:
+                raise ValueError(
+                    f"{key}: guard/diversity compares the images of a prompt: set evaluation.images_per_prompt to 2 or "
+                    "more"
+                )
+        return self
+
+    @property
+    def evaluates_during_training(self) -> bool:
+        """Whether the adapter is evaluated while it is trained."""
+        return self.evaluation.enabled and self.evaluation.every > 0
 
     def evaluation_prompts(self) -> PromptsConfig:
         """The settings of the evaluation's prompts: what `evaluation` does not set is as in `prompts`.

@@ -1,4 +1,4 @@
-"""The sections of a config for the course of a run: the optimizer, the training loop, the evaluation."""
+"""The sections of a config for the course of a run: the optimizer and the training loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
-from drpo.config.section import MOST_INTEGER, Section
+from drpo.config.evaluation import StopCondition
+from drpo.config.section import Section
 
 
 class OptimizerConfig(Section):
@@ -85,6 +86,23 @@ class RolloutsConfig(Section):
         return self
 
 
+class EmaConfig(Section):
+    """The averaged adapter: an exponential moving average of the trained weights, kept beside them.
+
+    Example:
+        training:
+          ema: {decay: 0.995, from_step: 50}
+    """
+
+    decay: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="share of the average that a step keeps; the first steps keep less, so that it leaves the start",
+    )
+    from_step: int = Field(default=0, ge=0, description="until this step the average is the trained adapter itself")
+
+
 class TrainingConfig(Section):
     """The training loop: what a step is, how long the run takes, its workers, and its checkpoints.
 
@@ -152,6 +170,27 @@ class TrainingConfig(Section):
     )
     keep_checkpoints: int = Field(default=2, ge=1, description="checkpoints to keep; older ones are deleted")
 
+    ema: EmaConfig | None = Field(
+        default=None, description="also keep the averaged adapter, as adapter-ema/; null: only the trained one"
+    )
+    keep_best: str | None = Field(
+        default=None,
+        description="keep the adapter of the best evaluation as adapter-best/, judged by this number of the "
+        "evaluations during training: REWARD, REWARD/METRIC or guard/NAME; null: keep only the last",
+    )
+    stop_if: str | None = Field(
+        default=None,
+        description='end the run if an evaluation during training finds this, such as "guard/diversity < 0.5"; null: '
+        "never",
+    )
+
+    @field_validator("stop_if")
+    @classmethod
+    def _check_stop_if(cls, stop_if: str | None) -> str | None:
+        if stop_if is not None:
+            StopCondition.parse(stop_if)
+        return stop_if
+
     @model_validator(mode="after")
     def _check_extremes(self) -> TrainingConfig:
         if self.pair_strategy == "extremes" and 2 * self.pairs > self.candidates:
@@ -160,42 +199,3 @@ class TrainingConfig(Section):
                 f"{self.pairs} with the worst {self.pairs}), but training.candidates is {self.candidates}"
             )
         return self
-
-
-class EvaluationConfig(Section):
-    """The comparison of the adapter with the base on held-out prompts, from the same noise.
-
-    Example:
-        evaluation:
-          source: geneval          # or null: the source of the training prompts
-          split: test
-          images_per_prompt: 2
-          prompts_per_task: 60
-          reward: geneval
-          metric: strict
-    """
-
-    enabled: bool = Field(default=True, description="evaluate at the end of training")
-    source: str | None = Field(
-        default=None,
-        description="prompt source; null: that of the training prompts, with its path, columns and tasks where "
-        "they are not set here",
-    )
-    split: str = Field(default="test", description="the split, if the prompt source has splits")
-    path: str | None = Field(default=None, description="as prompts.path")
-    column: str | None = Field(default=None, description="as prompts.column")
-    task_column: str | None = Field(default=None, description="as prompts.task_column")
-    tasks: tuple[str, ...] | None = Field(default=None, description="as prompts.tasks")
-    images_per_prompt: int = Field(default=2, ge=1, description="images per prompt; more narrow the intervals a little")
-    prompts_per_task: int | None = Field(
-        default=None, ge=1, description="prompts per task; more narrow the intervals; null: all"
-    )
-    batch_size: int = Field(default=24, ge=1, description="images generated at once")
-    seed: int = Field(
-        default=12345, ge=0, le=MOST_INTEGER, description="determines the noise and the order of the prompts"
-    )
-    reward: str | None = Field(default=None, description="the reward to show; null: the first one of the service")
-    metric: str | None = Field(
-        default=None,
-        description="the metric of that reward to show; null: the first one that it declares, else its raw score",
-    )

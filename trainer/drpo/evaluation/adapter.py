@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -85,6 +86,8 @@ class AdapterEvaluation:
         numbers = {task: number for number, task in enumerate(self.base.task_means())}
         counts = dict.fromkeys(numbers, 0)
         with replace_folder(run_dir / SAMPLES) as folder:
+            for kept in [*(run_dir / SAMPLES).glob("step-*.png"), *(run_dir / SAMPLES).glob("grid.json")]:
+                shutil.copy2(kept, folder)  # pictures from during the training
             for before, after in zip(self.base.images, self.tuned.images, strict=True):
                 if before.picture_HWC is None or after.picture_HWC is None:
                     continue
@@ -99,6 +102,13 @@ class AdapterEvaluation:
                     entry[side] = {"file": file, "score": image.score, "reasons": list(image.reasons)}
                 index.append(entry)
             write_text(folder / "index.json", json.dumps(index, indent=1) + "\n")
+
+
+def scoring_rewards(config: Config) -> dict[str, Any]:
+    """The arguments `rewards` and `mixture` of `evaluate`: `evaluation.rewards`, or the rewards that rank."""
+    if config.evaluation.rewards is not None:
+        return {"rewards": dict.fromkeys(config.evaluation.rewards, 1.0), "mixture": None}
+    return {"rewards": config.rewards.weights, "mixture": config.rewards.mixture}
 
 
 def evaluate_adapter(
@@ -152,8 +162,7 @@ def evaluate_adapter(
                 planned,
                 reward=settings.reward,
                 metric=settings.metric,
-                rewards=config.rewards.weights,
-                mixture=config.rewards.mixture,
+                **scoring_rewards(config),
                 batch_size=settings.batch_size,
                 progress=report,
             )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drpo.errors import EvaluationError
-from drpo.evaluation.result import EvaluationResult
+from drpo.evaluation.result import EvaluationResult, ScoredImage
 
 RESAMPLES = 10_000
 
@@ -24,7 +25,8 @@ def compare(
 
     Returns:
         "metric" (its name), "description", "percentage", "higher_is_better" (see `ShownMetric`), "binary" (whether each
-        image has 0 or 100 percent), "tasks": {task: row}, and "mean": row. A row is for example
+        image has 0 or 100 percent), "tasks": {task: row}, "mean": row, and "numbers": {name: row}, the means of every
+        reward and metric in its own unit. A row is for example
         {"base": 41.0, "tuned": 63.5, "difference": 22.5, "ci95": [18.0, 27.1], "images": 120, "prompts": 60}, where
         "images" counts the images of each side.
 
@@ -39,17 +41,10 @@ def compare(
         raise EvaluationError(
             "base and adapter were evaluated on different prompts or seeds: use the same plan for both"
         )
-    pairs: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for base_image, tuned_image in zip(base.images, tuned.images, strict=True):
-        record = base_image.planned.record
-        pairs.setdefault(record.task, {}).setdefault(record.prompt, []).append((base_image.score, tuned_image.score))
-
-    tasks, means_by_task = {}, []
-    for task, prompts in pairs.items():
-        means_P2 = np.array([np.mean(scores, axis=0) for scores in prompts.values()])
-        means_by_task.append(means_P2)
-        tasks[task] = _row([means_P2], sum(map(len, prompts.values())), resamples, seed)
-    mean = _row(means_by_task, len(base.images), resamples, seed)
+    by_task = _pair(base, tuned, lambda image: image.score)
+    images_of = Counter(image.planned.record.task for image in base.images)
+    tasks = {task: _row([means_P2], images_of[task], resamples, seed) for task, means_P2 in by_task.items()}
+    mean = _row(list(by_task.values()), len(base.images), resamples, seed)
     metric, scores = base.metric, {image.score for side in (base, tuned) for image in side.images}
     return {
         "metric": metric.name,
@@ -59,7 +54,32 @@ def compare(
         "binary": metric.percentage and scores <= {0.0, 100.0},
         "tasks": tasks,
         "mean": mean,
+        "numbers": _compare_numbers(base, tuned, resamples, seed),
     }
+
+
+def _compare_numbers(
+    base: EvaluationResult, tuned: EvaluationResult, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """A row like "mean" for each number that all images have, in its own unit."""
+    images = [*base.images, *tuned.images]
+    names = [name for name in images[0].rewards if all(name in image.rewards for image in images)]
+    rows = {}
+    for name in names:
+        by_task = _pair(base, tuned, lambda image: image.rewards[name])  # noqa: B023  # called within this turn
+        rows[name] = _row(list(by_task.values()), len(base.images), resamples, seed)
+    return rows
+
+
+def _pair(
+    base: EvaluationResult, tuned: EvaluationResult, value: Callable[[ScoredImage], float]
+) -> dict[str, NDArray[np.float64]]:
+    """For each task, the mean value of each prompt's images on both sides, (P, 2)."""
+    pairs: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for before, after in zip(base.images, tuned.images, strict=True):
+        record = before.planned.record
+        pairs.setdefault(record.task, {}).setdefault(record.prompt, []).append((value(before), value(after)))
+    return {task: np.array([np.mean(one, axis=0) for one in prompts.values()]) for task, prompts in pairs.items()}
 
 
 def _row(means_by_task: Sequence[NDArray[np.float64]], images: int, resamples: int, seed: int) -> dict[str, Any]:

@@ -82,11 +82,24 @@ def measure_diversity(features: Mapping[str, Tensor]) -> float:
     if count < 2:
         raise EvaluationError("diversity compares the pictures of a prompt: generate at least two for each")
     first_M, second_M = torch.tensor(list(combinations(range(count), 2))).T
+    return float(
+        measure_distances(
+            {key: tokens_NTD[first_M] for key, tokens_NTD in features.items()},
+            {key: tokens_NTD[second_M] for key, tokens_NTD in features.items()},
+        ).mean()
+    )
+
+
+def measure_distances(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
+    """The distance (N,) of each picture from its partner, from 0 to 2; see `measure_diversity`.
+
+    Args:
+        first, second: {key: (N, T, D)} of N pictures and of their partners.
+    """
     means = []
-    for tokens_NTD in features.values():
-        tokens_NTD = tokens_NTD.double()
-        lengths_NT = tokens_NTD.norm(dim=-1)
-        between_MT = (tokens_NTD[first_M] - tokens_NTD[second_M]).norm(dim=-1)
-        size_MT = (lengths_NT[first_M] + lengths_NT[second_M]) / 2
-        means.append(torch.where(size_MT > 0, between_MT / size_MT.clamp(min=1e-300), 0.0).mean())
-    return float(torch.stack(means).mean())
+    for key, tokens_NTD in first.items():
+        tokens_NTD, others_NTD = tokens_NTD.double(), second[key].double()
+        between_NT = (tokens_NTD - others_NTD).norm(dim=-1)
+        size_NT = (tokens_NTD.norm(dim=-1) + others_NTD.norm(dim=-1)) / 2
+        means.append(torch.where(size_NT > 0, between_NT / size_NT.clamp(min=1e-300), 0.0).mean(dim=1))
+    return torch.stack(means).mean(dim=0)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from drpo.errors import EvaluationError
 from drpo.evaluation.diversity import PictureFeatures, measure_diversity
 from drpo.evaluation.metric import Declarations, ShownMetric, choose_metric
 from drpo.evaluation.plan import PlannedImage
 from drpo.evaluation.result import EvaluationResult, ScoredImage
-from drpo.generators.base import OneStepGenerator
+from drpo.generators.base import Conditions, OneStepGenerator
 from drpo_rewards import RankResponse
 from drpo_rewards.client import RankingClient
 
@@ -24,6 +26,27 @@ Progress = Callable[[int, int], None]
 """Called with (images scored, all images)."""
 
 _CONCURRENT_REQUESTS = 4
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that were generated at once, for several prompts.
+
+    Attributes:
+        planned: what was planned, one entry per image.
+        conditions: the encoded prompts.
+        latents_NChw: as the generator made them.
+        images_NHWC: decoded, uint8.
+    """
+
+    planned: Sequence[PlannedImage]
+    conditions: Conditions
+    latents_NChw: Tensor
+    images_NHWC: NDArray[np.uint8]
+
+
+Observer = Callable[[Batch], None]
+"""Sees every batch as soon as it is generated, while its scores are still awaited."""
 
 
 def evaluate(
@@ -36,6 +59,7 @@ def evaluate(
     rewards: Mapping[str, float] | None = None,
     mixture: str | None = None,
     features: PictureFeatures | None = None,
+    observe: Observer | None = None,
     batch_size: int = 24,
     progress: Progress | None = None,
 ) -> EvaluationResult:
@@ -50,6 +74,7 @@ def evaluate(
         rewards, mixture: the rewards with which the service scores; None for both: its default mixture. Every image
             gets the scores of all of them, so `rewards` may name any rewards of the service, with any weights.
         features: also measure the diversity of each prompt that has several images; None: do not.
+        observe: called with every batch.
         batch_size: images generated at once, for as many prompts as fit.
         progress: called with (images scored so far, all images) as scores arrive.
 
@@ -94,11 +119,14 @@ def evaluate(
     with ThreadPoolExecutor(_CONCURRENT_REQUESTS, thread_name_prefix="scoring") as pool:
         try:
             for batch in _batches(planned, batch_size):
-                images_NHWC = generate(generator, [image for group in batch for image in group])
+                generated = generate_batch(generator, [image for group in batch for image in group])
+                images_NHWC = generated.images_NHWC
                 start = 0
                 for group in batch:
                     waiting.append(pool.submit(score, group, images_NHWC[start : start + len(group)]))
                     start += len(group)
+                if observe is not None:
+                    observe(generated)
                 if features is not None:
                     diversity |= _measure(features, batch, images_NHWC)
                 while waiting and waiting[0].done():
@@ -127,12 +155,18 @@ def _measure(
     return measured
 
 
-@torch.no_grad()
 def generate(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> NDArray[np.uint8]:
-    """Images (N, H, W, 3). Each noise has its own seed and is drawn on the CPU: no batch or device changes it."""
+    """Images (N, H, W, 3) of a batch; see `generate_batch`."""
+    return generate_batch(generator, planned).images_NHWC
+
+
+@torch.no_grad()
+def generate_batch(generator: OneStepGenerator, planned: Sequence[PlannedImage]) -> Batch:
+    """Generates a batch. Each noise has its own seed and is drawn on the CPU: no batch or device changes it."""
     noise_NChw = torch.cat([generator.noise(1, torch.Generator().manual_seed(image.seed)) for image in planned])
     conditions = generator.encode_prompts([image.record.prompt for image in planned])
-    return generator.decode(generator.sample(noise_NChw, conditions))
+    latents_NChw = generator.sample(noise_NChw, conditions)
+    return Batch(planned, conditions, latents_NChw, generator.decode(latents_NChw))
 
 
 def _batches(planned: Sequence[PlannedImage], size: int) -> Iterator[list[list[PlannedImage]]]:

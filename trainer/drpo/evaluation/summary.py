@@ -12,7 +12,9 @@ from typing import Any
 
 from drpo.config import Config
 from drpo.errors import EvaluationError
+from drpo.training.best import read_best
 from drpo.training.checkpoint import checkpoints, step_of
+from drpo.training.evaluations import EVALUATIONS_FILE, read_evaluations
 from drpo.training.files import write_text
 from drpo.training.metrics import read_metrics
 from drpo.training.run_folder import CHECKPOINTS, METRICS_FILE
@@ -26,7 +28,7 @@ _NO_COMPARISON: dict[str, Any] = {"metric": None, "percentage": False, "tasks": 
 
 _COMPARISON_KEYS = (
     "metric", "description", "percentage", "higher_is_better", "binary", "tasks", "mean", "seen_in_training",
-    "evaluated_step",
+    "evaluated_step", "numbers",
 )  # fmt: skip
 
 
@@ -63,12 +65,19 @@ def write_summary(run_dir: Path, config: Config, *, seconds: Mapping[str, float]
     stages: Counter[str] = Counter()
     for line in metrics:
         stages.update({stage: value for stage, value in line.get("seconds", {}).items() if stage != "total"})
+    evaluations = read_evaluations(run_dir / EVALUATIONS_FILE)
+    if evaluations:
+        stages["evaluate"] = sum(line.get("seconds", 0.0) for line in evaluations)
     summary = {
         "run": run_dir.name,
         "preset": config.preset,
         "seed": config.run.seed,
         "steps": len(metrics),
         "images": int(sum(line.get("images", 0) for line in metrics)),
+        "evaluations": len(evaluations),
+        "evaluations_failed": sum("error" in line for line in evaluations),
+        "stopped": evaluations[-1].get("stopped") if evaluations else None,
+        "best": read_best(run_dir),
         **_NO_COMPARISON,
         **{key: comparison[key] for key in _COMPARISON_KEYS if key in comparison},
         "seconds": {**known, **earlier.get("seconds", {}), **(seconds or {}), "by_stage": dict(stages)},

@@ -10,6 +10,7 @@ Files:
     loading        which files of a generator there are, which are missing, and which variant to take
     adapter        the LoRA adapter on a U-Net
     adapter_file   reads the adapters of diffusers, peft and kohya
+    export         writes adapters for other programs, and merged pipelines
     whole          the whole U-Net as what is trained
     unet_file      reads the weights of a whole U-Net
 """

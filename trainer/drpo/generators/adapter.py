@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from drpo.config import LoraConfig
 from drpo.errors import ConfigError, ModelLoadError
-from drpo.generators.adapter_file import read_adapter
+from drpo.generators.adapter_file import LayerUpdate, read_adapter
 from drpo_rewards.api.suggestions import did_you_mean
 
 _NAME = "default"
@@ -89,6 +89,26 @@ class LoraAdapter:
         self._pipeline_class.save_lora_weights(
             folder, unet_lora_layers=self.state(), unet_lora_adapter_metadata=self._config().to_dict()
         )
+
+    def updates(self) -> dict[str, LayerUpdate]:
+        """What the adapter adds to each layer, by the layer's name, on the CPU."""
+        self._check_present()
+        found = {}
+        for name, layer in self._unet.named_modules():
+            if _NAME in getattr(layer, "lora_A", {}):
+                down, up = (getattr(layer, factor)[_NAME].weight.detach().cpu() for factor in ("lora_A", "lora_B"))
+                found[name] = LayerUpdate(down, up, layer.scaling[_NAME] * down.shape[0])
+        return found
+
+    def base_weights(self) -> dict[str, Tensor]:
+        """The weights of the U-Net without the adapter, by the names that they have without one, on the CPU."""
+        weights = {name.replace(".base_layer.", "."): one for name, one in self._unet.named_parameters()}
+        return {name: one.detach().cpu() for name, one in weights.items() if ".lora_" not in name}
+
+    def peft_config(self) -> PeftConfig:
+        """The settings of the adapter, as peft keeps them."""
+        self._check_present()
+        return self._config()
 
     def load(self, path: str | Path) -> None:
         """Loads a LoRA adapter of any rank from a file or folder, see `drpo.generators.adapter_file`.

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from drpo.config import read_settings_file
 from drpo.errors import ConfigError
 from drpo.evaluation.summary import read_summary
+from drpo.report.pictures import data_uri
 from drpo.report.scale import Scale
+from drpo.report.watched import Watched, read_watched
 from drpo.shapes.embedded import is_embedded
 from drpo.training.metrics import read_metrics
 from drpo.training.run_folder import ADAPTER, CONFIG_FILE, METRICS_FILE
-
-LARGEST_PICTURE = 384
-"""Pixels of the longer side. Larger pictures are scaled down, so that the report can be sent by e-mail."""
 
 _TASKS = {
     "single_object": ("One object", "the object is there"),
@@ -40,6 +35,7 @@ _STAGES = {
     "rank_wait": "wait for ranking",
     "backward": "loss and gradient",
     "optimizer": "optimizer",
+    "evaluate": "evaluation during training",
 }
 
 
@@ -82,6 +78,17 @@ class TimeShare:
 
 
 @dataclass(frozen=True)
+class NumberRow:
+    """A reward or a metric of the comparison, in its own unit: its name, both sides, the change and its interval."""
+
+    name: str
+    base: str
+    tuned: str
+    change: str
+    interval: str
+
+
+@dataclass(frozen=True)
 class Content:
     """The values of the report's template."""
 
@@ -105,6 +112,8 @@ class Content:
     trained_since: int
     missing: Sequence[str]
     offline: bool
+    watched: Watched
+    numbers: Sequence[NumberRow]
 
 
 def read_content(run_dir: Path) -> Content:
@@ -147,6 +156,8 @@ def read_content(run_dir: Path) -> Content:
         trained_since=summary["steps"] - (summary.get("evaluated_step") or summary["steps"]),
         missing=missing,
         offline=bool(config.get("offline")),
+        watched=read_watched(run_dir, missing),
+        numbers=_numbers(summary),
     )
 
 
@@ -179,6 +190,21 @@ def _metric_title(summary: Mapping[str, Any]) -> str:
         return f"Reward {reward}"
     description = summary.get("description")
     return f"Metric {metric} of the reward {reward}" + (f" ({description.rstrip('.')})" if description else "")
+
+
+def _numbers(summary: Mapping[str, Any]) -> list[NumberRow]:
+    """A row for every reward and metric of the comparison."""
+    rows = []
+    for name, row in (summary.get("numbers") or {}).items():
+        digits = Scale.of({"tasks": {name: row}}).decimals + 1
+
+        def write(value: float, sign: str = "", digits: int = digits) -> str:
+            return f"{value:{sign}.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+        low, high = row["ci95"]
+        interval = f"{write(low, '+')} to {write(high, '+')}"
+        rows.append(NumberRow(name, write(row["base"]), write(row["tuned"]), write(row["difference"], "+"), interval))
+    return rows
 
 
 def _tasks(run_dir: Path, summary: Mapping[str, Any], scale: Scale, missing: list[str]) -> list[Task]:
@@ -217,21 +243,7 @@ def _side(folder: Path, entry: Mapping[str, Any], scale: Scale, best: float | No
     """One side of a pair. With a binary metric a hit is a right image, otherwise the better one of the two."""
     right = entry["score"] > 0 if scale.binary else entry["score"] == best
     why = "; ".join(entry.get("reasons", ()))
-    return Side(_data_uri(folder / entry["file"]), entry["score"], "hit" if right else "miss", why)
-
-
-def _data_uri(file: Path) -> str:
-    """The picture as a data URI: the file itself if it is small, otherwise a smaller copy."""
-    with Image.open(file) as picture:
-        if max(picture.size) <= LARGEST_PICTURE and file.suffix in (".png", ".webp"):
-            data, kind = file.read_bytes(), file.suffix[1:]
-        else:
-            small = picture.convert("RGB")
-            small.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE), Image.Resampling.LANCZOS)
-            buffer = io.BytesIO()
-            small.save(buffer, "WEBP", quality=90)
-            data, kind = buffer.getvalue(), "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return Side(data_uri(folder / entry["file"]), entry["score"], "hit" if right else "miss", why)
 
 
 def _time_shares(seconds: Mapping[str, float]) -> list[TimeShare]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
+
+from drpo.report.watched import GUARDS
 
 # Matplotlib draws with these colours. In the SVG they become variables of the page, which has light and dark colours.
 _VARIABLES = {"#777777": "--muted", "#dddddd": "--line", "#4f46e5": "--tuned"}
@@ -24,6 +27,7 @@ _LOSS = (
     "The distance of the features from their targets. The targets move with the adapter, so the loss need not fall: "
     "the rewards show whether training works."
 )
+_HELD_OUT = "The mean over tasks on held-out prompts, the same prompts and noises at every evaluation."
 _NEARER = (
     "The share of the candidates that lie nearer to the chosen images than to the rejected ones, by their features."
 )
@@ -71,6 +75,70 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> tuple[list[Figure], lis
     return figures, undrawn
 
 
+def draw_evaluations(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Figure], list[str]]:
+    """Draws every number of the evaluations during training over the steps.
+
+    Args:
+        lines: see `drpo.training.evaluations`; those that failed are left out.
+
+    Returns:
+        As `draw_curves`.
+    """
+    figures, undrawn = [], []
+    for key in dict.fromkeys(name for line in lines for name in line["present"]):
+        if key not in GUARDS and _repeats_its_reward(key, lines):
+            continue
+        reward, _, metric = key.partition("/")
+        title, caption = GUARDS.get(key, (f"Metric {metric} of {reward}" if metric else f"Reward {reward}", _HELD_OUT))
+        try:
+            steps_S, values_S = _points(lines, "present", key)
+            averaged = _points(lines, "averaged", key) if any("averaged" in line for line in lines) else None
+            caption += " Grey: the averaged adapter." if averaged is not None else ""
+            alt = f"{title} in {len(steps_S)} evaluations: from {values_S[0]:.3g} to {values_S[-1]:.3g}."
+            figures.append(
+                Figure(title, caption, alt, _draw(title, steps_S, values_S, values_S, averaged, key in GUARDS))
+            )
+        except Exception as error:  # whatever a curve fails with, the others are drawn
+            undrawn.append(f"the curve {title} ({type(error).__name__}: {error})")
+    return figures, undrawn
+
+
+def draw_together(
+    key: str, runs: Sequence[Sequence[Mapping[str, Any]]], colors: Sequence[str], *, smooth: bool
+) -> Figure:
+    """Draws a number of several runs over their steps.
+
+    Args:
+        key: the number.
+        runs: for each run its lines, with "step"; one without the number has no curve.
+        colors: of the runs.
+        smooth: draw running means, for numbers of single steps.
+    """
+    curves = []
+    for lines, color in zip(runs, colors, strict=True):
+        points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+        if points:
+            steps_S, values_S = np.array(points, dtype=np.float64).T
+            curves.append((steps_S, running_mean(values_S, max(1, len(values_S) // 12)) if smooth else values_S, color))
+    title = GUARDS[key][0] if key in GUARDS else key
+    caption = "Running means over the steps." if smooth else GUARDS.get(key, ("", _HELD_OUT))[1]
+    ends = ", ".join(f"{values_S[-1]:.3g}" for _, values_S, _ in curves)
+    return Figure(title, caption, f"{title} of {len(curves)} runs, which end at {ends}.", _draw_lines(title, curves))
+
+
+def _repeats_its_reward(key: str, lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a metric always equals its reward's score."""
+    reward, _, metric = key.partition("/")
+    present = [line["present"] for line in lines]
+    return bool(metric) and all(one.get(key) == one.get(reward) for one in present)
+
+
+def _points(lines: Sequence[Mapping[str, Any]], side: str, key: str) -> NDArray[np.float64]:
+    """The steps and the values of a number, (2, S)."""
+    points = [(line["step"], line[side][key]) for line in lines if key in line.get(side, {})]
+    return np.array(points, dtype=np.float64).T
+
+
 def _figure(title: str, caption: str, metrics: Sequence[Mapping[str, Any]], key: str) -> Figure:
     points = [(line["step"], line[key]) for line in metrics if line.get(key) is not None]
     steps_S, values_S = np.array(points, dtype=np.float64).T
@@ -85,9 +153,39 @@ def running_mean(values_S: NDArray[np.float64], window: int) -> NDArray[np.float
     return np.array([values_S[max(0, i - half) : i + half + 1].mean() for i in range(len(values_S))])
 
 
+def _draw_lines(title: str, curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64], str]]) -> Markup:
+    """Draws steps and values of several curves, each in its colour."""
+    with _canvas(title) as (canvas, axes):
+        for steps_S, values_S, color in curves:
+            axes.plot(steps_S, values_S, color=color, linewidth=2, solid_capstyle="round")
+    return _to_inline_svg(canvas.getvalue())
+
+
 def _draw(
-    title: str, steps_S: NDArray[np.float64], values_S: NDArray[np.float64], mean_S: NDArray[np.float64]
+    title: str,
+    steps_S: NDArray[np.float64],
+    values_S: NDArray[np.float64],
+    mean_S: NDArray[np.float64],
+    other: NDArray[np.float64] | None = None,
+    from_zero: bool = False,
 ) -> Markup:
+    """Draws dots and a line in one colour; and, if there is one, another line (steps and values, 2 x S) in grey.
+
+    With `from_zero` the axis begins at 0, so that a small change looks small.
+    """
+    with _canvas(title) as (canvas, axes):
+        if from_zero:
+            axes.set_ylim(0, 1.1 * max(1.0, values_S.max()))
+        if other is not None:
+            axes.plot(*other, "o-", color=_MUTED, markersize=3, linewidth=1.4)
+        axes.plot(steps_S, values_S, "o", color=_CURVE, markersize=3, markeredgewidth=0, alpha=0.25)
+        axes.plot(steps_S, mean_S, color=_CURVE, linewidth=2.2, solid_capstyle="round")
+    return _to_inline_svg(canvas.getvalue())
+
+
+@contextmanager
+def _canvas(title: str) -> Iterator[tuple[io.StringIO, Any]]:
+    """Yields where the SVG will be after the block, and the axes to draw on within it."""
     # Not pyplot, which would look for a display and keep the figure in memory.
     import matplotlib
     from matplotlib.figure import Figure as Canvas
@@ -97,8 +195,8 @@ def _draw(
     with matplotlib.rc_context(settings):
         canvas = Canvas(figsize=(5.4, 3.0), layout="constrained")
         axes = canvas.add_subplot()
-        axes.plot(steps_S, values_S, "o", color=_CURVE, markersize=3, markeredgewidth=0, alpha=0.25)
-        axes.plot(steps_S, mean_S, color=_CURVE, linewidth=2.2, solid_capstyle="round")
+        buffer = io.StringIO()
+        yield buffer, axes
         axes.grid(axis="y", color=_LINE, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -108,9 +206,7 @@ def _draw(
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("step", color=_MUTED)
         axes.margins(x=0.02, y=0.08)
-        buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _to_inline_svg(buffer.getvalue())
 
 
 def _to_inline_svg(svg: str) -> Markup:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from drpo.errors import EvaluationError
 from drpo.report.content import read_content
-from drpo.report.figures import draw_curves
+from drpo.report.figures import draw_curves, draw_evaluations
 from drpo.training.files import write_text
 
 REPORT_FILE = "report.html"
@@ -33,11 +33,13 @@ def write_report(run_dir: Path) -> Path:
     environment.filters |= {"shell": shlex.quote, "python": lambda text: json.dumps(text, ensure_ascii=False)}
     template = environment.from_string(files.joinpath("report.html.j2").read_text(encoding="utf-8"))
     curves, undrawn = draw_curves(content.metrics)
-    missing = [*content.missing, *undrawn]
+    held_out, undrawn_too = draw_evaluations(content.watched.lines)
+    missing = [*content.missing, *undrawn, *undrawn_too]
     html = template.render(
         run=content,
         style=Markup(files.joinpath("report.css").read_text(encoding="utf-8")),
         curves=curves,
+        held_out=held_out,
         missing=missing,
     )
     write_text(run_dir / REPORT_FILE, html)

@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard: each optimizer step is logged once, even if the run restarts."""
+"""metrics.jsonl: each optimizer step is logged once, even if the run restarts."""
 
 from __future__ import annotations
 
@@ -15,22 +15,17 @@ class MetricsLog:
     """Appends the metrics of each step. On opening it deletes the steps later than `after`, which will run again.
 
     Args:
-        run_dir: the run's folder, with metrics.jsonl and tensorboard/.
+        run_dir: the run's folder, with metrics.jsonl.
         after: the last step to keep; 0 for a new run.
     """
 
     def __init__(self, run_dir: Path, *, after: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         path = run_dir / METRICS_FILE
         kept = [line for line in read_metrics(path) if line["step"] <= after]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._path = path
         with storing(path):
             self._file = path.open("a", buffering=1, encoding="utf-8")
-            self._board = SummaryWriter(
-                str(run_dir / "tensorboard"), purge_step=after + 1 if after else None, flush_secs=5
-            )
 
     def write(self, metrics: dict[str, Any]) -> None:
         """Adds one step's metrics.
@@ -40,18 +35,11 @@ class MetricsLog:
         """
         with storing(self._path):
             self._file.write(json.dumps(metrics) + "\n")
-            for name, value in metrics.items():
-                if name == "seconds":
-                    for stage, seconds in value.items():
-                        self._board.add_scalar(f"seconds/{stage}", seconds, metrics["step"])
-                elif name != "step" and value is not None:
-                    self._board.add_scalar(name if "/" in name else f"train/{name}", value, metrics["step"])
 
     def close(self) -> None:
-        """Flushes and closes both. What a full disk does not take was already reported by `write`."""
-        for part in (self._file, self._board):
-            with suppress(OSError):
-                part.close()
+        """Closes the file. What a full disk does not take was already reported by `write`."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -23,10 +23,13 @@ CHANGEABLE = {
     "training": {
         "steps", "max_seconds", "pipeline", "groups_in_flight", "chunk_size", "max_failed_groups", "num_workers",
         "threads_per_worker", "use_gpu", "resources_per_worker", "max_failures", "checkpoint_every", "keep_checkpoints",
+        "keep_best", "stop_if",
     },
     "offline": {"cache", "batch_size"},
+    "trackers": {"use", "project", "options"},
     "evaluation": {
         "enabled", "split", "path", "images_per_prompt", "prompts_per_task", "batch_size", "seed", "reward", "metric",
+        "rewards", "every", "every_prompts_per_task", "grid",
     },
 }  # fmt: skip
 """The settings that may change when a run goes on: how long, how fast and where it trains, and how it is evaluated.

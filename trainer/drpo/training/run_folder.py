@@ -4,6 +4,8 @@ runs/NAME/config.yaml      all settings of the run
 runs/NAME/metrics.jsonl    one line per step
 runs/NAME/checkpoints/     see `drpo.training.checkpoint`
 runs/NAME/adapter/         the newest adapter, in the format of diffusers; with `lora: null` the U-Net in unet/
+runs/NAME/adapter-ema/     the averaged one, with `training.ema`
+runs/NAME/adapter-best/    that of the best evaluation, with `training.keep_best`
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 ADAPTER = "adapter"
+ADAPTER_EMA = "adapter-ema"
+ADAPTER_BEST = "adapter-best"
 UNET = "unet"
 
 _WRITTEN_BY = re.compile(r"^# drpo (\S+), format (\d+)$", re.MULTILINE)
@@ -92,19 +96,23 @@ def read_config(run_dir: Path) -> Config:
 def find_run(path: Path) -> Path | None:
     """The folder of the run that an adapter or a checkpoint belongs to; None if it belongs to none.
 
-    Only the places where a run keeps them count: RUN, RUN/adapter, RUN/checkpoints/STEP, RUN/checkpoints/STEP/adapter,
-    and the folder unet in an adapter's.
+    Only the places where a run keeps them count: RUN, RUN/adapter and RUN/adapter-..., RUN/checkpoints/STEP,
+    RUN/checkpoints/STEP/adapter, and the folder unet in an adapter's.
     """
     folder = path.resolve()
     if folder.is_file():
         folder = folder.parent
-    if folder.name == UNET and folder.parent.name == ADAPTER:
+    if folder.name == UNET and _is_adapter(folder.parent):
         folder = folder.parent
-    if folder.name == ADAPTER or folder.name.startswith(f"{ADAPTER}-"):
+    if _is_adapter(folder):
         folder = folder.parent
     if folder.parent.name == CHECKPOINTS:
         folder = folder.parent.parent
     return folder if is_run(folder) else None
+
+
+def _is_adapter(folder: Path) -> bool:
+    return folder.name == ADAPTER or folder.name.startswith(f"{ADAPTER}-")
 
 
 def is_run(folder: Path) -> bool:

@@ -76,6 +76,20 @@ def is_taken_over(run_dir: Path, token: str) -> bool:
     return bool(holder) and holder.get("token") != token
 
 
+def is_being_trained(run_dir: Path) -> bool:
+    """Whether a process seems to train the run: one that holds its lock, and lives if it is on this machine."""
+    holder = _read_holder(run_dir)
+    if not holder or holder.get("host") != socket.gethostname():
+        return bool(holder)
+    try:
+        os.kill(int(holder["pid"]), 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, LookupError):  # a process of another user lives too
+        return True
+    return True
+
+
 def _try_to_lock(file: TextIO, run_dir: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,6 +23,7 @@ from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Objective, StatefulObjective
 from drpo.training import collective
+from drpo.training.ema import AveragedWeights
 from drpo.training.offline import OfflineSupervision
 from drpo.training.phases import phase
 from drpo.training.ranking import BackgroundRanker
@@ -72,6 +73,7 @@ class DrPOTrainer:
             eps=optimizer.eps,
             weight_decay=optimizer.weight_decay,
         )
+        self.average = AveragedWeights(self.parameters, settings.ema) if settings.ema is not None else None
         self.learning_rate = lambda step: optimizer.lr * optimizer.factor(step, settings.steps)
         self.max_grad_norm = optimizer.max_grad_norm
         self.max_failed_groups = settings.max_failed_groups
@@ -111,6 +113,8 @@ class DrPOTrainer:
                 self._update(grad_norm, lr)
             if self.memory is not None:
                 self.memory.end_step(collective.gather(self.memory.observations()))
+            if self.average is not None:
+                self.average.update()
         total.seconds["optimizer"] = tally.seconds["optimizer"] * collective.world_size()
 
         self.step += 1
@@ -195,6 +199,7 @@ class DrPOTrainer:
             "groups_seen": self.groups_seen,
             "groups_failed": self.groups_failed,
             "objective": self.memory.state_dict() if self.memory is not None else {},
+            "average": self.average.state_dict() if self.average is not None else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -206,3 +211,5 @@ class DrPOTrainer:
         self.groups_failed = state["groups_failed"]
         if self.memory is not None:
             self.memory.load_state_dict(state["objective"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])

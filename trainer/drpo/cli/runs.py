@@ -1,0 +1,67 @@
+"""`drpo runs` and `drpo compare`: the runs in a folder, and several of them on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from drpo.cli.common import console, say
+from drpo.cli.report import find_run_by_name
+from drpo.config import runs_folder
+from drpo.errors import ConfigError
+
+
+def runs(
+    folder: Annotated[
+        Path | None, typer.Argument(help="The folder of the runs; default: runs/, or that of the site's settings.")
+    ] = None,
+) -> None:
+    """List the runs in a folder: state, step, score and time."""
+    from drpo.report import format_duration
+    from drpo.report.overview import read_overviews
+
+    folder = folder if folder is not None else runs_folder()
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; give the folder that holds the runs")
+    overviews = read_overviews(folder)
+    if not overviews:
+        say(f"there are no runs in {folder}")
+        return
+    table = Table()
+    for column in ("run", "state", "step", "metric", "base", "score", "time", "started"):
+        number = column in ("step", "base", "score", "time")
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for one in overviews:
+        cells = (
+            one.name,
+            one.state,
+            f"{one.step} of {one.steps}",
+            one.metric,
+            one.base,
+            one.score,
+            format_duration(one.seconds) if one.seconds else "",
+            one.started,
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+
+
+def compare(
+    run: Annotated[list[Path], typer.Argument(help="Two runs or more: their folders, or their names under runs/.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("compare.html"),
+) -> None:
+    """Write one page with the curves and the pictures of several runs side by side."""
+    from drpo.report.compare import write_comparison_page
+
+    if len(run) < 2:
+        raise ConfigError("give at least two runs to compare")
+    if out.is_dir():
+        raise ConfigError(f"--out: {out} is a folder; give the file to write")
+    folders = [find_run_by_name(one) for one in run]
+    if len(set(folders)) < len(folders):
+        raise ConfigError("a run is given twice; give each once")
+    say("comparison: ", (str(write_comparison_page(folders, out)), "bold"))

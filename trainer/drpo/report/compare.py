@@ -1,0 +1,78 @@
+"""One page with the curves and the pictures of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from drpo.report.figures import Figure, draw_together
+from drpo.report.overview import Overview, read_overview
+from drpo.report.watched import Watched, read_watched
+from drpo.training.files import storing, write_text
+from drpo.training.metrics import read_metrics
+from drpo.training.run_folder import METRICS_FILE
+
+COLORS = ("#4f46e5", "#2a9d8f", "#e9a23b", "#d0587e", "#5b8def", "#7b8494", "#8a5a44", "#1b1d22")
+"""The colours of the runs, in their order; with more runs they begin again."""
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run on the page."""
+
+    overview: Overview
+    color: str
+    metrics: Sequence[dict[str, Any]]
+    watched: Watched
+
+
+def write_comparison_page(run_dirs: Sequence[Path], out: Path) -> Path:
+    """Writes the page, and returns its path.
+
+    Args:
+        run_dirs: the folders of the runs, finished or not.
+        out: the HTML file.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    missing: list[str] = []
+    runs = [
+        ComparedRun(
+            read_overview(run_dir),
+            COLORS[number % len(COLORS)],
+            read_metrics(run_dir / METRICS_FILE),
+            read_watched(run_dir, missing),
+        )
+        for number, run_dir in enumerate(run_dirs)
+    ]
+    files = resources.files("drpo.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files.joinpath("compare.html.j2").read_text(encoding="utf-8"))
+    html = template.render(
+        runs=runs,
+        held_out=_draw(runs, [one.watched.lines for one in runs], "present"),
+        training=_draw(runs, [one.metrics for one in runs], None),
+        missing=missing,
+        style=Markup(files.joinpath("report.css").read_text(encoding="utf-8")),
+    )
+    with storing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, html)
+    return out
+
+
+def _draw(runs: Sequence[ComparedRun], lines: Sequence[Sequence[dict[str, Any]]], side: str | None) -> list[Figure]:
+    """A figure with one curve per run, for each number that a run has: of the evaluations, or of training."""
+    colors = [one.color for one in runs]
+    numbers = [[{"step": line["step"], **(line[side] if side else line)} for line in one] for one in lines]
+    keys = dict.fromkeys(key for one in numbers for line in one for key in line)
+    if side is None:
+        keys = dict.fromkeys(key for key in keys if key.startswith(("reward/", "metric/")) or key == "loss")
+    return [draw_together(key, numbers, colors, smooth=side is None) for key in keys if key != "step"]

@@ -1,0 +1,87 @@
+"""What the report shows of the evaluations during training: the strip of pictures, and the numbers over the steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drpo.report.pictures import data_uri
+from drpo.training.evaluations import EVALUATIONS_FILE, read_evaluations
+
+GUARDS = {
+    "guard/diversity": (
+        "Diversity",
+        "How different the pictures of one prompt are from each other, in the feature map; 1: as different as the "
+        "base's. No reward measures it. If it falls while a reward rises, the reward is being over-optimised.",
+    ),
+    "guard/distance_to_base": (
+        "Distance to the base",
+        "How far each picture is from the base's picture of the same noise, in the feature map; 1: as far as two "
+        "pictures of the base for one prompt are from each other. It should grow no more than the rewards need.",
+    ),
+}
+"""The guard metrics: their titles, and what they mean."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A grid of the strip: its step, its picture as a data URI, and the numbers of that step in words."""
+
+    step: int
+    source: str
+    numbers: str
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The evaluations of a run: the lines of evaluations.jsonl that did not fail, the strip, and the grid's prompts."""
+
+    lines: Sequence[dict[str, Any]]
+    strip: Sequence[Moment]
+    prompts: Sequence[str]
+    failed: int
+    stopped: str
+    guards: Sequence[tuple[str, float, float]]
+
+
+def read_watched(run_dir: Path, missing: list[str]) -> Watched:
+    """Reads the evaluations of a run; what cannot be read is named in `missing`."""
+    every = read_evaluations(run_dir / EVALUATIONS_FILE)
+    lines = list({line["step"]: line for line in every if isinstance(line.get("present"), dict)}.values())
+    strip = []
+    for line in lines:
+        if not line.get("grid"):
+            continue
+        try:
+            strip.append(Moment(line["step"], data_uri(run_dir / line["grid"]), _describe(line["present"])))
+        except (OSError, TypeError) as error:
+            missing.append(f"the pictures of step {line['step']}: {error}")
+    failed = sum("error" in line for line in every)
+    stopped = every[-1].get("stopped", "") if every else ""
+    return Watched(lines, strip, _read_prompts(run_dir, missing) if strip else [], failed, stopped, _compare(lines))
+
+
+def _describe(numbers: Mapping[str, float]) -> str:
+    """All numbers of an evaluation in one line."""
+    titles = {name: title.lower() for name, (title, _) in GUARDS.items()}
+    return ", ".join(f"{titles.get(name, name)} {value:.3g}" for name, value in numbers.items())
+
+
+def _read_prompts(run_dir: Path, missing: list[str]) -> list[str]:
+    try:
+        rows = json.loads((run_dir / "samples" / "grid.json").read_text(encoding="utf-8"))
+        return [str(row["prompt"]) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        missing.append(f"the prompts of the pictures: {error}")
+        return []
+
+
+def _compare(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    """The title of each guard metric, its value in the first evaluation and in the last."""
+    if not lines:
+        return []
+    first, last = lines[0]["present"], lines[-1]["present"]
+    return [(title, first[name], last[name]) for name, (title, _) in GUARDS.items() if name in first and name in last]

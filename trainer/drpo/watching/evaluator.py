@@ -1,0 +1,143 @@
+"""Score and measure the present weights on the run's evaluation prompts, by all workers together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from drpo.config import Config
+from drpo.data.prompts import load_prompts
+from drpo.errors import EvaluationError
+from drpo.evaluation.adapter import scoring_rewards
+from drpo.evaluation.evaluate import evaluate, generate_batch
+from drpo.evaluation.plan import plan_images
+from drpo.generators.base import OneStepGenerator
+from drpo.method.features.base import FeatureMap
+from drpo.training import collective
+from drpo.watching.guards import DISTANCE, DIVERSITY, Guards, Measured
+from drpo_rewards.api.contract import ModelInfo
+from drpo_rewards.client import RankingClient
+
+Numbers = dict[str, float]
+"""Means over tasks, by the names of `drpo.training.evaluations`."""
+
+
+class Evaluator:
+    """Evaluates the weights that the generator has at the moment.
+
+    Args:
+        config: the settings of the run.
+        generator: see `drpo.generators`.
+        feature_map: of the run; None if it has none.
+        client: of the ranking service.
+    """
+
+    def __init__(
+        self, config: Config, generator: OneStepGenerator, feature_map: FeatureMap | None, client: RankingClient
+    ) -> None:
+        settings = config.evaluation
+        self.planned = plan_images(
+            load_prompts(config.evaluation_prompts(), section="evaluation"),
+            images_per_prompt=settings.images_per_prompt,
+            prompts_per_task=settings.every_prompts_per_task or settings.prompts_per_task,
+            seed=settings.seed,
+            examples_per_task=0,
+        )
+        groups = [list(images) for _, images in groupby(self.planned, key=lambda image: image.record)]
+        share = groups[collective.rank() :: collective.world_size()]
+        self._mine = [image for group in share for image in group]
+        self._config = config
+        self._generator = generator
+        self._client = client
+        self._guards = Guards(feature_map, self._mine)
+        self._models: list[ModelInfo] = []
+
+    def measure(self) -> Numbers:
+        """The numbers of the present weights; every worker must call this.
+
+        Raises:
+            EvaluationError: it failed on a worker.
+        """
+        scored, guarded = call_together(self._measure_share)
+        by_name: dict[str, list[tuple[str, float]]] = {}
+        for task, numbers in (entry for share in collective.gather(scored) for entry in share):
+            for name, value in numbers.items():
+                by_name.setdefault(name, []).append((task, value))
+        found = {name: mean_over_tasks(values) for name, values in by_name.items()}
+        return found | _summarize([one for share in collective.gather(guarded) for one in share])
+
+    def higher_is_better(self, name: str) -> bool:
+        """Whether a larger value of one of the numbers is a better one, as the service declares it."""
+        if name == DISTANCE:
+            return False
+        reward, _, metric = name.partition("/")
+        for model in self._models:
+            if model.kind == "reward" and model.name == reward:
+                metrics = {one.name: one for one in model.metrics}
+                return metrics.get(metric, model).higher_is_better  # of the metric, or of the reward itself
+        return True
+
+    def _measure_share(self) -> tuple[list[tuple[str, Numbers]], list[Measured]]:
+        """The numbers of each image of this worker with their tasks, and the guard metrics of its prompts."""
+        if not self._mine:
+            return [], []
+        settings = self._config.evaluation
+        self._models = self._models or self._client.models()
+        if not self._guards.knows_base:
+            guarded = [image for image in self._mine if image.key in self._guards.measured]
+            with self._generator.reference():
+                for start in range(0, len(guarded), settings.batch_size):
+                    batch = generate_batch(self._generator, guarded[start : start + settings.batch_size])
+                    self._guards.observe_base(batch)
+        result = evaluate(
+            self._generator,
+            self._client,
+            self._mine,
+            reward=settings.reward,
+            metric=settings.metric,
+            **scoring_rewards(self._config),
+            batch_size=settings.batch_size,
+            observe=self._guards.observe,
+        )
+        return [(one.planned.record.task, one.rewards) for one in result.images], self._guards.collect()
+
+
+def call_together(call: Callable[[], Any]) -> Any:
+    """Calls a function on every worker, and returns what it returns on this one.
+
+    Raises:
+        EvaluationError: it failed on a worker, with whatever error; with the message of the first one, on every worker.
+    """
+    result, error = None, ""
+    try:
+        result = call()
+    except Exception as caught:  # an evaluation must not end the run, whatever it fails with
+        error = f"{type(caught).__name__}: {caught}"
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    if error := next(filter(None, collective.gather(error)), ""):
+        raise EvaluationError(error)
+    return result
+
+
+def mean_over_tasks(values: Iterable[tuple[str, float]]) -> float:
+    """The mean over tasks of each task's mean."""
+    by_task: dict[str, list[float]] = {}
+    for task, value in values:
+        by_task.setdefault(task, []).append(value)
+    return float(np.mean([np.mean(one) for one in by_task.values()]))
+
+
+def _summarize(measured: Sequence[Measured]) -> Numbers:
+    """Both guard metrics; none if no prompt has several images, or if those of the base are all equal."""
+    unit = mean_over_tasks((one.task, one.base_diversity) for one in measured) if measured else 0.0
+    if unit == 0:
+        return {}
+    return {
+        DIVERSITY: mean_over_tasks((one.task, one.diversity) for one in measured) / unit,
+        DISTANCE: mean_over_tasks((one.task, one.distance) for one in measured) / unit,
+    }

@@ -1,0 +1,112 @@
+"""Guard metrics: what no reward measures, and what is lost when a reward is over-optimised.
+
+    guard/diversity          mean distance between the pictures of one prompt; 1: as different as those of the base
+    guard/distance_to_base   mean distance to the base's picture from the same noise; 0: unchanged, 1: as far away as
+                             two pictures of the base for one prompt are from each other
+
+Distances are those of `drpo.evaluation.diversity`, in the feature map of the run, or in the latents if it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from drpo.evaluation.diversity import measure_distances, measure_diversity
+from drpo.evaluation.evaluate import Batch
+from drpo.evaluation.plan import PlannedImage
+from drpo.generators.base import Conditions
+from drpo.method.features import load_feature_map
+from drpo.method.features.base import FeatureContext, FeatureMap, ImageFeatureMap
+
+DIVERSITY = "guard/diversity"
+DISTANCE = "guard/distance_to_base"
+
+MOST_IMAGES = 256
+"""Images of a worker that are measured: the features of the base's are kept in memory."""
+
+_Features = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The guard metrics of one prompt, and the base's own diversity, all as plain distances."""
+
+    task: str
+    diversity: float
+    distance: float
+    base_diversity: float
+
+
+class Guards:
+    """Measures the pictures of one worker's prompts. Call `observe` with every batch, then `collect`.
+
+    Args:
+        feature_map: that of the run; None: distances of latents.
+        planned: the images of this worker. Prompts with a single image are not measured.
+    """
+
+    def __init__(self, feature_map: FeatureMap | None, planned: Sequence[PlannedImage]) -> None:
+        self._feature_map = feature_map if feature_map is not None else load_feature_map("raw_latent")
+        self._groups: list[list[PlannedImage]] = []
+        count = 0
+        for _, images in groupby(planned, key=lambda image: image.record):
+            group = list(images)
+            count += len(group)
+            if len(group) > 1 and count <= MOST_IMAGES:
+                self._groups.append(group)
+        self.measured = {image.key for group in self._groups for image in group}
+        self._base: dict[tuple[str, str, int], _Features] = {}
+        self._present: dict[tuple[str, str, int], _Features] = {}
+
+    @property
+    def knows_base(self) -> bool:
+        """Whether the base's pictures have been observed."""
+        return self._base.keys() == self.measured
+
+    def observe_base(self, batch: Batch) -> None:
+        """Takes a batch of the base's pictures."""
+        self._base |= self._describe(batch)
+
+    def observe(self, batch: Batch) -> None:
+        """Takes a batch of the present weights' pictures."""
+        self._present |= self._describe(batch)
+
+    def collect(self) -> list[Measured]:
+        """The guard metrics of every prompt whose pictures were observed since the last call."""
+        found = []
+        for group in self._groups:
+            base, present = (_stack([seen[image.key] for image in group]) for seen in (self._base, self._present))
+            distance = float(measure_distances(base, present).mean())
+            task = group[0].record.task
+            found.append(Measured(task, measure_diversity(present), distance, measure_diversity(base)))
+        self._present = {}
+        return found
+
+    @torch.no_grad()
+    def _describe(self, batch: Batch) -> dict[tuple[str, str, int], _Features]:
+        """The features of each image of a batch, on the CPU."""
+        rows = [row for row, image in enumerate(batch.planned) if image.key in self.measured]
+        if not rows:
+            return {}
+        pooled_ND = batch.conditions.pooled_ND
+        pooled_ND = pooled_ND[rows] if pooled_ND is not None else None
+        context = FeatureContext(Conditions(batch.conditions.text_NTD[rows], pooled_ND))
+        if isinstance(self._feature_map, ImageFeatureMap):
+            images_N3HW = torch.from_numpy(batch.images_NHWC[rows]).permute(0, 3, 1, 2).to(batch.latents_NChw.device)
+            features = self._feature_map.of_images(images_N3HW.float() / 127.5 - 1, context)
+        else:
+            features = self._feature_map.of_latents(batch.latents_NChw[rows], context)
+        features = {key: tokens_NTD.float().cpu() for key, tokens_NTD in features.items()}
+        return {
+            batch.planned[row].key: {key: one[number] for key, one in features.items()}
+            for number, row in enumerate(rows)
+        }
+
+
+def _stack(features: Sequence[_Features]) -> _Features:
+    return {key: torch.stack([one[key] for one in features]) for key in features[0]}
