@@ -28,7 +28,7 @@ SERVICES = {
     "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
     "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "api"},
     "serving.gateway": {
-        "serving.replica", "serving.config", "operations", "ranking", "wire", "v1", "cluster", "api",
+        "serving.replica", "serving.config", "serving.ports", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
     "serving.replica": {"serving.config", "rewards", "rewards.base", "api"},
     "serving.config": {"serving.config_file", "api"},
