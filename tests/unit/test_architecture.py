@@ -56,7 +56,7 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
+        "checks", "paper", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
         "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
@@ -68,6 +68,7 @@ TRAINER = {
         "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
     },
+    "paper": {"evaluation", "training", "config", "drpo_rewards.api.suggestions"},
     "report": {"evaluation", "training", "shapes", "config"},
     "profiling": {
         "training", "training.build", "method.objectives", "data", "config",
