@@ -20,6 +20,7 @@ def check_settings(plan: Plan) -> Iterator[Finding]:
     """Yields what is found about the settings that other sections than their own define."""
     if plan.trains:
         yield from _check_objective(plan.config)
+    if plan.trains or plan.measures_features:
         yield from _check_features(plan)
 
 
