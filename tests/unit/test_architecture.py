@@ -105,9 +105,9 @@ TRAINER = {
         "drpo_rewards.rewards", "drpo_rewards.rewards.base", "drpo_rewards.errors",
     },
     "training.speed": {"generators", "config"},
-    "generators": {"transfer", "config"},
-    "method.objectives": {"method.drift", "transfer"},
-    "method.features": {"method.drift", "generators.base"},
+    "generators": {"transfer", "config", "drpo_rewards.api.suggestions"},
+    "method.objectives": {"method.drift", "transfer", "config.section"},
+    "method.features": {"method.drift", "generators.base", "config.section"},
     "method.drift": set(),
     "method": set(),
     "shapes.cli": {"shapes.pretrain", "shapes"},
@@ -117,7 +117,8 @@ TRAINER = {
     "shapes": {"drpo_rewards.api.shapes"},
     "presets": set(),
     "transfer": set(),
-    "config": {"drpo_rewards.api.suggestions"},
+    "config": {"config.section", "drpo_rewards.api.suggestions"},
+    "config.section": set(),
     "errors": set(),
 }  # fmt: skip
 

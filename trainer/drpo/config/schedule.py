@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from drpo.config.evaluation import StopCondition
-from drpo.config.sections import Section
+from drpo.config.section import Section
 
 
 class OptimizerConfig(Section):
@@ -179,9 +179,9 @@ class TrainingConfig(Section):
     )
 
     num_workers: int = Field(default=1, ge=1, description="Ray Train workers")
-    threads_per_worker: int = Field(default=1, ge=1, description="CPU threads of each worker")
+    threads_per_worker: int = Field(default=1, ge=1, le=1024, description="CPU threads of each worker")
     use_gpu: bool = Field(default=False, description="one GPU for each worker")
-    resources_per_worker: dict[str, float] | None = Field(
+    resources_per_worker: dict[str, NonNegativeFloat] | None = Field(
         default=None, description="more Ray resources of each worker; its CPUs are its threads"
     )
     max_failures: int = Field(
