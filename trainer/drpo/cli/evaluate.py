@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.cli.common import DryRun, check_before_start, console, expand_home, parse_overrides, ray_and_rewards, say
 from drpo.cli.parts import Parts
 from drpo.cli.report import write_summary_and_report
 from drpo.cli.table import evaluate_table
@@ -41,7 +41,10 @@ class FidFeatures(StrEnum):
 def evaluate(
     context: typer.Context,
     adapter: Annotated[
-        Path | None, typer.Option(help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run.")
+        Path | None,
+        typer.Option(
+            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run.", callback=expand_home
+        ),
     ] = None,
     row: Annotated[
         list[str] | None,
@@ -87,7 +90,8 @@ def evaluate(
         Path | None,
         typer.Option(
             help="The JSON file to write; default: the run's results, or evaluation.json in another adapter's folder. "
-            "With --row the folder; default: evaluation."
+            "With --row the folder; default: evaluation.",
+            callback=expand_home,
         ),
     ] = None,
     dry_run: DryRun = False,
