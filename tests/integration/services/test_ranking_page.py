@@ -115,19 +115,20 @@ def test_a_users_pictures_rewards_and_weights(page: Page, served: Served, files:
 
 def test_the_form_follows_what_the_rewards_need(page: Page, served: Served, files: list[Path]) -> None:
     """GenEval's specification is entered as JSON, a text has a field of its own, and prompts have a hint."""
+    field = page.locator("#metadata-fields").get_by_label("channel")
     page.locator("#files").set_input_files(files)
     page.get_by_label("Prompt").fill("noise")
     expect(page.locator("#prompt-needs")).to_contain_text(
         "geneval: without metadata: a form like `a photo of two stars`"
     )
     expect(page.get_by_label("What to check")).to_have_attribute("placeholder", re.compile("circle"))
-    expect(page.get_by_label("channel")).to_have_count(0)
+    expect(field).to_have_count(0)
     page.get_by_role("checkbox", name="darkness").check()
-    page.get_by_label("channel").fill("red")
+    field.fill("red")
     page.get_by_role("checkbox", name="geneval").uncheck()
     expect(page.get_by_label("What to check")).to_be_hidden()
     expect(page.locator("#prompt-needs")).to_be_hidden()
-    expect(page.get_by_label("channel")).to_have_value("red")
+    expect(field).to_have_value("red")
     page.get_by_role("button", name="Rank 3 pictures").click()
     expect(page.locator("#ranked > li")).to_have_count(3)
     with RankingClient(served.http_url) as client:
