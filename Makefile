@@ -10,10 +10,10 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test presets thorough soak fuzz clients cluster kills bench bench-gpu lint format protos lock clean
+.PHONY: help install demo test presets thorough soak fuzz clients cluster kills bench profile-way bench-gpu lint format protos lock clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## create .venv with the exact versions of requirements.lock
 
@@ -61,6 +61,9 @@ kills: $(INSTALLED)  ## train one run while 20 of its processes are killed at ra
 
 bench: $(INSTALLED)  ## benchmarks: pipelining, the cost of ranking, transports, hostile requests, memory
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+profile-way: $(INSTALLED)  ## where the processor time of a ranking request goes, by process and function
+	@$(BIN)/python tests/bench/profile_way.py
 
 OUT ?= runs/bench-gpu
 

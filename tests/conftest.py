@@ -22,7 +22,6 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_USAGE_STATS_ENABLED="0",
     RAY_SERVE_LOG_TO_STDERR="0",
-    RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S="60",
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
     RAY_TRAIN_ENABLE_PRINT_PATCH="0",
     RAY_worker_niceness="0",

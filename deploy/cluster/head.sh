@@ -27,6 +27,6 @@ deploy() {
 }
 deploy &
 
-# No CPUs: the head schedules, listens and runs the drivers of jobs; rewards and trainers run on other nodes.
-exec ray start --head --block --disable-usage-stats \
+# No CPUs: the head schedules and runs gateways and the drivers of jobs; rewards and trainers run on other nodes.
+exec ray start --head --block --disable-usage-stats --resources='{"gateways": 8}' \
   --port=6379 --dashboard-host=0.0.0.0 --dashboard-port=8265 --metrics-export-port=8090 --num-cpus=0 "$@"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_memory import process_of
+from bench_memory import find_gateway
 from hardware import describe_hardware
 from PIL import Image
 
@@ -112,7 +112,7 @@ def main() -> None:
     config = ServiceConfig.model_validate({"rewards": {"mean": {"type": "bench_memory:Mean", "num_cpus": 0.1}}})
     (images,) = draw_groups(1, 2, 64, "png")
     with start(config, http_port=0) as service:
-        url, gateway = str(service.http_url), process_of("gateway")
+        url, gateway = str(service.http_url), find_gateway()
 
         def measure_idle() -> float:
             ends = time.perf_counter() + arguments.seconds

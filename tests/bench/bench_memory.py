@@ -7,8 +7,8 @@ per 1,000 groups. It should be a small part of the size of one group. It is prin
 part that the gateway does not share. Resident memory includes pages of Ray's object store, and grows until the gateway
 has touched all of them.
 
-Then four clients send groups near the limit on bodies. The output is what the gateway and Ray Serve's proxy hold before
-that, at most, and afterwards, without what they share.
+Then four clients send groups near the limit on bodies. The output is what the gateway holds before that, at
+most, and afterwards, without what it shares.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Literal
 
 import psutil
 from hardware import describe_hardware
@@ -41,14 +40,10 @@ class Mean:
         return [Score(float(item.image.mean())) for item in items]
 
 
-def process_of(part: Literal["gateway", "proxy"]) -> psutil.Process:
-    """The process of the gateway or of Ray Serve's proxy."""
-    import ray
-    from ray.util.state import list_actors
-
-    name = {"gateway": "ServeReplica:ranking:gateway", "proxy": "ProxyActor"}[part]
-    filters = [("state", "=", "ALIVE"), ("class_name", "=", name)]
-    return psutil.Process(list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid)
+def find_gateway() -> psutil.Process:
+    """The process of the gateway."""
+    children = psutil.Process().children(recursive=True)
+    return next(child for child in children if "ServeReplica:ranking:gateway" in " ".join(child.cmdline()))
 
 
 def own_mib(process: psutil.Process) -> float:
@@ -57,18 +52,17 @@ def own_mib(process: psutil.Process) -> float:
     return (memory.rss - memory.shared) / 2**20
 
 
-async def load_with_large_groups(url: str, seconds: float) -> tuple[int, dict[str, float]]:
-    """Keep four clients busy with bodies near the limit. Return the answers, and the peak of each process in MiB."""
+async def load_with_large_groups(url: str, gateway: psutil.Process, seconds: float) -> tuple[int, float]:
+    """Keep four clients busy with bodies near the limit. Return the answers, and the gateway's peak in MiB."""
     from drpo_rewards.client import AsyncRankingClient
     from drpo_rewards.client.load import draw_groups, run_load
 
-    watched = {part: process_of(part) for part in ("gateway", "proxy")}
-    peaks = dict.fromkeys(watched, 0.0)
+    peak_mib = 0.0
 
     async def watch() -> None:
+        nonlocal peak_mib
         while True:
-            for part, process in watched.items():
-                peaks[part] = max(peaks[part], own_mib(process))
+            peak_mib = max(peak_mib, own_mib(gateway))
             await asyncio.sleep(0.2)
 
     watching = asyncio.create_task(watch())
@@ -87,7 +81,7 @@ async def load_with_large_groups(url: str, seconds: float) -> tuple[int, dict[st
     failed = [f"{result.errors}: {result.first_error}" for result in results if result.errors]
     if failed:
         print(f"failed calls: {failed}")
-    return sum(len(result.latencies_s) for result in results), peaks
+    return sum(len(result.latencies_s) for result in results), peak_mib
 
 
 def main() -> None:
@@ -114,7 +108,7 @@ def main() -> None:
     samples: list[tuple[int, float, float]] = []
 
     with start(config, http_port=0) as service:
-        gateway = process_of("gateway")
+        gateway = find_gateway()
 
         def sample(result: LoadResult) -> None:
             answered = len(result.latencies_s)
@@ -132,19 +126,14 @@ def main() -> None:
         )
         result = asyncio.run(load)
 
-        def print_memory(when: str, mebibytes: dict[str, float]) -> None:
-            print(f"{when:<28}" + ", ".join(f"{part} {value:.0f} MiB" for part, value in mebibytes.items()), flush=True)
-
-        def now() -> dict[str, float]:
-            return {part: own_mib(process_of(part)) for part in ("gateway", "proxy")}
-
         if arguments.large_seconds:
-            print_memory("before the large groups:", now())
-            answered, peaks = asyncio.run(load_with_large_groups(str(service.http_url), arguments.large_seconds))
-            print_memory(f"peak over {answered} large groups:", peaks)
+            print(f"before the large groups: gateway {own_mib(gateway):.0f} MiB", flush=True)
+            load_large = load_with_large_groups(str(service.http_url), gateway, arguments.large_seconds)
+            answered, peak_mib = asyncio.run(load_large)
+            print(f"peak over {answered} large groups: {peak_mib:.0f} MiB", flush=True)
             for wait_s in (1, 19, 40):
                 time.sleep(wait_s)
-                print_memory(f"{wait_s} s later:", now())
+                print(f"{wait_s} s later: {own_mib(gateway):.0f} MiB", flush=True)
 
     assert not result.errors, result.first_error
     group_mib = arguments.group_size * arguments.side**2 * 3 / 2**20

@@ -11,9 +11,10 @@ import numpy as np
 from drpo_rewards import RankResponse
 from drpo_rewards.api.contract import ModelInfo, Normalize, PairOptions, RewardResult
 from drpo_rewards.errors import RewardError
+from drpo_rewards.operations.compare import CompareResponse, Verdict
 from drpo_rewards.ranking.mixture import combine
 from drpo_rewards.ranking.pairs import draw_pairs
-from drpo_rewards.rewards.base import Reward, ScoreItem
+from drpo_rewards.rewards.base import PairItem, Reward, ScoreItem
 from drpo_rewards.rewards.checks import check_scores, describe
 
 
@@ -88,6 +89,13 @@ class LocalClient:
     ) -> RankResponse:
         self.requests.append((prompt, len(images)))
         return asyncio.run(self.ranker.rank(prompt, images, metadata=metadata))
+
+    def compare(self, prompt: str, first: np.ndarray, second: np.ndarray, *, model: str) -> CompareResponse:
+        """Asks a pairwise reward, as the service does."""
+        judge: Any = self.ranker.reward
+        (found,) = judge.compare([PairItem(first, second, prompt)])
+        verdict = Verdict(reward=model, version=judge.version, flipped=found.flipped, unparsed=found.unparsed)
+        return CompareResponse(request_id="local", model=model, winner=found.winner, verdict=verdict)
 
     def models(self) -> list[ModelInfo]:
         return self.ranker.models()

@@ -16,14 +16,15 @@ from drpo_rewards.serving.replica.replica import RewardReplica
 class ReplicaHandle:
     """Calls a RewardReplica, and records each call as its method and the number of images that it sent."""
 
-    def __init__(self, reward: str) -> None:
+    def __init__(self, reward: str, name: str = "tested") -> None:
+        self._name = name
         self.calls: list[tuple[str, int]] = []
         self.delay_s = 0.0  # of each call
         self.deploy(reward)
 
     def deploy(self, reward: str) -> None:
         """Put another reward in the place of the present one, as an upgrade does."""
-        self._replica = RewardReplica("tested", {"type": reward})
+        self._replica = RewardReplica(self._name, {"type": reward})
 
     def options(self, **_: Any) -> ReplicaHandle:
         return self
@@ -49,7 +50,7 @@ class _Method:
 
 def local_gateway(deadline_s: float = 30.0, **rewards: str) -> tuple[Gateway, dict[str, ReplicaHandle]]:
     """A gateway over rewards (name to type) whose replicas run in this process, and their handles."""
-    handles = {name: ReplicaHandle(kind) for name, kind in rewards.items()}
+    handles = {name: ReplicaHandle(kind, name) for name, kind in rewards.items()}
     config = ServiceConfig.model_validate(
         {"rewards": {name: {"type": kind, "deadline_s": deadline_s} for name, kind in rewards.items()}}
     )

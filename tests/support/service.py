@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import psutil
-import ray
-from ray.util.state import list_actors
 
 from drpo_rewards import RankResponse, serving
 from support import ROOT
+from support.processes import children
 
 TRANSPORTS = ["serve", "http", "grpc"]
 PICTURES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
@@ -75,15 +74,12 @@ def replica_pid(name: str, application: str = "ranking") -> int:
     Raises:
         IndexError: the deployment has no replica at the moment.
     """
-    filters = [("state", "=", "ALIVE"), ("class_name", "=", f"ServeReplica:{application}:{name}")]
-    # Without the address this could ask another Ray on this machine.
-    return list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid
+    return replica_pids(name, application)[0]
 
 
-def proxy_pid() -> int:
-    """The process id of Ray Serve's proxy, the listener of all services."""
-    filters = [("state", "=", "ALIVE"), ("class_name", "=", "ProxyActor")]
-    return list_actors(ray.get_runtime_context().gcs_address, filters=filters)[0].pid
+def replica_pids(name: str, application: str = "ranking") -> list[int]:
+    """The process ids of a deployment's replicas, which this process's Ray has started."""
+    return [process.pid for process in children(rf"^ray::ServeReplica:{application}:{re.escape(name)}(\.|\s|$)")]
 
 
 def timeless(response: RankResponse) -> RankResponse:

@@ -19,7 +19,7 @@ from drpo_rewards.api.images import encode_png
 from drpo_rewards.errors import InternalError, RewardsError
 
 LARGE = 80  # pictures of 1024x1024: 252 MB as plain pixels, just below the limit on a body
-PROCESSES = {"gateway": ":gateway", "proxy": "ray::ProxyActor"}
+PROCESSES = {"gateway": ":gateway"}
 
 
 @dataclass
@@ -110,7 +110,7 @@ async def put_load(http_url: str, grpc_url: str, seconds: float, tally: Tally) -
 
 
 class Memory:
-    """Samples the resident memory that the gateway and the proxy do not share, in MiB."""
+    """Samples the resident memory that the gateway does not share, in MiB."""
 
     def __init__(self, service: psutil.Process) -> None:
         self._processes = {

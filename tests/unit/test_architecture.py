@@ -28,7 +28,7 @@ SERVICES = {
     "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
     "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "api"},
     "serving.gateway": {
-        "serving.replica", "serving.config", "operations", "ranking", "wire", "v1", "cluster", "api",
+        "serving.replica", "serving.config", "serving.ports", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
     "serving.replica": {"serving.config", "rewards", "rewards.base", "api"},
     "serving.config": {"serving.config_file", "api"},
@@ -56,7 +56,7 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
+        "checks", "paper", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
         "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
@@ -68,9 +68,10 @@ TRAINER = {
         "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
     },
+    "paper": {"evaluation", "training", "config", "drpo_rewards.api.suggestions"},
     "report": {"evaluation", "training", "shapes", "config"},
     "profiling": {
-        "training", "training.build", "training.memory", "method.objectives", "data", "config",
+        "training", "training.build", "method.objectives", "data", "config",
         "drpo_rewards", "drpo_rewards.api.contract",
     },
     "evaluation": {
@@ -91,7 +92,9 @@ TRAINER = {
         "config", "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
         "drpo_rewards.errors",
     },
-    "training.memory": {"training", "training.build", "method.objectives", "generators", "shapes", "config"},
+    "training.memory": {
+        "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
+    },
     "training.build": {
         "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "config",
     },

@@ -293,12 +293,13 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
     Raises:
         InvalidRequestError: the data is not valid; the error names the first field at fault.
     """
-    if isinstance(data, bytes):
+    if isinstance(data, bytes | bytearray) and data.startswith(BYTE_ORDER_MARK.encode()):
         data = data.removeprefix(BYTE_ORDER_MARK.encode())
     elif isinstance(data, str):
         data = data.removeprefix(BYTE_ORDER_MARK)
     try:
-        return model.model_validate_json(data) if isinstance(data, bytes | str) else model.model_validate(data)
+        is_json = isinstance(data, bytes | bytearray | str)
+        return model.model_validate_json(data) if is_json else model.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = _path(first["loc"]) or None

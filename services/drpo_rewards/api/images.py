@@ -191,7 +191,7 @@ def _to_array(image: Image.Image) -> np.ndarray:
 
 
 def from_rgb8(
-    data: bytes, width: int, height: int, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS
+    data: bytes | memoryview, width: int, height: int, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS
 ) -> np.ndarray:
     """View plain RGB8 bytes as (height, width, 3) uint8, without copying.
 

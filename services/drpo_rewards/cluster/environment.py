@@ -11,11 +11,8 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # send no usage statistics
     "RAY_SERVE_LOG_TO_STDERR": "0",  # replicas log into Ray's log folder
     # On a busy machine everything takes longer than Ray expects, and what it gives up and starts again is never up.
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "300",  # until a listener of Serve is up; by default 5
     "RAY_gcs_server_port_wait_time_s": "300",  # until the head's first process is up
     "RAY_worker_register_timeout_seconds": "300",  # until a worker has started; by default 60
-    # Serve's HTTP proxy calls this function at its start.
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "drpo_rewards.serving.proxy.prepare",
 }
 
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")

@@ -25,12 +25,11 @@ START_S = 300.0  # until Ray must be up; Ray's own limit of 30 s is too short fo
 _watchdogs: list[Watchdog] = []  # of the Ray that this process has started
 
 
-def start_local_ray(num_cpus: int | None = None, listen_host: str = "127.0.0.1", *, timeout_s: float = START_S) -> None:
+def start_local_ray(num_cpus: int | None = None, *, timeout_s: float = START_S) -> None:
     """Start a Ray that only this machine can reach, without log output. It ends with this process, or with `stop_ray`.
 
     Args:
         num_cpus: logical CPUs that Ray may hand out; by default those of the machine, but at least 4.
-        listen_host: the address on which Serve's gRPC listens. For HTTP, Serve has an option.
         timeout_s: seconds until it must be up.
 
     Raises:
@@ -44,7 +43,7 @@ def start_local_ray(num_cpus: int | None = None, listen_host: str = "127.0.0.1",
 
     watchdog = Watchdog(folder, os.getpid())
     try:
-        with loopback.loopback_only(listen_host), _wait_for_node(timeout_s):
+        with loopback.loopback_only(), _wait_for_node(timeout_s):
             ray.init(
                 address="local",
                 num_cpus=num_cpus or max(LEAST_CPUS, os.cpu_count() or 1),

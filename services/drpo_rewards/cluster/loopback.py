@@ -1,8 +1,8 @@
 """Keep a local Ray to the loopback interface, so that no other machine reaches it.
 
 On Linux, Ray listens on every interface, and anyone who reaches it can run code there. On macOS and Windows it keeps to
-the loopback interface, and a switch of Ray makes it do so everywhere. Ray Serve's gRPC servers have no such switch, so
-they are patched in each process that starts one.
+the loopback interface, and a switch of Ray makes it do so everywhere. The gRPC servers of Ray Serve's replicas have no
+such switch, so they are patched in each process that starts one.
 """
 
 from __future__ import annotations
@@ -14,55 +14,43 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # read when Ray is imported; its processes inherit it
-LISTEN_HOST = "DRPO_LISTEN_HOST"  # the address on which Serve's gRPC listens; Ray's processes inherit it
+EVERYWHERE = "[::]"  # as Ray Serve writes it
 CLIENT_PORT = 10_001  # Ray's default for ray:// addresses
 CONNECT_S = 5.0
 
 
 @contextmanager
-def loopback_only(listen_host: str = "127.0.0.1") -> Iterator[None]:
+def loopback_only() -> Iterator[None]:
     """Make 127.0.0.1 this machine's address for the Ray that `ray.init` starts or joins inside this block."""
     from ray._private import ray_constants
 
-    before = {name: os.environ.get(name) for name in (SWITCH, LISTEN_HOST)}
+    before = os.environ.get(SWITCH)
     read_before = ray_constants.ENABLE_RAY_CLUSTER
-    os.environ |= {SWITCH: "0", LISTEN_HOST: listen_host}
+    os.environ[SWITCH] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = read_before
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.pop(SWITCH)
+        if before is not None:
+            os.environ[SWITCH] = before
 
 
 def bind_grpc_servers() -> None:
-    """Make gRPC servers that would listen on every interface listen on $DRPO_LISTEN_HOST. Runs in each Ray worker.
+    """Make gRPC servers that would listen on every interface listen on 127.0.0.1. Runs in each Ray worker.
 
-    Serve's listener has a fixed port. A server on a port that the system chooses is for calls between replicas, which
-    stay on 127.0.0.1.
+    These are the servers for calls between replicas. A gateway names the address on which it listens.
     """
     from grpc.aio._server import Server  # grpc.aio.server() returns one, and Serve derives its own class from it
 
-    host = os.environ[LISTEN_HOST]
     add_insecure_port = Server.add_insecure_port
 
-    def add_port_on_host(server: Server, address: str) -> int:
+    def add_port_on_loopback(server: Server, address: str) -> int:
         name, _, port = address.rpartition(":")
-        if name == "[::]":
-            name = "127.0.0.1" if port == "0" else f"[{host}]" if ":" in host else host
-        return add_insecure_port(server, f"{name}:{port}")
+        return add_insecure_port(server, f"127.0.0.1:{port}" if name == EVERYWHERE else address)
 
-    Server.add_insecure_port = add_port_on_host  # type: ignore[method-assign]
-
-
-def grpc_is_bound() -> bool:
-    """Return whether the Ray that this process is connected to was started with `bind_grpc_servers`."""
-    import ray
-
-    return "worker_process_setup_hook" in ray.get_runtime_context().runtime_env
+    Server.add_insecure_port = add_port_on_loopback  # type: ignore[method-assign]
 
 
 def listens_on_loopback_only(address: str) -> bool:

@@ -1,4 +1,4 @@
-"""Memory of the processes through which pictures pass: the gateway, and Ray Serve's proxy.
+"""Memory of the gateway, the process through which pictures pass.
 
 The C library of Linux (glibc) keeps freed memory for later, in a pool for each of several threads. After a load of
 large requests that is a gigabyte or more, although nothing uses it. With another C library all this does nothing.
@@ -24,8 +24,7 @@ _started = threading.Lock()
 def return_large_buffers() -> None:
     """Make the C library return every buffer above a megabyte to the system as soon as it is free.
 
-    This suits the gateway, whose bodies and pictures are such buffers. Ray Serve's proxy would lose a third of its
-    throughput, because it copies each body several times.
+    This suits the gateway, whose bodies and pictures are such buffers.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

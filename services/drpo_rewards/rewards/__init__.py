@@ -96,10 +96,25 @@ def check_differentiable(kind: str, options: dict[str, Any]) -> None:
         ConfigError: there is no such reward, it has no gradient, or the options do not fit it.
         WeightsError: its files are here and do not fit, or a folder does not exist.
     """
+    outline_differentiable(kind, options)
+
+
+def outline_differentiable(kind: str, options: dict[str, Any]) -> DifferentiableReward | None:
+    """Build a reward that has a gradient on torch's `meta` device, where tensors have shapes but no numbers.
+
+    Returns:
+        The reward. None if its files are not here, as nothing is downloaded, or if its class cannot be built so (see
+        `accepts_headers_only`).
+
+    Raises:
+        ConfigError, WeightsError: see `check_differentiable`.
+    """
     _require_gradient(kind)
     here = all(hub.find_offline(files, source) is not None for files, source in needed_files(kind, options))
-    if here and accepts_headers_only(kind):
-        create(kind, options, headers_only=True)
+    if not (here and accepts_headers_only(kind)):
+        return None
+    reward: Any = create(kind, options, headers_only=True)
+    return reward
 
 
 def _require_gradient(kind: str) -> None:

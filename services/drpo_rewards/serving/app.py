@@ -1,7 +1,8 @@
 """Builders of the service's applications, for clusters that deploy them from a Serve config (`serve deploy`, KubeRay).
 
-A Serve config names them by `import_path: drpo_rewards.serving.app:ranking`; its `args` are a ServiceConfig. The Serve
-config sets ports and addresses. A reward with `own_app` is a separate entry with `...app:reward`.
+A Serve config names them by `import_path: drpo_rewards.serving.app:ranking`; its `args` are a ServiceConfig, host and
+ports included, because the gateways listen themselves. `proxy_location: Disabled` leaves out Ray Serve's own listeners.
+A reward with `own_app` is a separate entry with `...app:reward`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ray import serve
 
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig, explain
-from drpo_rewards.serving.start import build, build_reward
+from drpo_rewards.serving.start import DEFAULT_APP, build, build_reward
 
 API_KEYS_FILE = "DRPO_API_KEYS_FILE"
 
@@ -22,7 +23,7 @@ API_KEYS_FILE = "DRPO_API_KEYS_FILE"
 def ranking(args: dict[str, Any]) -> serve.Application:
     """Build the application of the gateway and its rewards.
 
-    A cluster's listener serves other machines, so API keys are needed unless `allow_no_auth` is set. They are read from
+    A cluster's gateway serves other machines, so API keys are needed unless `allow_no_auth` is set. They are read from
     `api_keys_file`, from the file that $DRPO_API_KEYS_FILE names, or from $DRPO_REWARDS_API_KEYS.
 
     Raises:
@@ -33,7 +34,7 @@ def ranking(args: dict[str, Any]) -> serve.Application:
         settings = ServiceConfig.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(f"args of the Serve application: {explain(error)}") from None
-    return build(settings, settings.api_key_digests())
+    return build(settings, settings.api_key_digests(), DEFAULT_APP, settings.http_port, settings.grpc_port)
 
 
 def reward(args: dict[str, Any]) -> serve.Application:

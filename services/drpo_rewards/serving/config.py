@@ -188,7 +188,8 @@ class ServiceConfig(Section):
     grpc_port: int = Field(default=9000, ge=0, le=65535, description="0 takes a free port.")
     num_gateways: int = Field(default=1, ge=1)
     gateway_resources: dict[str, PositiveFloat] = Field(
-        default_factory=dict, description="Custom Ray resources that the gateways' machines must have."
+        default_factory=dict,
+        description="Custom Ray resources of the machines on which gateways run and listen; by default Ray's head.",
     )
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     api_keys_file: Path | None = Field(default=None, description="One key per line; # starts a comment.")

@@ -1,23 +1,31 @@
 """Ports: who has them, and taking them so that no second service can.
 
-Ray Serve listens with SO_REUSEPORT. So two services could listen on one port, and each call would go to either of them.
+The gateways of one service share its ports by SO_REUSEPORT. So two services could listen on one port too, and each call
+would go to either of them, if nothing looked.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Iterable
+from typing import Any
 
 from drpo_rewards.errors import ConfigError
 
 CONNECT_S = 1.0  # a listener on this machine answers at once
 ASK_S = 1.0  # for the question whether a listener is a ranking service
+PATIENCE_S = 20.0  # for the answer of a gateway that has just been started, on a busy machine
 FIRST_UNPRIVILEGED = 1024
+BACKLOG = 2048  # connections that wait until a gateway takes them
+
+# A gateway names its service in this header of every response.
+APPLICATION_HEADER = "x-application"
 
 
 def reserve_port(host: str, port: int) -> socket.socket:
-    """Take a port that nobody has, so that from now on only Ray Serve can listen on it.
+    """Take a port that nobody has, so that from now on only the gateways of one service listen on it.
 
     The socket does not listen. As long as it is open, the system lets only sockets with SO_REUSEPORT of the same user
     have the port, and `reserve_port` fails in every other process.
@@ -29,12 +37,7 @@ def reserve_port(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the port or the address cannot be used. The message says who has it, and what to do.
     """
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"there is no port {port}; ports are 1 to 65535, and 0 takes a free one")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (OSError, UnicodeError):
-        raise ConfigError(f"{host!r} is not an address of this machine; {_list_addresses()}") from None
+    family, address = _resolve(host, port)
     holder = socket.socket(family)
     try:
         # The connections of a service that has just ended linger for a minute and must not count.
@@ -52,6 +55,57 @@ def reserve_port(host: str, port: int) -> socket.socket:
     return holder
 
 
+def open_shared_port(host: str, port: int) -> socket.socket:
+    """Listen on a port that other gateways of the same service may have too. Connections wait until they are taken.
+
+    Raises:
+        ConfigError: the port or the address cannot be used.
+    """
+    family, address = _resolve(host, port)
+    listener = socket.socket(family)
+    try:
+        for option in ("SO_REUSEADDR", "SO_REUSEPORT"):
+            if hasattr(socket, option):
+                listener.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(_explain(error, host, port)) from None
+    return listener
+
+
+def check_shared_port(host: str, port: int, application: str) -> None:
+    """Check that nobody but gateways of one service listens on a port.
+
+    Args:
+        application: the name of the service.
+
+    Raises:
+        ConfigError: somebody else does.
+    """
+    reachable = _reachable_host(host)
+    if _is_answered(reachable, port) and not _is_gateway_of(application, f"{to_url_host(reachable)}:{port}"):
+        hint = "if it is Ray Serve's own proxy, set `proxy_location: Disabled` in the Serve config"
+        raise ConfigError(f"{_explain(OSError(errno.EADDRINUSE, ''), host, port)}; {hint}")
+
+
+def to_url_host(host: str) -> str:
+    """Return an address as it is written before a port: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """Return the kind of an address of this machine, and the address as sockets take it."""
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"there is no port {port}; ports are 1 to 65535, and 0 takes a free one")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError):
+        raise ConfigError(f"{host!r} is not an address of this machine; {_list_addresses()}") from None
+    return family, address
+
+
 def _explain(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
@@ -66,7 +120,7 @@ def _explain(error: OSError, host: str, port: int) -> str:
 
 def describe_listener(host: str, port: int) -> str:
     """Describe who listens on a port: whether it is a ranking service, and the process, if they can be found out."""
-    address = f"{_reachable_host(host)}:{port}" if ":" not in host else f"[{_reachable_host(host)}]:{port}"
+    address = f"{to_url_host(_reachable_host(host))}:{port}"
     what = "a ranking service" if _is_ours_by_http(address) or _is_ours_by_grpc(address) else "another program"
     process = _find_process(port)
     return f"{what} ({process})" if process else what
@@ -82,17 +136,34 @@ def _is_ours_by_http(address: str) -> bool:
         return False
 
 
-def _is_ours_by_grpc(address: str) -> bool:
+def _is_ours_by_grpc(address: str, application: str | None = None) -> bool:
+    """Return whether a ranking service answers, or the one of this name."""
     import grpc
 
+    metadata = [("application", application)] if application is not None else []
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            call = channel.unary_unary("/drpo.rewards.v1.Ranking/ListModels")
-            call(b"", timeout=ASK_S, metadata=[("application", "ranking")])
+            channel.unary_unary("/drpo.rewards.v1.Ranking/ListModels")(b"", timeout=ASK_S, metadata=metadata)
         except grpc.RpcError as error:
-            # Another service has no such method; ours may ask for a key, or run under another name.
-            return error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND)
+            # Another program has no such method; ours may ask for a key. NOT_FOUND: it has another name.
+            return error.code() == grpc.StatusCode.UNAUTHENTICATED
     return True
+
+
+def _is_gateway_of(application: str, address: str) -> bool:
+    """Return whether a gateway of this service listens, over HTTP or gRPC. One that starts may be silent at first."""
+    import httpx
+
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        try:
+            answer = httpx.get(f"http://{address}/health/live", timeout=ASK_S, trust_env=False)
+            return answer.headers.get(APPLICATION_HEADER) == application
+        except httpx.TimeoutException:
+            continue
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return _is_ours_by_grpc(address, application)
+    return False
 
 
 def _find_process(port: int) -> str:

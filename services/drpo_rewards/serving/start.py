@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,14 +13,16 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatus
 
-from drpo_rewards.cluster import loopback
 from drpo_rewards.errors import ConfigError, ServiceUnavailableError
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig
 from drpo_rewards.serving.gateway.deployment import GatewayDeployment
-from drpo_rewards.serving.listeners import start_serve
+from drpo_rewards.serving.listeners import Ports, choose_ports, start_serve
 from drpo_rewards.serving.replica.replica import RewardReplica
 
 DEFAULT_APP = "ranking"
+
+# Where gateways run unless the config says it: their addresses must be known.
+ON_HEAD = {"node:__internal_head__": 0.001}
 
 
 @dataclass
@@ -33,7 +34,7 @@ class RunningService:
         http_url, grpc_address: where clients reach it; None if it has no such listener.
         started_serve: whether Ray Serve was started for this service.
         reward_apps: the names of the Serve applications of rewards with `own_app`.
-        reserved: sockets that keep other services from its ports as long as they are open.
+        ports: keeps other services from its ports until it stops; None if it has none.
     """
 
     app_name: str
@@ -41,7 +42,7 @@ class RunningService:
     grpc_address: str | None
     started_serve: bool
     reward_apps: list[str] = field(default_factory=list)
-    reserved: list[socket.socket] = field(default_factory=list)
+    ports: Ports | None = None
 
     @property
     def handle_address(self) -> str:
@@ -54,8 +55,8 @@ class RunningService:
         Args:
             keep_serve: leave Ray Serve running, because Ray itself ends next.
         """
-        for holder in self.reserved:
-            holder.close()
+        if self.ports is not None:
+            self.ports.release()
         if not ray.is_initialized():
             return
         for name in (self.app_name, *self.reward_apps):
@@ -83,8 +84,7 @@ def start(
     Args:
         config: a ServiceConfig, a YAML file, or the name of a shipped config.
         app_name: the name of the Serve application.
-        http_port, grpc_port: None for no such listener, 0 for any free port. All services of a cluster share one Ray
-            Serve and its ports: if it runs already, give its ports, or 0.
+        http_port, grpc_port: None for no such listener, 0 for any free port.
         on_up: called with the name of each deployment when it is up; large models take minutes.
 
     Raises:
@@ -95,20 +95,18 @@ def start(
     digests = settings.api_key_digests()
     if not ray.is_initialized():
         raise ServiceUnavailableError("Ray is not running in this process; call ray.init() first")
-    if grpc_port is not None and not digests and not settings.allow_no_auth and not loopback.grpc_is_bound():
-        raise ConfigError(
-            "Ray Serve's gRPC listens on every interface of this machine, and there are no API keys: set "
-            f"api_keys_file or ${settings.api_keys_env}, leave gRPC out, or set allow_no_auth: true to run without "
-            "keys. In a Ray that `drpo-rewards serve` starts, gRPC listens where HTTP does."
-        )
     _check_resources(settings)
-    addresses = start_serve(settings.host, http_port, grpc_port, settings.deploy_timeout_s)
-    application = build(settings, digests, app_name)
-    route = "/" if app_name == DEFAULT_APP else f"/{app_name}"
+    ports = choose_ports(settings.host, http_port, grpc_port)
+    try:
+        started_serve = start_serve()
+    except BaseException:
+        ports.release()
+        raise
     targets = _reward_targets(settings, app_name)
     reward_apps = [target.name for target in targets]
-    service = RunningService(app_name, None, None, addresses.started_serve, reward_apps, addresses.reserved)
-    targets.append(serve.RunTarget(application, name=app_name, route_prefix=route))
+    application = build(settings, digests, app_name, ports.http, ports.grpc)
+    targets.append(serve.RunTarget(application, name=app_name, route_prefix=None))
+    service = RunningService(app_name, None, None, started_serve, reward_apps, ports)
     try:
         serve.run_many(targets, wait_for_applications_running=False)
         for target in targets:
@@ -116,11 +114,12 @@ def start(
     except BaseException:
         service.stop()
         raise
-    if addresses.http is not None:
-        service.http_url = f"http://{addresses.http}{route.rstrip('/')}"
-    if addresses.grpc is not None:
-        # A client sends the application's name as metadata, and takes it from the address if it is not the default.
-        service.grpc_address = f"grpc://{addresses.grpc}{route.rstrip('/')}"
+    # A client takes the application's name from the address if it is not the default.
+    path = "" if app_name == DEFAULT_APP else f"/{app_name}"
+    if ports.http is not None:
+        service.http_url = f"http://{ports.host}:{ports.http}{path}"
+    if ports.grpc is not None:
+        service.grpc_address = f"grpc://{ports.host}:{ports.grpc}{path}"
     return service
 
 
@@ -166,11 +165,13 @@ def reward_app_name(app_name: str, reward: str) -> str:
     return f"{app_name}-{reward}"
 
 
-def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT_APP) -> serve.Application:
+def build(
+    settings: ServiceConfig, digests: list[bytes], app_name: str, http_port: int | None, grpc_port: int | None
+) -> serve.Application:
     """Build the Serve application: the gateway, and a deployment for each reward.
 
     Rewards with `own_app` are not part of it: `build_reward` builds their applications, and the gateway finds them by
-    name.
+    name. The gateway listens on the machine that it runs on, by default that of Ray's head.
     """
     rewards = {
         name: reward_app_name(app_name, name) if reward.own_app else build_reward(name, reward)
@@ -178,18 +179,17 @@ def build(settings: ServiceConfig, digests: list[bytes], app_name: str = DEFAULT
     }
     limits = settings.limits
     gateway: serve.Deployment = serve.deployment(  # type: ignore[assignment]  # its overloads miss this form
-        serve.ingress()(GatewayDeployment),
+        GatewayDeployment,
         name="gateway",
         num_replicas=settings.num_gateways,
         # The gateway itself decides who waits and who is refused (admission.py); 32 more leave room for health checks.
         max_ongoing_requests=limits.max_ongoing + limits.max_queued + 32,
         max_queued_requests=limits.max_queued,
-        backpressure_config={"status_code": 429, "retry_after_s": limits.retry_after_s},
-        ray_actor_options={"num_cpus": 0, "resources": settings.gateway_resources},
+        ray_actor_options={"num_cpus": 0, "resources": settings.gateway_resources or ON_HEAD},
         graceful_shutdown_timeout_s=5,
         graceful_shutdown_wait_loop_s=0.1,
     )
-    return gateway.bind(settings.model_dump(mode="json"), digests, rewards)
+    return gateway.bind(settings.model_dump(mode="json"), digests, rewards, http_port, grpc_port)
 
 
 def build_reward(name: str, reward: RewardConfig) -> serve.Application:

@@ -69,8 +69,14 @@ def address(ray_cluster: Any, home: Path) -> Iterator[str]:
         yield service.handle_address
 
 
-def launch(home: Path, address: str, watch: Callable[[dict], None] | None = None, **training: Any) -> Path:
-    values = settings(home, **training)
+def launch(
+    home: Path,
+    address: str,
+    watch: Callable[[dict], None] | None = None,
+    changes: dict[str, Any] | None = None,
+    **training: Any,
+) -> Path:
+    values = {**settings(home, **training), **(changes or {})}
     values["rewards"] = {"service": None, "address": address}
     config = check_config(parse_config(values))
     run_dir = create_run(config)
@@ -114,6 +120,33 @@ def test_stock_diffusers_loads_the_adapter(uninterrupted: Path, home: Path) -> N
     base = redness()
     pipeline.load_lora_weights(uninterrupted / "adapter")
     assert redness() > base + 0.01
+
+
+@pytest.mark.thorough
+def test_two_workers_train_the_whole_unet_and_one_is_lost(home: Path, address: str) -> None:
+    from diffusers import UNet2DConditionModel
+
+    killed: list[psutil.Process] = []
+
+    def kill_after_step_3(metrics: dict) -> None:
+        if metrics["step"] >= 3 and not killed:
+            killed.extend(children(r"ray::.*TrainWorker"))
+            killed[0].kill()
+
+    changes = {"lora": None, "optimizer": {"lr": 0.005}}
+    whole = launch(home, address, changes=changes, num_workers=2)
+    lines = computed(whole)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert lines[-1]["reward/redness"] > lines[0]["reward/redness"]
+    state = UNet2DConditionModel.from_pretrained(whole / "adapter", subfolder="unet").state_dict()
+    base = UNet2DConditionModel.from_pretrained(home / "tiny", subfolder="unet").state_dict()
+    assert same(state, adapter(whole))
+    assert not any(torch.equal(one, base[name]) for name, one in state.items() if one.ndim > 1)
+    interrupted = launch(home, address, kill_after_step_3, changes, num_workers=2)
+    assert killed
+    assert computed(interrupted)[-1]["step"] == STEPS
+    for name, one in adapter(interrupted).items():  # of two workers, the sum of the gradients may round differently
+        torch.testing.assert_close(one, state[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_lost_worker_changes_nothing(uninterrupted: Path, home: Path, address: str) -> None:

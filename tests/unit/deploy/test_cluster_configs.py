@@ -14,7 +14,6 @@ from support import ROOT
 from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving import ServiceConfig, app
-from drpo_rewards.serving.gateway.grpc import SERVICER_FUNCTIONS
 
 CLUSTER = ROOT / "deploy" / "cluster"
 CONFIGS = sorted(CLUSTER.glob("serve*.yaml"))
@@ -29,7 +28,7 @@ def application(file: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_ray_serve_accepts_it(file: Path) -> None:
     schema = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
-    assert schema.grpc_options.grpc_servicer_functions == SERVICER_FUNCTIONS
+    assert schema.proxy_location == "Disabled"
     assert [application.import_path for application in schema.applications] == ["drpo_rewards.serving.app:ranking"]
     assert [application.name for application in schema.applications] == ["ranking"]
 
@@ -48,8 +47,11 @@ def test_an_application_is_built_from_it(file: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_rewards_run_on_their_nodes(file: Path) -> None:
+def test_gateways_and_rewards_run_on_their_nodes(file: Path) -> None:
     settings = ServiceConfig.model_validate(application(file)["args"])
+    assert settings.gateway_resources == {"gateways": 1}
+    assert '"gateways": 8' in (CLUSTER / "head.sh").read_text()
+    assert (settings.http_port, settings.grpc_port) == (8000, 9000)
     for reward in settings.rewards.values():
         assert reward.resources == {"rewards": 0.001}
         assert reward.type in rewards.CATALOGUE

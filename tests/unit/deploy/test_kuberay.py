@@ -31,13 +31,14 @@ DOCUMENTS = {
     for document in yaml.safe_load_all(file.read_text())
 }
 SERVICE, JOB = DOCUMENTS["RayService", "drpo-rewards"], DOCUMENTS["RayJob", "drpo-sd-turbo"]
+RANKING = DOCUMENTS["Service", "drpo-ranking"]
 CLUSTERS = {"rewards": SERVICE["spec"]["rayClusterConfig"], "training": JOB["spec"]["rayClusterSpec"]}
 
 KUBERNETES = "1.37"
 
 # The keys that KubeRay knows in each section (ray-operator/apis/ray/v1, 1.5.1). It ignores unknown keys silently.
 KNOWN = {
-    "RayService": {"serveService", "serveConfigV2", "rayClusterConfig"},
+    "RayService": {"serveConfigV2", "rayClusterConfig"},
     "RayJob": {
         "submissionMode", "entrypoint", "entrypointResources", "backoffLimit", "shutdownAfterJobFinishes",
         "ttlSecondsAfterFinished", "rayClusterSpec",
@@ -99,18 +100,24 @@ def test_pods_are_restricted_have_probes_and_their_volumes(name: str, group: dic
 
 def test_the_service_has_the_config_of_the_compose_cluster() -> None:
     assert SERVICE["spec"]["serveConfigV2"].strip() == (DEPLOY / "cluster" / "serve-gpu.yaml").read_text().strip()
-    ports = {port["name"]: port["port"] for port in SERVICE["spec"]["serveService"]["spec"]["ports"]}
-    serve = yaml.safe_load(SERVICE["spec"]["serveConfigV2"])
-    assert ports == {"serve": serve["http_options"]["port"], "grpc": serve["grpc_options"]["port"]}
+    (application,) = yaml.safe_load(SERVICE["spec"]["serveConfigV2"])["applications"]
+    ports = {port["name"]: port["targetPort"] for port in RANKING["spec"]["ports"]}
+    assert ports == {"http": application["args"]["http_port"], "grpc": application["args"]["grpc_port"]}
 
 
-def test_rewards_and_trainers_find_their_nodes() -> None:
+def test_gateways_rewards_and_trainers_find_their_nodes() -> None:
     for name, group in groups():
         if not name.endswith("head"):
-            resource = {"rewards": "rewards", "trainers": "trainer"}[group["groupName"]]
-            assert group["rayStartParams"]["resources"] == f'"{{\\"{resource}\\": 1000}}"'
+            resource, amount = {
+                "gateways": ("gateways", 1),
+                "rewards": ("rewards", 1000),
+                "trainers": ("trainer", 1000),
+            }[group["groupName"]]
+            assert group["rayStartParams"]["resources"] == f'"{{\\"{resource}\\": {amount}}}"'
             (container,) = group["template"]["spec"]["containers"]
-            assert container["resources"]["limits"]["nvidia.com/gpu"] >= 1
+            assert container["resources"]["limits"].get("nvidia.com/gpu", 0) >= (resource != "gateways")
+            ports = {port["containerPort"] for port in container["ports"]}
+            assert ({8000, 9000} <= ports) == (RANKING["spec"]["selector"] == {"ray.io/group": group["groupName"]})
 
 
 def test_drpo_accepts_the_command_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,8 +125,7 @@ def test_drpo_accepts_the_command_of_the_job(monkeypatch: pytest.MonkeyPatch) ->
     command, resume = re.fullmatch(r"python -m drpo train --preset (.*) \$\((.*)\)", JOB["spec"]["entrypoint"]).groups()
     preset, *options = shlex.split(command)
     config = load_config(preset, parse_overrides(options))
-    service = SERVICE["spec"]["serveService"]["metadata"]["name"]
-    assert config.rewards.address == f"grpc://{service}:9000"
+    assert config.rewards.address == f"grpc://{RANKING['metadata']['name']}:9000"
     assert resume == f"test -f {config.run.folder}/{config.run.name}/config.yaml && echo --resume {config.run.name}"
     for _, group in groups():
         if group.get("groupName") == "trainers":
@@ -148,8 +154,6 @@ def kubernetes_documents() -> Iterator[Any]:
     for (kind, name), document in DOCUMENTS.items():
         if document not in (SERVICE, JOB):
             yield pytest.param(document, id=f"{kind} {name}")
-    service = {"apiVersion": "v1", "kind": "Service", **SERVICE["spec"]["serveService"]}
-    yield pytest.param(service, id="Service of the rewards")
     for name, group in groups():
         yield pytest.param({"apiVersion": "v1", "kind": "Pod", **group["template"]}, id=f"Pod of {name}")
 

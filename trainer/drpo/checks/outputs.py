@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from drpo.checks.plan import Plan
+from drpo.errors import DrpoError
 from drpo_rewards.findings import Finding
 
 OTHERS_GB = 0.2
@@ -45,6 +46,33 @@ def _check_run(plan: Plan) -> Iterator[Finding]:
     if cache is not None and (problem := find_obstacle(cache)):
         yield Finding("outputs", "offline.cache", "wrong", f"offline.cache: {problem}", "choose another folder")
     yield _check_room(plan, target)
+    if plan.config.offline is not None:
+        yield from _check_cache_room(plan)
+
+
+def _check_cache_room(plan: Plan) -> Iterator[Finding]:
+    """Yields whether the encoded preferences fit on the disk, if their number and the generator are known."""
+    from drpo.data.preferences import find_preference_source
+    from drpo.data.preferences.cache import BYTES_PER_NUMBER, find_cache_folder
+
+    settings = plan.config.offline
+    assert settings is not None
+    try:
+        images = find_preference_source(settings.source).count_images(settings)
+    except DrpoError:  # a finding about the prompts
+        return
+    if images is None or plan.layout is None:
+        return
+    folder = Path(os.path.abspath(find_cache_folder(plan.config)))
+    there = sum(file.stat().st_size for file in folder.rglob("*.safetensors")) if folder.is_dir() else 0
+    needed_gb = max(0, images * math.prod(plan.layout.latent_shape) * BYTES_PER_NUMBER - there) / 1e9
+    free_gb = shutil.disk_usage(_existing_parent(folder)).free / 1e9
+    found = f"up to {needed_gb:.1f} GB needed for the latents of {images} images, {free_gb:.1f} GB free in {folder}"
+    if needed_gb <= free_gb:
+        yield Finding("outputs", "offline.cache", "ok", found)
+        return
+    fix = "free some, or choose another offline.cache"
+    yield Finding("outputs", "offline.cache", "wrong", f"offline.cache: {found}", fix)
 
 
 def _check_room(plan: Plan, target: Path) -> Finding:

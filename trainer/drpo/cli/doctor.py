@@ -101,10 +101,12 @@ def _disk() -> tuple[bool, str]:
 
 
 def _assets() -> tuple[bool, str]:
-    from drpo.shapes.assets import feature_map_path, generator_path
+    from drpo.shapes.assets import GENERATORS, clip_path, feature_map_path, generator_path
 
-    generator_path(), feature_map_path()  # each raises if something is missing
-    return True, "the generator and the feature map are installed"
+    feature_map_path(), clip_path()  # each raises if something is missing
+    for name in GENERATORS:
+        generator_path(name)
+    return True, f"the generators {' and '.join(GENERATORS)}, their feature map and their CLIP are installed"
 
 
 def _presets() -> tuple[bool, str]:

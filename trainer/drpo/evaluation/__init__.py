@@ -11,6 +11,8 @@ Files:
     diversity  how different the images of one prompt are
     result     the scored images
     compare    differences between base and adapter, with intervals
+    judging    which of two models makes the better picture, by a judge
+    table/     several models on several sets of prompts
     adapter    the whole evaluation, from a run's settings
     summary    summary.json
 """

@@ -3,12 +3,14 @@
 diffusers     the folder unet/, or a folder that has it: a pipeline, or what a run with `lora: null` wrote
 a file        .safetensors, .bin, .pt, .pth or .ckpt with the names of diffusers, also after "unet." or
               "model.diffusion_model.", or with those of the original code of Stable Diffusion
+              also the state of a U-Net with peft's adapter around its layers (`to_q.base_layer.weight`)
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -22,8 +24,10 @@ from drpo.generators.loading import weights_by_variant
 
 FOLDER = "unet"
 _ORIGINAL = "model.diffusion_model."  # before the names of the original code, which other programs took over
-_PREFIXES = (_ORIGINAL, "unet.", "")
-_MARKS = ("conv_in.weight", "input_blocks.0.0.weight")
+_PREFIXES = (_ORIGINAL, "base_model.model.unet.", "base_model.model.", "unet.", "")
+_WRAPPED = ".base_layer."  # in the names of a layer's own weights, where peft has laid an adapter around it
+_FACTOR = re.compile(r"(.+)\.lora_(A|B)(?:\.\w+)?\.weight")
+_MARKS = ("conv_in.weight", "input_blocks.0.0.weight", "conv_in.base_layer.weight")
 """The first layer of every U-Net, as diffusers and as the original code name it. No LoRA adapter has such a name."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -98,6 +102,8 @@ def _collect(path: Path, unet: UNet2DConditionModel, *, weights: bool) -> dict[s
             raise ModelLoadError(
                 f"the U-Net in {found} is of another layout: {type(error).__name__}: {error}"
             ) from error
+    if any(_WRAPPED in name for name in state):
+        state = _merge_adapter(found, state)
     expected = _names(unet)
     wrong = [f"{name} ({_describe(state, name)})" for name in expected if _shape(state, name) != expected[name]]
     wrong += [f"{name} (no such weight)" for name in state if name not in expected]
@@ -107,6 +113,43 @@ def _collect(path: Path, unet: UNet2DConditionModel, *, weights: bool) -> dict[s
             f"{len(expected)}: {_list(wrong)}. Give the generator that it was trained from"
         )
     return state
+
+
+def _merge_adapter(found: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a U-Net that was saved with a LoRA adapter around its layers, with the adapter added to them.
+
+    The adapter's strength, alpha / rank, is that of peft's settings beside the file; without such a file it is 1.
+    """
+    merged = {name.replace(_WRAPPED, "."): one for name, one in state.items() if ".lora_" not in name}
+    factors = {match.groups(): one for name, one in state.items() if (match := _FACTOR.fullmatch(name))}
+    strength = _read_strength((found if found.is_dir() else found.parent) / "adapter_config.json")
+    if len(factors) + len(merged) < len(state):
+        others = [name for name in state if ".lora_" in name and not _FACTOR.fullmatch(name)]
+        raise ModelLoadError(f"the adapter around the U-Net in {found} is no single plain LoRA: {_list(others)}")
+    for layer in dict.fromkeys(layer for layer, _ in factors):
+        name = f"{layer}.weight"
+        try:
+            weight, down, up = merged[name], factors[layer, "A"], factors[layer, "B"]
+            update = up.float().flatten(1) @ down.float().flatten(1)
+            merged[name] = (weight.float() + strength * update.reshape(weight.shape)).to(weight.dtype)
+        except (LookupError, RuntimeError) as error:
+            raise ModelLoadError(f"the adapter around the U-Net in {found} is damaged at {layer}: {error}") from error
+    return merged
+
+
+def _read_strength(file: Path) -> float:
+    """The alpha / rank in peft's settings; 1 if there are none."""
+    if not file.is_file():
+        return 1.0
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        rank = float(settings["r"])
+        strength = float(settings["lora_alpha"]) / (rank**0.5 if settings.get("use_rslora") else rank)
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, ZeroDivisionError) as error:
+        raise ModelLoadError(f"{file} does not give the adapter's strength: {error}") from error
+    if settings.get("rank_pattern") or settings.get("alpha_pattern"):
+        raise ModelLoadError(f"{file} gives some layers a strength of their own. Merge the adapter before saving")
+    return strength
 
 
 def _names(unet: nn.Module) -> dict[str, torch.Size]:

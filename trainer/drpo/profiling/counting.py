@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from drpo.training.memory import Meter
+from drpo.training.meter import Meter
 
 aten = torch.ops.aten
 

@@ -1,4 +1,4 @@
-"""The paths of the embedded model. The package contains it; `drpo shapes pretrain` made it."""
+"""The paths of the embedded models. The package contains them; `drpo shapes pretrain` made them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from pathlib import Path
 
 from drpo.errors import ModelLoadError
 
+GENERATORS = {"shapes": "generator", "shapes-xl": "generator_xl"}
+"""The generators by name, and their folders. Both have the same autoencoder, so the feature map fits both."""
+
 _FOLDER = Path(__file__).resolve().parent.parent / "assets" / "shapes"
 
 
-def generator_path() -> Path:
-    """The path of the one-step generator: a diffusers folder in the SD-Turbo layout."""
-    return _find_folder("generator", "model_index.json")
+def generator_path(name: str = "shapes") -> Path:
+    """The path of a one-step generator: a diffusers folder.
+
+    Args:
+        name: one of `GENERATORS`: "shapes", in the SD-Turbo layout, or "shapes-xl", in the SDXL-Turbo layout.
+    """
+    return _find_folder(GENERATORS[name], "model_index.json")
 
 
 def feature_map_path() -> Path:
@@ -30,6 +37,7 @@ def _find_folder(name: str, file: str) -> Path:
         raise ModelLoadError(
             f"the embedded model is not complete: {name}/{file} is missing from the installed package. Reinstall drpo, "
             "or make the model with `drpo shapes pretrain --out FOLDER` and set model.generator to FOLDER/generator "
-            "and features.path to FOLDER/latent_mae. With --clip it makes FOLDER/clip, the model of a reward."
+            "and features.path to FOLDER/latent_mae. With --layout sdxl it makes only the generator, with --clip "
+            "FOLDER/clip, the model of a reward."
         )
     return folder

@@ -1,27 +1,28 @@
-"""The name "shapes" in a config, which stands for the generator, the feature map or the CLIP in the package."""
+"""Names in a config that stand for models in the package: the generators "shapes" and "shapes-xl", and what fits them.
+
+The feature map and the CLIP fit both generators, so either name means the same ones.
+"""
 
 from __future__ import annotations
 
-from drpo.shapes.assets import clip_path, feature_map_path, generator_path
-
-EMBEDDED = "shapes"
+from drpo.shapes.assets import GENERATORS, clip_path, feature_map_path, generator_path
 
 
 def is_embedded(source: str | None) -> bool:
-    """Whether a value of `model.generator`, `features.path` or a reward's `model` is the name of the embedded model."""
-    return source == EMBEDDED
+    """Whether a value of `model.generator`, `features.path` or a reward's `model` is the name of an embedded model."""
+    return source in GENERATORS
 
 
 def generator_source(source: str) -> str:
-    """The folder or hub id of a generator. "shapes" becomes the folder in the package."""
-    return str(generator_path()) if is_embedded(source) else source
+    """The folder or hub id of a generator. A name becomes the folder in the package."""
+    return str(generator_path(source)) if is_embedded(source) else source
 
 
 def feature_map_source(source: str | None) -> str | None:
-    """The folder of a feature map's weights. "shapes" becomes the folder in the package; None if it has no weights."""
+    """The folder of a feature map's weights. A name becomes the folder in the package; None if it has no weights."""
     return str(feature_map_path()) if is_embedded(source) else source
 
 
 def reward_source(source: str) -> str:
-    """The folder or hub id of a reward's weights. "shapes" becomes the folder of the CLIP in the package."""
+    """The folder or hub id of a reward's weights. A name becomes the folder of the CLIP in the package."""
     return str(clip_path()) if is_embedded(source) else source

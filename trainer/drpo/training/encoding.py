@@ -16,7 +16,7 @@ import torch
 
 from drpo.config import Config
 from drpo.data.preferences import Part, Picture, Preference, find_preference_source
-from drpo.data.preferences.cache import BLOCK, Entry, LatentCache
+from drpo.data.preferences.cache import BLOCK, Entry, LatentCache, find_cache_folder
 from drpo.data.preferences.pictures import read_picture
 from drpo.data.seeds import derive_seed
 from drpo.errors import ConfigError
@@ -24,8 +24,6 @@ from drpo.generators.base import OneStepGenerator
 from drpo.generators.encoding import encode_images, identify_vae
 from drpo.training import collective
 from drpo.training.files import write_text
-
-CACHE_FOLDER = ".latents"
 
 
 def find_cache(config: Config, generator: OneStepGenerator) -> LatentCache:
@@ -39,8 +37,7 @@ def find_cache(config: Config, generator: OneStepGenerator) -> LatentCache:
     source = find_preference_source(settings.source)
     parts = (settings.source, source.identify(settings), identify_vae(generator.vae), *generator.image_size)
     key = hashlib.sha256("/".join(map(str, (*parts, settings.posterior))).encode()).hexdigest()[:20]
-    folder = settings.cache if settings.cache is not None else config.run.folder / CACHE_FOLDER
-    return LatentCache(Path(folder) / key)
+    return LatentCache(find_cache_folder(config) / key)
 
 
 def encode_preferences(

@@ -10,33 +10,33 @@ Not counted are the objective's own tensors, and what a GPU's libraries take for
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
-from weakref import finalize
+from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
 from drpo.config import Config
 from drpo.errors import DrpoError
 from drpo.generators import generator_class
 from drpo.generators.base import Conditions
 from drpo.generators.configs import PipelineConfigs
-from drpo.method.objectives.base import Group, Needs, ObjectiveResult
+from drpo.generators.one_step import OneStepPipeline
+from drpo.method.objectives.base import Group, Needs, Objective, ObjectiveResult
 from drpo.shapes.embedded import generator_source, is_embedded
 from drpo.training.build import build_feature_map, build_objective, ranks_candidates
+from drpo.training.meter import Meter, fused_attention
 from drpo.training.sampling import GroupSampler, GroupSeed
 from drpo.training.views import make_view
 
+if TYPE_CHECKING:
+    from drpo.training.reward_gradient import RewardGradient
+
 META = torch.device("meta")
+_PROMPT = "a photo of a bench"  # any
 SPARE = 1.15
 """What a GPU needs for each byte that is counted: gaps between its blocks, and work space of its libraries."""
 
@@ -46,16 +46,16 @@ class MemoryEstimate:
     """The memory of a step in bytes.
 
     Attributes:
-        weights: of the generator, its text encoders, the feature map, and what is trained.
+        weights: of the generator, its text encoders, the feature map, a differentiable reward, and what is trained.
         optimizer: gradients of what is trained, and two means for each weight.
         step: everything that a step makes, at its peak.
-        without_features: why the feature map is not counted; "" if it is, or if there is none.
+        missing: what is not counted, and why.
     """
 
     weights: int
     optimizer: int
     step: int
-    without_features: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -65,7 +65,7 @@ class MemoryEstimate:
     def __str__(self) -> str:
         parts = {"weights": self.weights, "optimizer": self.optimizer, "a step at its peak": self.step}
         listed = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in parts.items())
-        rest = f"; without the feature map ({self.without_features})" if self.without_features else ""
+        rest = "".join(f"; without {one}" for one in self.missing)
         return f"about {self.total / 2**30:.1f} GiB on each worker's device ({listed}, and the rest to spare{rest})"
 
 
@@ -73,8 +73,8 @@ def estimate_memory(config: Config) -> MemoryEstimate:
     """Estimates what a training step of these settings takes on one worker's device.
 
     Args:
-        config: the settings. The generator's configs must be in its folder or in the hub's cache. The feature map's
-            files are read too, if they are there.
+        config: the settings. The generator's configs must be in its folder or in the hub's cache. The files of the
+            feature map and of a differentiable reward are read too, if they are there.
 
     Raises:
         ModelLoadError, UnsupportedModelError: the generator's configs are not there, or of an unknown layout.
@@ -97,17 +97,21 @@ def estimate_memory(config: Config) -> MemoryEstimate:
         pipeline.unet.enable_gradient_checkpointing()
     generator = layout(pipeline, config.lora, whole=config.lora is None)
     generator.to_uint8 = lambda images_N3HW: torch.zeros((len(images_N3HW), 1, 1, 3), dtype=torch.uint8)
-    objective, feature_map, missing = build_objective(config), None, ""
+    objective, feature_map, missing = build_objective(config), None, list[str]()
     if _is_here(config.features.path):
         try:
             feature_map = build_feature_map(config, objective, generator, device="meta")
         except (DrpoError, NotImplementedError) as error:
-            missing = str(error)
+            missing.append(f"the feature map ({error})")
     else:
-        missing = f"the files of {config.features.path} are not here yet"
+        missing.append(f"the feature map (the files of {config.features.path} are not here yet)")
+    needs = Needs(latents=True, reference_latents=True) if missing else objective.needs
+    reward, reward_size = _outline_reward(objective, generator, missing)
     trained = generator.adapter.parameters()
     networks = [generator.vae, *texts, getattr(feature_map, "model", None)]
-    weights = sum(_size(one) for network in networks if network is not None for one in network.parameters())
+    weights = reward_size + sum(
+        _size(one) for network in networks if network is not None for one in network.parameters()
+    )
     weights += sum(_size(one) for one in {id(p): p for p in [*generator.unet.parameters(), *trained]}.values())
     optimizer = 3 * sum(map(_size, trained))
     if config.lora is None:  # autocast keeps a copy of each weight in 16 bits; the meta device has no autocast
@@ -117,28 +121,70 @@ def estimate_memory(config: Config) -> MemoryEstimate:
     for parameter in trained:
         parameter.grad = torch.empty_like(parameter)  # from the second group on they are there
     view = make_view(generator, feature_map, decode_again=training.chunk_size is None)
-    needs = Needs(latents=True, reference_latents=True) if missing else objective.needs
     sampler = GroupSampler(generator, view, needs, training.chunk_size, ranks=ranks_candidates(config))
     groups = -(-training.groups_per_step // training.num_workers)  # of a worker
     in_flight = min(groups, training.groups_in_flight if training.pipeline else 1)
     candidates = training.candidates
     if training.chunk_size is not None:  # no group keeps a graph, and after two chunks the others take no more
-        candidates, in_flight = min(candidates, 2 * training.chunk_size), 1
+        at_once = 0 if reward is None else reward.batch_size
+        candidates, in_flight = min(candidates, max(2 * training.chunk_size, at_once)), 1
     noise_KChw = torch.empty((candidates, *generator.latent_shape), dtype=dtype, device=META)
-    with Meter(META) as meter, _fused_attention():
-        run_groups(sampler, noise_KChw, _make_conditions(configs, dtype), in_flight)
-    return MemoryEstimate(weights, optimizer, meter.peak, missing)
+    with Meter(META) as meter, fused_attention():
+        run_groups(sampler, noise_KChw, _make_conditions(configs, dtype), in_flight, reward)
+    return MemoryEstimate(weights, optimizer, meter.peak, tuple(missing))
 
 
-def run_groups(sampler: GroupSampler, noise_KChw: Tensor, conditions: Conditions, count: int) -> None:
+def run_groups(
+    sampler: GroupSampler,
+    noise_KChw: Tensor,
+    conditions: Conditions,
+    count: int,
+    reward: RewardGradient | None = None,
+) -> None:
     """Generates as many groups as are in flight at once, and backpropagates a loss of the first one."""
     seed, in_flight = GroupSeed(0, 0, 0), []
     for _ in range(count):
         candidates = sampler.generate(noise_KChw, conditions, seed)
         reference_KChw = sampler.refer(candidates)
         group = sampler.observe_reference(sampler.observe(candidates), candidates, reference_KChw)
+        if reward is not None:
+            scores_K, gradient_KChw = reward.compute(candidates.latents_KChw, _PROMPT)
+            group = replace(group, scores_K=scores_K, reward_gradient_KChw=gradient_KChw)
         in_flight.append((group, candidates))
     sampler.backward(*in_flight[0], _plain_loss)
+
+
+def _outline_reward(
+    objective: Objective, generator: OneStepPipeline, missing: list[str]
+) -> tuple[RewardGradient | None, int]:
+    """The differentiable reward on the meta device, and the bytes of its weights. What is left out joins `missing`."""
+    if not objective.needs.reward_gradient:
+        return None, 0
+    from drpo.training.reward_gradient import outline_reward_gradient
+
+    source = objective.settings.reward
+    try:
+        reward = outline_reward_gradient(source, generator)
+    except DrpoError as error:
+        missing.append(f"the reward ({error})")
+        return None, 0
+    if reward is None:
+        missing.append(f"the reward {source.type} (its files are not here yet, or it cannot be built without them)")
+        return None, 0
+    size = sum(_size(weight) for network in reward.networks() for weight in network.parameters())
+    if not _runs_on_meta(reward, generator.latent_shape):
+        missing.append(f"what the reward {source.type} makes of a picture (only its weights are counted)")
+        return None, size
+    return reward, size
+
+
+def _runs_on_meta(reward: RewardGradient, latent_shape: tuple[int, ...]) -> bool:
+    """Whether the reward's network asks for no numbers, which tensors of the meta device do not have."""
+    try:
+        reward.compute(torch.empty((1, *latent_shape), device=META), _PROMPT)
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
 
 
 def _is_here(path: str | None) -> bool:
@@ -177,79 +223,3 @@ def _make_conditions(configs: PipelineConfigs, dtype: torch.dtype) -> Conditions
 
 def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-class Meter(TorchDispatchMode):
-    """Adds up the tensors that are made within the block and alive at the same time.
-
-    Args:
-        device: where they are.
-
-    Attributes:
-        peak: the most bytes so far.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.peak = 0
-        self._device = device
-        self._alive = 0
-        self._known = WeakIdKeyDictionary()
-
-    def reset_peak(self) -> None:
-        """Starts a new peak, at what is alive now."""
-        self.peak = self._alive
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs an operation, and counts what it has made."""
-        inputs = tree_leaves((args, kwargs))
-        for tensor in inputs:
-            if isinstance(tensor, Tensor):
-                self._known.setdefault(tensor.untyped_storage(), None)  # made before the block, or counted
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.device.type == self._device.type:
-                self._count(tensor.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
-            return
-        self._known[storage] = None
-        size = storage.nbytes()
-        self._alive += size
-        self.peak = max(self.peak, self._alive)
-        finalize(storage, self._release, size)
-
-    def _release(self, size: int) -> None:
-        self._alive -= size
-
-
-class _FusedAttention(torch.autograd.Function):
-    """What a fused kernel keeps for its backward pass: inputs, output, and a number for each query. No matrix."""
-
-    @staticmethod
-    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output = query.new_empty((*query.shape[:-1], value.shape[-1]))
-        context.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
-        return output
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Any:
-        query, key, value, *_ = context.saved_tensors
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-
-
-@contextmanager
-def _fused_attention() -> Iterator[None]:
-    """Within this block attention takes the memory of the kernels that devices have, not of the plain formula."""
-
-    def attend(query: Tensor, key: Tensor, value: Tensor, *options: Any, **more: Any) -> Tensor:
-        return _FusedAttention.apply(query, key, value)
-
-    plain = nn.functional.scaled_dot_product_attention
-    nn.functional.scaled_dot_product_attention = attend  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        nn.functional.scaled_dot_product_attention = plain

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from drpo.errors import ConfigError, ModelLoadError
@@ -68,6 +68,15 @@ class RewardGradient:
             gradients.append(gradient_NChw)
         return torch.cat(scores), torch.cat(gradients)
 
+    def networks(self) -> list[nn.Module]:
+        """The networks of the reward: its own, and those of its parts."""
+        found, objects = [], [self.reward]
+        for one in objects:
+            values = list(vars(one).values())
+            found += [value for value in values if isinstance(value, nn.Module)]
+            objects += [value for value in values if type(value).__module__.startswith("drpo_rewards.")]
+        return found
+
 
 def build_reward_gradient(source: RewardSource, generator: OneStepGenerator, device: str) -> RewardGradient:
     """Builds the reward of an objective's settings on a device.
@@ -82,6 +91,19 @@ def build_reward_gradient(source: RewardSource, generator: OneStepGenerator, dev
         kind = ModelLoadError if isinstance(error, WeightsError) else ConfigError
         raise kind(f"objective.reward: {error}") from error
     return RewardGradient(generator, reward, name=source.type, batch_size=source.batch_size)
+
+
+def outline_reward_gradient(source: RewardSource, generator: OneStepGenerator) -> RewardGradient | None:
+    """The reward on torch's meta device, to see what memory it takes; None if it cannot be built without its weights.
+
+    Raises:
+        ConfigError: there is no such reward, or it does not fit its options or its files.
+    """
+    try:
+        reward = rewards.outline_differentiable(source.type, _place(source.options))
+    except RewardsError as error:
+        raise ConfigError(f"objective.reward: {error}") from error
+    return None if reward is None else RewardGradient(generator, reward, name=source.type, batch_size=source.batch_size)
 
 
 def check_reward(source: RewardSource) -> None:

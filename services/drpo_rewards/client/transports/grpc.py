@@ -15,6 +15,7 @@ from drpo_rewards.errors import (
     InvalidRequestError,
     OverloadedError,
     RankingTimeoutError,
+    RequestTooLargeError,
     RewardsError,
     ServiceUnavailableError,
 )
@@ -34,10 +35,10 @@ _BY_STATUS: dict[grpc.StatusCode, type[RewardsError]] = {
     grpc.StatusCode.PERMISSION_DENIED: AuthenticationError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.DEADLINE_EXCEEDED: RankingTimeoutError,
-    grpc.StatusCode.NOT_FOUND: ServiceUnavailableError,  # Serve's proxy: no such application, or not yet
+    grpc.StatusCode.NOT_FOUND: ServiceUnavailableError,  # a service of another name
     grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,
     grpc.StatusCode.CANCELLED: ServiceUnavailableError,
-    # An INTERNAL of the gateway has our metadata; one without it comes from Serve, whose replica died.
+    # An INTERNAL of the gateway has our metadata; one without it comes from gRPC itself, whose peer died.
     grpc.StatusCode.INTERNAL: ServiceUnavailableError,
 }
 
@@ -91,4 +92,6 @@ class GrpcTransport:
             if key == ERROR_METADATA:
                 return error_from_metadata(str(value), message)
         error_class = _BY_STATUS.get(error.code(), InternalError)
+        if error_class is OverloadedError and "larger than max" in message:  # gRPC itself has refused the message
+            error_class = RequestTooLargeError
         return error_class(f"{self.target} answered {error.code().name}: {message[:200]}")

@@ -102,7 +102,7 @@ def _check_response(response: httpx.Response) -> httpx.Response:
                 retry_after_s=problem.retry_after_s,
                 request_id=problem.request_id,
             )
-    # This answer is not from the gateway, but from Ray Serve's proxy or another proxy on the way.
+    # This answer is not from the gateway, but from a proxy on the way.
     raise _error_class(response.status_code)(
         f"{response.url} answered {response.status_code}: {response.text[:200]}",
         retry_after_s=parse_retry_after(response.headers.get("retry-after", "")),
@@ -116,5 +116,4 @@ def _error_class(status: int) -> type[RewardsError]:
         return RankingTimeoutError
     if status in (401, 403):
         return AuthenticationError
-    # Serve's proxy also answers 404 while an application is being replaced, but so does a wrong address.
     return ServiceUnavailableError if status >= 500 else InvalidRequestError

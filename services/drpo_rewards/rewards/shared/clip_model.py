@@ -68,9 +68,9 @@ class ClipEmbedder:
         return cls(load_pretrained(CLIPModel, folder, dtype, headers_only), clip_tokenizer(folder), crop, device)
 
     @property
-    def scale(self) -> float:
-        """The factor by which CLIP multiplies a cosine."""
-        return float(self.model.logit_scale.detach().float().exp())
+    def scale(self) -> Tensor:
+        """The factor by which CLIP multiplies a cosine, without axes and in float32."""
+        return self.model.logit_scale.detach().float().exp()
 
     def prepare(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> PreparedClip:
         """Crop pictures and tokenize their prompts, on the CPU."""

@@ -32,7 +32,7 @@ class Admission:
     async def turn(self, announced_bytes: int = 0) -> AsyncIterator[Allowance]:
         """Wait for a turn, then hold it.
 
-        The announced bytes of a body count from now on, because Ray receives them while the request waits.
+        The announced bytes of a body count from now on, so that one that does not fit is refused before it is read.
 
         Args:
             announced_bytes: the length of the body that the request states; 0 if unknown.

@@ -1,13 +1,13 @@
-"""The gateway as a Ray Serve deployment: HTTP, gRPC and handles lead to the same Gateway."""
+"""The gateway as a Ray Serve deployment: its own listeners, and handles, lead to the same Gateway."""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -18,29 +18,43 @@ from drpo_rewards.serving.config import ServiceConfig
 from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.call import Origin
 from drpo_rewards.serving.gateway.gateway import Gateway
-from drpo_rewards.serving.gateway.grpc import GrpcMethods
-from drpo_rewards.serving.gateway.http import build_app
+from drpo_rewards.serving.gateway.listen import Listeners
 
 
-class GatewayDeployment(GrpcMethods):
-    """The class that Ray Serve builds in each gateway replica.
+class GatewayDeployment:
+    """The class that Ray Serve builds in each gateway replica, and whose end it announces by `__del__`.
 
     Args:
         config: the fields of the ServiceConfig.
         key_digests: SHA-256 of each accepted API key.
         rewards: by name, each reward's handle, or the name of the Serve application of a reward with `own_app`.
+        http_port, grpc_port: where it listens; None for no such listener.
     """
 
     def __init__(
-        self, config: dict[str, Any], key_digests: list[bytes], rewards: dict[str, DeploymentHandle | str]
+        self,
+        config: dict[str, Any],
+        key_digests: list[bytes],
+        rewards: dict[str, DeploymentHandle | str],
+        http_port: int | None,
+        grpc_port: int | None,
     ) -> None:
         return_large_buffers()
         return_free_memory_when_idle()
-        replica = serve.get_replica_context().replica_tag
-        self.gateway = Gateway(ServiceConfig.model_validate(config), key_digests, rewards, replica)
+        replica = serve.get_replica_context()
+        self.gateway = Gateway(ServiceConfig.model_validate(config), key_digests, rewards, replica.replica_tag)
+        self._listeners = Listeners(self.gateway, replica.app_name, http_port, grpc_port)
+        self._opening = asyncio.get_running_loop().create_task(self._listeners.open())
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self.gateway)
+    async def check_health(self) -> None:
+        """Raise an error if it does not listen. Serve calls this after the start, and again and again."""
+        await asyncio.shield(self._opening)
+        self._listeners.check()
+
+    async def __del__(self) -> None:
+        """End the listeners after the calls in progress. Serve awaits this before it ends the process."""
+        self._opening.cancel()
+        await self._listeners.close()
 
     async def call(self, images: Sequence[np.ndarray], name: str, options: dict[str, Any]) -> dict[str, Any]:
         """Perform an operation for a handle.

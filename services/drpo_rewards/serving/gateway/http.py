@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -17,12 +18,15 @@ from drpo_rewards.serving.gateway import openapi, problem_documents, request_bod
 from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.call import Origin
 from drpo_rewards.serving.gateway.gateway import Gateway
-from drpo_rewards.serving.gateway.middleware import ForgivingRoutes, SecurityHeaders
+from drpo_rewards.serving.gateway.middleware import ForgivingRoutes, RequestIds, SecurityHeaders
 from drpo_rewards.serving.gateway.strangers import RefuseStrangers
 from drpo_rewards.serving.gateway.web_page import add_page
 
 JSON = "application/json"
 PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' exposition format
+CLIENT_GONE = 499  # nobody gets this status, except a log of something in between
+
+ResultT = TypeVar("ResultT")
 
 
 def build_app(gateway: Gateway) -> FastAPI:
@@ -89,6 +93,7 @@ def _add_middleware(app: FastAPI, gateway: Gateway) -> None:
             allow_private_network=True,  # a page of the internet may call a service that is not
         )
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestIds)
 
 
 def _add_operation(app: FastAPI, gateway: Gateway, operation: Operation[Any, Any]) -> None:
@@ -113,19 +118,49 @@ def _make_endpoint(
 
     async def endpoint(request: Request) -> Response:
         sent: list[Any] = []
+        is_read = asyncio.Event()
 
         async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
-            options, images = await request_body.read(
-                request, operation.options, body, allowance, gateway.decoders, gateway.config.limits.body_idle_s
-            )
+            limits = gateway.config.limits
+            options, contents = await request_body.read(request, operation.options, body, allowance, limits.body_idle_s)
+            is_read.set()
             sent.append(options)
-            return options, images
+            fields = [options.image_field(index) for index in range(len(contents))]
+            return options, await gateway.decoders.decode_all(contents, fields, allowance)
 
-        response = await gateway.perform(operation, _origin(request), read)
+        response = await _run_unless_gone(request, is_read, gateway.perform(operation, _origin(request), read))
+        if response is None:
+            return Response(status_code=CLIENT_GONE)
         answer = operation.http_answer(sent[0], response)
         return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
 
     return endpoint
+
+
+async def _run_unless_gone(
+    request: Request, is_read: asyncio.Event, work: Coroutine[Any, Any, ResultT]
+) -> ResultT | None:
+    """Run `work`, but end it when the client closes the connection, as `work` would cost others time for nobody.
+
+    Args:
+        is_read: set when the body has been read. Until then the reader itself sees a client that goes away.
+
+    Returns:
+        What `work` returned; None if the client is gone.
+    """
+
+    async def wait_until_gone() -> None:
+        await is_read.wait()
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, waiting = asyncio.create_task(work), asyncio.create_task(wait_until_gone())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        for task in (working, waiting):
+            task.cancel()
 
 
 def _origin(request: Request) -> Origin:

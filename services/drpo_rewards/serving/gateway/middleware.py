@@ -1,11 +1,65 @@
-"""What happens to every HTTP request and response around the routes: forgiving paths, and headers for browsers."""
+"""What happens to every HTTP request and response around the routes: its id, its path, and headers for browsers."""
 
 from __future__ import annotations
 
+import uuid
 from typing import ClassVar
 
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from drpo_rewards.serving.gateway.problem_documents import is_request_id
+from drpo_rewards.serving.ports import APPLICATION_HEADER
+
+REQUEST_ID = b"x-request-id"
+
+
+class RequestIds:
+    """Gives each request an id, which `request.state` holds and its response repeats.
+
+    It is the first valid `x-request-id` that was sent, or a new one.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        offered = [value.decode("latin-1") for name, value in scope["headers"] if name == REQUEST_ID]
+        request_id = next(filter(is_request_id, offered), uuid.uuid4().hex)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (REQUEST_ID, request_id.encode())]
+            await send(message)
+
+        scope.setdefault("state", {})["request_id"] = request_id  # in place: what is around this app reads it too
+        await self.app(scope, receive, send_with_id)
+
+
+class NamedService:
+    """Serves the app below `/NAME` too, which is the address of every service but the default one, and names it.
+
+    Several services may stand behind one address, where something else forwards by path.
+    """
+
+    def __init__(self, app: ASGIApp, application: str, prefix: str) -> None:
+        self.app = app
+        self._header = (APPLICATION_HEADER.encode(), application.encode())
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and f"{scope['path']}/".startswith(f"{self._prefix}/"):
+            scope = {**scope, "root_path": self._prefix}
+
+        async def send_with_name(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), self._header]
+            await send(message)
+
+        await self.app(scope, receive, send_with_name)
 
 
 class ForgivingRoutes:

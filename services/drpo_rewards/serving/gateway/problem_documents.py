@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import uuid
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -26,13 +25,7 @@ def handle_errors(app: FastAPI) -> None:
 
 
 def request_id_of(request: Request) -> str:
-    """Return the caller's `x-request-id` if it is valid, otherwise a new id, which this request keeps.
-
-    Serve's proxy adds an id to a request without one, and sends it back in the response's headers.
-    """
-    if not hasattr(request.state, "request_id"):
-        offered = request.headers.get("x-request-id", "")
-        request.state.request_id = offered if is_request_id(offered) else uuid.uuid4().hex
+    """Return the id of a request, which the middleware `RequestIds` has given it."""
     return request.state.request_id
 
 
@@ -82,7 +75,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
     logger.error("unexpected error in %s", request.url.path, exc_info=error)
-    return await answer_error(request, InternalError(UNEXPECTED))
+    response = await answer_error(request, InternalError(UNEXPECTED))
+    response.headers["x-request-id"] = request_id_of(request)  # this answer passes no middleware
+    return response
 
 
 def _make_response(problem: Problem, headers: dict[str, Any]) -> Response:

@@ -1,17 +1,16 @@
-"""Read the body of an HTTP request, which may be anything: limits first, then JSON or multipart."""
+"""Read the body of an HTTP request, which may be anything: limits first, then JSON or multipart.
+
+A body is one buffer, into which its pieces are written as they arrive. Plain pixels in it are views of that buffer.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import numpy as np
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from drpo_rewards.api.contract import MAX_METADATA_BYTES, Options, parse
@@ -25,7 +24,8 @@ from drpo_rewards.errors import (
 from drpo_rewards.operations.base import Body
 from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.content_encoding import find_decoder
-from drpo_rewards.serving.gateway.decoding import Content, Decoders
+from drpo_rewards.serving.gateway.decoding import Content
+from drpo_rewards.serving.gateway.multipart import Part, PartFinder
 
 # Plain pixels as a multipart part: `Content-Type: application/x-rgb8; width=64; height=64`.
 RGB8 = "application/x-rgb8"
@@ -34,21 +34,10 @@ RGB8 = "application/x-rgb8"
 MAX_HEAD_BYTES = 64 * (MAX_METADATA_BYTES + 40_000)
 
 
-class InMemoryParser(MultiPartParser):
-    """Starlette's parser, but parts above a megabyte stay in memory instead of on disk."""
-
-    spool_max_size = sys.maxsize  # the body as a whole has a limit
-
-
 async def read(
-    request: Request,
-    options: type[Options],
-    body: type[Body],
-    allowance: Allowance,
-    decoders: Decoders,
-    idle_s: float,
-) -> tuple[Any, list[np.ndarray]]:
-    """Read the options and decode the images of a request: JSON, or multipart with one JSON part and the images.
+    request: Request, options: type[Options], body: type[Body], allowance: Allowance, idle_s: float
+) -> tuple[Any, Sequence[Content]]:
+    """Read the options of a request, and its images as they were sent: JSON, or multipart with one JSON part.
 
     Args:
         request: the request.
@@ -60,33 +49,27 @@ async def read(
     Raises:
         RewardsError: the body is not valid (the error names the field), or no data came for `idle_s` seconds.
     """
-    limited = _limit_body(request, allowance, idle_s)
-    sent: Any
-    contents: Sequence[Content]
-    kind = parse_content_type(request.headers.get("content-type", ""))[0]
+    header = request.headers.get("content-type", "")
+    kind = parse_content_type(header)[0]
+    pieces = _receive(request, allowance, idle_s)
     try:
         if kind == "application/json":
-            sent, contents = await _from_json(await limited.body(), body)
-        elif kind == "multipart/form-data":
-            sent, contents = await _from_multipart(limited, options, allowance)
-        else:
-            raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
+            return await _from_json(pieces, body)
+        if kind == "multipart/form-data":
+            return await _from_multipart(pieces, header, options, allowance)
     except ClientDisconnect:
         raise InvalidRequestError("the connection closed before the whole body arrived") from None
-    fields = [sent.image_field(index) for index in range(len(contents))]
-    return sent, await decoders.decode_all(contents, fields, allowance)
+    raise UnsupportedContentError(f"content type {kind[:100]!r}; send application/json or multipart/form-data")
 
 
-def _limit_body(request: Request, allowance: Allowance, idle_s: float) -> Request:
-    """Return the same request with a decompressed body, which raises an error if it is too long or stops for `idle_s`.
+async def _receive(request: Request, allowance: Allowance, idle_s: float) -> AsyncIterator[bytes]:
+    """Yield the pieces of the decompressed body. Raise an error if it is too long, or stops for `idle_s` seconds.
 
     A silent client must not hold a turn and memory that other requests need.
     """
-    received = 0
+    received, more = 0, True
     decoder = find_decoder(request.headers.get("content-encoding", ""))
-
-    async def receive() -> Any:
-        nonlocal received
+    while more:
         try:
             async with asyncio.timeout(idle_s):
                 message = await request.receive()
@@ -94,60 +77,60 @@ def _limit_body(request: Request, allowance: Allowance, idle_s: float) -> Reques
             raise IncompleteRequestError(
                 f"no data came for {idle_s:g} s, after {received} bytes of the body; send the request again"
             ) from None
-        body = message.get("body", b"")
-        if decoder is None or message["type"] != "http.request":
-            received += len(body)
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        data, more = message.get("body", b""), message.get("more_body", False)
+        if decoder is None:
+            received += len(data)
             allowance.check_body(received)
-            return message
-        pieces: list[bytes] = []
-        decoding = decoder.feed(body)
+            yield data
+            continue
+        decoding = decoder.feed(data)
         while piece := await asyncio.to_thread(next, decoding, b""):  # a small body may decode to a very large one
             received += len(piece)
             allowance.check_body(received)
-            pieces.append(piece)
-        if not message.get("more_body", False):
+            yield piece
+        if not more:
             decoder.finish()
-        return {**message, "body": b"".join(pieces)}
-
-    return Request(request.scope, receive)
 
 
-async def _from_json(data: bytes, model: type[Body]) -> tuple[Any, list[str]]:
+async def _from_json(pieces: AsyncIterator[bytes], model: type[Body]) -> tuple[Any, list[str]]:
+    data = bytearray()
+    async for piece in pieces:
+        data += piece
     options, texts = await asyncio.to_thread(lambda: parse(model, data).split())  # both may search megabytes
     options.check_count(len(texts))
     return options, texts
 
 
-async def _from_multipart(request: Request, model: type[Options], check: DecodingLimits) -> tuple[Any, list[Content]]:
-    limits = {"max_files": model.max_images + 1, "max_fields": 2, "max_part_size": MAX_HEAD_BYTES}
-    try:
-        form = await InMemoryParser(request.headers, request.stream(), **limits).parse()
-    except MultiPartException as error:  # malformed, or over the limits
-        field = model.image_list if error.message.startswith("Too many files") else None
-        raise InvalidRequestError(f"the multipart body cannot be read: {error.message}", field=field) from None
-    try:
-        unknown = sorted(set(form) - {"request", "images"})
-        if unknown:
-            raise InvalidRequestError(f"unknown part {unknown[0][:100]!r}; the parts are `request` and `images`")
-        heads = form.getlist("request")
-        if len(heads) != 1:
-            raise InvalidRequestError(f"one part `request` (JSON) is needed; there are {len(heads)}", field="request")
-        head = heads[0]
-        options = parse(model, await head.read() if isinstance(head, UploadFile) else head)
-        parts = form.getlist("images")
-        options.check_count(len(parts))
-        return options, [await _from_part(part, options.image_field(i), check) for i, part in enumerate(parts)]
-    finally:
-        await form.close()
+async def _from_multipart(
+    pieces: AsyncIterator[bytes], header: str, model: type[Options], check: DecodingLimits
+) -> tuple[Any, list[Content]]:
+    finder = PartFinder(header, model.max_images + 1, 2, MAX_HEAD_BYTES, model.image_list)
+    data = bytearray()
+    async for piece in pieces:
+        finder.feed(piece)
+        data += piece
+    body = memoryview(data)
+    heads = [part for part in finder.parts if part.name == "request"]
+    parts = [part for part in finder.parts if part.name == "images"]
+    unknown = sorted({part.name for part in finder.parts} - {"request", "images"})
+    if unknown:
+        raise InvalidRequestError(f"unknown part {unknown[0][:100]!r}; the parts are `request` and `images`")
+    if len(heads) != 1:
+        raise InvalidRequestError(f"one part `request` (JSON) is needed; there are {len(heads)}", field="request")
+    options = parse(model, bytes(body[heads[0].start : heads[0].end]))
+    options.check_count(len(parts))
+    return options, [_from_part(part, body, options.image_field(index), check) for index, part in enumerate(parts)]
 
 
-async def _from_part(part: UploadFile | str, field: str, check: DecodingLimits) -> Content:
-    if isinstance(part, str):
+def _from_part(part: Part, body: memoryview, field: str, check: DecodingLimits) -> Content:
+    if not part.is_file:
         raise InvalidImageError(f"{field} is a text field; send it as a file part (with a filename)", field=field)
-    data = await part.read()
-    kind, parameters = parse_content_type(part.content_type or "")
+    data = body[part.start : part.end]
+    kind, parameters = parse_content_type(part.content_type)
     if kind != RGB8:
-        return data
+        return bytes(data)
     width, height = parameters.get("width", ""), parameters.get("height", "")
     if not (
         width.isascii() and height.isascii() and width.isdecimal() and height.isdecimal() and len(width + height) <= 12

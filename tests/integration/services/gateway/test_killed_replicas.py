@@ -9,9 +9,7 @@ import signal
 import time
 
 import pytest
-import ray
-from ray.util.state import list_actors
-from support.service import PICTURES, REDS, TRANSPORTS, address, config
+from support.service import PICTURES, REDS, TRANSPORTS, address, config, replica_pids
 
 from drpo_rewards import AsyncRankingClient, RankResponse, serving
 
@@ -19,11 +17,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.thorough]
 
 KILL_EVERY_S = 2.0
 SECONDS = 40.0
-
-
-def replica_pids() -> list[int]:
-    filters = [("state", "=", "ALIVE"), ("class_name", "=", "ServeReplica:killed:reward-redness")]
-    return [actor.pid for actor in list_actors(ray.get_runtime_context().gcs_address, filters=filters)]
 
 
 @pytest.mark.timeout(600)
@@ -45,7 +38,7 @@ async def test_no_call_fails_while_one_of_three_replicas_lives(service: serving.
         nonlocal killed
         while time.monotonic() < until:
             await asyncio.sleep(KILL_EVERY_S)
-            pids = await asyncio.to_thread(replica_pids)
+            pids = await asyncio.to_thread(replica_pids, "reward-redness", "killed")
             if len(pids) > 1:
                 os.kill(random.choice(pids), signal.SIGKILL)
                 killed += 1

@@ -7,11 +7,10 @@ import os
 import signal
 
 import pytest
-from support.service import PICTURES, REDS, TRANSPORTS, address, config, replica_pid
+from support.service import PICTURES, REDS, TRANSPORTS, address, replica_pid
 
 from drpo_rewards import AsyncRankingClient, RankResponse, errors, serving
 from drpo_rewards.api.contract import PairOptions
-from drpo_rewards.cluster import loopback
 
 pytestmark = pytest.mark.integration
 
@@ -127,16 +126,6 @@ async def test_the_clients_own_deadline(client: AsyncRankingClient) -> None:
     client.timeout_s = 0.05
     with pytest.raises(errors.RankingTimeoutError):
         await client.rank("p", PICTURES[:2], rewards={"busy": 1})
-
-
-def test_without_keys_grpc_is_not_open_to_other_machines(
-    service: serving.RunningService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Serve's gRPC listens on every interface, except in the Ray of these tests, where it keeps to loopback."""
-    assert loopback.grpc_is_bound()
-    monkeypatch.setattr(loopback, "grpc_is_bound", lambda: False)
-    with pytest.raises(errors.ConfigError, match=r"gRPC listens on every interface .* and there are no API keys"):
-        serving.start(config(), app_name="open", grpc_port=0)
 
 
 def test_a_service_that_cannot_start_says_why(service: serving.RunningService) -> None:

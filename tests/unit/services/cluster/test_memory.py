@@ -45,20 +45,3 @@ def test_free_memory_goes_back(longest_checks: int) -> None:
     kept, after = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert kept > 200
     assert after < 100
-
-
-PROXY = """
-import threading
-from drpo_rewards.cluster.environment import set_ray_environment
-set_ray_environment()
-from ray.serve._private.http_util import configure_http_middlewares
-from ray.serve.config import HTTPOptions
-assert len(configure_http_middlewares(HTTPOptions()).middlewares) == 1
-print([thread.name for thread in threading.enumerate()])
-"""
-
-
-def test_ray_serves_proxy_starts_it() -> None:
-    """The proxy calls this function of Serve at its start. Serve's setting has no other use."""
-    run = subprocess.run([sys.executable, "-c", PROXY], capture_output=True, text=True, check=True)
-    assert "return-memory" in run.stdout

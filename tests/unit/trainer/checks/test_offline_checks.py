@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +53,24 @@ def test_every_wrong_row_is_told_before_the_start(table: Path) -> None:
     first, second = wrong(find(spoilt))
     assert f"{spoilt}:1: is not JSON" in first
     assert f"{spoilt}:6: \"chosen\": there is no file 'b.png'" in second
+
+
+def test_the_latents_must_fit_on_the_disk(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The set of the fixture is small; the public one, which is not read, takes 63 GB for SD-Turbo, 1 GB for shapes."""
+    small = find(table, f"run.folder={tmp_path}")
+    assert [one.state for one in small if one.about == "offline.cache"] == ["ok"]
+    public = ("offline.source=pickapic_v2", f"run.folder={tmp_path}")
+    [fits] = [one for one in find("null", *public) if one.about == "offline.cache"]
+    assert fits.found.startswith("up to 1.0 GB needed for the latents of 1918080 images")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=500_000_000))
+    [named] = wrong(find("null", *public))
+    assert named.startswith("offline.cache: up to 1.0 GB needed")
+    assert "0.5 GB free" in named
+    (tmp_path / ".latents").mkdir()
+    with (tmp_path / ".latents" / "part.safetensors").open("wb") as file:
+        file.truncate(600_000_000)  # what is encoded already is not needed again
+    assert wrong(find("null", *public)) == []
 
 
 @pytest.mark.parametrize(

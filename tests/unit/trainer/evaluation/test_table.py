@@ -98,7 +98,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, config: Config, sets: list[Pro
 def test_stock_diffusers_and_the_one_step_generator_draw_the_same_pictures(out: Path, sets: list[PromptSet]) -> None:
     rows = {name: PictureFolder(out / "pictures" / name / "two") for name in ("base", "tuned", "stock")}
     for planned in sets[0].planned:
-        base, tuned, stock = (rows[name].read(planned).astype(int) for name in ("base", "tuned", "stock"))
+        base, tuned, stock = (rows[name].read(planned.key).astype(int) for name in ("base", "tuned", "stock"))
         assert np.abs(base - stock).max() <= 1
         assert np.abs(base - tuned).max() > 10
     lines = read_lines(out / "pictures" / "base" / "two" / "manifest-0.jsonl")

@@ -1,4 +1,4 @@
-"""The six methods train on the embedded model, by their presets, and on a tiny generator of each layout."""
+"""The six methods train on the embedded models, by their presets, and on a tiny generator of each layout."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch
 from support.local_ranker import LocalRanker
 from support.rewards import DifferentiableRedness, Redness
 from support.tiny.sd_turbo import write_tiny_pipeline
+from support.tiny.sdxl_turbo import write_tiny_xl_pipeline
 
 from drpo.checks.plan import Plan
 from drpo.checks.settings import check_settings
 from drpo.config import load_config
 from drpo.data.prompts import load_prompts
+from drpo.shapes.assets import GENERATORS
 from drpo.training.build import (
     asks_rewards,
     build_feature_map,
@@ -29,8 +31,8 @@ from drpo.training.trainer import DrPOTrainer
 
 METHODS = ["drpo", "draft", "vgg-flow", "dpo", "pso", "grpo"]
 
-LAYOUTS: dict[str, Callable[[Path], Path]] = {"sd-turbo": write_tiny_pipeline}
-"""Generators besides the embedded one: how a tiny one of each layout is written."""
+LAYOUTS: dict[str, Callable[[Path], Path]] = {"sd-turbo": write_tiny_pipeline, "sdxl-turbo": write_tiny_xl_pipeline}
+"""Generators besides the embedded ones: how a tiny one of each layout is written."""
 
 
 def train_two_steps(preset: str, overrides: list[str], differentiable: dict[str, Any] | None = None) -> list[dict]:
@@ -61,9 +63,10 @@ def train_two_steps(preset: str, overrides: list[str], differentiable: dict[str,
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_preset_of_shapes_trains(method: str) -> None:
-    lines = train_two_steps("shapes" if method == "drpo" else f"shapes-{method}", [])
+def test_a_preset_of_shapes_trains(method: str, generator: str) -> None:
+    lines = train_two_steps("shapes" if method == "drpo" else f"shapes-{method}", [f"model.generator={generator}"])
     assert all(line["groups_dropped"] == 0 for line in lines)
     assert lines[0]["grad_norm"] > 0  # later PSO's may be 0, where its ratios are clipped
     assert ("reward/clip" in lines[0]) is (method in ("draft", "vgg-flow"))

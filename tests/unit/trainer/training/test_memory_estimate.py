@@ -8,14 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from support.tiny.image_reward import write_image_reward
 
 from drpo.checks import Plan
 from drpo.checks.memory import check_memory
 from drpo.config import Config, load_config
-from drpo.training.build import build_feature_map, build_generator, build_objective, ranks_candidates
+from drpo.training.build import (
+    build_feature_map,
+    build_generator,
+    build_objective,
+    build_reward_gradient,
+    ranks_candidates,
+)
 from drpo.training.memory import estimate_memory, run_groups
 from drpo.training.sampling import GroupSampler
 from drpo.training.views import make_view
+
+DRAFT_REWARD = "objective.reward={type: clip, options: {model: shapes, dtype: float32}, batch_size: 8}"
 
 
 def measure_step(config: Config, file: Path) -> int:
@@ -29,8 +38,9 @@ def measure_step(config: Config, file: Path) -> int:
     sampler = GroupSampler(generator, view, objective.needs, training.chunk_size, ranks=ranks_candidates(config))
     noise_KChw = generator.noise(training.candidates, torch.Generator().manual_seed(0))
     conditions = generator.encode_prompts(["a red star"])
+    reward = build_reward_gradient(objective, generator)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        run_groups(sampler, noise_KChw, conditions, 1)
+        run_groups(sampler, noise_KChw, conditions, 1, reward)
     profile.export_chrome_trace(str(file))
     events = json.loads(file.read_text())["traceEvents"]
     totals = [event["args"]["Total Allocated"] for event in events if event.get("name") == "[memory]"]
@@ -38,18 +48,20 @@ def measure_step(config: Config, file: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("preset", "changes"),
     [
-        [],
-        ["training.chunk_size=2"],
-        ["model.gradient_checkpointing=true"],
-        ["lora=null"],
+        ("shapes", []),
+        ("shapes", ["training.chunk_size=2"]),
+        ("shapes", ["model.gradient_checkpointing=true"]),
+        ("shapes", ["lora=null"]),
+        ("shapes-xl", []),
+        ("shapes-draft", ["training.chunk_size=2", DRAFT_REWARD]),  # the reward's own pass is the peak
     ],
 )
-def test_the_estimate_is_near_what_is_measured(changes: list[str], tmp_path: Path) -> None:
-    config = load_config("shapes", ["training.candidates=8", "training.groups_in_flight=1", *changes])
+def test_the_estimate_is_near_what_is_measured(preset: str, changes: list[str], tmp_path: Path) -> None:
+    config = load_config(preset, ["training.candidates=8", "training.groups_in_flight=1", *changes])
     estimate = estimate_memory(config)
-    assert not estimate.without_features
+    assert not estimate.missing
     assert 1 / 1.25 < estimate.step / measure_step(config, tmp_path / "trace.json") < 1.25
 
 
@@ -111,3 +123,24 @@ def test_sdxl_turbo_is_estimated_from_its_configs_alone(tmp_path: Path) -> None:
     findings = list(check_memory(Plan(load_config("sdxl-turbo-pickscore", changes))))
     assert [one.state for one in findings] == ["ok"]  # no GPU here: it only says what a step takes
     assert "GiB on each worker's device" in findings[0].named
+
+
+def test_the_network_of_a_differentiable_reward_is_counted(tmp_path: Path) -> None:
+    """Its weights exactly. What it makes of a picture is in the test above, where that is the step's peak."""
+    config = load_config("shapes-draft", ["training.candidates=2"])
+    reward = build_reward_gradient(build_objective(config), build_generator(config))
+    assert reward is not None
+    clip = reward.reward.clip.model  # type: ignore[attr-defined]
+    without = estimate_memory(load_config("shapes-dpo", ["training.candidates=2"]))
+    # It is counted in the precision that a GPU takes by default, half.
+    assert estimate_memory(config).weights - without.weights == sum(2 * one.numel() for one in clip.parameters())
+    missing = load_config("shapes-draft", ["objective.reward={type: pickscore, options: {model: nobody/nothing}}"])
+    assert "without the reward pickscore (its files are not here yet" in str(estimate_memory(missing))
+
+
+def test_a_reward_that_reads_numbers_is_counted_by_its_weights(tmp_path: Path) -> None:
+    write_image_reward(tmp_path)
+    changes = [f"objective.reward={{type: image_reward, options: {{model: {tmp_path}}}}}"]
+    estimate = estimate_memory(load_config("shapes-draft", changes))
+    assert estimate.missing == ("what the reward image_reward makes of a picture (only its weights are counted)",)
+    assert estimate.weights > estimate_memory(load_config("shapes-dpo")).weights

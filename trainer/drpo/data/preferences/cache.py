@@ -25,19 +25,30 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from drpo.config import Config
 from drpo.data.preferences.record import Side
 from drpo.errors import StorageError
 
 BLOCK = 256
 """Preferences of one block."""
 
+BYTES_PER_NUMBER = 2
+"""Latents are kept in half precision."""
+
 _INDEX = "index.jsonl"
+_FOLDER = ".latents"
 
 Place = tuple[str, int]
 """The block of an image, and its row in it."""
 
 Entry = tuple[str, list[int], list[int]]
 """A prompt, and the rows of its chosen and of its rejected images in a block."""
+
+
+def find_cache_folder(config: Config) -> Path:
+    """Where a run keeps the encoded images of all its preference sets."""
+    assert config.offline is not None
+    return config.offline.cache if config.offline.cache is not None else config.run.folder / _FOLDER
 
 
 @dataclass

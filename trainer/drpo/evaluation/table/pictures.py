@@ -52,12 +52,17 @@ class PictureFolder:
 
     def missing(self, planned: Sequence[PlannedImage]) -> list[PlannedImage]:
         """The planned images that are not there."""
-        there = {file.name for file in self.folder.glob("*.png")}
-        return [one for one in planned if self._files.get(one.key) not in there]
+        there = self.keys()
+        return [one for one in planned if one.key not in there]
 
-    def read(self, planned: PlannedImage) -> NDArray[np.uint8]:
+    def keys(self) -> set[Key]:
+        """The task, prompt and seed of every picture that is there."""
+        there = {file.name for file in self.folder.glob("*.png")}
+        return {key for key, file in self._files.items() if file in there}
+
+    def read(self, key: Key) -> NDArray[np.uint8]:
         """A picture (H, W, 3)."""
-        with Image.open(self.folder / self._files[planned.key]) as picture:
+        with Image.open(self.folder / self._files[key]) as picture:
             return np.asarray(picture.convert("RGB"))
 
     def draw(

@@ -216,7 +216,7 @@ class _Evaluation:
             seeds = [one.seed for one in images]
             line = keep.get((task, prompt))
             if line is None or line["seeds"] != seeds:
-                found = self._features.of(np.stack([pictures.read(one) for one in images]), prompt)
+                found = self._features.of(np.stack([pictures.read(one.key) for one in images]), prompt)
                 value = measure_diversity(found)
                 line = {"task": task, "prompt": prompt, "seeds": seeds, "features": features, DIVERSITY: value}
                 append_lines(path, [line])
@@ -247,7 +247,7 @@ class _Evaluation:
 
     def _extract(self, model: Model, prompts: PromptSet) -> Any:
         pictures = self._pictures(model, prompts)
-        return extract((pictures.read(one) for one in prompts.planned), self._extractor)
+        return extract((pictures.read(one.key) for one in prompts.planned), self._extractor)
 
     def write_grids(self) -> None:
         """Writes grid-SET.webp: the first picture of the first prompts, in turn from each task."""
@@ -257,7 +257,7 @@ class _Evaluation:
                 rows = []
                 for model in self._models:
                     pictures = self._pictures(model, prompts)
-                    rows.append((model.row.name, [pictures.read(one) for one in chosen]))
+                    rows.append((model.row.name, [pictures.read(one.key) for one in chosen]))
                 write_grid(self._out / f"grid-{prompts.folder}.webp", rows, [one.record.prompt for one in chosen])
 
     def _pictures(self, model: Model, prompts: PromptSet) -> PictureFolder:

@@ -123,7 +123,7 @@ class ScoreFile:
 
         def ask(group: Sequence[PlannedImage]) -> list[dict[str, Any]]:
             # A ranking needs two images. A single one is sent twice: raw scores do not depend on the group.
-            images = [pictures.read(one) for one in group]
+            images = [pictures.read(one.key) for one in group]
             sent_KHWC = np.stack(images if len(images) > 1 else images * 2)
             record = group[0].record
             metadata = dict(record.metadata) if record.metadata is not None else None

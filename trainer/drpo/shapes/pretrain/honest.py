@@ -23,7 +23,7 @@ from drpo.method.features.latent_mae import LatentMAE
 from drpo.shapes.assets import feature_map_path, generator_path
 from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.coupling import NUM_MODES
-from drpo.shapes.pretrain.data import draw_prompts, train_prompts
+from drpo.shapes.pretrain.data import draw_prompts
 from drpo.shapes.pretrain.export import save_pipeline
 from drpo.shapes.pretrain.one_step import (
     LAST_TIMESTEP,
@@ -34,7 +34,7 @@ from drpo.shapes.pretrain.one_step import (
     scheduler_settings,
 )
 from drpo.shapes.pretrain.stage import StepRandom, fit
-from drpo.shapes.pretrain.text import tokenize
+from drpo.shapes.pretrain.text import hidden_states
 
 _PICTURES_PER_FILE = 256
 _FEATURE_WEIGHT = 0.15
@@ -114,7 +114,7 @@ def _train(recipe: HonestRecipe, out: Path, device: str) -> None:
     work, seed = out / "work", recipe.seed
     base = StableDiffusionPipeline.from_pretrained(generator_path(), dtype=torch.float32)
     feature_map = LatentMAE.load(feature_map_path()).float().to(device).eval().requires_grad_(False)
-    text_PTD = _hidden_states(base).to(device)
+    text_PTD = hidden_states(base.tokenizer, base.text_encoder).to(device)
     latents_NChw, prompts_N = draw_captioned(base.vae, work, seed, pictures=recipe.pictures)
     torch.manual_seed(seed)
     flow = new_unet().to(device)
@@ -200,10 +200,3 @@ def _velocity(flow: UNet2DConditionModel, x_NChw: Tensor, t_N111: Tensor, text_N
     """The flow's velocity. At t = 1 it takes the same input and timestep as the one step that is distilled from it."""
     scale_N111 = (2 * ((1 - t_N111) ** 2 + t_N111**2)).sqrt()  # the input has the standard deviation 1 / sqrt(2)
     return flow(x_NChw / scale_N111, t_N111.flatten() * LAST_TIMESTEP, text_NTD).sample
-
-
-@torch.no_grad()
-def _hidden_states(base: StableDiffusionPipeline) -> Tensor:
-    """The text encoder's hidden states of all train prompts, (P, T, D)."""
-    ids_PT = tokenize(base.tokenizer, [record.prompt for record in train_prompts()])
-    return torch.cat([base.text_encoder(ids_NT).last_hidden_state for ids_NT in ids_PT.split(256)])

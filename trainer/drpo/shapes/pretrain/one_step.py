@@ -134,16 +134,17 @@ def train_generator(
     seed: int,
     *,
     steps: int,
+    learning_rate: float = 1.5e-3,
 ) -> UNet2DConditionModel:
     """Trains the generator to predict latents from noises. The loss is squared plus 0.3 times absolute error.
 
     Args:
-        unet: an untrained U-Net. It is trained where its weights are.
+        unet: a U-Net. It is trained where its weights are.
         noise_NChw, latents_NChw, prompts_N: from `draw_pairs`.
         conditions: what the U-Net takes besides its input and the timestep, for prompts with these indices.
         folder: where the stage is saved.
         seed: of the batches.
-        steps: of the optimizer.
+        steps, learning_rate: of the optimizer.
     """
     batch, device = _BATCH // processes.count(), unet.device
     noise_NChw, latents_NChw = noise_NChw.to(device), latents_NChw.to(device)
@@ -154,7 +155,7 @@ def train_generator(
         epsilon_NChw = unet(z_NChw / math.sqrt(2), LAST_TIMESTEP, **conditions(prompts_N[chosen])).sample
         return regression_error(z_NChw - epsilon_NChw, latents_NChw[chosen])
 
-    fit("generator", unet, compute_loss, folder, steps=steps, learning_rate=1.5e-3, seed=seed, ema_decay=0.999)
+    fit("generator", unet, compute_loss, folder, steps=steps, learning_rate=learning_rate, seed=seed, ema_decay=0.999)
     return unet.requires_grad_(False)
 
 

@@ -8,18 +8,16 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from drpo.errors import ConfigError
 from drpo.method.features.latent_mae_model import LatentMAE
 from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.autoencoder import train_autoencoder
-from drpo.shapes.pretrain.data import train_prompts
 from drpo.shapes.pretrain.export import halve, save_pipeline
 from drpo.shapes.pretrain.feature_map import encode_pictures, train_feature_map
 from drpo.shapes.pretrain.one_step import draw_pairs, new_unet, scheduler_settings, train_generator
-from drpo.shapes.pretrain.text import tokenize, train_text_encoder
+from drpo.shapes.pretrain.text import hidden_states, train_text_encoder
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def _train_rest(recipe: Recipe, out: Path) -> None:
     """Trains the generator and the feature map, each process on its share of a batch, and exports all models."""
     work, seed = out / "work", recipe.seed
     vae, tokenizer, text_encoder = _train_encoders(recipe, work)
-    text_PTD = _hidden_states(tokenizer, text_encoder)
+    text_PTD = hidden_states(tokenizer, text_encoder)
     noise_NChw, latents_NChw, prompts_N = draw_pairs(vae, work, seed, pairs=recipe.pairs)
     torch.manual_seed(seed)
     generator = train_generator(
@@ -105,13 +103,6 @@ def _train_rest(recipe: Recipe, out: Path) -> None:
     )
     if processes.rank() == 0:
         export(vae, tokenizer, text_encoder, generator, feature_map, out)
-
-
-@torch.no_grad()
-def _hidden_states(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> Tensor:
-    """The text encoder's hidden states of all train prompts, (P, T, D)."""
-    ids_PT = tokenize(tokenizer, [record.prompt for record in train_prompts()])
-    return torch.cat([text_encoder(ids).last_hidden_state for ids in ids_PT.split(256)])
 
 
 def export(

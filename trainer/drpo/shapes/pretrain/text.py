@@ -76,6 +76,13 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
 
 
+@torch.no_grad()
+def hidden_states(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> Tensor:
+    """The text encoder's hidden states of all train prompts, (P, T, D)."""
+    ids_PT = tokenize(tokenizer, [record.prompt for record in train_prompts()])
+    return torch.cat([text_encoder(ids).last_hidden_state for ids in ids_PT.split(256)])
+
+
 class _SpecificationReader(nn.Module):
     """A text encoder with linear heads that predict the specification from one vector of a caption.
 

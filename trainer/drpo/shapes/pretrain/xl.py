@@ -1,7 +1,8 @@
 """The recipe of `shapes-xl`: the same world in the SDXL-Turbo layout.
 
 The autoencoder and the first text encoder are those of `shapes`, so its feature map fits too. New are a second text
-encoder with a projection, and a U-Net that takes both encoders' tokens, the projected vector and the time ids.
+encoder with a projection, and a U-Net that takes both encoders' tokens, the projected vector and the time ids. It
+begins with the weights of the embedded U-Net (`drpo.shapes.pretrain.warm_start`), so it learns in minutes.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from drpo.shapes.pretrain import processes
 from drpo.shapes.pretrain.data import train_prompts
 from drpo.shapes.pretrain.export import save_pipeline
 from drpo.shapes.pretrain.one_step import draw_pairs, new_unet, scheduler_settings, train_generator
-from drpo.shapes.pretrain.text import TOKENS, WIDTH, tokenize, train_reader
+from drpo.shapes.pretrain.text import TOKENS, WIDTH, hidden_states, tokenize, train_reader
+from drpo.shapes.pretrain.warm_start import take_weights
 from drpo.shapes.world import SIZE
 
 SECOND_WIDTH = 96
 """Features of a token of the second text encoder, and of its projected vector."""
 
 _TIME_WIDTH = 8  # features of each of the six time ids
+_LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class XLRecipe:
 
     seed: int = 0
     text_steps: int = 1500
-    pairs: int = 49_152
-    generator_steps: int = 6000
+    pairs: int = 12_288
+    generator_steps: int = 120
 
     @classmethod
     def tiny(cls) -> XLRecipe:
@@ -88,7 +91,10 @@ def _train(recipe: XLRecipe, out: Path, device: str) -> None:
     text_PTD, pooled_PD = _encode(base.tokenizer, base.text_encoder, second)
     noise_NChw, latents_NChw, prompts_N = draw_pairs(base.vae, work, recipe.seed, pairs=recipe.pairs)
     torch.manual_seed(recipe.seed)
-    unet = new_xl_unet().to(device)
+    unet = new_xl_unet()
+    states = text_PTD.split([WIDTH, SECOND_WIDTH], dim=-1)
+    take_weights(unet, base.unet, states, hidden_states(base.tokenizer, base.text_encoder))
+    unet.to(device)
     text_PTD, pooled_PD = text_PTD.to(device), pooled_PD.to(device)
 
     def conditions(chosen_N: Tensor) -> dict[str, Any]:
@@ -99,7 +105,8 @@ def _train(recipe: XLRecipe, out: Path, device: str) -> None:
         }
 
     train_generator(
-        unet, noise_NChw, latents_NChw, prompts_N, conditions, work, recipe.seed, steps=recipe.generator_steps
+        unet, noise_NChw, latents_NChw, prompts_N, conditions, work, recipe.seed,
+        steps=recipe.generator_steps, learning_rate=_LEARNING_RATE,
     )  # fmt: skip
     if processes.rank() == 0:
         pipeline = StableDiffusionXLPipeline(
@@ -115,10 +122,9 @@ def _train(recipe: XLRecipe, out: Path, device: str) -> None:
 
 
 def new_xl_unet() -> UNet2DConditionModel:
-    """An untrained U-Net that takes the conditions of SDXL."""
+    """An untrained U-Net that takes the conditions of SDXL, with the blocks and heads of the embedded one."""
     return new_unet(
         cross_attention_dim=WIDTH + SECOND_WIDTH,
-        attention_head_dim=[4, 6],  # as in SDXL, the number of heads
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=_TIME_WIDTH,

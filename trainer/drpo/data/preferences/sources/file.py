@@ -84,6 +84,11 @@ def _identify(settings: OfflineConfig) -> str:
     return digest.hexdigest()
 
 
+def _count_images(settings: OfflineConfig) -> int:
+    """The images of all rows. One that several rows name may be encoded once for each."""
+    return sum(len(one.chosen) + len(one.rejected) for one in read_preferences(settings))
+
+
 def _open_parts(settings: OfflineConfig) -> list[Part]:
     def read() -> Iterator[Preference]:
         return iter(read_preferences(settings))
@@ -94,6 +99,7 @@ def _open_parts(settings: OfflineConfig) -> list[Part]:
 SOURCE = PreferenceSource(
     about="a table with the columns prompt, chosen and rejected, the last two with paths of images: offline.path",
     read_prompts=lambda settings: [preference.prompt for preference in read_preferences(settings)],
+    count_images=_count_images,
     open_parts=_open_parts,
     identify=_identify,
 )

@@ -24,6 +24,7 @@ from drpo.errors import ConfigError
 REPOSITORY = "yuvalkirstain/pickapic_v2"
 COLUMNS = ("caption", "jpg_0", "jpg_1", "label_0", "has_label")
 
+_TRAIN_ROWS = 959_040
 _SPLIT_OF_FILE = re.compile(r"(.+?)-\d+-of-\d+")
 
 
@@ -72,6 +73,14 @@ def _read_prompts(settings: OfflineConfig) -> list[str] | None:
             problems.add("row 1", f"cannot be read as Parquet: {_first_line(error)}")
         problems.raise_if_any()
     return prompts
+
+
+def _count_images(settings: OfflineConfig) -> int | None:
+    """Two images for each preference. Of a data set on the hub only the size of the public split `train` is known."""
+    prompts = _read_prompts(settings)
+    if prompts is not None:
+        return 2 * len(prompts)
+    return 2 * _TRAIN_ROWS if settings.path is None and settings.split == "train" else None
 
 
 def _open_parts(settings: OfflineConfig) -> list[Part]:
@@ -145,6 +154,7 @@ def _first_line(error: Exception) -> str:
 SOURCE = PreferenceSource(
     about=f"pairs of images with the choices of users: a folder of parquet files, or {REPOSITORY} on the hub",
     read_prompts=_read_prompts,
+    count_images=_count_images,
     open_parts=_open_parts,
     identify=_identify,
 )

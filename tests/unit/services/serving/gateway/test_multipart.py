@@ -1,0 +1,63 @@
+"""Parts of a multipart body are found wherever its pieces are cut, and whatever their data holds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drpo_rewards.errors import InvalidRequestError
+from drpo_rewards.serving.gateway.multipart import PartFinder
+
+TYPE = "multipart/form-data; boundary=cut"
+# Much of this is almost a boundary.
+DATA = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"--", b"cut", b"\r\n--cu", b"\r\n--", b"x", b"\0\xff"])).map(
+    b"".join
+)
+
+
+def finder(content_type: str = TYPE, **limits: int) -> PartFinder:
+    return PartFinder(
+        content_type, **({"max_files": 3, "max_fields": 1, "max_field_bytes": 100} | limits), file_field="f"
+    )
+
+
+def build(parts: list[tuple[str, bytes]]) -> bytes:
+    """A body whose parts named `file` have file names."""
+    pieces = []
+    for name, data in parts:
+        more = '; filename="1"' if name == "file" else ""
+        head = f'--cut\r\nContent-Disposition: form-data; name="{name}"{more}\r\nContent-Type: a/b; c={name}\r\n\r\n'
+        pieces += [head.encode(), data, b"\r\n"]
+    return b"".join([*pieces, b"--cut--\r\n"])
+
+
+@given(
+    files=st.lists(DATA.filter(lambda data: b"\r\n--cut" not in b"\r\n" + data + b"\r\n"), max_size=3),
+    size=st.integers(1, 60),
+)
+def test_parts_are_found_however_the_body_is_cut(files: list[bytes], size: int) -> None:
+    sent = [("request", b"{}"), *(("file", data) for data in files)]
+    body, found = build(sent), finder()
+    for start in range(0, len(body), size):
+        found.feed(body[start : start + size])
+    assert [(part.name, body[part.start : part.end]) for part in found.parts] == sent
+    assert [part.is_file for part in found.parts] == [name == "file" for name, _ in sent]
+    assert {part.content_type for part in found.parts} == {f"a/b; c={name}" for name, _ in sent}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "message"),
+    [
+        ("multipart/form-data", b"", "names no boundary"),
+        (f"multipart/form-data; boundary={'x' * 3000}", b"", "exceeds maximum"),
+        (TYPE, b"nonsense", "does not fit the boundary"),
+        (TYPE, b"--cut\r\nContent-Type: a/b\r\n\r\nx\r\n--cut--", "a part has no name"),
+        (TYPE, build([("file", b"")] * 4), "too many files, more than 3"),
+        (TYPE, build([("a", b""), ("b", b"")]), "too many text fields, more than 1"),
+        (TYPE, build([("a", b"x" * 101)]), "'a' has more than 100 bytes"),
+    ],
+)
+def test_what_cannot_be_read_is_named(content_type: str, body: bytes, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        finder(content_type).feed(body)

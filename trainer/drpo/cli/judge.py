@@ -1,0 +1,140 @@
+"""`drpo judge`: which of two models makes the better pictures, by a judge behind the ranking API."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.config import Problem, read_preset
+from drpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from drpo.evaluation.judging import Outcome
+    from drpo_rewards.client import RankingClient
+
+JUDGE = "judge"
+
+
+def judge(
+    context: typer.Context,
+    models: Annotated[
+        list[str], typer.Argument(help="The first model is judged against each other one: names of rows, or folders.")
+    ],
+    evaluation: Annotated[Path, typer.Option("--in", help="The folder of `drpo eval --row`.")] = Path("evaluation"),
+    reward: Annotated[str, typer.Option(help="The judge: a reward of the service.")] = JUDGE,
+    pairs: Annotated[int, typer.Option(min=1, help="The most pairs of each two models.")] = 500,
+    both_orders: Annotated[
+        bool, typer.Option(help="Send each pair in both orders, for a judge that looks in one order only.")
+    ] = False,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pairs at once.")] = 8,
+    preset: Annotated[str, typer.Option(help="The preset with the ranking service.")] = "shapes",
+    out: Annotated[Path | None, typer.Option(help="The folder to write; default: judge/ in the folder --in.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Let a judge compare the pictures of models, pair by pair. Goes on where it stopped."""
+    from drpo.checks.outputs import find_obstacle
+    from drpo.evaluation.judging import find_pairs
+
+    names, settings = split_settings([*models, *context.args])
+    overrides, problems = parse_overrides(settings), list[Problem]()
+    first, *others = [_find_row(name, evaluation) for name in names or [""]]
+    if not others:
+        problems.append(Problem("models", "give two models or more: drpo judge A B"))
+    found = {}
+    for other in others:
+        try:
+            if other == first or other in found:
+                raise ConfigError(f"{other.name} is named twice")
+            found[other] = find_pairs(first, other, pairs)
+        except ConfigError as error:
+            problems.append(Problem("models", str(error)))
+    out = Path(os.path.abspath(out if out is not None else evaluation / "judge"))
+    if obstacle := find_obstacle(out):
+        problems.append(Problem("--out", f"--out: {obstacle}"))
+    values = read_preset(preset)
+    config = check_before_start(values, overrides, problems=problems, dry_run=dry_run, verb="table")
+
+    calls = sum(map(len, found.values())) * (2 if both_orders else 1)
+    say(f"{sum(map(len, found.values()))} pairs, at most {calls} calls of {reward}; a judge that looks in both orders ")
+    say("itself asks its model twice for each. Fewer: --pairs")
+    from drpo.evaluation.judging import Verdicts, draw_bars, summarize
+    from drpo.training.files import write_text
+    from drpo.training.ranking_client import make_ranking_client
+
+    outcomes = {}
+    with ray_and_rewards(config) as served, make_ranking_client(served.rewards) as client:
+        version = _find_version(client, reward)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+            for other, matched in found.items():
+                verdicts = Verdicts(
+                    out / f"{first.name}-against-{other.name}.jsonl", both_orders=both_orders, version=version
+                )
+                missing = verdicts.missing(matched)
+                task = bar.add_task(f"against {other.name}", total=len(matched), completed=len(matched) - len(missing))
+                verdicts.judge(missing, client, reward, concurrency=concurrency, progress=partial(bar.advance, task))
+                outcomes[other.name] = summarize(verdicts.of(matched))
+    results = {"model": first.name, "judge": reward, "version": version, "both_orders": both_orders}
+    results["against"] = {name: outcome.to_json() for name, outcome in outcomes.items()}
+    write_text(out / "judge.json", json.dumps(results, indent=1) + "\n")
+    draw_bars(out / "judge.svg", first.name, outcomes)
+    print_outcomes(first.name, outcomes)
+    say(f"written to {out}: judge.json, judge.svg and the verdicts")
+
+
+def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates the names on the command line from settings such as --rewards.address VALUE, wherever these stand."""
+    names, settings, rest = list[str](), list[str](), list(words)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--"):
+            settings.append(word)
+            if "=" not in word and rest:
+                settings.append(rest.pop(0))
+        else:
+            names.append(word)
+    return names, settings
+
+
+def _find_row(name: str, evaluation: Path) -> Path:
+    """The folder of a row's pictures, from its path or its name."""
+    from drpo.evaluation.table.row import Row
+
+    if Path(name).is_dir():
+        return Path(os.path.abspath(name))
+    return Path(os.path.abspath(evaluation / "pictures" / Row(name=name or "?", what="base").folder))
+
+
+def _find_version(client: RankingClient, reward: str) -> str:
+    """The version of the judge.
+
+    Raises:
+        ConfigError: the service has no such reward.
+    """
+    models = {model.name: model for model in client.models()}
+    if reward not in models:
+        raise ConfigError(f"--reward: the service has no {reward!r}; choose from {', '.join(models)}")
+    return models[reward].version
+
+
+def print_outcomes(first: str, outcomes: dict[str, Outcome]) -> None:
+    """Prints a line for each model that the first one was judged against."""
+    table = Table(title=Text(f"{first} against ..., % of pairs with 95 % intervals"))
+    for column in ("", "win", "tie", "loss", "win without ties", "ties as half", "flips", "pairs"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, outcome in outcomes.items():
+        rates = (outcome.win, outcome.tie, outcome.loss, outcome.without_ties, outcome.half_ties)
+        cells = [f"{100 * one[0]:.1f} ({100 * one[1]:.1f}..{100 * one[2]:.1f})" if one else "-" for one in rates]
+        flips = f"{100 * outcome.flips:.1f}" if outcome.flips is not None else "-"
+        table.add_row(Text(name), *cells, flips, str(outcome.pairs))
+    console.print(table)
