@@ -22,8 +22,8 @@ MOST = 1.3
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--side", type=int, default=128)
     arguments = parser.parse_args()
     start_local_ray(num_cpus=4)
 
@@ -33,7 +33,8 @@ def main() -> int:
     from drpo_rewards.serving import start
 
     pixels = np.random.default_rng(0).integers(0, 256, (256, arguments.side, arguments.side, 3), dtype=np.uint8)
-    prompts = [f"{number} red circles" for number in range(256)]
+    prompts = [f"picture {number}" for number in range(256)]
+    spec = {"include": [{"class": "circle", "color": "red", "count": 2}]}
 
     def measure(call: Callable[[], Any]) -> float:
         started = time.perf_counter()
@@ -46,8 +47,8 @@ def main() -> int:
             with RankingClient(str(address)) as client:
                 seconds: dict[str, list[float]] = {"group": [], "batch": []}
                 for number in range(arguments.rounds + 2):
-                    group_s = measure(lambda: client.score([Group("two red circles", pixels)]))
-                    batch_s = measure(lambda: client.score_batch(pixels, prompts))
+                    group_s = measure(lambda: client.score([Group(prompts[0], pixels, spec)]))
+                    batch_s = measure(lambda: client.score_batch(pixels, prompts, spec))
                     if number >= 2:  # the first two rounds warm up
                         seconds["group"].append(group_s)
                         seconds["batch"].append(batch_s)

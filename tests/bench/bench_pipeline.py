@@ -1,12 +1,13 @@
-"""Compare training steps with pipelined and with serial ranking, for a reward as slow as generation.
+"""Compare training steps with pipelined and with serial ranking, for rewards as slow as generation.
 
 Launch: python tests/bench/bench_pipeline.py [--tiny]
 
-The embedded generator is trained, a served reward sleeps for as long as generating a group takes, and steps with and
-without the pipeline alternate. The script prints
+The embedded generator is trained, a served reward sleeps for 0.5, 1 and 2 times as long as generating a group takes,
+and steps without the pipeline, with it, and with `training.staleness: 1` alternate. The script prints
 
-    ratio      serial step / pipelined step, which should be at least 1.4
-    overlap    pipelined step / the longer of computing and ranking, which should be at most 1.15
+    ratio           serial step / pipelined step, which should be at least 1.4 where both take the same time
+    overlap         pipelined step / the longer of computing and ranking, which should be at most 1.05
+    with staleness  the same for steps whose first groups were ranked during the step before
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`
 
 from drpo.cluster.connect import connect_ray
 from drpo_rewards.rewards.base import Score, ScoreItem
+
+FACTORS = (0.5, 1.0, 2.0)
 
 
 class Slow:
@@ -71,35 +75,38 @@ def main() -> None:
 
     with start(service) as running, BackgroundRanker(lambda: AsyncRankingClient(running.handle_address)) as ranker:
 
-        def trainer(pipeline: bool) -> DrPOTrainer:
-            settings = config.training.model_copy(update={"pipeline": pipeline})
+        def trainer(**changes: Any) -> DrPOTrainer:
+            settings = config.training.model_copy(update=changes)
             return DrPOTrainer(generator, feature_map, objective, ranker, settings, config.optimizer)
 
-        pipelined, serial = trainer(True), trainer(False)
+        serial, pipelined, stale = trainer(pipeline=False), trainer(), trainer(staleness=1)
 
-        def records(sleep_s: float) -> list[PromptRecord]:
-            return [PromptRecord(f"a photo of a circle {n}", {"sleep_s": sleep_s}) for n in range(arguments.groups)]
+        def step(which: DrPOTrainer, sleep_s: float) -> dict[str, float]:
+            records = [PromptRecord(f"a photo of a circle {n}", {"sleep_s": sleep_s}) for n in range(arguments.groups)]
+            return which.run_step(records, records if which is stale else ())["seconds"]
 
-        def steps(which: DrPOTrainer, sleep_s: float, count: int = 1) -> list[dict]:
-            return [which.run_step(records(sleep_s))["seconds"] for _ in range(count)]
-
-        steps(serial, 0.0, 2)  # warm up
-        free = steps(serial, 0.0, 3)
-        sleep_s = statistics.median(seconds["generate"] for seconds in free) / arguments.groups
-        compute_s, ranking_s, pipelined_s, serial_s = [], [], [], []
-        for _ in range(arguments.rounds):  # alternating, so that a busy machine slows down both in the same way
-            compute = steps(serial, 0.0)[0]
-            compute_s.append(compute["total"] - compute["rank_wait"])
-            slow = steps(serial, sleep_s)[0]
-            serial_s.append(slow["total"])
-            ranking_s.append(slow["rank_wait"])
-            pipelined_s.append(steps(pipelined, sleep_s)[0]["total"])
-
-    compute, rank, fast, slow = map(statistics.median, (compute_s, ranking_s, pipelined_s, serial_s))
-    print(f"one step of {arguments.groups} groups of {candidates}: computing {compute:.2f} s, ranking {rank:.2f} s")
-    print(
-        f"serial {slow:.2f} s, pipelined {fast:.2f} s: ratio {slow / fast:.2f}, overlap {fast / max(compute, rank):.2f}"
-    )
+        for _ in range(2):  # warm up
+            step(serial, 0.0)
+        free_s = statistics.median(step(serial, 0.0)["generate"] for _ in range(3)) / arguments.groups
+        print(f"a step has {arguments.groups} groups of {candidates}")
+        for factor in FACTORS:
+            seconds: dict[str, list[float]] = {name: [] for name in ("compute", "rank", "serial", "pipelined", "stale")}
+            step(stale, factor * free_s)  # its first step has no early groups
+            for _ in range(arguments.rounds):  # alternating, so that a busy machine slows down all in the same way
+                compute, slow = step(serial, 0.0), step(serial, factor * free_s)
+                seconds["compute"].append(compute["total"] - compute["rank_wait"])
+                seconds["rank"].append(slow["rank_wait"])
+                seconds["serial"].append(slow["total"])
+                seconds["pipelined"].append(step(pipelined, factor * free_s)["total"])
+                seconds["stale"].append(step(stale, factor * free_s)["total"])
+            medians = {name: statistics.median(values) for name, values in seconds.items()}
+            longest = max(medians["compute"], medians["rank"])
+            print(
+                f"ranking {factor:g} times generating: "
+                + ", ".join(f"{n} {s:.2f} s" for n, s in medians.items())
+                + f"; ratio {medians['serial'] / medians['pipelined']:.2f}, overlap "
+                f"{medians['pipelined'] / longest:.2f}, with staleness {medians['stale'] / longest:.2f}"
+            )
 
 
 if __name__ == "__main__":

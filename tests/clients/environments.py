@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,15 @@ def find_python(version: str) -> str:
     pytest.skip(f"there is no Python {version} here")
 
 
-def make_environment(name: str, packages: Sequence[str], python: str = sys.executable) -> str:
-    """The path of a Python that has these packages and nothing else. It is made again when the packages change."""
+def make_environment(name: str, packages: Sequence[str], python: str = sys.executable, beside: bool = False) -> str:
+    """The path of a Python that has these packages. It is made again when the packages change.
+
+    Args:
+        name: of the environment.
+        packages: with their versions, or a folder with a package.
+        python: the Python that it is made from.
+        beside: take everything that the packages need from the environment that runs the tests.
+    """
     folder = FOLDER / name
     installed = folder / "packages.json"
     wanted = json.dumps([python, *map(_describe, packages)])
@@ -57,7 +65,11 @@ def make_environment(name: str, packages: Sequence[str], python: str = sys.execu
         shutil.rmtree(folder, ignore_errors=True)
         run_command([python, "-m", "venv", "--without-pip", str(folder)])
         pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "--disable-pip-version-check"]
-        run_command([*pip, "install", "--quiet", *packages])
+        run_command([*pip, "install", "--quiet", *(["--no-deps"] if beside else []), *packages])
+        if beside:
+            version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+            added = folder / "lib" / version / "site-packages" / "beside.pth"
+            added.write_text(sysconfig.get_path("purelib"))
         installed.write_text(wanted)
     return str(folder / "bin" / "python")
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -81,13 +81,19 @@ class TracedRedness:
 
 
 class Darkness:
-    """Mean of all channels. Lower is better."""
+    """Mean of all channels, or of the one that the metadata names. Lower is better."""
 
     version = "darkness-1"
     higher_is_better = False
+    metadata_schema: ClassVar = {
+        "type": "object",
+        "properties": {"channel": {"type": "string", "description": "red, green or blue; by default all"}},
+    }
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        return [Score(float(item.image.mean())) for item in items]
+        channels = {"red": 0, "green": 1, "blue": 2}
+        chosen = [channels.get((item.metadata or {}).get("channel", ""), slice(None)) for item in items]
+        return [Score(float(item.image[:, :, channel].mean())) for item, channel in zip(items, chosen, strict=True)]
 
 
 class Corner:

@@ -56,21 +56,22 @@ TRAINER = {
     "drpo": set(),  # __init__.py
     "__main__": {"cli"},
     "cli": {
-        "checks", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
-        "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
+        "checks", "paper", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
+        "training.choices", "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
-        "training.build", "training.memory", "training.reward_gradient", "method.objectives", "method.features",
-        "generators", "shapes", "data", "config",
+        "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
+        "method.features", "generators", "shapes", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray", "drpo_rewards.serving.config",
         "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
     },
+    "paper": {"evaluation", "training", "config", "drpo_rewards.api.suggestions"},
     "report": {"evaluation", "training", "shapes", "config"},
     "profiling": {
-        "training", "training.build", "method.objectives", "data", "config",
+        "training", "training.build", "training.choices", "method.objectives", "data", "config",
         "drpo_rewards", "drpo_rewards.api.contract",
     },
     "evaluation": {
@@ -83,7 +84,7 @@ TRAINER = {
         "drpo_rewards.client", "drpo_rewards.api.contract",
     },
     "cluster": {
-        "watching", "evaluation", "training", "training.build", "data", "config",
+        "watching", "evaluation", "training", "training.build", "training.choices", "data", "config",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
@@ -91,19 +92,22 @@ TRAINER = {
         "config", "drpo_rewards", "drpo_rewards.client", "drpo_rewards.client.background", "drpo_rewards.api.contract",
         "drpo_rewards.errors",
     },
+    "training.choices": {"training", "training.memory", "generators", "config"},
     "training.memory": {
         "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
     },
     "training.build": {
-        "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "config",
+        "training.reward_gradient", "training.speed", "method.objectives", "method.features", "generators", "shapes",
+        "config",
     },
     "training.reward_gradient": {  # the only file that builds rewards
         "training", "method.objectives", "generators", "shapes",
         "drpo_rewards.rewards", "drpo_rewards.rewards.base", "drpo_rewards.errors",
     },
-    "generators": {"transfer", "config"},
-    "method.objectives": {"method.drift", "transfer"},
-    "method.features": {"method.drift", "generators.base"},
+    "training.speed": {"generators", "config"},
+    "generators": {"transfer", "config", "drpo_rewards.api.suggestions"},
+    "method.objectives": {"method.drift", "transfer", "config.section"},
+    "method.features": {"method.drift", "generators.base", "config.section"},
     "method.drift": set(),
     "method": set(),
     "shapes.cli": {"shapes.pretrain", "shapes"},
@@ -113,7 +117,8 @@ TRAINER = {
     "shapes": {"drpo_rewards.api.shapes"},
     "presets": set(),
     "transfer": set(),
-    "config": {"drpo_rewards.api.suggestions"},
+    "config": {"config.section", "drpo_rewards.api.suggestions"},
+    "config.section": set(),
     "errors": set(),
 }  # fmt: skip
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -209,21 +210,31 @@ def from_rgb8(
 def from_base64(text: str, *, field: str = "image") -> bytes:
     """Return the bytes of a file that is given as base64 text or as a `data:` URI. Any other URI is refused.
 
+    White space does not count: `base64` of coreutils and the MIME encoders of many languages break lines.
+
     Raises:
         InvalidImageError: the text is neither; the error names `field`.
     """
     start = 0
     if text[:5].lower() == "data:":
         start = text.find(",") + 1
-        if not start or not text[: start - 1].endswith(";base64"):
+        if not start or not text[: start - 1].lower().endswith(";base64"):
             raise InvalidImageError(f"{field} is a data URI that is not base64", field=field)
     elif "://" in text[:64]:
         raise InvalidImageError(f"{field} is a URL, and this service fetches none; send the image itself", field=field)
     try:
-        steps = [text[at : at + BASE64_STEP] for at in range(start, len(text), BASE64_STEP)]
-        return b"".join(base64.b64decode(step, validate=True) for step in steps)
+        return b"".join(base64.b64decode(step, validate=True) for step in _steps(text, start))
+    except (binascii.Error, ValueError):
+        text, start = "".join(re.sub(r"[ \t\r\n]+", "", step) for step in _steps(text, start)), 0
+    try:
+        return b"".join(base64.b64decode(step, validate=True) for step in _steps(text, start))
     except (binascii.Error, ValueError) as error:
-        raise InvalidImageError(f"{field} is not valid base64: {error}", field=field) from None
+        hint = "; use + and /, not - and _" if re.search("[-_]", text[start : start + BASE64_STEP]) else ""
+        raise InvalidImageError(f"{field} is not valid base64: {error}{hint}", field=field) from None
+
+
+def _steps(text: str, start: int) -> Iterator[str]:
+    return (text[at : at + BASE64_STEP] for at in range(start, len(text), BASE64_STEP))
 
 
 def check_array(array: Any, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS) -> np.ndarray:
@@ -265,6 +276,7 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
     if is_array(image):
         return check_array(to_pixels(image, field=field), field=field, limits=ANY_SIZE)
     if isinstance(image, Image.Image):
+        ANY_SIZE.check(*image.size, field)
         return to_rgb(image, field=field)
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)

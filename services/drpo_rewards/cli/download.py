@@ -65,7 +65,7 @@ def _select_rewards(
 
             import_from(Path(name).parent)
             rewards = ServiceConfig.load(name).rewards.values()
-            yield from ((reward.type, reward.options) for reward in rewards)
+            yield from ((reward.type, reward.options) for reward in rewards if not reward.class_may_be_elsewhere)
             continue
         reward_options = options or dict(getattr(load_class(name), "download_options", {}))
         yield name, at_revision(name, reward_options, revision) if revision is not None else reward_options

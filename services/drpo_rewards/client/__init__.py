@@ -3,6 +3,9 @@
 asynchronous  the client
 synchronous   the same client for code without asyncio
 background    the event loop that the synchronous client runs on
+batch         a flat batch of any size, in requests that a service takes
+payloads      how images are prepared for sending
+attempts      a call's deadline and its attempts
 transports    the ways to reach a service
 retries       which failed calls are repeated, and when
 load          load tests of a service

@@ -132,7 +132,7 @@ class AsyncRankingClient:
         self,
         groups: Sequence[Group | tuple[Any, ...]],
         *,
-        rewards: Sequence[str] | None = None,
+        rewards: str | Sequence[str] | None = None,
         details: bool = False,
         all_pairs: bool = False,
         request_id: str | None = None,
@@ -141,7 +141,7 @@ class AsyncRankingClient:
 
         Args:
             groups: each a `Group`, or a tuple of its fields. One image is enough, but a judge needs two.
-            rewards: names of rewards; None takes those of the mixture `default`.
+            rewards: names of rewards, or one name; None takes those of the mixture `default`.
             details, all_pairs, request_id: as for `rank`.
 
         Raises:
@@ -157,7 +157,7 @@ class AsyncRankingClient:
                 {"prompt": group.prompt, "num_images": len(own), "metadata": group.metadata}
                 for group, own in zip(given, images, strict=True)
             ],
-            "rewards": list(rewards) if rewards is not None else None,
+            "rewards": _list_names(rewards),
             "details": details,
             "all_pairs": all_pairs,
             "request_id": request_id,
@@ -170,7 +170,7 @@ class AsyncRankingClient:
         prompts: str | Sequence[str],
         metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
         *,
-        rewards: Sequence[str] | None = None,
+        rewards: str | Sequence[str] | None = None,
         metrics: bool = False,
     ) -> dict[str, np.ndarray]:
         """Score any number of images, each with its own prompt.
@@ -196,12 +196,12 @@ class AsyncRankingClient:
         )
 
     async def score_prepared(
-        self, batch: Batch, *, rewards: Sequence[str] | None = None, metrics: bool = False
+        self, batch: Batch, *, rewards: str | Sequence[str] | None = None, metrics: bool = False
     ) -> dict[str, np.ndarray]:
         """Score a batch that `make_batch` has prepared. See `score_batch`."""
 
         async def send(groups: list[dict[str, Any]], payloads: Payloads) -> ScoreResponse:
-            fields = {"groups": groups, "rewards": list(rewards) if rewards is not None else None, "details": metrics}
+            fields = {"groups": groups, "rewards": _list_names(rewards), "details": metrics}
             return await self._perform(SCORE, _options(SCORE, fields), payloads)
 
         return await score_batch(batch, send)
@@ -315,3 +315,7 @@ def _options(operation: Operation[OptionsT, ResponseT], fields: dict[str, Any]) 
     """Make the options of a call. All its attempts have the same request id."""
     present = {name: value for name, value in fields.items() if value is not None}
     return parse(operation.options, {"request_id": uuid.uuid4().hex, **present})
+
+
+def _list_names(rewards: str | Sequence[str] | None) -> list[str] | None:
+    return [rewards] if isinstance(rewards, str) else None if rewards is None else list(rewards)

@@ -68,9 +68,9 @@ class Batch:
         return [range(start, end) for start, end in zip(starts, [*starts[1:], images.stop], strict=True)]
 
     def _begins_group(self, index: int, start: int) -> bool:
-        own, last = index, index - 1
-        same = self.prompts[own] == self.prompts[last] and self.metadata[own] == self.metadata[last]
-        return index == start or not same
+        """Return whether an image begins a group of the request that begins at `start`."""
+        own, last = ((self.prompts[i], self.metadata[i]) for i in (index, index - 1))
+        return index == start or own != last
 
 
 def make_batch(images: Images, prompts: str | Sequence[str], metadata: Any) -> Batch:
@@ -106,7 +106,7 @@ def _one_each(given: Any, count: int, kind: Any, name: str, kinds: str) -> list[
     if wrong is not None:
         raise InvalidRequestError(f"`{name}` must be {kinds}, one for each image; it has a {wrong}", field=name)
     if len(values) != count:
-        raise InvalidRequestError(f"there are {count} images, but {len(values)} {name}", field=name)
+        raise InvalidRequestError(f"`{name}` has {len(values)} entries for {count} images", field=name)
     return values
 
 

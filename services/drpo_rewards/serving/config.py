@@ -18,6 +18,7 @@ from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.config_file import read_config_file, read_text
 
+RUNTIME_ENV = ("pip", "uv", "conda", "container", "image_uri", "env_vars", "config")  # of one reward
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -66,6 +67,10 @@ class RewardConfig(Section):
         le=100,
         description="Percentage of replicas that an upgrade starts before it stops old ones; at 0 it stops one first.",
     )
+    runtime_env: dict[str, Any] | None = Field(
+        default=None,
+        description="Ray's runtime_env: packages and variables of its replicas only, e.g. {pip: [timm==1.0.20]}.",
+    )
     memory: MemoryConfig | None = None
     batch_size: int = Field(default=64, ge=1, description="The most images that one call of the reward scores.")
     batch_wait_s: float = Field(default=0.0, ge=0, le=10, description="How long a batch waits for more images.")
@@ -86,6 +91,27 @@ class RewardConfig(Section):
         if autoscaling is not None:
             AutoscalingConfig.model_validate(autoscaling)
         return autoscaling
+
+    @field_validator("runtime_env")
+    @classmethod
+    def _an_environment_of_ray(cls, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
+        for key in runtime_env or ():  # Ray itself only warns of unknown keys
+            if key not in RUNTIME_ENV:
+                known = did_you_mean(key, RUNTIME_ENV) or f"; known are {', '.join(RUNTIME_ENV)}"
+                raise ValueError(f"there is no key {key}{known}")
+        if runtime_env is not None:
+            from ray.runtime_env import RuntimeEnv
+
+            try:
+                RuntimeEnv(**runtime_env)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"Ray does not take it: {error}") from None
+        return runtime_env
+
+    @property
+    def class_may_be_elsewhere(self) -> bool:
+        """Whether its class may be importable in its replicas' environment only."""
+        return bool(self.runtime_env) and ":" in self.type
 
     @model_validator(mode="after")
     def _one_number_of_replicas(self) -> RewardConfig:

@@ -202,7 +202,12 @@ def build_reward(name: str, reward: RewardConfig) -> serve.Application:
         max_surge_percent=reward.max_surge_percent,
         max_ongoing_requests=reward.max_ongoing,
         max_queued_requests=reward.max_queued,
-        ray_actor_options={"num_cpus": reward.num_cpus, "num_gpus": reward.num_gpus, "resources": reward.resources},
+        ray_actor_options={
+            "num_cpus": reward.num_cpus,
+            "num_gpus": reward.num_gpus,
+            "resources": reward.resources,
+            **({"runtime_env": reward.runtime_env} if reward.runtime_env else {}),
+        },
         health_check_period_s=5,
         graceful_shutdown_timeout_s=5,
         graceful_shutdown_wait_loop_s=0.1,

@@ -113,6 +113,31 @@ def test_a_users_pictures_rewards_and_weights(page: Page, served: Served, files:
     expect(page.locator("#ranked h3").first).to_have_text("picture-1.png")  # the darkest, now that darkness decides
 
 
+def test_the_form_follows_what_the_rewards_need(page: Page, served: Served, files: list[Path]) -> None:
+    """GenEval's specification is entered as JSON, a text has a field of its own, and prompts have a hint."""
+    page.locator("#files").set_input_files(files)
+    page.get_by_label("Prompt").fill("noise")
+    expect(page.locator("#prompt-needs")).to_contain_text(
+        "geneval: without metadata: a form like `a photo of two stars`"
+    )
+    expect(page.get_by_label("What to check")).to_have_attribute("placeholder", re.compile("circle"))
+    expect(page.get_by_label("channel")).to_have_count(0)
+    page.get_by_role("checkbox", name="darkness").check()
+    page.get_by_label("channel").fill("red")
+    page.get_by_role("checkbox", name="geneval").uncheck()
+    expect(page.get_by_label("What to check")).to_be_hidden()
+    expect(page.locator("#prompt-needs")).to_be_hidden()
+    expect(page.get_by_label("channel")).to_have_value("red")
+    page.get_by_role("button", name="Rank 3 pictures").click()
+    expect(page.locator("#ranked > li")).to_have_count(3)
+    with RankingClient(served.http_url) as client:
+        scores = (
+            client.rank("noise", files, rewards={"darkness": 1}, metadata={"channel": "red"}).rewards["darkness"].scores
+        )
+    for score in scores:
+        expect(page.locator("#ranked")).to_contain_text(f"{score:.4g}")
+
+
 def test_with_the_keyboard_alone(page: Page, files: list[Path]) -> None:
     keyboard = page.keyboard
     keyboard.press("Tab")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -49,13 +48,12 @@ def check(scores: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_trl(served: Served, dtype: torch.dtype) -> None:
-    """DDPOTrainer.compute_rewards, with and without `async_reward_computation`."""
+    """DDPOTrainer makes a tensor of the scores. It trains with this function in tests/clients/test_trl.py."""
     reward = load("ddpo_reward.py", served)["reward"]
-    pairs = [(IMAGES.to(dtype), PROMPTS, SPECS), (IMAGES, PROMPTS, ({}, {}, {}))]
-    with ThreadPoolExecutor(max_workers=2) as executor:
-        for scores, info in [reward(*pairs[0]), *executor.map(lambda pair: reward(*pair), pairs)]:
-            check(torch.as_tensor(scores, device="cpu").tolist())
-            assert info == {}
+    for metadata in (SPECS, ({}, {}, {})):
+        scores, info = reward(IMAGES.to(dtype), PROMPTS, metadata)
+        check(torch.as_tensor(scores, device="cpu").tolist())
+        assert info == {}
 
 
 @pytest.mark.parametrize("images", [IMAGES, (IMAGES * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()])

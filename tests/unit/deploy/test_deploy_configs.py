@@ -41,8 +41,8 @@ def test_every_reward_scores_on_tiny_weights(tmp_path: Path, monkeypatch: pytest
     assert config.rewards.keys() == every, "serve every reward in deploy/serve/cpu-tiny.yaml"
     for name, settings in config.rewards.items():
         reward = rewards.create(settings.type, settings.options)
-        spec = probe(reward).metadata
-        items = [ScoreItem(picture(60, 40, seed=seed), "a red circle", spec) for seed in range(2)]
+        prompt, metadata = probe(reward).prompt, probe(reward).metadata
+        items = [ScoreItem(picture(60, 40, seed=seed), prompt, metadata) for seed in range(2)]
         if is_pairwise(reward):
             pairs = [PairItem(items[0].image, items[1].image, "a red circle"), probe(reward)]
             assert len(check_comparisons(name, reward.compare(pairs), pairs)) == 2

@@ -15,18 +15,27 @@ def check_memory(plan: Plan) -> Iterator[Finding]:
     """Yields what a step takes, and whether the GPUs of this machine have it. Runs without a GPU are not looked at."""
     if not (plan.trains and plan.config.training.use_gpu) or plan.generator_folder is None:
         return
+    from drpo.training.choices import choose_memory
     from drpo.training.memory import estimate_memory
 
     config = plan.config.model_copy(deep=True)
     config.model.generator = str(plan.generator_folder)
     config.model.vae = plan.local_vae
+    smallest = _find_smallest_gpu() if plan.starts_ray else None
+    chosen = ""
     try:
-        estimate = estimate_memory(config)
+        if config.training.memory is None:
+            estimate = estimate_memory(config)
+        elif smallest is None:
+            yield Finding("memory", SETTING, "ok", "training.memory auto: chosen when the workers see their GPUs")
+            return
+        else:
+            choice = choose_memory(config, smallest)
+            estimate, chosen = choice.estimate, f"training.memory auto: {choice.way}: "
     except DrpoError:  # a finding about the models or the settings
         return
-    smallest = _find_smallest_gpu() if plan.starts_ray else None
     if smallest is None or estimate.total <= smallest:
-        yield Finding("memory", SETTING, "ok", f"a step takes {estimate}")
+        yield Finding("memory", SETTING, "ok", f"{chosen}a step takes {estimate}")
         return
     found = f"{SETTING}: a step takes {estimate}, but a GPU of this machine has {smallest / 2**30:.1f} GiB"
     fix = "lower training.chunk_size, training.groups_in_flight or training.candidates, or set model.dtype to bfloat16"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from drpo.checks.hub import check_hub
 from drpo.checks.plan import Plan
+from drpo.config import LoraConfig
 from drpo.errors import DrpoError
 from drpo.shapes.embedded import generator_source
 from drpo_rewards.findings import Finding
@@ -45,6 +46,8 @@ def check_models(plan: Plan) -> Iterator[Finding]:
         yield Finding("models", SETTING, "wrong", f"{SETTING}: {problem}")
     else:
         yield Finding("models", SETTING, "ok", f"{plan.config.model.generator}: the files of every part are whole")
+        if plan.trains and plan.config.lora is not None:
+            yield from _check_lora(plan.config.lora, folder)
         if settings.unet is not None:
             yield _check_unet(settings.unet, folder)
         if plan.adapter is not None:
@@ -60,6 +63,15 @@ def _find_problem(folder: Path, variant: str | None, vae: str | None) -> str:
     except DrpoError as error:
         return str(error)
     return ""
+
+
+def _check_lora(lora: LoraConfig, generator: Path) -> Iterator[Finding]:
+    from drpo.generators import check_lora
+
+    try:
+        check_lora(lora, generator)
+    except DrpoError as error:
+        yield Finding("models", "lora.target_modules", "wrong", str(error))
 
 
 def _check_unet(path: str, generator: Path) -> Finding:

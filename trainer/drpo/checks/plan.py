@@ -33,6 +33,7 @@ class Plan:
         adapter: the file of the adapter that will be loaded; None: there is none.
         out: the file that will be written besides the run's; None: there is none.
         texts: the prompts of "sample".
+        measures_features: whether a "table" measures pictures in the feature map.
         rewards: whether the rewards of the settings are asked, if anything needs them.
 
     Example:
@@ -45,6 +46,7 @@ class Plan:
     adapter: Path | None = None
     out: Path | None = None
     texts: tuple[str, ...] = ()
+    measures_features: bool = False
     rewards: bool = True
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from drpo.checks.plan import Plan
 from drpo.config import Config, StopCondition
@@ -17,6 +18,8 @@ from drpo_rewards.cluster.environment import set_ray_environment
 from drpo_rewards.cluster.local_ray import join_ray, stop_ray
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.findings import Finding
+
+MetadataCheck = Callable[[Mapping[str, Any]], None]
 
 ANSWER_S = 10.0
 """Seconds within which a running service must list its rewards."""
@@ -50,7 +53,7 @@ def _check_weights(config: Config) -> Iterator[Finding]:
 
 def _check_service(plan: Plan, source: str) -> Iterator[Finding]:
     """Checks the service that will be started, as `drpo-rewards doctor` does."""
-    from drpo_rewards.serving.operate.declared import read_declared_models
+    from drpo_rewards.serving.operate.declared import read_declared_models, read_metadata_checks
     from drpo_rewards.serving.operate.doctor import examine
 
     if os.getcwd() not in sys.path:  # Ray's workers find a user's own rewards there too
@@ -72,7 +75,7 @@ def _check_service(plan: Plan, source: str) -> Iterator[Finding]:
     except RewardsError as error:
         yield Finding("rewards", "rewards.service", "wrong", f"rewards.service: {error}")
         return
-    yield from _check_names(plan, models, f"the service {os.path.basename(source)}", runs=False)
+    yield from _check_names(plan, models, f"the service {os.path.basename(source)}", read_metadata_checks(source))
 
 
 def _check_handle(plan: Plan, address: str) -> Iterator[Finding]:
@@ -110,11 +113,20 @@ def _check_address(plan: Plan, address: str, api_key: str | None) -> Iterator[Fi
         yield Finding("rewards", "rewards.address", "wrong", found, fix)
         return
     yield Finding("rewards", "rewards.address", "ok", f"{address}: {', '.join(model.name for model in models)}")
-    yield from _check_names(plan, models, f"the service at {address}", runs=True)
+    yield from _check_names(plan, models, f"the service at {address}")
 
 
-def _check_names(plan: Plan, models: Sequence[ModelInfo], service: str, *, runs: bool) -> Iterator[Finding]:
-    """Checks the names in the settings against what a service offers."""
+def _check_names(
+    plan: Plan, models: Sequence[ModelInfo], service: str, metadata_checks: Mapping[str, MetadataCheck] | None = None
+) -> Iterator[Finding]:
+    """Checks the names in the settings, and the prompts' metadata, against what a service offers.
+
+    Args:
+        plan: what is about to start.
+        models: the rewards and mixtures of the service.
+        service: the service in words.
+        metadata_checks: the checks of the rewards that have one; None: the service runs already and does not say.
+    """
     rewards = {model.name: model for model in models if model.kind == "reward"}
     mixtures = {model.name: model for model in models if model.kind == "mixture"}
     settings = plan.config.rewards
@@ -133,6 +145,7 @@ def _check_names(plan: Plan, models: Sequence[ModelInfo], service: str, *, runs:
     known = {name: rewards[name] for name in chosen if name in rewards}
     yield Finding("rewards", "rewards", "ok", f"ranked by {', '.join(known)}")
     if plan.evaluates and len(known) == len(chosen):
+        runs = metadata_checks is None
         scoring = plan.config.evaluation.rewards or tuple(known)
         for name in scoring:
             if name not in rewards:
@@ -142,7 +155,7 @@ def _check_names(plan: Plan, models: Sequence[ModelInfo], service: str, *, runs:
         scorers = {name: rewards[name] for name in scoring}
         yield from _check_shown(plan.config, scorers, runs)
         yield from _check_watched(plan, scorers, runs)
-    yield from _check_metadata(plan, known)
+    yield from _check_metadata(plan, known, metadata_checks or {})
 
 
 def _check_shown(config: Config, known: Mapping[str, ModelInfo], runs: bool) -> Iterator[Finding]:
@@ -185,8 +198,10 @@ def _check_watched(plan: Plan, scorers: Mapping[str, ModelInfo], runs: bool) -> 
             yield Finding("rewards", key, "wrong", found, f"choose from {', '.join(numbers)}")
 
 
-def _check_metadata(plan: Plan, known: Mapping[str, ModelInfo]) -> Iterator[Finding]:
-    """Checks that prompts have metadata if a reward needs them."""
+def _check_metadata(
+    plan: Plan, known: Mapping[str, ModelInfo], checks: Mapping[str, MetadataCheck]
+) -> Iterator[Finding]:
+    """Checks that prompts have metadata if a reward needs them, and such as the rewards take."""
     needing = [name for name, model in known.items() if model.needs_metadata]
     sets: dict[str, list[PromptRecord] | DrpoError] = {}
     if plan.trains and plan.config.offline is None:
@@ -194,10 +209,26 @@ def _check_metadata(plan: Plan, known: Mapping[str, ModelInfo]) -> Iterator[Find
     if plan.evaluates:
         sets["evaluation"] = plan.evaluation_prompts
     for section, records in sets.items():
-        if not needing or isinstance(records, DrpoError):
+        if isinstance(records, DrpoError):
             continue
+        for name in checks.keys() & known.keys():
+            yield from _check_each(section, records, name, checks[name])
         without = sum(record.metadata is None for record in records)
-        if without:
+        if needing and without:
             found = f"{without} of {len(records)} prompts of {section} have no metadata, which {needing[0]} needs"
             fix = "give each prompt its metadata, or rank with another reward"
             yield Finding("rewards", section, "wrong", found, fix)
+
+
+def _check_each(section: str, records: Sequence[PromptRecord], name: str, check: MetadataCheck) -> Iterator[Finding]:
+    """Checks the metadata of every prompt that has some. The first problem stands for all."""
+    problems = []
+    for number, record in enumerate(records, start=1):
+        try:
+            if record.metadata is not None:
+                check(record.metadata)
+        except RewardsError as error:
+            problems.append(f"prompt {number} ({record.prompt[:60]!a}): {error}")
+    if problems:
+        found = f"the reward {name!r} refuses {len(problems)} of the {len(records)} prompts of {section}: {problems[0]}"
+        yield Finding("rewards", section, "wrong", found, "correct the metadata")

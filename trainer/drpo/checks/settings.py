@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from drpo.checks.hub import check_hub
 from drpo.checks.plan import Plan
-from drpo.config import Config
+from drpo.config import Config, describe_error, list_errors
 from drpo.errors import DrpoError, ModelLoadError
 from drpo.shapes.embedded import feature_map_source, is_embedded
 from drpo_rewards.api.suggestions import did_you_mean
@@ -20,6 +20,7 @@ def check_settings(plan: Plan) -> Iterator[Finding]:
     """Yields what is found about the settings that other sections than their own define."""
     if plan.trains:
         yield from _check_objective(plan.config)
+    if plan.trains or plan.measures_features:
         yield from _check_features(plan)
 
 
@@ -43,6 +44,11 @@ def _check_objective(config: Config) -> Iterator[Finding]:
         if config.training.selection == "rollouts" and not objective.needs.takes_queries:
             found = f"training.selection: rollouts cannot be used with objective.name {name}"
             yield Finding("settings", "training.selection", "wrong", found, "use pairs, or the objective drpo")
+        if config.training.staleness and (objective.needs.actions or not objective.needs.ranking or config.offline):
+            found = f"training.staleness: 1 cannot be used with objective.name {name}"
+            if config.offline:
+                found = "training.staleness: 1 cannot be used with given preferences, since nothing waits for a ranking"
+            yield Finding("settings", "training.staleness", "wrong", found, "set it to 0")
         if objective.needs.reward_gradient:
             yield _check_reward(objective.settings.reward)
 
@@ -87,12 +93,6 @@ def _check_features(plan: Plan) -> Iterator[Finding]:
 
 def _describe(error: ValidationError, section: str, settings: type[BaseModel]) -> Iterator[Finding]:
     """Yields a finding for each wrong setting of a section."""
-    for details in error.errors():
-        key = ".".join([section, *(str(part) for part in details["loc"])])
-        if details["type"] == "extra_forbidden":
-            found = f"there is no setting {key}{did_you_mean(key.rpartition('.')[2], settings.model_fields)}"
-        elif details["type"] == "value_error":
-            found = f"{key}: {details['ctx']['error']}"
-        else:
-            found = f"{key} = {details['input']!r}: {details['msg']}"
-        yield Finding("settings", key, "wrong", found)
+    for details in list_errors(error):
+        key = ".".join([section, *map(str, details["loc"])])
+        yield Finding("settings", key, "wrong", describe_error(details, section, settings))

@@ -1,4 +1,4 @@
-"""The command line: `drpo demo | train | sample | eval | judge | report | runs | compare | profile | doctor | ...`.
+"""The command line: `drpo demo | train | sample | eval | judge | paper | report | runs | compare | profile | ...`.
 
 Commands import what they need when they run, so that `drpo --help` stays fast.
 """
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from drpo.cli import doctor, evaluate, export, judge, preferences, profile, prompts, report, runs, sample, train
+from drpo.cli import doctor, evaluate, export, judge, paper, preferences, profile, prompts, report, runs, sample, train
 from drpo.cli.common import OVERRIDES, Application, say
 
 
@@ -34,6 +34,7 @@ app.command("train", context_settings=OVERRIDES)(train.train)
 app.command("sample")(sample.sample)
 app.command("eval", context_settings=OVERRIDES)(evaluate.evaluate)
 app.command("judge", context_settings=OVERRIDES)(judge.judge)
+app.command("paper", context_settings=OVERRIDES)(paper.paper)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)

@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +33,9 @@ OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 DryRun = Annotated[bool, typer.Option(help="Only check what the start needs, and print what is found.")]
 
 DEBUG = "--debug"
+
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
+"""The errors of paths that cannot be those of a file: a user's mistake."""
 
 
 class Application(typer.Typer):
@@ -69,7 +73,7 @@ def explain(error: Exception) -> tuple[str, int]:
             return f"{text!a} holds half of a character; correct it", 2
         return f"the locale ({error.encoding}) cannot express {text!a}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1", 2
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
-        return f"{error.filename or 'a file'}: {error.strerror}", 1
+        return f"{error.filename or 'a file'}: {error.strerror}", 2 if error.errno in _NO_PATH else 1
     reason = (str(error).strip().splitlines() or [""])[0]
     message = f"this is a fault of drpo, not yours: {type(error).__name__}: {reason}"
     return f"{message}. Please report it, with what the same command prints with {DEBUG}", 1
@@ -98,23 +102,28 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
+def expand_home(path: Path | None) -> Path | None:
+    """The value of an option with `~` for the home folder, which a shell leaves in `--out=~/x.png`."""
+    return path and Path(os.path.expanduser(path))
+
+
 def parse_overrides(arguments: Sequence[str]) -> list[str]:
     """Parses the dotted options of the command line.
 
     Args:
-        arguments: for example ["--training.steps", "5", "--optimizer.lr=1e-3"].
+        arguments: for example ["--training.steps", "5", "--optimizer.lr=1e-3"]; or a whole section, ["--lora", "null"].
 
     Returns:
         The overrides, here ["training.steps=5", "optimizer.lr=1e-3"].
 
     Raises:
-        ConfigError: an argument is not a dotted option, or has no value; one line for each.
+        ConfigError: an argument is neither a dotted option nor a section, or has no value; one line for each.
     """
     overrides, problems, rest = [], [], list(arguments)
     while rest:
         argument = rest.pop(0)
         option, equals, _ = argument.partition("=")
-        if not option.startswith("--") or "." not in option:
+        if not option.startswith("--") or ("." not in option and option[2:] not in Config.model_fields):
             problems.append(f"there is no option {argument}; write settings as --section.key VALUE")
         elif equals:
             overrides.append(argument[2:])

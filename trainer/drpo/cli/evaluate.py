@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.cli.common import DryRun, check_before_start, console, expand_home, parse_overrides, ray_and_rewards, say
 from drpo.cli.parts import Parts
 from drpo.cli.report import write_summary_and_report
 from drpo.cli.table import evaluate_table
@@ -41,7 +41,10 @@ class FidFeatures(StrEnum):
 def evaluate(
     context: typer.Context,
     adapter: Annotated[
-        Path | None, typer.Option(help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run.")
+        Path | None,
+        typer.Option(
+            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run.", callback=expand_home
+        ),
     ] = None,
     row: Annotated[
         list[str] | None,
@@ -87,7 +90,8 @@ def evaluate(
         Path | None,
         typer.Option(
             help="The JSON file to write; default: the run's results, or evaluation.json in another adapter's folder. "
-            "With --row the folder; default: evaluation."
+            "With --row the folder; default: evaluation.",
+            callback=expand_home,
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -195,17 +199,32 @@ def save_evaluation(evaluated: AdapterEvaluation, run_dir: Path, parts: Parts) -
 
 
 def print_comparison(comparison: dict[str, Any]) -> None:
-    """Prints the comparison as a table."""
+    """Prints the comparison as a table, and another one of the parts that the reward reports."""
     unit = " %" if comparison["percentage"] else ""
     notes = (", percent" if unit else "") + ("" if comparison["higher_is_better"] else ", lower is better")
-    table = Table(title=Text(f"{comparison['metric']} on held-out prompts{notes}"))
-    for column in ("task", "base", "tuned", "difference", "95 % interval", "images"):
-        table.add_column(column, justify="left" if column == "task" else "right")
-    digits = 1 if unit else 3
     rows = list(comparison["tasks"].items())
-    for task, row in [*rows, ("mean", comparison["mean"])] if len(rows) > 1 else rows:
+    title = f"{comparison['metric']} on held-out prompts{notes}"
+    mean = [("mean", comparison["mean"])] if len(rows) > 1 else []
+    _print_rows(title, "task", rows, mean, 1 if unit else 3, comparison["higher_is_better"])
+    if parts := comparison.get("parts"):
+        _print_rows("parts of the score, percent", "part", list(parts.items()), [], 1, higher_is_better=True)
+
+
+def _print_rows(
+    title: str,
+    kind: str,
+    rows: list[tuple[str, Any]],
+    mean: list[tuple[str, Any]],
+    digits: int,
+    higher_is_better: bool,
+) -> None:
+    """Prints rows of a comparison, and after a line that of their mean if there is one."""
+    table = Table(title=Text(title))
+    for column in (kind, "base", "tuned", "difference", "95 % interval", "images"):
+        table.add_column(column, justify="left" if column == kind else "right")
+    for number, (task, row) in enumerate([*rows, *mean], 1):
         low, high = row["ci95"]
-        better, worse = (low > 0, high < 0) if comparison["higher_is_better"] else (high < 0, low > 0)
+        better, worse = (low > 0, high < 0) if higher_is_better else (high < 0, low > 0)
         color = "green" if better else "red" if worse else "default"
         table.add_row(
             Text(task or "all"),
@@ -214,7 +233,7 @@ def print_comparison(comparison: dict[str, Any]) -> None:
             Text(f"{row['difference']:+.{digits}f}", style=color),
             f"{low:+.{digits}f} to {high:+.{digits}f}",
             str(row["images"]),
-            style="bold" if task == "mean" else None,
-            end_section=task == rows[-1][0],
+            style="bold" if number > len(rows) else None,
+            end_section=number == len(rows),
         )
     console.print(table)

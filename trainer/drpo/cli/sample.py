@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drpo.cli.common import DryRun, check_before_start, console, say
-from drpo.config import Config, Problem
-from drpo.config.sections import MOST_SEED
-from drpo.errors import ConfigError
+from drpo.cli.common import DryRun, check_before_start, console, expand_home, say
+from drpo.config import MOST_INTEGER, Config, Problem
+from drpo.errors import ConfigError, ModelLoadError
 
 if TYPE_CHECKING:
     from drpo.generators import OneStepGenerator
@@ -21,7 +20,8 @@ def sample(
     adapter: Annotated[
         Path | None,
         typer.Option(
-            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run. Without it, the base."
+            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run. Without it, the base.",
+            callback=expand_home,
         ),
     ] = None,
     generator: Annotated[
@@ -31,9 +31,9 @@ def sample(
     count: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
     seed: Annotated[
         int,
-        typer.Option(min=0, max=MOST_SEED, help="Seed of the noise; the same seed compares base and adapter."),
+        typer.Option(min=0, max=MOST_INTEGER, help="Seed of the noise; the same seed compares base and adapter."),
     ] = 0,
-    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
+    out: Annotated[Path, typer.Option(help="The PNG file to write.", callback=expand_home)] = Path("sample.png"),
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:NUMBER, or auto: a GPU if there is one.")] = "cpu",
     dry_run: DryRun = False,
 ) -> None:
@@ -107,7 +107,10 @@ def find_adapter(path: Path) -> Path:
     from drpo.generators import find_adapter as find
     from drpo.training.run_folder import ADAPTER
 
-    file = find(path) or find(path / ADAPTER)
+    try:
+        file = find(path) or find(path / ADAPTER)
+    except ModelLoadError as error:
+        raise ConfigError(f"--adapter: {error}") from error
     if file is None:
         raise ConfigError(
             f"--adapter: there is neither a LoRA adapter nor a U-Net in {path}; give a .safetensors file, a folder "

@@ -51,7 +51,16 @@ def evaluate_table(
     values = read_preset(preset)
     typed = {"evaluation.images_per_prompt": images}
     models, sets, problems = _read(rows, prompts, _guess(values, overrides, typed), out)
-    config = check_before_start(values, overrides, typed=typed, problems=problems, dry_run=dry_run, verb="table")
+    problems += [Problem("options", problem) for problem in options.find_problems([model.row.name for model in models])]
+    config = check_before_start(
+        values,
+        overrides,
+        typed=typed,
+        problems=problems,
+        dry_run=dry_run,
+        verb="table",
+        measures_features=options.measures_features,
+    )
     return run_table(config, models, sets, options, workers=workers, out=out)
 
 

@@ -12,15 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
-from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.cli.common import DryRun, check_before_start, console, expand_home, parse_overrides, ray_and_rewards, say
 from drpo.cli.parts import Parts
 from drpo.cli.progress import TrainingProgress
 from drpo.cli.report import find_run_by_name, write_summary_and_report
-from drpo.config import Config, read_preset
-from drpo.config.sections import MOST_SEED
+from drpo.config import MOST_INTEGER, Config, read_preset
 from drpo.errors import ConfigError
 
-Seed = Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of the run.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=MOST_INTEGER, help="Seed of the run.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 
 
@@ -33,7 +32,8 @@ def train(
     context: typer.Context,
     preset: Annotated[str | None, typer.Option(help="The name of a preset, or a YAML file.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="The run to continue: its folder, or its name under runs/.")
+        Path | None,
+        typer.Option(help="The run to continue: its folder, or its name under runs/.", callback=expand_home),
     ] = None,
     generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id: SD-Turbo, SDXL-Turbo.")] = None,
     seed: Seed = None,
@@ -109,6 +109,7 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
     from drpo.evaluation import write_summary
     from drpo.tracking import Trackers
     from drpo.training.build import asks_rewards
+    from drpo.training.choices import describe_choices
     from drpo.training.metrics import read_metrics
     from drpo.training.run_folder import ADAPTER, METRICS_FILE
 
@@ -129,6 +130,8 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
                 watch_evaluation=call_all(progress.show_evaluation, trackers.log_evaluation),
                 watch_encoding=progress.show_encoding,
             )
+        for line in describe_choices(run_dir):
+            say(line)
         if outcome.status == "interrupted":
             say(f"stopped at step {outcome.step}, with a checkpoint. To continue, run")
             say((f"  drpo train --resume {shlex.quote(str(run_dir))}", "bold"))

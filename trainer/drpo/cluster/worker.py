@@ -7,6 +7,7 @@ while loading, the time, a request to stop).
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,9 @@ from drpo.training.run_folder import ADAPTER, ADAPTER_EMA, CHECKPOINTS
 from drpo.training.run_lock import is_taken_over
 
 if TYPE_CHECKING:
-    from drpo.data.prompts import PromptOrder
+    import torch
+
+    from drpo.data.prompts import PromptOrder, PromptRecord
     from drpo.generators import OneStepGenerator
     from drpo.method.features import FeatureMap
     from drpo.method.objectives import Objective
@@ -44,12 +47,15 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         workers after every exception.
     """
     from drpo.training import collective
+    from drpo.training.choices import settle_decoding, settle_memory
 
     config = Config.model_validate(arguments["config"])
     run_dir = Path(arguments["run_dir"])
     with ExitStack() as stack:
         try:
+            config = settle_memory(config, run_dir, _find_device(config))
             parts = collective.call_together(lambda: _build(config))
+            settle_decoding(config, run_dir, parts.generator)
             supervision, order = collective.call_together(lambda: _supervise(config, run_dir, parts.generator, stack))
             trainer = collective.call_together(lambda: _make_trainer(config, run_dir.name, parts, supervision))
             loop = collective.call_together(lambda: _Loop(config, run_dir, trainer, order, arguments["token"]))
@@ -80,7 +86,6 @@ class _Parts(NamedTuple):
 
 def _build(config: Config) -> _Parts:
     """Loads the generator with a fresh adapter, the feature map, the objective and its differentiable reward."""
-    import ray.train.torch
     import torch
 
     from drpo.training import collective
@@ -88,15 +93,24 @@ def _build(config: Config) -> _Parts:
     from drpo.training.random_state import seed_everything
 
     torch.set_num_threads(config.training.threads_per_worker)
-    device = str(ray.train.torch.get_device()) if config.model.device == "auto" else config.model.device
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)  # torch.distributed sends Python objects through this device
+    device = str(_find_device(config))
     seed_everything(config.run.seed)  # so every worker starts with the same adapter
     generator = build_generator(config, device=device)
     seed_everything(config.run.seed + 1 + collective.rank())
     objective = build_objective(config)
     feature_map = build_feature_map(config, objective, generator, device=device)
     return _Parts(generator, feature_map, objective, build_reward_gradient(objective, generator, device=device))
+
+
+def _find_device(config: Config) -> torch.device:
+    """Where this worker computes."""
+    import ray.train.torch
+    import torch
+
+    device = ray.train.torch.get_device() if config.model.device == "auto" else torch.device(config.model.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # torch.distributed sends Python objects through this device
+    return device
 
 
 def _supervise(
@@ -193,7 +207,7 @@ class _Loop:
         try:
             early_end = self._evaluate()
             while early_end is None and trainer.step < settings.steps:
-                metrics = trainer.run_step(self.order.take(trainer.step, settings.groups_per_step))
+                metrics = trainer.run_step(self.order.take(trainer.step, settings.groups_per_step), self._upcoming())
                 self._record(metrics)
                 trainer.check_failures()
                 early_end = self._early_end() or self._evaluate()
@@ -224,6 +238,16 @@ class _Loop:
             return None
         self.guard = self.watch.visit(self.elapsed, last=last)
         return "guard" if self.guard else None
+
+    def _upcoming(self) -> Sequence[PromptRecord]:
+        """The prompts of the next step with `training.staleness: 1`.
+
+        None at a checkpoint, so that a run that goes on from there does the same.
+        """
+        settings, after = self.settings, self.trainer.step + 1
+        if not settings.staleness or after >= settings.steps or after % settings.checkpoint_every == 0:
+            return ()
+        return self.order.take(after, settings.groups_per_step)
 
     def _outcome(self, status: str, reason: str) -> dict[str, Any]:
         return {"status": status, "reason": reason, "step": self.trainer.step, "seconds": self.elapsed}

@@ -3,6 +3,7 @@
     config = load_config("shapes", ["training.steps=50", "optimizer.lr=3e-4"])
 
 Files:
+    section    the base of everything that has settings
     sections   the parts of a run: generator, adapter, feature map, objective, rewards, prompts
     offline    preferences in the place of rewards
     schedule   the course of a run: optimizer, training loop
@@ -10,6 +11,7 @@ Files:
     trackers   experiment trackers
     config     `Config`, all sections together
     files      YAML files with settings
+    yaml_text  how YAML is read
     values     how text becomes the value of a setting
     loading    presets, overrides, and readable errors
     site       settings of one machine or cluster, which override every preset
@@ -22,6 +24,8 @@ from drpo.config.evaluation import EvaluationConfig, GridConfig, StopCondition
 from drpo.config.files import read_settings_file
 from drpo.config.loading import (
     Problem,
+    describe_error,
+    list_errors,
     load_config,
     override,
     override_config,
@@ -33,6 +37,7 @@ from drpo.config.loading import (
 )
 from drpo.config.offline import OfflineConfig
 from drpo.config.schedule import EmaConfig, OptimizerConfig, RolloutsConfig, TrainingConfig
+from drpo.config.section import MOST_INTEGER
 from drpo.config.sections import (
     FeaturesConfig,
     LoraConfig,
@@ -46,6 +51,7 @@ from drpo.config.site import runs_folder, site_settings
 from drpo.config.trackers import TrackersConfig
 
 __all__ = [
+    "MOST_INTEGER",
     "Config",
     "EmaConfig",
     "EvaluationConfig",
@@ -64,7 +70,9 @@ __all__ = [
     "StopCondition",
     "TrackersConfig",
     "TrainingConfig",
+    "describe_error",
     "known_keys",
+    "list_errors",
     "load_config",
     "override",
     "override_config",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from drpo.config.evaluation import EvaluationConfig
 from drpo.config.offline import OfflineConfig
 from drpo.config.schedule import OptimizerConfig, TrainingConfig
+from drpo.config.section import Section
 from drpo.config.sections import (
     FeaturesConfig,
     LoraConfig,
@@ -18,7 +19,6 @@ from drpo.config.sections import (
     PromptsConfig,
     RewardsConfig,
     RunConfig,
-    Section,
 )
 from drpo.config.trackers import TrackersConfig
 from drpo.config.values import without_none

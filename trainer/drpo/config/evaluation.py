@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from drpo.config.sections import MOST_SEED, Section
+from drpo.config.section import MOST_INTEGER, Section
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class EvaluationConfig(Section):
     )
     batch_size: int = Field(default=24, ge=1, description="images generated at once")
     seed: int = Field(
-        default=12345, ge=0, le=MOST_SEED, description="determines the noise and the order of the prompts"
+        default=12345, ge=0, le=MOST_INTEGER, description="determines the noise and the order of the prompts"
     )
     rewards: tuple[str, ...] | None = Field(
         default=None,

@@ -9,6 +9,7 @@ import yaml
 
 from drpo.config.config import Config
 from drpo.config.values import keep_text
+from drpo.config.yaml_text import SettingsLoader
 from drpo.errors import ConfigError
 
 
@@ -48,7 +49,7 @@ def parse_sections(text: str, name: str) -> dict[str, Any]:
         ConfigError: the text is not YAML, or does not hold sections.
     """
     try:
-        loader = yaml.SafeLoader(text)
+        loader = SettingsLoader(text)
         node = loader.get_single_node()
         values = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
@@ -58,11 +59,11 @@ def parse_sections(text: str, name: str) -> dict[str, Any]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{name}:{line}: YAML does not allow the character {chr(error.character)!r}") from None
-    except (ValueError, RecursionError) as error:  # such as the date 2026-13-01; nested a thousand deep
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested a thousand deep
         raise ConfigError(f"{name}: is not valid YAML: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{name} must hold sections (run, model, ...), not a {type(values).__name__}")
-    keep_text(values, node, Config, name)
+    keep_text(values, node, Config)
     return values

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from drpo.config.config import Config, known_keys
@@ -144,8 +144,8 @@ def salvage_config(values: Mapping[str, Any]) -> tuple[Config, list[Problem]]:
         try:
             return Config.model_validate(rest), problems
         except ValidationError as error:
-            for details in error.errors():
-                problems.append(Problem(".".join(map(str, details["loc"])), _describe(details)))
+            for details in list_errors(error):
+                problems.append(Problem(".".join(map(str, details["loc"])), describe_error(details)))
                 rest = _without(rest, details["loc"][:2])
 
 
@@ -203,10 +203,29 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> None:
     target[last] = value
 
 
-def _describe(error: ErrorDetails) -> str:
-    """One of pydantic's errors as one line of text."""
-    key = ".".join(str(part) for part in error["loc"])
+def list_errors(error: ValidationError) -> list[ErrorDetails]:
+    """Pydantic's errors without those that follow from others: a list of wrong items is not also too short."""
+    found = error.errors()
+    return [
+        one
+        for one in found
+        if one["type"] != "too_short"
+        or not any(other["loc"][:-1] == one["loc"] and other["loc"] != one["loc"] for other in found)
+    ]
+
+
+def describe_error(error: ErrorDetails, section: str = "", settings: type[BaseModel] | None = None) -> str:
+    """One of pydantic's errors as one line of text.
+
+    Args:
+        error: the error.
+        section: the section of the config that is checked; "": the whole config.
+        settings: the settings that this section has, if the objective or the feature map defines them.
+    """
+    key = ".".join(str(part) for part in ([section] if section else []) + list(error["loc"]))
     if error["type"] == "extra_forbidden":
+        if settings is not None:
+            return f"there is no setting {key}{did_you_mean(key.rpartition('.')[2], settings.model_fields)}"
         return f"there is no setting {key}{_suggest(key)}"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
@@ -236,6 +255,8 @@ def _suggest(key: str) -> str:
     """Suggests a section, a similar key, that name in another section, or the section's keys."""
     section, _, last = key.rpartition(".")
     keys = list(known_keys())
+    if key in keys:  # a dotted key in a file
+        return f"; in a file, write {last} below {section}:"
     elsewhere = [known for known in keys if did_you_mean(last, [known.rpartition(".")[2]], cutoff=0.8)]
     siblings = [known.rpartition(".")[2] for known in keys if section and known.rpartition(".")[0] == section]
     return (

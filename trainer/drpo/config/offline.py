@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from drpo.config.sections import Section
+from drpo.config.section import Section
 
 
 class OfflineConfig(Section):

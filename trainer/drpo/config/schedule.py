@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from drpo.config.evaluation import StopCondition
-from drpo.config.sections import Section
+from drpo.config.section import Section
 
 
 class OptimizerConfig(Section):
@@ -30,6 +30,7 @@ class OptimizerConfig(Section):
     max_grad_norm: float | None = Field(
         default=1.0, gt=0, description="the gradient is clipped to this norm; null: it is not clipped"
     )
+    fused: bool = Field(default=False, description="update all weights in one kernel; differs by rounding only")
     schedule: Literal["constant", "cosine", "linear"] = Field(
         default="constant", description="the learning rate after the warm-up; cosine and linear decay to 0"
     )
@@ -144,10 +145,32 @@ class TrainingConfig(Section):
         ge=1,
         description="groups that may wait for their ranking, for slow rewards; each keeps its graph in memory",
     )
+    staleness: Literal[0, 1] = Field(
+        default=0,
+        description="1: while a step is computed, the first groups of the next one are already generated and ranked, "
+        "with weights that are one update old; for rewards slower than the generator",
+    )
     chunk_size: int | None = Field(
         default=None,
         ge=1,
         description="candidates computed at once, to save memory; all are then generated twice; null: all at once",
+    )
+    memory: Literal["auto"] | None = Field(
+        default=None,
+        description="auto: hold the graph, gradient checkpointing, or chunks, whatever fits and is fastest; null: as "
+        "model.gradient_checkpointing and training.chunk_size say",
+    )
+    decode_chunk: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=8, description="images decoded at once for the rewards; auto: what a measurement at the start says"
+    )
+    channels_last: bool = Field(
+        default=False, description="another layout of images in memory, often faster; differs by rounding only"
+    )
+    compile: bool = Field(
+        default=False, description="compile the networks with torch.compile: minutes at the start, faster afterwards"
+    )
+    tf32: bool = Field(
+        default=False, description="products in float32 with 10 bits of mantissa, faster on a GPU; less exact"
     )
     max_failed_groups: float = Field(
         default=0.1,
@@ -156,9 +179,9 @@ class TrainingConfig(Section):
     )
 
     num_workers: int = Field(default=1, ge=1, description="Ray Train workers")
-    threads_per_worker: int = Field(default=1, ge=1, description="CPU threads of each worker")
+    threads_per_worker: int = Field(default=1, ge=1, le=1024, description="CPU threads of each worker")
     use_gpu: bool = Field(default=False, description="one GPU for each worker")
-    resources_per_worker: dict[str, float] | None = Field(
+    resources_per_worker: dict[str, NonNegativeFloat] | None = Field(
         default=None, description="more Ray resources of each worker; its CPUs are its threads"
     )
     max_failures: int = Field(
@@ -190,6 +213,12 @@ class TrainingConfig(Section):
         if stop_if is not None:
             StopCondition.parse(stop_if)
         return stop_if
+
+    @model_validator(mode="after")
+    def _check_staleness(self) -> TrainingConfig:
+        if self.staleness and not (self.pipeline and self.selection == "pairs"):
+            raise ValueError("training.staleness 1 needs training.pipeline true and training.selection pairs")
+        return self
 
     @model_validator(mode="after")
     def _check_extremes(self) -> TrainingConfig:

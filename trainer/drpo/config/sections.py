@@ -8,14 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-MOST_SEED = 2**63 - 1
-"""The largest seed; torch and the ranking contract take no larger ones."""
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are refused, and numbers must be finite."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+from drpo.config.section import MOST_INTEGER, Section
 
 
 class RunConfig(Section):
@@ -34,7 +27,7 @@ class RunConfig(Section):
     seed: int = Field(
         default=0,
         ge=0,
-        le=MOST_SEED,
+        le=MOST_INTEGER,
         description="determines the noise, the pairs, the prompt order and the adapter's initial values",
     )
     ray_address: str | None = Field(

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from drpo.config.sections import Section
+from drpo.config.section import Section
 
 
 class TrackersConfig(Section):

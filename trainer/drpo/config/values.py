@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
+from drpo.config.yaml_text import SettingsLoader
 from drpo.errors import ConfigError
 
 NULL = "null"
@@ -34,44 +35,36 @@ def read_value(model: type[BaseModel], key: str, text: str) -> Any:
     kind, optional = without_none(_annotation_of(model, key))
     if optional and text == NULL:
         return None
-    if _is_text(kind) or kind in (int, float, bool):  # pydantic reads numbers; YAML would read 010 as 8, 1:30 as 90
+    if _is_text(kind) or kind in (int, float, bool):  # pydantic reads numbers
         return text
     if _is_text_list(kind) and not text.lstrip().startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
-    of_text = _is_text_list(kind) or (get_origin(kind) is dict and get_args(kind)[1] is float)
     try:
-        return yaml.load(text, Loader=yaml.BaseLoader if of_text else yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-01
-        raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
+        return yaml.load(text, Loader=yaml.BaseLoader if _is_text_list(kind) else SettingsLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
+        reason = f": {error.problem}" if isinstance(error, yaml.MarkedYAMLError) and error.problem else ""
+        raise ConfigError(f"{key}: {text!r} is not a YAML value{reason}") from error
 
 
-def keep_text(values: dict[Any, Any], node: yaml.MappingNode, model: type[BaseModel], file: str) -> None:
+def keep_text(values: dict[str, Any], node: yaml.MappingNode, model: type[BaseModel]) -> None:
     """Gives text settings of a parsed file the text that stands in the file, and makes sections without keys empty.
 
     Args:
         values: what YAML made of `node`; changed in place.
         node: the parsed section.
         model: the settings of the section.
-        file: the name of the file, for error messages.
-
-    Raises:
-        ConfigError: a setting is given twice.
     """
-    seen: set[str] = set()
     for key_node, value_node in node.value:
         key = key_node.value
-        if not isinstance(key_node, yaml.ScalarNode) or key not in values:
+        if key not in values:
             continue
-        if key in seen:
-            raise ConfigError(f"{file}:{key_node.start_mark.line + 1}: {key} is given twice; keep one")
-        seen.add(key)
         field = model.model_fields.get(key)
         kind, optional = without_none(field.annotation if field is not None else Any)
         if _is_section(kind):
             if values[key] is None:  # `lora: null` is a choice, but `lora:` with nothing but comments below it is not
                 values[key] = None if optional and value_node.value else {}
             elif isinstance(value_node, yaml.MappingNode):
-                keep_text(values[key], value_node, kind, file)
+                keep_text(values[key], value_node, kind)
         elif _is_text(kind) and _is_plain(value_node):
             values[key] = value_node.value
         elif _is_text_list(kind) and isinstance(value_node, yaml.SequenceNode):

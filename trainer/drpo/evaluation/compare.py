@@ -25,8 +25,9 @@ def compare(
 
     Returns:
         "metric" (its name), "description", "percentage", "higher_is_better" (see `ShownMetric`), "binary" (whether each
-        image has 0 or 100 percent), "tasks": {task: row}, "mean": row, and "numbers": {name: row}, the means of every
-        reward and metric in its own unit. A row is for example
+        image has 0 or 100 percent), "tasks": {task: row}, "mean": row, "numbers": {name: row}, the means of every
+        reward and metric in its own unit, and "parts": {part: row} in percent, over the images that have the part. A
+        row is for example
         {"base": 41.0, "tuned": 63.5, "difference": 22.5, "ci95": [18.0, 27.1], "images": 120, "prompts": 60}, where
         "images" counts the images of each side.
 
@@ -55,6 +56,7 @@ def compare(
         "tasks": tasks,
         "mean": mean,
         "numbers": _compare_numbers(base, tuned, resamples, seed),
+        "parts": _compare_parts(base, tuned, resamples, seed),
     }
 
 
@@ -68,6 +70,22 @@ def _compare_numbers(
     for name in names:
         by_task = _pair(base, tuned, lambda image: image.rewards[name])  # noqa: B023  # called within this turn
         rows[name] = _row(list(by_task.values()), len(base.images), resamples, seed)
+    return rows
+
+
+def _compare_parts(
+    base: EvaluationResult, tuned: EvaluationResult, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """A row for each part of the score, over the images that have it; every prompt counts the same."""
+    pairs: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for before, after in zip(base.images, tuned.images, strict=True):
+        for part in before.parts.keys() & after.parts.keys():
+            of_prompt = pairs.setdefault(part, {}).setdefault(before.planned.record.prompt, [])
+            of_prompt.append((before.parts[part], after.parts[part]))
+    rows = {}
+    for part, prompts in sorted(pairs.items()):
+        means_P2 = np.array([np.mean(one, axis=0) for one in prompts.values()])
+        rows[part] = _row([means_P2], sum(map(len, prompts.values())), resamples, seed)
     return rows
 
 

@@ -201,4 +201,11 @@ def _scored_image(
     details_K = response.rewards[shown.reward].details
     details = (details_K[index] if details_K else None) or {}
     reasons = tuple(str(reason) for reason in details.get("reasons", ()))
-    return ScoredImage(planned, shown.of(numbers), numbers, reasons, image_HWC if planned.example else None)
+    parts = details.get("parts")
+    shares = (
+        {name: 100 * value for name, value in parts.items() if isinstance(value, int | float)}
+        if isinstance(parts, dict)
+        else {}
+    )
+    picture_HWC = image_HWC if planned.example else None
+    return ScoredImage(planned, shown.of(numbers), numbers, reasons, picture_HWC, shares)

@@ -22,6 +22,8 @@ class ScoredImage:
         rewards: every reward's raw score and metrics, such as {"geneval": 0.5, "geneval/strict": 0.0}.
         reasons: what the reward found wrong, if it reports reasons.
         picture_HWC: the picture itself, uint8, if it is kept.
+        parts: what the reward's details have under "parts", in percent: shares that only some images have, such as one
+            for each skill that a prompt tests.
     """
 
     planned: PlannedImage
@@ -29,6 +31,7 @@ class ScoredImage:
     rewards: dict[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     picture_HWC: NDArray[np.uint8] | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

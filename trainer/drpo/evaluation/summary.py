@@ -27,7 +27,7 @@ _PACKAGES = ("drpo", "torch", "diffusers", "transformers", "peft", "ray", "numpy
 _NO_COMPARISON: dict[str, Any] = {"metric": None, "percentage": False, "tasks": {}, "mean": None}
 
 _COMPARISON_KEYS = (
-    "metric", "description", "percentage", "higher_is_better", "binary", "tasks", "mean", "seen_in_training",
+    "metric", "description", "percentage", "higher_is_better", "binary", "tasks", "mean", "parts", "seen_in_training",
     "evaluated_step", "numbers",
 )  # fmt: skip
 

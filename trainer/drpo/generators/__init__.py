@@ -147,6 +147,22 @@ def check_adapter(path: str | Path, source: str | Path) -> None:
         check_unet(Path(path), unet)
 
 
+def check_lora(lora: LoraConfig, source: str | Path) -> None:
+    """Checks that a fresh adapter fits a generator, without loading the generator's weights.
+
+    Raises:
+        ConfigError: see `drpo.generators.adapter.LoraAdapter`.
+        ModelLoadError: there is no such generator.
+    """
+    import torch
+
+    from drpo.generators.adapter import LoraAdapter
+    from drpo.generators.configs import read_unet
+
+    with torch.device("meta"):  # without memory
+        LoraAdapter(read_unet(str(source)), lora, pipeline_class=None)
+
+
 __all__ = [
     "LAYOUTS",
     "Adapter",
@@ -154,6 +170,7 @@ __all__ = [
     "OneStepGenerator",
     "check_adapter",
     "check_generator",
+    "check_lora",
     "find_adapter",
     "generator_class",
     "load_generator",

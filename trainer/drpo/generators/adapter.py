@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from drpo.config import LoraConfig
 from drpo.errors import ConfigError, ModelLoadError
 from drpo.generators.adapter_file import LayerUpdate, read_adapter
+from drpo_rewards.api.suggestions import did_you_mean
 
 _NAME = "default"
 
@@ -32,7 +33,7 @@ class LoraAdapter:
         pipeline_class: the diffusers class that writes the adapter.
 
     Raises:
-        ConfigError: no layer of the U-Net has a name in `lora.target_modules`.
+        ConfigError: a name in `lora.target_modules` is that of no layer, or of one that takes no update.
     """
 
     def __init__(self, unet: Any, lora: LoraConfig | None, pipeline_class: Any) -> None:
@@ -143,14 +144,10 @@ class LoraAdapter:
         self.present = False
 
     def _add(self, lora: LoraConfig) -> None:
+        _check_targets(self._unet, lora.target_modules)
         alpha: Any = lora.rank if lora.alpha is None else lora.alpha  # peft's type hint is int, but any number works
         config = PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=list(lora.target_modules))
-        try:
-            self._unet.add_adapter(config, adapter_name=_NAME)
-        except ValueError as error:
-            raise ConfigError(
-                f"lora.target_modules {list(lora.target_modules)} do not fit the U-Net: {error}"
-            ) from error
+        self._unet.add_adapter(config, adapter_name=_NAME)
         self._make_trainable()
 
     def _make_trainable(self) -> None:
@@ -167,6 +164,20 @@ class LoraAdapter:
             raise ConfigError(
                 "this generator has no adapter: load the generator with lora=LoraConfig(), or call adapter.load(folder)"
             )
+
+
+def _check_targets(unet: nn.Module, targets: Sequence[str]) -> None:
+    """Checks that each name selects layers of a U-Net, and only such as take an update. Peft ignores unknown names."""
+    layers = dict(unet.named_modules())
+    fitting = {name for name, layer in layers.items() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    ends = {".".join(name.split(".")[-length:]) for name in fitting for length in (1, 2)}
+    for target in targets:
+        selected = {name for name in layers if name == target or name.endswith(f".{target}")}
+        problem = f"no layer of the U-Net has a name that ends with {target!r}" if not selected else ""
+        for name in sorted(selected - fitting):
+            problem = f"{name}, which {target!r} selects, takes no update (it is a {type(layers[name]).__name__})"
+        if problem:
+            raise ConfigError(f"lora.target_modules: {problem}{did_you_mean(target, sorted(ends))}")
 
 
 def _exactly(layer: str) -> str:

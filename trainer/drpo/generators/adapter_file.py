@@ -167,6 +167,8 @@ def _sort_tensors(file: Path, tensors: dict[str, Tensor]) -> tuple[dict[tuple[st
             alphas[name.removesuffix(".alpha")] = float(tensor)
         else:
             unknown.append(name)
+    if not tensors:
+        raise ModelLoadError(f"{file} has no tensors")
     if unknown or not factors:
         raise UnsupportedModelError(
             f"{file} is no LoRA adapter: {len(unknown)} of its {len(tensors)} tensors are of an unknown kind, or there "

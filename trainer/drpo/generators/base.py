@@ -109,6 +109,14 @@ class OneStepGenerator(Protocol):
         ...
 
     @property
+    def networks(self) -> list[nn.Module]:
+        """The U-Nets and the decoder."""
+        ...
+
+    decode_chunk: int
+    """Images decoded at once, where no gradient is needed."""
+
+    @property
     def unet(self) -> nn.Module:
         """The network within `reference`."""
         ...

@@ -144,6 +144,10 @@ def check_files(folder: Path, files: set[str], variant: str | None, *, without: 
     except (OSError, ValueError, AttributeError) as error:
         raise load_error(str(folder), f"{MODEL_INDEX}: {error}") from error
     problems = []
+    variants = {name for part in parts for name in weights_by_variant(_files_of(part, files))} - {""}
+    if variant and variant not in variants:
+        only = ", ".join(sorted(variants)) or "plain ones"
+        problems.append(f"no part has weights of the variant {variant}, only {only}")
     for part, (_, class_name) in sorted(parts.items()):
         if part in _UNUSED or part in without:
             continue

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from drpo.config import LoraConfig
 from drpo.errors import ShapeError
@@ -142,6 +142,12 @@ class OneStepPipeline(ABC):
     def layout(self) -> Layout:
         """What a feature map must fit."""
         return Layout.of(self.unet.config, self.vae.config)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The U-Net, the trained copy of it if there is one, and the decoder."""
+        trained = [self.adapter.network] if isinstance(self.adapter, WholeUNet) else []
+        return [self.unet, *trained, self.vae.decoder]
 
     # -- one step -----------------------------------------------------------------------------------------------
 

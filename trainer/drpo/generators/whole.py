@@ -24,27 +24,30 @@ class WholeUNet:
     Args:
         unet: the frozen U-Net of a pipeline. It stays as it is.
         trainable: whether the copy is to be trained; otherwise it has the dtype of the frozen one.
+
+    Attributes:
+        network: the copy.
     """
 
     def __init__(self, unet: Any, *, trainable: bool = True) -> None:
         self._frozen = unet
-        self._trained = copy.deepcopy(unet).requires_grad_(trainable)
+        self.network = copy.deepcopy(unet).requires_grad_(trainable)
         if trainable:
-            self._trained.float()
+            self.network.float()
         self._on = True
 
     def parameters(self) -> list[nn.Parameter]:
         """The weights in a fixed order."""
-        return list(self._trained.parameters())
+        return list(self.network.parameters())
 
     def predict(self, latents_NChw: Tensor, timestep: Tensor | int, **arguments: Any) -> Any:
         """Calls the trained U-Net, or within `switched_off` the frozen one."""
         if not self._on:
             return self._frozen(latents_NChw, timestep, **arguments)
-        if self._trained.dtype == latents_NChw.dtype:
-            return self._trained(latents_NChw, timestep, **arguments)
+        if self.network.dtype == latents_NChw.dtype:
+            return self.network(latents_NChw, timestep, **arguments)
         with torch.autocast(latents_NChw.device.type, dtype=latents_NChw.dtype):
-            return self._trained(latents_NChw, timestep, **arguments)
+            return self.network(latents_NChw, timestep, **arguments)
 
     @contextmanager
     def switched_off(self) -> Iterator[None]:
@@ -57,7 +60,7 @@ class WholeUNet:
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the weights on the CPU, by name."""
-        return {name: one.detach().to("cpu", copy=True) for name, one in self._trained.named_parameters()}
+        return {name: one.detach().to("cpu", copy=True) for name, one in self.network.named_parameters()}
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -66,7 +69,7 @@ class WholeUNet:
         Raises:
             ModelLoadError: the weights are of another U-Net, or of a LoRA adapter.
         """
-        parameters = dict(self._trained.named_parameters())
+        parameters = dict(self.network.named_parameters())
         if {name: one.shape for name, one in state.items()} != {name: one.shape for name, one in parameters.items()}:
             raise ModelLoadError(
                 f"the weights are not those of this generator's whole U-Net: {len(state.keys() & parameters.keys())} "
@@ -77,7 +80,7 @@ class WholeUNet:
 
     def save(self, folder: str | Path) -> None:
         """Writes `FOLDER/unet/` as diffusers does; `UNet2DConditionModel.from_pretrained` reads it."""
-        self._trained.save_pretrained(Path(folder) / FOLDER)
+        self.network.save_pretrained(Path(folder) / FOLDER)
 
     def load(self, path: str | Path) -> None:
         """Replaces the weights by those of a file or folder, see `drpo.generators.unet_file`, in place.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from drpo.training.build import (
     build_reward_gradient,
     ranks_candidates,
 )
+from drpo.training.choices import settle_decoding, settle_memory
 from drpo.training.encoding import encode_preferences
 from drpo.training.offline import OfflineSupervision
 from drpo.training.phases import Phase, listening
@@ -111,7 +113,11 @@ def _make_trainer(
     device = config.model.device
     torch.set_num_threads(config.training.threads_per_worker)
     seed_everything(config.run.seed)
-    generator, objective = build_generator(config, device=device), build_objective(config)
+    with TemporaryDirectory() as folder:  # choices are made as in a run, but not kept
+        config = settle_memory(config, Path(folder), torch.device(device))
+        generator = build_generator(config, device=device)
+        settle_decoding(config, Path(folder), generator)
+    objective = build_objective(config)
     feature_map = build_feature_map(config, objective, generator, device=device)
     supervision: BackgroundRanker | OfflineSupervision | None = None
     if config.offline is not None:

@@ -25,9 +25,10 @@ def build_generator(config: Config, *, device: str = "cpu", adapter: bool = True
     import torch
 
     from drpo.generators import load_generator
+    from drpo.training.speed import speed_up
 
     settings = config.model
-    return load_generator(
+    generator = load_generator(
         generator_source(settings.generator),
         device=device,
         dtype=getattr(torch, settings.dtype),
@@ -38,6 +39,8 @@ def build_generator(config: Config, *, device: str = "cpu", adapter: bool = True
         vae=settings.vae,
         unet=settings.unet,
     )
+    speed_up(generator, config.training)
+    return generator
 
 
 def build_feature_map(

@@ -21,9 +21,9 @@ CHANGEABLE = {
     "rewards": {"service", "address", "api_key_env", "timeout_s", "retries", "details"},
     "optimizer": {"lr", "max_grad_norm", "schedule", "warmup_steps", "schedule_steps"},
     "training": {
-        "steps", "max_seconds", "pipeline", "groups_in_flight", "chunk_size", "max_failed_groups", "num_workers",
-        "threads_per_worker", "use_gpu", "resources_per_worker", "max_failures", "checkpoint_every", "keep_checkpoints",
-        "keep_best", "stop_if",
+        "steps", "max_seconds", "pipeline", "groups_in_flight", "chunk_size", "memory", "decode_chunk",
+        "max_failed_groups", "num_workers", "threads_per_worker", "use_gpu", "resources_per_worker", "max_failures",
+        "checkpoint_every", "keep_checkpoints", "keep_best", "stop_if",
     },
     "offline": {"cache", "batch_size"},
     "trackers": {"use", "project", "options"},

@@ -88,14 +88,16 @@ class GroupSampler:
         self.ranks = ranks
         self.explorer = explorer
 
-    def generate(self, noise_KChw: Tensor, conditions: Conditions, seed: GroupSeed) -> Candidates:
-        """Lines 3 and 4 of Algorithm 1: candidates from the noises, decoded for the rewards."""
+    def generate(
+        self, noise_KChw: Tensor, conditions: Conditions, seed: GroupSeed, *, ranked: bool = False
+    ) -> Candidates:
+        """Lines 3 and 4 of Algorithm 1: candidates from the noises, decoded for the rewards unless they are ranked."""
         latents, images, features, actions = [], [], [], []
         with torch.set_grad_enabled(self.chunk_size is None):
             for start, noise_NChw in self._chunks(noise_KChw):
                 with phase("student_unet_generate"):
                     latents.append(self.generator.sample(noise_NChw, conditions))
-                if not self.ranks:
+                if ranked or not self.ranks:
                     continue
                 if self.explorer is not None:
                     with phase("vae_decode"):

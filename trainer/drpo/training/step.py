@@ -25,6 +25,7 @@ from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Explorer, Group, NoiseArranger, Objective
 from drpo.training.offline import OfflineSupervision
 from drpo.training.phases import phase
+from drpo.training.prompt_cache import PromptCache
 from drpo.training.ranking import BackgroundRanker, TimedRanking
 from drpo.training.reward_gradient import RewardGradient
 from drpo.training.sampling import Candidates, GroupSampler, GroupSeed
@@ -76,6 +77,7 @@ class StepRunner:
         reward_gradient: RewardGradient | None = None,
     ) -> None:
         self.generator = generator
+        self.prompts = PromptCache(generator)
         needs = objective.needs
         view = make_view(generator, feature_map, decode_again=settings.chunk_size is None)
         self.ranker = supervision if isinstance(supervision, BackgroundRanker) else None
@@ -89,13 +91,20 @@ class StepRunner:
         self.settings = settings
         self.seed = seed
         self.name = name
+        self._early: dict[tuple[int, int], Future[TimedRanking]] = {}
 
-    def accumulate(self, step: int, groups: Sequence[tuple[int, PromptRecord]]) -> Tally:
+    def accumulate(
+        self,
+        step: int,
+        groups: Sequence[tuple[int, PromptRecord]],
+        upcoming: Sequence[tuple[int, PromptRecord]] = (),
+    ) -> Tally:
         """Adds the gradient of each group's loss to the parameters' `.grad` (a sum over groups, not their mean).
 
         Args:
             step: number of the optimizer step.
             groups: (number of the group within the step, its prompt). Each worker has different numbers.
+            upcoming: those of the next step, as many of which are generated and ranked already as may be in flight.
 
         Returns:
             The counts, metrics and seconds of these groups, not yet settled.
@@ -111,6 +120,8 @@ class StepRunner:
                 in_flight.append(started)
                 if len(in_flight) >= limit:
                     self._finish(in_flight.popleft(), tally)
+            for number, record in upcoming[:limit]:
+                self._rank_early(step + 1, number, record, tally)
             while in_flight:
                 self._finish(in_flight.popleft(), tally)
         finally:
@@ -127,7 +138,7 @@ class StepRunner:
         settings, seed, ranking = self.settings, GroupSeed(self.seed, step, number), None
         tally.groups += 1
         with torch.no_grad(), tally.timed("generate"), phase("text_encode"):
-            conditions = self.generator.encode_prompts([record.prompt])
+            conditions = self.prompts.encode(record.prompt)
         if self.ranks and settings.selection == "rollouts":
             chosen = self._roll_out(record, conditions, seed, tally)
             if chosen is None:
@@ -136,8 +147,10 @@ class StepRunner:
                 candidates = self.sampler.generate(chosen.noise_KChw, conditions, seed)
         else:
             chosen = None
+            ranking = self._early.pop((step, number), None)
             with tally.timed("generate"):
-                candidates = self.sampler.generate(self._draw_noise(seed, "noise"), conditions, seed)
+                noise_KChw = self._draw_noise(seed, "noise")
+                candidates = self.sampler.generate(noise_KChw, conditions, seed, ranked=ranking is not None)
                 if candidates.images_KHWC is not None:
                     ranking = self._submit(record, candidates.images_KHWC, seed)
         tally.images += len(candidates.noise_KChw)
@@ -157,6 +170,17 @@ class StepRunner:
         if chosen is not None:
             group = replace(group, pairs_M2=chosen.pairs_M2, queries_Q=chosen.queries_Q, scores_K=chosen.scores_K)
         return _InFlight(candidates, group, ranking)
+
+    def _rank_early(self, step: int, number: int, record: PromptRecord, tally: Tally) -> None:
+        """Generates a group of the next step with the present weights, for its ranking only.
+
+        In its step it is generated again from the same noise, with the weights of that step, which its ranking is then
+        one update older than.
+        """
+        seed = GroupSeed(self.seed, step, number)
+        with tally.timed("generate"):
+            images_KHWC = self.sampler.look(self._draw_noise(seed, "noise"), self.prompts.encode(record.prompt))
+            self._early[step, number] = self._submit(record, images_KHWC, seed)
 
     def _draw_noise(self, seed: GroupSeed, name: str) -> Tensor:
         """Noise (K, C, h, w), drawn on the CPU, so that every device and worker, and a resumed run, get the same."""

@@ -72,6 +72,7 @@ class DrPOTrainer:
             betas=optimizer.betas,
             eps=optimizer.eps,
             weight_decay=optimizer.weight_decay,
+            fused=optimizer.fused or None,
         )
         self.average = AveragedWeights(self.parameters, settings.ema) if settings.ema is not None else None
         self.learning_rate = lambda step: optimizer.lr * optimizer.factor(step, settings.steps)
@@ -83,11 +84,12 @@ class DrPOTrainer:
         self.groups_failed = 0
         self.last_error = ""
 
-    def run_step(self, records: Sequence[PromptRecord]) -> dict[str, Any]:
+    def run_step(self, records: Sequence[PromptRecord], upcoming: Sequence[PromptRecord] = ()) -> dict[str, Any]:
         """Runs one optimizer step. Each prompt is a group, and the groups are divided among the workers.
 
         Args:
             records: the prompts of the step, the same on every worker.
+            upcoming: those of the next step, if its first groups shall be ranked with the weights of this one.
 
         Returns:
             One line of metrics.jsonl without `time_s`, the same on every worker. Failed groups are only counted; call
@@ -98,8 +100,10 @@ class DrPOTrainer:
         """
         started = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
-        local_groups = list(enumerate(records))[collective.rank() :: collective.world_size()]
-        tally = self.runner.accumulate(self.step, local_groups)
+        local_groups, upcoming_groups = (
+            list(enumerate(prompts))[collective.rank() :: collective.world_size()] for prompts in (records, upcoming)
+        )
+        tally = self.runner.accumulate(self.step, local_groups, upcoming_groups)
 
         with tally.timed("optimizer"), phase("optimizer_step"):
             # Every worker takes part, even if all its groups failed, so that all divide by the same number.

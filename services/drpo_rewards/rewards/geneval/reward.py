@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -60,7 +60,10 @@ class GenevalReward(StagedReward):
     license = "MIT (rules, Mask2Former, CLIP)"
     range = (0.0, 1.0)
     needs_metadata = True
-    metadata_schema: ClassVar = GenevalSpec.model_json_schema()
+    metadata_schema: ClassVar = {
+        **GenevalSpec.model_json_schema(),
+        "examples": [{"include": [{"class": "circle", "color": "red"}]}],
+    }
     metrics = (
         Metric(name="strict", description="GenEval's own score: every demand is met", unit="share"),
         Metric(name="graded", description="mean of the checks, each the share of a demand that is met", unit="share"),
@@ -124,6 +127,15 @@ class GenevalReward(StagedReward):
         value = float(verdict.strict) if self.kind == "strict" else verdict.graded
         return Score(value, {"strict": verdict.strict, "graded": verdict.graded, "reasons": verdict.reasons})
 
+    @staticmethod
+    def check_metadata(metadata: Mapping[str, Any], **options: Any) -> None:
+        """Check a spec as `score` will, but for the words of Mask2Former, which are in its files."""
+        from drpo_rewards.rewards.geneval.shapes_detector import ShapesColorClassifier, ShapesDetector
+
+        shapes = _detector_name(options.get("detector"), options.get("model")) == "shapes"
+        words = (ShapesDetector.classes, ShapesColorClassifier.colors) if shapes else ((), ())
+        _read_metadata(metadata, *words)
+
     def _parse_specs(self, items: Sequence[ScoreItem]) -> list[GenevalSpec]:
         """Return each item's spec. The images of a group share prompt and metadata, so each pair is parsed once."""
         specs: dict[tuple[int, str], GenevalSpec] = {}
@@ -146,17 +158,22 @@ class GenevalReward(StagedReward):
         if metadata is None:
             message = f"geneval needs the prompt's GenEval spec as `metadata` ({HOW_TO_SEND}); {self.needs_in_prompt}"
             raise InvalidRequestError(message, field="metadata")
-        try:
-            spec = parse(GenevalSpec, metadata)
-        except InvalidRequestError as error:
-            raise InvalidRequestError(f"metadata is not a GenEval spec: {error}", field="metadata") from None
-        for clause in [*spec.include, *spec.exclude]:
-            _check_known("class", clause.class_, self.detector.classes)
-            if clause.color is not None:
-                _check_known("color", clause.color, self.color_classifier.colors)
-            if clause.position is not None:
-                _check_known("position", clause.position[0], RELATIONS)
-        return spec
+        return _read_metadata(metadata, self.detector.classes, self.color_classifier.colors)
+
+
+def _read_metadata(metadata: Mapping[str, Any], classes: Sequence[str], colors: Sequence[str]) -> GenevalSpec:
+    """Read a GenEval spec, and check its words. Empty `classes` or `colors` are not known."""
+    try:
+        spec = parse(GenevalSpec, metadata)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"metadata is not a GenEval spec: {error}", field="metadata") from None
+    for clause in [*spec.include, *spec.exclude]:
+        _check_known("class", clause.class_, classes)
+        if clause.color is not None:
+            _check_known("color", clause.color, colors)
+        if clause.position is not None:
+            _check_known("position", clause.position[0], RELATIONS)
+    return spec
 
 
 def _build_shapes(options: ModelOptions) -> tuple[Detector, ColorClassifier]:
@@ -190,7 +207,7 @@ def _detector_name(detector: str | None, model: str | None) -> str:
 
 
 def _check_known(kind: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
+    if known and value not in known:
         raise InvalidRequestError(
             f"metadata asks for {kind} {value!r}; the detector knows {', '.join(known)}", field="metadata"
         )

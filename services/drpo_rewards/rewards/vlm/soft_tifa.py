@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -42,7 +43,8 @@ class SoftTifa:
     The questions are the request's `metadata.vqa`, a list of [question, answer]. Each is asked as "QUESTION Answer in
     one word."; its score is the probability that the answer begins with a form of the right one (as a word or a digit,
     capitalised or not). A picture's score is the mean, 0 to 1. All questions about a picture share one pass of the
-    network.
+    network. If `metadata.skills` names what each question tests, the details have a mean per skill (`parts`), which an
+    evaluation shows as a table.
 
     Args:
         mean: "geometric" is low if one answer is wrong; "arithmetic" is the share of right answers.
@@ -52,7 +54,8 @@ class SoftTifa:
     range = (0.0, 1.0)
     needs_metadata = True
     metadata_schema: ClassVar = {
-        key: value for key, value in QuestionList.model_json_schema().items() if key != "additionalProperties"
+        **{key: value for key, value in QuestionList.model_json_schema().items() if key != "additionalProperties"},
+        "examples": [{"vqa": [["How many dogs are in the image?", "two"], ["Are the dogs brown?", "Yes"]]}],
     }
     metrics = (
         Metric(name="geometric", description="geometric mean of the answers' probabilities", unit="share"),
@@ -68,6 +71,7 @@ class SoftTifa:
         from drpo_rewards.rewards.shared.qwen3_vl import Qwen3VL
 
         self.mean = mean
+        self._tokens = lru_cache(maxsize=1000)(self._find_tokens)  # the images of a group have the same answers
         self.vlm = Qwen3VL(**options, headers_only=headers_only)
         self.version = f"soft_tifa-1/{mean}/{self.vlm.version}"
         self.checkpoint, self.license = self.vlm.checkpoint, self.vlm.license
@@ -86,19 +90,37 @@ class SoftTifa:
             for item in items
         ]
         answers = ask(self.vlm, [item.image for item in items], asked)
-        return [self._score([float(answer) for answer in logs]) for logs in answers]
+        return [
+            self._score([float(answer) for answer in logs], read_skills(item, len(logs)))
+            for item, logs in zip(items, answers, strict=True)
+        ]
 
-    def _tokens(self, answer: str) -> tuple[int, ...]:
+    def _find_tokens(self, answer: str) -> tuple[int, ...]:
         tokens = first_tokens(self.vlm.tokenizer, list_forms(answer))
         if not tokens:
             raise InvalidRequestError(f"soft_tifa cannot check the answer {answer!r}", field="metadata.vqa")
         return tokens
 
-    def _score(self, logs: list[float]) -> Score:
+    def _score(self, logs: list[float], skills: list[str]) -> Score:
         chances = np.exp(logs)
         means = {"geometric": float(np.exp(np.mean(logs))), "arithmetic": float(chances.mean())}
         means = {name: min(value, 1.0) for name, value in means.items()}  # rounding may exceed 1 by a little
-        return Score(means[self.mean], {**means, "probabilities": chances.tolist()})
+        details: dict[str, Any] = {**means, "probabilities": chances.tolist()}
+        if skills:
+            by_skill: dict[str, list[float]] = {}
+            for skill, chance in zip(skills, details["probabilities"], strict=True):
+                by_skill.setdefault(skill, []).append(chance)
+            details["parts"] = {skill: sum(parts) / len(parts) for skill, parts in by_skill.items()}
+        return Score(means[self.mean], details)
+
+
+def read_skills(item: ScoreItem, count: int) -> list[str]:
+    """Return the skill that each question tests, if the metadata says so; empty otherwise."""
+    skills = (item.metadata or {}).get("skills", [])
+    texts = isinstance(skills, list) and all(isinstance(skill, str) for skill in skills)
+    if not texts or len(skills) not in (0, count):
+        raise InvalidRequestError("metadata.skills must name one skill for each question", field="metadata.skills")
+    return skills
 
 
 def read_questions(item: ScoreItem) -> list[tuple[str, str]]:

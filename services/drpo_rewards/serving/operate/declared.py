@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
 from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.rewards import load_class
 from drpo_rewards.serving.config import ServiceConfig
@@ -21,6 +25,9 @@ def read_declared_models(source: str) -> list[ModelInfo]:
     settings = ServiceConfig.load(source)
     models = []
     for name, reward in settings.rewards.items():
+        if reward.class_may_be_elsewhere:
+            models.append(ModelInfo(name=name))
+            continue
         cls = load_class(reward.type)
         metrics, needs_metadata = getattr(cls, "metrics", ()), getattr(cls, "needs_metadata", False)
         models.append(
@@ -35,3 +42,17 @@ def read_declared_models(source: str) -> list[ModelInfo]:
         ModelInfo(name=name, kind="mixture", weights=mixture.rewards, normalize=mixture.normalize)
         for name, mixture in settings.mixtures.items()
     ]
+
+
+def read_metadata_checks(source: str) -> dict[str, Callable[[Mapping[str, Any]], None]]:
+    """Read the rewards of a service config that say which metadata they refuse, with a function that does so.
+
+    Raises:
+        ConfigError: see `read_declared_models`.
+    """
+    rewards = {name: (load_class(one.type), one.options) for name, one in ServiceConfig.load(source).rewards.items()}
+    return {
+        name: partial(cls.check_metadata, **options)
+        for name, (cls, options) in rewards.items()
+        if hasattr(cls, "check_metadata")
+    }

@@ -117,6 +117,8 @@ def _check_packages(extra: str) -> Finding:
 
 def _extras(reward: RewardConfig) -> list[str]:
     """List the extras of this distribution that a reward needs: its own, or the models' if it reads their files."""
+    if reward.runtime_env:  # its packages are not this environment's
+        return []
     try:
         extra = getattr(rewards.load_class(reward.type), "extra", None)
         return [extra] if extra else ["rewards"] if rewards.needed_files(reward.type, reward.options) else []
@@ -129,6 +131,9 @@ def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[l
     need = Need(name, reward.num_gpus, reward.first_replicas)
     if reward.memory is not None:
         need = Need(name, reward.num_gpus, reward.first_replicas, reward.memory.gpu_gb, reward.memory.host_gb)
+    if reward.class_may_be_elsewhere:
+        found = "it has a runtime_env, so its class and files are checked when its replicas start"
+        return [Finding("files", name, "skipped", found)], need.with_estimates(0)
     try:
         cls = rewards.load_class(reward.type)
         inspect.signature(cls).bind(**reward.options)
@@ -139,6 +144,8 @@ def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[l
         missing = isinstance(error.__cause__, ModuleNotFoundError) and reward.type in rewards.CATALOGUE
         fix = "pip install 'drpo[rewards]'" if missing else f"correct rewards.{name}.type, or install its package"
         return [Finding("files", name, "wrong", str(error), fix)], need
+    if not needed and reward.type in rewards.CATALOGUE and not hasattr(cls, "extra"):
+        return [_check_options(name, reward)], need.with_estimates(0)
     if not needed:
         declares = hasattr(cls, "files")
         found = "needs none" if declares else "it does not declare which files it reads"
@@ -150,6 +157,15 @@ def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[l
         findings.append(finding)
         weights_gb = weights_gb if counted_gb is None else counted_gb
     return findings, need.with_estimates(weights_gb)
+
+
+def _check_options(name: str, reward: RewardConfig) -> Finding:
+    """Build a reward of the catalogue that reads no files, which is how it checks its options."""
+    try:
+        rewards.create(reward.type, reward.options)
+    except RewardsError as error:
+        return Finding("files", name, "wrong", str(error), f"correct rewards.{name}.options")
+    return Finding("files", name, "ok", "needs none")
 
 
 def _check_files(name: str, reward: RewardConfig, files: ModelFiles, source: str, starts_here: bool) -> Finding:

@@ -30,7 +30,7 @@ async def test_scores_come_in_the_order_of_the_images(client: AsyncRankingClient
 
 async def test_tensors_of_floats(client: AsyncRankingClient) -> None:
     tensor = (torch.tensor(PIXELS[:20]) / 255).permute(0, 3, 1, 2)
-    scores = await client.score_batch(tensor, "p", [{}] * 20)
+    scores = await client.score_batch(tensor, "p", [{}] * 20, rewards="redness")
     np.testing.assert_allclose(scores["redness"], REDS[:20])
 
 

@@ -64,10 +64,14 @@ def test_base64_and_data_uris() -> None:
     text = base64.b64encode(encode(Image.fromarray(PICTURE))).decode()
     assert images.from_base64(text) == base64.b64decode(text)
     assert images.from_base64(f"data:image/png;base64,{text}") == base64.b64decode(text)
+    assert images.from_base64(f"data:image/png;BASE64,{text}") == base64.b64decode(text)
+    for broken in (base64.encodebytes(b"\xff" * 3_000_000).decode(), "  " + "/" * 4_000_000 + "\r\n"):
+        assert images.from_base64(broken) == b"\xff" * 3_000_000  # lines, and white space around
     long = bytes(range(256)) * 10_001  # several steps
     assert images.from_base64("DATA:;base64," + base64.b64encode(long).decode()) == long
     for wrong, reason in [
         ("*" + text, "not valid base64"),
+        ("_" * 8, r"use \+ and /, not - and _"),
         ("data:image/png," + text, "not base64"),
         ("http://example.org/a.png", "fetches none"),
         ("file:///etc/passwd", "fetches none"),
@@ -101,6 +105,8 @@ def test_clients_may_give_images_in_any_form(tmp_path: Path) -> None:
     assert images.load(one) is one  # clients do not limit sizes; the service does
     with pytest.raises(InvalidImageError, match="0x4"):
         images.load(np.zeros((4, 0, 3), np.uint8))
+    with pytest.raises(InvalidImageError, match="0x9"):
+        images.load(Image.new("RGB", (0, 9)))
     with pytest.raises(InvalidImageError, match="cannot read"):
         images.load(tmp_path / "none.png")
     with pytest.raises(InvalidImageError, match="int"):

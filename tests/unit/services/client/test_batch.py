@@ -49,8 +49,8 @@ def test_a_copy_does_not_change_with_the_images() -> None:
 @pytest.mark.parametrize(
     ("images", "prompts", "metadata", "field", "reason"),
     [
-        ([SMALL] * 3, ["p", "q"], None, "prompts", "3 images, but 2 prompts"),
-        ([SMALL] * 2, ["p", "q"], [{}], "metadata", "2 images, but 1 metadata"),
+        ([SMALL] * 3, ["p", "q"], None, "prompts", "`prompts` has 2 entries for 3 images"),
+        ([SMALL] * 2, ["p", "q"], [{}], "metadata", "`metadata` has 1 entries for 2 images"),
         ([SMALL] * 2, ["p", None], None, "prompts", "it has a NoneType"),
         ([SMALL] * 2, None, None, "prompts", "it has a NoneType"),
         ([SMALL] * 2, ["p", "q"], ["a", "b"], "metadata", "it has a str"),

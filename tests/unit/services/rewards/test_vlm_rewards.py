@@ -65,7 +65,7 @@ def test_packed_questions_get_the_answers_of_one_pass_each(
 
 
 def test_soft_tifa_is_the_mean_of_the_answers_probabilities(folder: Path, vlm: Qwen3VL) -> None:
-    items = [ScoreItem(image, "unused", {"vqa": VQA, "skills": ["count"]}) for image in IMAGES]
+    items = [ScoreItem(image, "unused", {"vqa": VQA, "skills": ["count", "b", "b", "count"]}) for image in IMAGES]
     # Each token is a byte here, so the forms "two", "Two" and "2" begin with t, T and 2; a space alone does not count.
     firsts = ["tT2", "yY", "nN", "7sS"]
     reward = rewards.load("soft_tifa", model=str(folder), device="cpu")
@@ -76,6 +76,8 @@ def test_soft_tifa_is_the_mean_of_the_answers_probabilities(folder: Path, vlm: Q
         ]
         assert score.details is not None
         assert score.details["probabilities"] == pytest.approx(chances, rel=1e-4)
+        parts = {"count": (chances[0] + chances[3]) / 2, "b": (chances[1] + chances[2]) / 2}
+        assert score.details["parts"] == pytest.approx(parts, rel=1e-4)
         assert score.details["arithmetic"] == pytest.approx(np.mean(chances), rel=1e-4)
         assert score.value == score.details["geometric"] == pytest.approx(np.prod(chances) ** 0.25, rel=1e-4)
     mean = rewards.load("soft_tifa", model=str(folder), device="cpu", mean="arithmetic")
@@ -98,6 +100,7 @@ def test_soft_tifa_is_the_mean_of_the_answers_probabilities(folder: Path, vlm: Q
         ({"vqa": [["a", " "]]}, "no question or no answer"),
         ({"vqa": "Is it?"}, "no list of"),
         ({"vqa": [["a", "b"]] * 65}, "no list of"),
+        ({"vqa": VQA, "skills": ["count"]}, "one skill for each question"),
         ({"vqa": [["How many?", "127"]]}, "cannot check the answer '127'"),
     ],
 )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from support.service import example
 
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.config import CONFIGS, ServiceConfig, key_is_known
+from drpo_rewards.serving.operate.declared import read_declared_models
+from drpo_rewards.serving.operate.doctor import examine
 
 
 def write_config(folder: Path, text: str) -> Path:
@@ -90,3 +94,27 @@ def test_without_keys_other_machines_are_not_served(monkeypatch: pytest.MonkeyPa
         ServiceConfig(rewards=rewards, api_keys_file=tmp_path / "keys").api_key_digests()
     with pytest.raises(ConfigError, match="cannot read"):
         ServiceConfig(rewards=rewards, api_keys_file=tmp_path / "missing").api_key_digests()
+
+
+@pytest.mark.parametrize(
+    ("runtime_env", "message"),
+    [
+        ({"pips": ["x"]}, "no key pips; did you mean pip"),
+        ({"working_dir": "."}, "no key working_dir"),
+        ({"pip": ["x"], "conda": "y"}, "Ray does not take it: .*pip.*conda"),
+        ({"env_vars": {"A": 1}}, "Ray does not take it"),
+        ({"pip": 5}, "Ray does not take it"),
+    ],
+)
+def test_an_environment_that_ray_does_not_take(runtime_env: dict[str, Any], message: str) -> None:
+    reward = {"type": "support.rewards:Redness", "runtime_env": runtime_env}
+    with pytest.raises(ValidationError, match=message):
+        ServiceConfig.model_validate({"rewards": {"own": reward}})
+
+
+def test_the_class_of_a_reward_with_an_environment_may_be_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("rewards: {own: {type: 'not.here:Reward', runtime_env: {pip: [not-here]}}}")
+    assert [info.name for info in read_declared_models(str(file))] == ["own", "default"]
+    (finding,) = (found for found in examine(str(file)) if found.about == "own" and found.check == "files")
+    assert finding.state == "skipped"

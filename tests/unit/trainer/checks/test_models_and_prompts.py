@@ -143,3 +143,25 @@ def test_texts_of_the_command_line() -> None:
     assert finding.state == "wrong"
     assert "prompt 2 of prompt ('a \\udcff ring') holds half of a character" in finding.found
     assert [finding.state for finding in check_prompts(Plan(config, "sample", texts=("",)))] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("to_q,to_x", "no layer of the U-Net has a name that ends with 'to_x'; did you mean to_"),
+        ("to_out", "which 'to_out' selects, takes no update (it is a ModuleList); did you mean to_out.0?"),
+        ("norm3", "takes no update (it is a LayerNorm)"),
+    ],
+)
+def test_the_layers_of_the_adapter_are_there(names: str, message: str) -> None:
+    config = load_config("shapes", [f"lora.target_modules={names}", "lora.rank=100000"])
+    (finding,) = [one for one in check_models(Plan(config)) if one.state == "wrong"]
+    assert (finding.about, message in finding.found) == ("lora.target_modules", True)
+    assert [
+        one.state for one in check_models(Plan(load_config("shapes", ["lora.target_modules=conv_in,to_out.0"])))
+    ] == ["ok"]
+
+
+def test_a_variant_that_no_part_has_is_refused() -> None:
+    (finding,) = check_models(Plan(load_config("shapes", ["model.variant=fp61"])))
+    assert "no part has weights of the variant fp61, only plain ones" in finding.found

@@ -240,3 +240,24 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert config.run.folder == Path(os.path.expanduser("~/runs"))
     assert config.features.path == "shapes"
     assert make_paths_absolute(Config()).run.folder == tmp_path / "runs"
+
+
+@pytest.mark.parametrize(
+    ("clause", "message"),
+    [
+        ('{"class": "circle", "count": 0}', "`include[0].count`"),
+        ('{"class": "elephant"}', "metadata asks for class 'elephant'; the detector knows circle"),
+        ('{"class": "circle", "color": "mauve"}', "metadata asks for color 'mauve'"),
+        ('{"class": "circle", "position": ["near", 0]}', "position names clause 0"),
+    ],
+)
+def test_metadata_that_the_reward_will_refuse_is_found(clause: str, message: str, tmp_path: Path) -> None:
+    good = '{"prompt": "a red circle", "metadata": {"include": [{"class": "circle", "color": "red"}]}}\n'
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(good + f'{{"prompt": "odd", "metadata": {{"include": [{clause}]}}}}\n')
+    settings = ["prompts.source=file", f"prompts.path={prompts}", "evaluation.enabled=false"]
+    (line,) = find_wrong(*settings, check=check_rewards)
+    assert line.startswith("the reward 'geneval' refuses 1 of the 2 prompts of prompts: prompt 2 ('odd'): ")
+    assert message in line
+    prompts.write_text(good)
+    assert find_wrong(*settings, check=check_rewards) == []

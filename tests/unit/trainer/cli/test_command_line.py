@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from safetensors.torch import save_file
 
-from drpo.cli.common import parse_overrides
+from drpo.cli.common import expand_home, parse_overrides
 from drpo.cli.progress import TrainingProgress
+from drpo.cli.sample import find_adapter
 from drpo.config import load_config
-from drpo.errors import ConfigError
+from drpo.errors import ConfigError, ModelLoadError
+from drpo.generators import check_adapter
+from drpo.generators.unet_file import find_unet
+from drpo.shapes.assets import generator_path
 
 
 def test_overrides_of_the_command_line():
     arguments = ["--training.steps", "5", "--optimizer.lr=1e-3"]
     assert parse_overrides(arguments) == ["training.steps=5", "optimizer.lr=1e-3"]
-    for wrong in (["--steps", "5"], ["training.steps"], ["--training.steps"]):
+    assert load_config("shapes", parse_overrides(["--lora", "null"])).lora is None
+    assert load_config("shapes", parse_overrides(["--lora={rank: 8}"])).lora.rank == 8
+    for wrong in (["--steps", "5"], ["--lora"], ["training.steps"], ["--training.steps"]):
         with pytest.raises(ConfigError):
             parse_overrides(wrong)
 
@@ -58,3 +67,26 @@ def test_an_offline_run_shows_its_encoding_and_how_many_candidates_are_nearer_to
     encoding, training = log.getvalue().splitlines()
     assert encoding == "encoding images: 256 preferences done"
     assert "62% nearer to chosen" in training
+
+
+def test_what_is_no_adapter_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe, a damaged pickle, a file without tensors, and a folder with several files."""
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(ConfigError, match="neither a LoRA adapter nor a U-Net"):
+        find_adapter(tmp_path / "pipe.safetensors")
+    for content in (b"", b".", b"cos\nsystem\n(S'true'\ntR.", b"\x80\x02}q\x00(X\x01", bytes(range(256))):
+        (tmp_path / "damaged.ckpt").write_bytes(content)
+        assert find_unet(tmp_path / "damaged.ckpt") is None
+    save_file({}, tmp_path / "none.safetensors")
+    with pytest.raises(ModelLoadError, match="has no tensors"):
+        check_adapter(tmp_path / "none.safetensors", generator_path())
+    save_file({}, tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match=r"has several \.safetensors files"):
+        find_adapter(tmp_path)
+
+
+def test_the_home_folder_in_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand_home(Path("~/x.png")) == tmp_path / "x.png"
+    assert expand_home(Path("a~/x")) == Path("a~/x")
+    assert expand_home(None) is None

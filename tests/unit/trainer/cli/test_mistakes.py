@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_a_dry_run_prints_what_doctor_prints(home: Path, capsys: pytest.CaptureF
     assert code == 2
     assert "wrong   prompts      prompts.split: there is no split '[x]'" in dry_run
     code, doctor, _ = run(["doctor", "shapes", *settings], capsys)
-    assert doctor == dry_run
+    assert re.sub(r"[\d.]+", "N", doctor) == re.sub(r"[\d.]+", "N", dry_run)  # free memory changes in between
     code, fine, _ = run(["demo", "--dry-run"], capsys)
     assert (code, fine.splitlines()[-1]) == (0, "nothing is wrong")
     assert list(home.iterdir()) == []

@@ -20,7 +20,12 @@ BROKEN = {
     "text": (b"run", "must hold sections (run, model, ...), not a str"),
     "two documents": (b"run: {}\n---\nrun: {}\n", ":2: is not valid YAML"),
     "code": (b"run: !!python/object/apply:os.getcwd []\n", ":1: is not valid YAML"),
-    "date that is none": (b"training: {steps: 2026-13-01}\n", "is not valid YAML: month must be in 1..12"),
+    "date": (
+        b"training: {steps: !!timestamp 2026-13-01}\n",
+        ":1: is not valid YAML: tag:yaml.org,2002:timestamp cannot",
+    ),
+    "long number": (b"training: {steps: " + b"9" * 5000 + b"}\n", "is not valid YAML: Exceeds the limit"),
+    "key that is a list": (b"training: {}\n? [a]\n: 3\n", ":2: is not valid YAML: a key must be a name"),
     "nested too deep": (b"run: " + b"[" * 3000, "is not valid YAML"),
     "open bracket": (b"run: {name: x\n", ":2: is not valid YAML"),
 }

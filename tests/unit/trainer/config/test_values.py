@@ -95,6 +95,55 @@ def test_a_seed_out_of_range_is_refused(seed: str) -> None:
 
 def test_a_setting_that_stands_twice_in_a_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "preset.yaml"
-    file.write_text("training:\n  steps: 3\n  steps: 4\n")
-    with pytest.raises(ConfigError, match=r"preset\.yaml:3: steps is given twice"):
-        load_config(file)
+    for text, line, key in (
+        ("training:\n  steps: 3\n  steps: 4\n", 3, "steps"),
+        ("rewards:\n  weights: {a: 1,\n    a: 2}\n", 3, "a"),
+        ("features: {options: {keys: [x], keys: [y]}}\n", 1, "keys"),
+    ):
+        file.write_text(text)
+        with pytest.raises(
+            ConfigError, match=rf"preset\.yaml:{line}: is not valid YAML: {key} is there twice; keep one"
+        ):
+            load_config(file)
+    with pytest.raises(ConfigError, match=r"rewards\.weights: '.*' is not a YAML value: a is there twice"):
+        load_config("shapes", ["rewards.weights={a: 1, a: 2}"])
+    file.write_text("training: &mine {steps: 3}\nrewards: {weights: &all {a: 1}}\n")
+    assert load_config(file).training.steps == 3
+
+
+NUMBERS = {"010": 10, "1_000": 1000, "7.0": 7, "1:30": None, "yes": None, "true": None, "0x10": None}
+"""What a file shows for training.steps, and what it means; None: it is refused."""
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_a_number_in_a_file_means_what_it_means_on_the_command_line(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "preset.yaml"
+    file.write_text(f"training:\n  steps: {text}\n")
+    for name, overrides in ((file, []), ("shapes", [f"training.steps={text}"])):
+        if NUMBERS[text] is None:
+            with pytest.raises(ConfigError, match=r"training\.steps"):
+                load_config(name, overrides)
+        else:
+            assert load_config(name, overrides).training.steps == NUMBERS[text]
+
+
+def test_keys_are_names_and_numbers_are_neither_true_nor_endless(tmp_path: Path) -> None:
+    file = tmp_path / "preset.yaml"
+    file.write_text("rewards: {weights: {on: 1, 007: 2e-1}}\noptimizer: {lr: 1e-3}\ntraining: {pipeline: no}\n")
+    config = load_config(file)
+    assert (config.rewards.weights, config.optimizer.lr) == ({"on": 1.0, "007": 0.2}, 1e-3)
+    assert config.training.pipeline is False
+    for text, message in (
+        ("on: 3", "there is no setting on"),
+        ("rewards: {weights: {a: true}}", "rewards.weights: true and false are no numbers"),
+        ("optimizer: {betas: [true, 0.9]}", "optimizer.betas: true and false are no numbers"),
+        ("training: {steps: 1" + "0" * 30 + "}", "training.steps: an integer of 100 bits is too large"),
+        ("training: {resources_per_worker: {big: -1}}", "resources_per_worker.big = -1: input should be greater"),
+        ("training.steps: 3", "there is no setting training.steps; in a file, write steps below training:"),
+        ("lora: {target_modules: [[to_q]]}", "lora.target_modules.0 = ['to_q']: input should be a valid string"),
+    ):
+        file.write_text(f"{text}\n")
+        with pytest.raises(ConfigError) as error:
+            load_config(file)
+        assert message in str(error.value)
+        assert len(str(error.value).splitlines()) == 1

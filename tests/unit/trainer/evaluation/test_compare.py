@@ -49,6 +49,25 @@ def test_means_and_differences_by_hand() -> None:
     assert (comparison["metric"], comparison["percentage"], comparison["binary"]) == ("geneval/strict", True, True)
 
 
+def test_parts_are_compared_over_the_images_that_have_them() -> None:
+    """Each part is a share of its own; a part that only one prompt has counts that prompt alone."""
+    both = [[{"count": 40.0}, {"count": 20.0, "verb": 90.0}], [{"count": 60.0}, {"count": 20.0, "verb": 50.0}]]
+    sides = [
+        EvaluationResult(
+            STRICT,
+            [
+                ScoredImage(PlannedImage(PromptRecord(f"prompt {index}"), 0, seed=index), 0.0, parts=parts)
+                for index, parts in enumerate(side)
+            ],
+        )
+        for side in both
+    ]
+    parts = compare(*sides)["parts"]
+    assert list(parts) == ["count", "verb"]
+    assert (parts["count"]["base"], parts["count"]["tuned"], parts["count"]["images"]) == (30, 40, 2)
+    assert (parts["verb"]["base"], parts["verb"]["tuned"], parts["verb"]["images"]) == (90, 50, 1)
+
+
 def test_interval_of_two_prompts_by_hand() -> None:
     """Differences are 50 and 0, so a resample's mean is 0, 25 or 50, with chances 1/4, 1/2 and 1/4."""
     comparison = compare(BASE, TUNED)

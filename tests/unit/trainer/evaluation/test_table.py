@@ -16,7 +16,7 @@ from support.rewards import Redness
 
 from drpo.config import Config, LoraConfig, load_config
 from drpo.errors import ConfigError
-from drpo.evaluation.table.distribution import extract, measure_distances, read_references
+from drpo.evaluation.table.distribution import extract, has_inception, measure_distances, read_references
 from drpo.evaluation.table.painters import check_model, find_model, load_painter
 from drpo.evaluation.table.pictures import PictureFolder, append_lines, draw_missing, read_lines
 from drpo.evaluation.table.prompt_set import PromptSet, make_sets
@@ -175,6 +175,16 @@ def test_workers_share_the_pictures_and_fill_one_folder(config: Config, sets: li
         counts.append(len(list(tmp_path.rglob("*.png"))) - before)
     assert counts == [4, 4]
     assert PictureFolder(tmp_path / "two").missing(sets[0].planned) == []
+
+
+def test_options_that_cannot_work_are_told_before_anything_is_drawn(tmp_path: Path) -> None:
+    wrong = TableOptions(against="x", fid=str(tmp_path / "none"), fid_features="map").find_problems(["a", "b"])
+    assert [problem.split(":")[0] for problem in wrong] == ["--against", "--fid"]
+    assert TableOptions(against="b", fid=str(tmp_path), fid_features="map").find_problems(["a", "b"]) == []
+    needs = [
+        one.startswith("--fid: Inception needs torch-fidelity") for one in TableOptions(fid="a").find_problems(["a"])
+    ]
+    assert needs == [True] * (not has_inception())
 
 
 @pytest.mark.parametrize(

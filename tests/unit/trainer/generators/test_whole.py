@@ -225,9 +225,9 @@ def test_adapters_and_unets_replace_each_other(world: World, tmp_path: Path) -> 
 def test_shards_a_variant_and_a_whole_pipeline_are_found(world: World, tmp_path: Path) -> None:
     generator = trained(world)
     state = generator.adapter.state()
-    generator.adapter._trained.save_pretrained(tmp_path / "shards" / "unet", max_shard_size="50KB")
+    generator.adapter.network.save_pretrained(tmp_path / "shards" / "unet", max_shard_size="50KB")
     assert len(list((tmp_path / "shards" / "unet").glob("*.safetensors"))) > 1
-    generator.adapter._trained.save_pretrained(tmp_path / "half", variant="fp16")
+    generator.adapter.network.save_pretrained(tmp_path / "half", variant="fp16")
     pipeline = Path(shutil.copytree(world.folder, tmp_path / "pipeline"))
     generator.adapter.save(pipeline)
     for path in (tmp_path / "shards", tmp_path / "shards" / "unet", tmp_path / "half", pipeline):

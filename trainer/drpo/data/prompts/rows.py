@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,8 +35,10 @@ def read_rows(path: Path, problems: Problems) -> Iterator[Row]:
     if reader is None:
         known = ", ".join(READERS)
         raise ConfigError(f"{path}: the ending {path.suffix or '(none)'} is not known; a prompt file ends with {known}")
-    if not path.is_file():
-        raise ConfigError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
+    if not os.path.isfile(path):
+        if os.path.exists(path):
+            raise ConfigError(f"{path} is {'a folder' if os.path.isdir(path) else 'a pipe or a device'}, not a file")
+        raise ConfigError(f"there is no file {path}")
     try:
         yield from reader(path, problems)
     except OSError as error:
@@ -74,7 +77,7 @@ def _read_jsonl(path: Path, problems: Problems) -> Iterator[Row]:
         except RecursionError:
             problems.add(str(number), "is not usable JSON: it is nested too deeply")
         except ValueError as error:
-            problems.add(str(number), f"is not JSON: {error}")
+            problems.add(str(number), f"is not JSON: {error}; each line is one object")
         else:
             if isinstance(value, dict):
                 yield str(number), value

@@ -44,6 +44,8 @@ WEIGHTS_SET = "inception"
 _HASH = "6726825d"
 """The beginning of its SHA-256, which its authors put into its name."""
 
+MISSING_INCEPTION = "--fid: Inception needs torch-fidelity: pip install 'drpo[fid]', or take --fid-features map instead"
+
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _KID_SUBSET = 1000
 _BATCH = 32
@@ -131,6 +133,11 @@ def use_feature_map(features: PictureFeatures) -> Extractor:
     return of
 
 
+def has_inception() -> bool:
+    """Whether the package that has Inception's network is installed."""
+    return find_spec("torch_fidelity") is not None
+
+
 def find_inception() -> Path:
     """The file of Inception's weights, which is downloaded if it is not on this machine.
 
@@ -138,10 +145,8 @@ def find_inception() -> Path:
         ConfigError: torch-fidelity is not installed, or the file is another one.
         DownloadError: it cannot be downloaded; the message says where a copy of it may be put.
     """
-    if find_spec("torch_fidelity") is None:
-        raise ConfigError(
-            "--fid: Inception needs torch-fidelity: pip install 'drpo[fid]', or take --fid-features map instead"
-        )
+    if not has_inception():
+        raise ConfigError(MISSING_INCEPTION)
     file = data_folder() / WEIGHTS_SET / WEIGHTS.files[0].name
     if not file.is_file():
         try:

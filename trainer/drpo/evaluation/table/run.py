@@ -18,9 +18,11 @@ from drpo.evaluation.diversity import PictureFeatures, measure_diversity
 from drpo.evaluation.metric import ShownMetric
 from drpo.evaluation.plan import PlannedImage
 from drpo.evaluation.table.distribution import (
+    MISSING_INCEPTION,
     Extractor,
     extract,
     find_inception,
+    has_inception,
     measure_distances,
     read_references,
     use_feature_map,
@@ -65,6 +67,27 @@ class TableOptions:
     fid_features: Literal["inception", "map"] = "inception"
     grid: int = 8
 
+    @property
+    def measures_features(self) -> bool:
+        """Whether the feature map of the settings is needed."""
+        return self.diversity or (self.fid is not None and self.fid_features == "map")
+
+    def find_problems(self, names: Sequence[str]) -> list[str]:
+        """What can be known to be wrong before anything is generated.
+
+        Args:
+            names: of the rows.
+        """
+        problems = []
+        if self.against is not None and self.against not in names:
+            problems.append(f"--against: there is no row {self.against!r}; choose from {', '.join(names)}")
+        elsewhere = self.fid is not None and self.fid not in names and not self.fid.startswith("hub:")
+        if elsewhere and not Path(str(self.fid)).expanduser().is_dir():
+            problems.append(f"--fid: {self.fid} is neither a row, nor a folder, nor hub:ORG/NAME")
+        if self.fid is not None and self.fid_features == "inception" and not has_inception():
+            problems.append(MISSING_INCEPTION)
+        return problems
+
 
 Draw = Callable[[Path, Model], None]
 """Generates all missing pictures of a row, in its folder."""
@@ -103,9 +126,10 @@ def evaluate_rows(
     """
     columns = choose_columns(options.rewards, config.rewards, client.models())
     names = [model.row.name for model in models]
+    problems = options.find_problems(names)
+    if problems:
+        raise ConfigError("\n".join(problems))
     against = options.against if options.against is not None else names[0]
-    if against not in names:
-        raise ConfigError(f"--against: there is no row {against!r}; choose from {', '.join(names)}")
     folders = {model.row.name: open_row(out, model) for model in models}
     evaluation = _Evaluation(config, out, models, sets, options, device)
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from torch import Tensor
 
+from drpo.config.section import Section
 from drpo.generators.base import Conditions, Layout
 
 
@@ -55,10 +56,10 @@ class ImageFeatureMap(Protocol):
 FeatureMap = LatentFeatureMap | ImageFeatureMap
 
 
-class FeatureSettings(BaseModel):
+class FeatureSettings(Section):
     """Base of a feature map's settings, the keys of a preset's section `features.options`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True)
 
 
 class ListedFeatureMap:

@@ -38,6 +38,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch import Tensor
 
+from drpo.config.section import Section
 from drpo.errors import ShapeError
 from drpo.method.drift import DriftField, Kernel, Points, Variant, field_among, measure_points
 from drpo.method.objectives.base import Group, Needs, ObjectiveResult
@@ -49,7 +50,7 @@ from drpo.transfer import move
 _RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
 
 
-class DrPOSettings(BaseModel):
+class DrPOSettings(Section):
     """Settings of the objective. The defaults are the paper's.
 
     `variant: released` changes three defaults: kernel laplacian, support_weight 3000, token_sets joint.
@@ -63,7 +64,7 @@ class DrPOSettings(BaseModel):
           reference_weight: 0.2
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     variant: Variant = Field("paper", description="paper: as published; released: as in the authors' trainer")
     kernel: Kernel = Field("rbf", description="how affinity falls with distance; rbf is Eq. 21")

@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from drpo.config.section import Section
 from drpo.errors import ShapeError
 from drpo.method.objectives.base import Group
 from drpo.transfer import move
@@ -23,14 +24,14 @@ Variant = Literal["paper", "released"]
 _MIN_STD = 1e-6
 
 
-class LatentSettings(BaseModel):
+class LatentSettings(Section):
     """Settings that every objective over latents has.
 
     Attributes:
         released_defaults: the defaults that `variant: released` changes.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
     released_defaults: ClassVar[Mapping[str, Any]] = {}
 
     variant: Variant = Field("paper", description="paper: as published; released: as in the authors' trainer")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from drpo.config.section import Section
 
 
-class RewardSource(BaseModel):
+class RewardSource(Section):
     """A reward of `drpo_rewards` with a gradient, built in each worker.
 
     Example:
@@ -17,7 +19,7 @@ class RewardSource(BaseModel):
           batch_size: 4
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     type: str = Field(
         default="pickscore", description="a reward of the catalogue with a gradient, or package.module:Class"

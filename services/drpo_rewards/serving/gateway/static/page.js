@@ -2,6 +2,7 @@
 
 import {find, make} from "./dom.js";
 import * as example from "./example.js";
+import * as needs from "./needs.js";
 import {Pictures, listen as listenForPictures} from "./pictures.js";
 import * as results from "./results.js";
 import {Choice} from "./rewards.js";
@@ -33,13 +34,11 @@ function options() {
     throw fieldError("rewards", "Choose at least one reward with a weight other than 0.");
   }
   if (find("normalize").value) built.normalize = find("normalize").value;
-  const metadata = find("metadata").value.trim();
-  if (choice.needMetadata.length && metadata) {
-    try {
-      built.metadata = JSON.parse(metadata);
-    } catch (error) {
-      throw fieldError("metadata", `This is not valid JSON: ${error.message}`);
-    }
+  try {
+    const metadata = needs.metadata();
+    if (metadata) built.metadata = metadata;
+  } catch (error) {
+    throw fieldError("metadata", `This is not valid JSON: ${error.message}`);
   }
   return built;
 }
@@ -94,8 +93,6 @@ function clearErrors() {
 /** Handles a change of the form: errors may be fixed, and the ranking on display belongs to other settings. */
 function changed() {
   clearErrors();
-  find("metadata-section").hidden = !choice.needMetadata.length;
-  find("metadata-for").textContent = choice.needMetadata.join(", ");
   if (last) {
     find("announcement").className = "summary stale";
     find("announcement").textContent = "The form has changed since this ranking. Rank again to update it.";
@@ -123,8 +120,11 @@ async function copy(text) {
 listenForPictures(pictures);
 results.listen();
 pictures.addEventListener("change", changed);
-choice.addEventListener("change", changed);
-for (const id of ["prompt", "metadata", "normalize"]) find(id).addEventListener("input", changed);
+choice.addEventListener("change", () => {
+  needs.show(choice.chosen);
+  changed();
+});
+for (const id of ["prompt", "metadata", "metadata-fields", "normalize"]) find(id).addEventListener("input", changed);
 find("clear").onclick = () => {
   pictures.replace([]);
   find("files").focus();

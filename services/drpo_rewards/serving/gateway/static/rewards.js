@@ -26,10 +26,10 @@ export class Choice extends EventTarget {
     return this.#mixture === null ? {rewards: this.#weights()} : {mixture: this.#mixture};
   }
 
-  /** Names of the chosen rewards that need metadata. */
-  get needMetadata() {
+  /** The chosen rewards, as the service describes them. */
+  get chosen() {
     const weights = this.#weights();
-    return this.#rewards.filter((reward) => reward.needs_metadata && reward.name in weights).map((reward) => reward.name);
+    return this.#rewards.filter((reward) => reward.name in weights);
   }
 
   #row(reward) {

@@ -237,3 +237,15 @@ def _tensors(reward: object) -> list[object]:
     modules = [value for value in vars(reward).values() if isinstance(value, nn.Module)]
     modules += [reward.clip.model] if hasattr(reward, "clip") else []
     return [parameter for module in modules for parameter in module.parameters()]
+
+
+def test_options_of_rewards_without_files_are_checked(tmp_path: Path) -> None:
+    rewards_section = {
+        "small": {"type": "jpeg_size", "options": {"prefer": "tiny"}, "num_cpus": 0.1},
+        "far": {"type": "remote", "options": {"url": "http://127.0.0.1:1", "form": "flow_grpo"}, "num_cpus": 0.1},
+        "even": {"type": "symmetry", "num_cpus": 0.1},
+    }
+    found = wrong(examine(config(tmp_path, rewards=rewards_section)))
+    assert found.keys() == {("files", "small"), ("files", "far")}
+    assert "write small or large" in found["files", "small"].found
+    assert found["files", "far"].fix == "correct rewards.far.options"

@@ -1,0 +1,166 @@
+"""The paper's experiments: every file, the plans, and the page from a folder's files. Nothing is trained here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drpo.checks.plan import Plan
+from drpo.checks.settings import check_settings
+from drpo.errors import ConfigError, EvaluationError
+from drpo.evaluation.table.row import parse_rows
+from drpo.paper.experiment import Experiment, experiment_names, load_experiment
+from drpo.paper.page import write_page
+from drpo.paper.plan import PaperPlan, in_words, make_plan, parse_budget
+from drpo.paper.result import join_seeds, row_name
+
+WORLDS = [(name, world) for name in experiment_names() for world in load_experiment(name).worlds]
+
+
+@pytest.mark.parametrize(("name", "world"), WORLDS)
+def test_every_experiment_has_settings_that_exist(name: str, world: str, tmp_path: Path) -> None:
+    plan = make_plan(load_experiment(name), world, seeds=2, budget_s=None, out=tmp_path)
+    runs = plan.runs()
+    assert len(runs) == 2 * len(plan.spec.runs)
+    assert len({run.run_dir for run in runs}) == len(runs)
+    assert parse_rows(plan.spec.rows)
+    assert plan.evaluation_config().evaluation.images_per_prompt == plan.spec.images
+    for run in runs[: len(plan.spec.runs)]:
+        wrong = [finding for finding in check_settings(Plan(run.config)) if finding.state == "wrong"]
+        assert not [one for one in wrong if one.about != "features.path"], "weights that a reader provides"
+        assert (run.config.training.steps, run.config.training.max_seconds) == (plan.steps, None)
+        assert plan.steps % run.config.training.checkpoint_every == 0
+    assert [run.config.run.seed for run in runs[:: len(plan.spec.runs)]] == [0, 1]
+
+
+def test_table_2_differs_in_the_objective_only() -> None:
+    plan = make_plan(load_experiment("table2"), "shapes", seeds=1, budget_s=None, out=Path("unused"))
+    assert set(plan.spec.runs) == {"DRaFT", "VGG-Flow", "DPO", "PSO", "GRPO", "DrPO"}
+    same = [
+        (run.config.prompts, run.config.training, run.config.lora, run.config.model, run.config.rewards)
+        for run in plan.runs()
+    ]
+    assert all(one == same[0] for one in same)
+
+
+def test_a_budget_shortens_all_runs_alike(tmp_path: Path) -> None:
+    table2 = load_experiment("table2")
+    plan = make_plan(table2, "shapes", seeds=3, budget_s=parse_budget("0.5h"), out=tmp_path)
+    assert plan.steps == 1800 // (18 * 2)
+    plan.keep()
+    assert make_plan(table2, "shapes", seeds=3, budget_s=None, out=tmp_path).steps == plan.steps
+    make_plan(table2, "shapes", seeds=4, budget_s=None, out=tmp_path).keep()  # more seeds go on
+    with pytest.raises(ConfigError, match=r"begun with another plan \(steps differs\)"):
+        make_plan(table2, "shapes", seeds=3, budget_s=parse_budget("10m"), out=tmp_path).keep()
+    with pytest.raises(ConfigError, match=r"begun with another plan \(overrides differs\)"):
+        make_plan(table2, "shapes", seeds=3, budget_s=None, out=tmp_path, overrides=("lora.rank=2",)).keep()
+    with pytest.raises(ConfigError, match=r"--budget: one step of each of 18 runs takes about 36 s"):
+        make_plan(table2, "shapes", seeds=3, budget_s=30, out=tmp_path / "other")
+    with pytest.raises(ConfigError, match="figure3 cannot be run in real, only in shapes"):
+        make_plan(load_experiment("figure3"), "real", seeds=1, budget_s=None, out=tmp_path / "other")
+    assert [in_words(seconds) for seconds in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
+    for text in ("", "x", "3d", "-1m", "nan", "inf"):
+        with pytest.raises(ConfigError, match="is no time"):
+            parse_budget(text)
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("title: Mine\npaper: {columns: [a], rows: {x: [1, 2]}}\nworlds: {}\nkinds: table\n")
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(str(file))
+    assert "mine: paper: Value error, the row x has 2 numbers for 1 columns" in str(caught.value)
+    assert "mine: kinds: Extra inputs" in str(caught.value)
+    with pytest.raises(ConfigError, match="there is no experiment 'table22'; did you mean table2"):
+        load_experiment("table22")
+    file.write_text("[")
+    with pytest.raises(ConfigError):
+        load_experiment(str(file))
+
+
+def cell(mean: float, difference: float | None = None, half: float = 1.0, **more: Any) -> dict[str, Any]:
+    between = {"value": difference, "ci95": [difference - half, difference + half]} if difference is not None else None
+    return {"mean": mean, **({"difference": between} if between else {}), **more}
+
+
+def test_seeds_are_joined_with_both_variances() -> None:
+    alone = join_seeds([cell(60, 5)])
+    assert (alone.mean, alone.difference, alone.significant) == (60, 5, True)
+    assert alone.ci95 == pytest.approx((4, 6))
+    joined = join_seeds([cell(60, 5), cell(64, 9)])
+    # The standard error over prompts is 1 / 1.96, and that over seeds sqrt(8 / 2) = 2.
+    half = 1.96 * ((1 / 1.96) ** 2 + 4) ** 0.5
+    assert joined.ci95 == pytest.approx((7 - half, 7 + half))
+    assert (joined.low, joined.mean, joined.high) == (60, 62, 64)
+    assert not join_seeds([cell(60, 5), cell(52, -3)]).significant
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> PaperPlan:
+    """A folder with the results of two seeds of two rows."""
+    experiment = Experiment.model_validate(
+        {
+            "name": "small",
+            "source": "small.yaml",
+            "title": "A small one",
+            "kind": "curve",
+            "paper": {"columns": ["PS"], "rows": {"DrPO": [23.49], "base": [None]}},
+            "worlds": {
+                "shapes": {
+                    "needs": "nothing",
+                    "preset": "shapes",
+                    "runs": {"DrPO": {"preset": "shapes"}, "DPO": {"preset": "shapes-dpo"}},
+                    "steps": 10,
+                    "step_seconds": 1,
+                    "at": [0.5, 1.0],
+                }
+            },
+        }
+    )
+    plan = make_plan(experiment, "shapes", seeds=2, budget_s=None, out=tmp_path)
+    cells = {"base": cell(50, tasks={"a": 40.0, "b": 60.0})}
+    for run in plan.runs():
+        run.run_dir.mkdir(parents=True)
+        lines = [
+            {"step": step, "time_s": 3600.0 * step / 10, "seconds": {"total": 2.0, "rank": 0.5}} for step in (1, 10)
+        ]
+        (run.run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        gain = 10 if run.row == "DrPO" else 0
+        for step in plan.points:
+            mean = 50 + gain * step / 10 + run.seed
+            cells[row_name(run, step)] = cell(mean, mean - 50, tasks={"a": mean, "b": mean})
+    column = {"prompts": "shapes", "title": "geneval/strict %", "cells": cells}
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "results.json").write_text(json.dumps({"columns": [column]}))
+    return plan
+
+
+def test_the_page_has_both_numbers_and_is_made_again_from_its_files(plan: PaperPlan) -> None:
+    path = write_page(plan)
+    page = path.read_text()
+    assert "| DrPO | 60.5* (60.0 to 61.0) |" in page
+    assert "| DPO | 50.5 (50.0 to 51.0) |" in page
+    assert "| DrPO | 23.49 |" in page
+    assert "| base | - |" in page
+    assert "| base | 40.0 | 60.0 |" in page
+    assert "4.00 hours of training" in page
+    assert "drpo paper small.yaml --world shapes --seeds 2" in page
+    assert "curve-0.svg" in page
+    curve = (plan.out / "curve-0.svg").read_bytes()
+    path.unlink()
+    assert write_page(plan).read_text() == page
+    assert (plan.out / "curve-0.svg").read_bytes() == curve
+    (plan.out / "table" / "results.json").write_text("{")
+    with pytest.raises(EvaluationError, match="run the experiment again"):
+        write_page(plan)
+
+
+def test_a_profile_needs_no_evaluation(plan: PaperPlan) -> None:
+    profile = PaperPlan(plan.experiment.model_copy(update={"kind": "profile"}), plan.world, 2, plan.steps, plan.out)
+    (plan.out / "table" / "results.json").unlink()
+    page = write_page(profile).read_text()
+    assert "| DrPO | 2.000 | 0.500 |" in page
+    assert "times as long as one of" in page

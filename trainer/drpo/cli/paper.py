@@ -1,0 +1,176 @@
+"""`drpo paper`: the paper's tables and figures, each by one command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drpo.cli.common import console, parse_overrides, ray_and_rewards, say
+from drpo.cli.progress import TrainingProgress
+from drpo.config import Config
+from drpo.errors import ConfigError, DrpoError
+
+if TYPE_CHECKING:
+    from drpo.evaluation.table.painters import Model
+    from drpo.evaluation.table.prompt_set import PromptSet
+    from drpo.paper.plan import PaperPlan, PlannedRun
+
+
+def paper(
+    context: typer.Context,
+    experiment: Annotated[str, typer.Argument(help="LIST, the name of an experiment, or a YAML file.")],
+    world: Annotated[str, typer.Option(help="shapes: on two cores; real: the real models, on GPUs.")] = "shapes",
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each row, with the seeds 0, 1, ...")] = 3,
+    budget: Annotated[
+        str | None, typer.Option(help="Training time of all runs together, such as 90m; fewer steps if it is short.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder; default: paper/EXPERIMENT-WORLD.")] = None,
+    page_only: Annotated[bool, typer.Option(help="Only make the page again from the files; starts nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only check and print the plan.")] = False,
+) -> None:
+    """Make a table or figure of the paper: train, evaluate, and write a page with the paper's numbers beside ours.
+
+    Goes on where it stopped, also after a kill.
+    """
+    from drpo.paper.experiment import load_experiment
+    from drpo.paper.page import write_page
+    from drpo.paper.plan import make_plan, parse_budget
+
+    if experiment.upper() == "LIST":
+        print_list()
+        return
+    loaded = load_experiment(experiment)
+    folder = Path(os.path.abspath((out or Path("paper") / f"{loaded.name}-{world}").expanduser()))
+    overrides = tuple(parse_overrides(context.args))
+    budget_s = parse_budget(budget) if budget is not None else None
+    plan = make_plan(loaded, world, seeds=seeds, budget_s=budget_s, out=folder, overrides=overrides)
+    if page_only or (not dry_run and is_done(plan)):
+        if not page_only:
+            plan.keep()
+        say("page: ", (str(write_page(plan)), "bold"))
+        return
+    config, sets = check_plan(plan)
+    for line in plan.describe(sum(len(one.planned) for one in sets)):
+        say(line)
+    if dry_run:
+        return
+    plan.keep()
+    carry_out(plan, config, sets)
+    say("page: ", (str(write_page(plan)), "bold"))
+
+
+def print_list() -> None:
+    """Prints all experiments, and where each can be run."""
+    from drpo.paper.experiment import experiment_names, load_experiment
+
+    for name in experiment_names():
+        loaded = load_experiment(name)
+        say((f"{name:10}", "bold"), f"{loaded.title} ({', '.join(loaded.worlds)})")
+
+
+def check_plan(plan: PaperPlan) -> tuple[Config, list[PromptSet]]:
+    """Checks all runs and the evaluation, before anything starts.
+
+    Returns:
+        The settings and the prompts of the evaluation.
+
+    Raises:
+        ConfigError: something is wrong; a line for each problem.
+    """
+    from drpo.checks import Plan, examine, make_paths_absolute, require
+    from drpo.checks.outputs import find_obstacle
+    from drpo.evaluation.table.prompt_set import make_sets
+
+    if obstacle := find_obstacle(plan.out):
+        raise ConfigError(f"--out: {obstacle}")
+    config = make_paths_absolute(plan.evaluation_config())
+    findings = []
+    with console.status("checking"):
+        for run in {run.row: run for run in plan.runs()}.values():
+            findings += [one for one in examine(Plan(make_paths_absolute(run.config))) if one.about != "run.name"]
+        sets = make_sets(plan.spec.prompts, config)
+    require(dict.fromkeys(findings))
+    return config, sets
+
+
+def is_done(plan: PaperPlan) -> bool:
+    """Whether all runs are finished, and evaluated if the experiment asks for it."""
+    from drpo.paper.page import read_columns
+
+    if not all(run.finished for run in plan.runs()):
+        return False
+    if plan.experiment.kind == "profile":
+        return True
+    try:
+        cells = [column["cells"] for column in read_columns(plan)]
+    except DrpoError:
+        return False
+    names = {name for name, _ in trained_rows(plan, plan.runs())}
+    return bool(cells) and all(names <= one.keys() for one in cells)
+
+
+def carry_out(plan: PaperPlan, config: Config, sets: Sequence[PromptSet]) -> None:
+    """Starts Ray and the rewards, trains what is not finished, and evaluates."""
+    from drpo.cli.train import sigterm_as_ctrl_c
+
+    runs = plan.runs()
+    with ray_and_rewards(config) as served, sigterm_as_ctrl_c():
+        for number, run in enumerate(runs, start=1):
+            if not run.finished:
+                say(f"run {number} of {len(runs)}: ", (run.run_dir.name, "bold"))
+                train_run(run, served)
+        if plan.experiment.kind != "profile":
+            evaluate_runs(plan, served, sets)
+
+
+def train_run(run: PlannedRun, served: Config) -> None:
+    """Trains one run to its end, from its newest checkpoint if it has one.
+
+    Raises:
+        typer.Exit: Ctrl-C; the run has a checkpoint.
+    """
+    from drpo.checks import make_paths_absolute
+    from drpo.cluster.launch import train as fit
+    from drpo.training.run_folder import create_run, read_config
+    from drpo.training.run_lock import lock_run
+
+    run_dir = run.run_dir if (run.run_dir / "config.yaml").is_file() else create_run(make_paths_absolute(run.config))
+    config = read_config(run_dir)
+    if config.rewards.address is None:
+        reached = config.rewards.model_copy(update={"address": served.rewards.address})
+        config = config.model_copy(update={"rewards": reached})
+    with lock_run(run_dir) as lock, TrainingProgress(config, console) as progress:
+        outcome = fit(config, run_dir, token=lock.token, watch=progress, watch_encoding=progress.show_encoding)
+    if outcome.status == "interrupted":
+        say("stopped, with a checkpoint; the same command goes on there")
+        raise typer.Exit(130)
+
+
+def trained_rows(plan: PaperPlan, runs: Sequence[PlannedRun]) -> list[tuple[str, Path]]:
+    """The rows of the evaluation that are trained: their names and adapters."""
+    from drpo.paper.result import row_name
+
+    if len(plan.points) == 1:
+        return [(row_name(run), run.adapter_at(plan.steps)) for run in runs]
+    return [(row_name(run, step), run.adapter_at(step)) for run in runs for step in plan.points]
+
+
+def evaluate_runs(plan: PaperPlan, served: Config, sets: Sequence[PromptSet]) -> None:
+    """Evaluates all rows of an experiment, and writes its table."""
+    from drpo.cli.table import tabulate
+    from drpo.evaluation.table.painters import find_model
+    from drpo.evaluation.table.row import Row, parse_rows
+    from drpo.evaluation.table.run import TableOptions
+    from drpo.paper.page import TABLE_FOLDER
+
+    models: list[Model] = [find_model(row, served) for row in parse_rows(plan.spec.rows)]
+    for name, adapter in trained_rows(plan, plan.runs()):
+        models.append(find_model(Row(name=name, what=str(adapter)), served))
+    options = TableOptions(
+        plan.spec.rewards, scale="paper" if plan.world == "real" else "raw", diversity=plan.spec.diversity
+    )
+    tabulate(served, models, sets, options, workers=1, out=plan.out / TABLE_FOLDER)

@@ -1,0 +1,181 @@
+"""The page of an experiment, made from the files of its folder alone: our table or figure beside the paper's."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from drpo.errors import EvaluationError
+from drpo.paper.plan import PaperPlan
+from drpo.paper.result import SeedMean, join_column, mean_step_seconds, training_hours
+from drpo.training.files import storing, write_text
+
+PAGE_FILE = "page.md"
+TABLE_FOLDER = "table"
+
+
+def write_page(plan: PaperPlan) -> Path:
+    """Writes page.md, and figures beside it, and returns its path.
+
+    Raises:
+        EvaluationError: the evaluation is not there yet.
+        StorageError: it could not be written.
+    """
+    columns = read_columns(plan) if plan.experiment.kind != "profile" else []
+    parts = [f"# {plan.experiment.title}", "", f"World: {plan.world}. {_runs(plan)}", ""]
+    if plan.experiment.kind == "profile":
+        parts += _profile(plan)
+    else:
+        last = plan.points[-1] if len(plan.points) > 1 else None
+        joined = {_title(column, columns): (column, join_column(plan, column, last)) for column in columns}
+        parts += ["## Ours", "", _table(joined), ""]
+        parts += _legend(plan)
+        parts += _tasks(plan, columns)
+        if plan.experiment.kind == "curve":
+            parts += _curves(plan, columns)
+    parts += ["## The paper", "", _paper_table(plan), "", plan.experiment.paper.note, ""]
+    parts += ["## Made by", "", "```", _command(plan), "```", ""]
+    path = plan.out / PAGE_FILE
+    write_text(path, "\n".join(parts))
+    return path
+
+
+def read_columns(plan: PaperPlan) -> list[dict[str, Any]]:
+    """The columns of the evaluation.
+
+    Raises:
+        EvaluationError: there is none.
+    """
+    path = plan.out / TABLE_FOLDER / "results.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["columns"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{path} is missing or damaged: run the experiment again, it goes on there") from error
+
+
+def _runs(plan: PaperPlan) -> str:
+    return (
+        f"{len(plan.spec.runs)} trained rows, {plan.seeds} seed{'s' * (plan.seeds > 1)}, {plan.steps} steps each, "
+        f"{training_hours(plan):.2f} hours of training in all."
+    )
+
+
+def _table(joined: Mapping[str, tuple[Mapping[str, Any], Mapping[str, SeedMean]]]) -> str:
+    """The means over seeds, with the lowest and highest seed, and a star for a difference from the base."""
+    rows = list(dict.fromkeys(row for _, cells in joined.values() for row in cells))
+    lines = [["", *joined], ["---", *("---:" for _ in joined)]]
+    for row in rows:
+        line = [row]
+        for column, cells in joined.values():
+            cell = cells.get(row)
+            digits = 1 if "%" in column["title"] else 3
+            if cell is None:
+                line.append("-")
+                continue
+            text = f"{cell.mean:.{digits}f}{'*' if cell.significant else ''}"
+            line.append(text + (f" ({cell.low:.{digits}f} to {cell.high:.{digits}f})" if cell.seeds > 1 else ""))
+        lines.append(line)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _legend(plan: PaperPlan) -> list[str]:
+    seeds = "Means over the seeds, with the lowest and the highest seed. " if plan.seeds > 1 else ""
+    base = plan.spec.rows[0].partition("=")[0]
+    return [
+        f"{seeds}A star: the 95 % interval of the difference from {base} does not contain 0 (over prompts and seeds). "
+        "Nothing is corrected for the number of cells. Diversity is the guard: a method that wins by always drawing "
+        "the same has not won.",
+        "",
+    ]
+
+
+def _tasks(plan: PaperPlan, columns: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first column by task, if its prompts have tasks."""
+    with_tasks = [column for column in columns if any("tasks" in cell for cell in column["cells"].values())]
+    if not with_tasks:
+        return []
+    column = with_tasks[0]
+    tasks = next(list(cell["tasks"]) for cell in column["cells"].values() if "tasks" in cell)
+    by_task: dict[str, tuple[Mapping[str, Any], Mapping[str, SeedMean]]] = {}
+    last = plan.points[-1] if len(plan.points) > 1 else None
+    for task in tasks:
+        cells = {row: {"mean": cell["tasks"][task]} for row, cell in column["cells"].items() if "tasks" in cell}
+        by_task[task] = (column, join_column(plan, {"cells": cells}, last))
+    return [f"### {_title(column, columns)} by task", "", _table(by_task), ""]
+
+
+def _curves(plan: PaperPlan, columns: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One figure for each column: the mean over seeds against the steps, with the range of the seeds."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    parts = ["## Curves", ""]
+    base = plan.spec.rows[0].partition("=")[0]
+    for number, column in enumerate(columns):
+        points = {step: join_column(plan, column, step) for step in plan.points}
+        file = f"curve-{number}.svg"
+        settings: Any = {"svg.fonttype": "none", "svg.hashsalt": file, "font.size": 10, "text.parse_math": False}
+        with matplotlib.rc_context(settings), storing(plan.out / file):
+            figure = Figure(figsize=(6.0, 3.4), layout="constrained")
+            axes = figure.add_subplot()
+            for row in plan.spec.runs:
+                cells = {0: points[plan.points[0]].get(base)} | {step: found.get(row) for step, found in points.items()}
+                known = {step: cell for step, cell in cells.items() if cell is not None}
+                steps = list(known)
+                axes.plot(steps, [cell.mean for cell in known.values()], marker="o", markersize=3, label=row)
+                lows, highs = [cell.low for cell in known.values()], [cell.high for cell in known.values()]
+                axes.fill_between(steps, lows, highs, alpha=0.15)
+            axes.set_xlabel("optimizer steps")
+            axes.set_ylabel(_title(column, columns))
+            axes.legend(frameon=False)
+            axes.spines[["top", "right"]].set_visible(False)
+            figure.savefig(plan.out / file, format="svg", metadata={"Date": None, "Creator": None})
+        parts += [f"![{_title(column, columns)} against steps]({file})", ""]
+    return parts
+
+
+def _profile(plan: PaperPlan) -> list[str]:
+    """The mean seconds of a step, by stage."""
+    rows = mean_step_seconds(plan)
+    stages = list(dict.fromkeys(stage for row in rows.values() for stage in row if stage != "total"))
+    lines = [["", "step, s", *stages], ["---", *("---:" for _ in [0, *stages])]]
+    for row, seconds in rows.items():
+        numbers = (seconds.get(stage, math.nan) for stage in ("total", *stages))
+        lines.append([row, *("-" if math.isnan(one) else f"{one:.3f}" for one in numbers)])
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    totals = {row: seconds["total"] for row, seconds in rows.items() if "total" in seconds}
+    ratio = []
+    if len(totals) > 1:
+        slowest, fastest = max(totals, key=lambda row: totals[row]), min(totals, key=lambda row: totals[row])
+        ratio = [
+            f"A step of {slowest} takes {totals[slowest] / totals[fastest]:.2f} times as long as one of {fastest}.",
+            "",
+        ]
+    return ["## Ours", "", table, "", "Means over all steps but the first of each run.", "", *ratio]
+
+
+def _paper_table(plan: PaperPlan) -> str:
+    paper = plan.experiment.paper
+    if not paper.rows:
+        return "The paper prints no numbers of this figure."
+    lines: list[list[str]] = [["", *paper.columns], ["---", *("---:" for _ in paper.columns)]]
+    lines += [[row, *("-" if one is None else str(one) for one in numbers)] for row, numbers in paper.rows.items()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _title(column: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> str:
+    several = len({one["prompts"] for one in columns}) > 1
+    return f"{column['prompts']}: {column['title']}" if several else str(column["title"])
+
+
+def _command(plan: PaperPlan) -> str:
+    words = ["drpo", "paper", plan.experiment.source, "--world", plan.world, "--seeds", str(plan.seeds)]
+    words += ["--out", str(plan.out)]
+    for one in plan.overrides:
+        key, _, value = one.partition("=")
+        words.append(f"--{key}={value}")
+    return f"{shlex.join(words)}    # {plan.steps} steps each"
