@@ -5,7 +5,7 @@ Launch: python tests/bench/bench_transports.py [--seconds 15] [--side 256] [--gr
 Two rewards are measured, one after the other.
 
     accelerator    sleeps for 20 ms per batch and 10 ms per image, as the host does while a GPU runs a large model
-    encoder        a transformer over patches, on a GPU if there is one; otherwise clients, proxy and gateway take
+    encoder        a transformer over patches, on a GPU if there is one; otherwise clients and gateway take
                    time from its cores
 
 Every round measures each kind of call once, so that a busy machine slows down all of them. The output is images/s, and

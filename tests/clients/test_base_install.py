@@ -12,7 +12,7 @@ from clients.environments import Task, find_python, make_environment, run_comman
 from support import ROOT
 from support.service import Served
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]  # pip may take minutes
 
 OLDEST = (
     "grpcio==1.62.3",

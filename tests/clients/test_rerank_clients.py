@@ -14,7 +14,7 @@ from clients.environments import Task, make_environment, make_node_modules, run_
 from clients.packages import CLIENTS, OPENAI, VERCEL, Client
 from support import ROOT
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]  # pip may take minutes
 
 GUIDE = ROOT / "docs" / "clients.md"
 

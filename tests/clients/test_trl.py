@@ -12,7 +12,7 @@ from support.service import Served
 
 from drpo.shapes.assets import generator_path
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]  # pip may take minutes
 
 # The last TRL with this trainer, and the versions of its time. PyTorch and the rest are those of the tests.
 PACKAGES = (

@@ -1,6 +1,6 @@
 """One image and one cluster for all tests of this folder. The summary of pytest shows what the tests measured.
 
-Without a Docker engine the tests are skipped. With DRPO_REQUIRE_DOCKER=1, as in CI, they fail instead.
+Without a Docker engine the tests are skipped. With DRPO_REQUIRE_DOCKER=1, they fail instead.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ class AsyncRankingClient:
         timeout_s: seconds for a whole call, with all attempts and waits.
         max_in_flight: calls in progress at the same time. Further calls wait, which does not count towards
             `timeout_s`.
-        retries: how often a call that failed for a temporary reason is repeated.
+        retries: how often a call that failed for a temporary reason is repeated. Unless it is 0, a call also waits
+            up to 30 s for a service that answered before and cannot be reached now.
         use_proxies: go through the proxies that the environment names. By default every call goes straight to the
             service.
 
@@ -78,9 +79,17 @@ class AsyncRankingClient:
         use_proxies: bool = False,
     ) -> None:
         self.address = address
-        self.timeout_s = timeout_s
         self._attempts = Attempts(address, timeout_s, max_in_flight, retries)
         self._transport = open_transport(address, api_key, use_proxies)
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds for a whole call, with all attempts and waits."""
+        return self._attempts.timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, seconds: float) -> None:
+        self._attempts.timeout_s = seconds
 
     async def rank(
         self,

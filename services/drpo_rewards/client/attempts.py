@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay
 
 from drpo_rewards.client.retries import may_retry, wait
 from drpo_rewards.errors import ConfigError, InternalError, RankingTimeoutError, RewardsError, ServiceUnavailableError
 
 ResultT = TypeVar("ResultT")
+
+RESTART_S = 30.0
+"""How long a call waits for a service that answered before and cannot be reached now: its gateway starts again."""
 
 
 class Attempts:
@@ -34,6 +37,7 @@ class Attempts:
         self.address = address
         self.timeout_s = timeout_s
         self.retries = retries
+        self._answered = False  # whether the service ever did
         self._turns = asyncio.Semaphore(max_in_flight)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -42,6 +46,7 @@ class Attempts:
     async def run(self, attempt: Callable[[float], Awaitable[ResultT]]) -> ResultT:
         """Repeat an attempt until it succeeds, fails permanently, or the deadline passes.
 
+        A service that answered before and cannot be reached now gets `RESTART_S` beyond the number of attempts.
         If the wait before the next attempt would pass the deadline, the last failure is raised at once.
 
         Args:
@@ -50,7 +55,7 @@ class Attempts:
         closing = self.check_open()
         attempts = AsyncRetrying(
             retry=retry_if_exception(may_retry),
-            stop=stop_after_attempt(1 + self.retries) | stop_before_delay(self.timeout_s),
+            stop=stop_before_delay(self.timeout_s) | self._has_tried_enough,
             wait=wait,
             reraise=True,
         )
@@ -58,7 +63,9 @@ class Attempts:
             deadline = asyncio.get_running_loop().time() + self.timeout_s
 
             async def within_deadline() -> ResultT:
-                return await attempt(max(0.001, deadline - asyncio.get_running_loop().time()))
+                result = await attempt(max(0.001, deadline - asyncio.get_running_loop().time()))
+                self._answered = True
+                return result
 
             call: asyncio.Future[ResultT] = asyncio.ensure_future(attempts(within_deadline))
             call.add_done_callback(_forget)
@@ -73,6 +80,14 @@ class Attempts:
         if self._closed:
             raise ServiceUnavailableError("this client was closed during the call")
         raise RankingTimeoutError(f"{self.address} gave no answer within {self.timeout_s:g} s")
+
+    def _has_tried_enough(self, state: RetryCallState) -> bool:
+        """Return whether a call that failed may not be repeated."""
+        if self.retries and self._answered and state.outcome:
+            restarts = isinstance(state.outcome.exception(), ServiceUnavailableError)
+            if restarts and (state.seconds_since_start or 0.0) < RESTART_S:
+                return False
+        return state.attempt_number > self.retries
 
     def _outcome(self, call: asyncio.Future[ResultT]) -> ResultT:
         """Return the result of a call that has ended, or raise its error."""

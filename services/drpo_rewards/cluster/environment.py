@@ -10,6 +10,7 @@ SETTINGS = {
     "RAY_AUTH_MODE": "disabled",  # if unset, a token file in the home folder decides, and a client without it hangs
     "RAY_USAGE_STATS_ENABLED": "0",  # send no usage statistics
     "RAY_SERVE_LOG_TO_STDERR": "0",  # replicas log into Ray's log folder
+    "RAY_prestart_worker_first_driver": "0",  # start no processes that may never be used
     # On a busy machine everything takes longer than Ray expects, and what it gives up and starts again is never up.
     "RAY_gcs_server_port_wait_time_s": "300",  # until the head's first process is up
     "RAY_worker_register_timeout_seconds": "300",  # until a worker has started; by default 60

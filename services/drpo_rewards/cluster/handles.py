@@ -6,13 +6,39 @@ By value (gRPC directly between the processes) a small group takes about a third
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import ray
 from ray.serve.handle import DeploymentHandle
 
 BY_VALUE_BYTES = 3_000_000
+
+
+class SharedImages(Sequence[np.ndarray]):
+    """Images for several deployments, which get them from one copy in Ray's object store."""
+
+    def __init__(self, images: Sequence[np.ndarray]) -> None:
+        self._images = images
+        self._placing: asyncio.Task[ray.ObjectRef] | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[np.ndarray]: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | Sequence[np.ndarray]:
+        return self._images[index]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    async def place(self) -> ray.ObjectRef:
+        """Put the images into the object store at the first call. They stay there as long as this object lives."""
+        if self._placing is None:
+            self._placing = asyncio.create_task(asyncio.to_thread(ray.put, self._images))
+        return await asyncio.shield(self._placing)
 
 
 class Caller:
@@ -24,7 +50,10 @@ class Caller:
 
     async def call(self, method: str, images: Sequence[np.ndarray] = (), *arguments: Any) -> Any:
         """Call `method(images, *arguments)`, or `method(*arguments)` if there are no images."""
-        size = sum(image.nbytes for image in images)
-        handle = self._by_value if size <= BY_VALUE_BYTES else self._by_reference
-        values = (images, *arguments) if len(images) else arguments
-        return await getattr(handle, method).remote(*values)
+        if not len(images):
+            return await getattr(self._by_value, method).remote(*arguments)
+        large = sum(image.nbytes for image in images) > BY_VALUE_BYTES
+        sent: Any = images
+        if isinstance(images, SharedImages):
+            sent = await images.place() if large else list(images)
+        return await getattr(self._by_reference if large else self._by_value, method).remote(sent, *arguments)

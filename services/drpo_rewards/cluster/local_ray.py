@@ -47,6 +47,7 @@ def start_local_ray(num_cpus: int | None = None, *, timeout_s: float = START_S) 
             ray.init(
                 address="local",
                 num_cpus=num_cpus or max(LEAST_CPUS, os.cpu_count() or 1),
+                include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 runtime_env={"worker_process_setup_hook": f"{loopback.__name__}.{loopback.bind_grpc_servers.__name__}"},

@@ -165,7 +165,7 @@ def test_the_guides_curl(served: Served, pictures: Path) -> None:
 
 
 def test_the_guides_python(served: Served, pictures: Path) -> None:
-    program = local(example("with RankingClient("), served)
+    program = local(example("pairs=PairOptions(count=1, seed=7)"), served)
     answer = subprocess.run([sys.executable, "-c", program], cwd=pictures, capture_output=True, text=True, timeout=60)
     assert answer.stdout.splitlines()[0] == "a.png", answer
 

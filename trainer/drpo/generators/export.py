@@ -19,7 +19,7 @@ from torch import Tensor
 from drpo.errors import ConfigError
 from drpo.generators.adapter import LoraAdapter
 from drpo.generators.adapter_file import LayerUpdate
-from drpo.generators.loading import load_pipeline
+from drpo.generators.loading import load_pipeline, no_progress_bars
 from drpo.generators.one_step import OneStepPipeline
 from drpo.generators.whole import WholeUNet
 
@@ -63,7 +63,8 @@ def export_merged(generator: OneStepPipeline, out: Path, *, source: str, **loadi
         source: the diffusers folder or hub id that the generator was loaded from.
         loading: `dtype`, `variant` and `vae` as it was loaded with; see `drpo.generators.loading.load_pipeline`.
     """
-    pipeline = load_pipeline(source, generator.requirements.pipeline_class, **loading)
+    with no_progress_bars():
+        pipeline = load_pipeline(source, generator.requirements.pipeline_class, **loading)
     weights = dict(pipeline.unet.named_parameters())
     adapter = generator.adapter
     with torch.no_grad():

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from drpo.config import Config
 from drpo.data.prompts import load_prompts
 from drpo.errors import EvaluationError
 from drpo.evaluation.adapter import scoring_rewards
-from drpo.evaluation.evaluate import evaluate, generate_batch
+from drpo.evaluation.evaluate import Batch, evaluate, generate_batch
 from drpo.evaluation.plan import plan_images
 from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
 from drpo.training import collective
+from drpo.watching.grid import Cell
 from drpo.watching.guards import DISTANCE, DIVERSITY, Guards, Measured
 from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.client import RankingClient
@@ -34,6 +36,10 @@ class Evaluator:
         generator: see `drpo.generators`.
         feature_map: of the run; None if it has none.
         client: of the ranking service.
+
+    Attributes:
+        planned: the images of all workers.
+        pictures: those of this worker that the last call of `measure` was to keep.
     """
 
     def __init__(
@@ -55,14 +61,19 @@ class Evaluator:
         self._client = client
         self._guards = Guards(feature_map, self._mine)
         self._models: list[ModelInfo] = []
+        self.pictures: dict[Cell, NDArray[np.uint8]] = {}
 
-    def measure(self) -> Numbers:
+    def measure(self, wanted: Container[Cell] = ()) -> Numbers:
         """The numbers of the present weights; every worker must call this.
+
+        Args:
+            wanted: the pictures to keep in `pictures`, until the next call.
 
         Raises:
             EvaluationError: it failed on a worker.
         """
-        scored, guarded = call_together(self._measure_share)
+        self.pictures = {}
+        scored, guarded = call_together(lambda: self._measure_share(wanted))
         by_name: dict[str, list[tuple[str, float]]] = {}
         for task, numbers in (entry for share in collective.gather(scored) for entry in share):
             for name, value in numbers.items():
@@ -81,7 +92,7 @@ class Evaluator:
                 return metrics.get(metric, model).higher_is_better  # of the metric, or of the reward itself
         return True
 
-    def _measure_share(self) -> tuple[list[tuple[str, Numbers]], list[Measured]]:
+    def _measure_share(self, wanted: Container[Cell]) -> tuple[list[tuple[str, Numbers]], list[Measured]]:
         """The numbers of each image of this worker with their tasks, and the guard metrics of its prompts."""
         if not self._mine:
             return [], []
@@ -93,6 +104,13 @@ class Evaluator:
                 for start in range(0, len(guarded), settings.batch_size):
                     batch = generate_batch(self._generator, guarded[start : start + settings.batch_size])
                     self._guards.observe_base(batch)
+
+        def observe(batch: Batch) -> None:
+            self._guards.observe(batch)
+            for image, picture_HWC in zip(batch.planned, batch.images_NHWC, strict=True):
+                if (image.record.prompt, image.seed) in wanted:
+                    self.pictures[image.record.prompt, image.seed] = picture_HWC
+
         result = evaluate(
             self._generator,
             self._client,
@@ -101,7 +119,7 @@ class Evaluator:
             metric=settings.metric,
             **scoring_rewards(self._config),
             batch_size=settings.batch_size,
-            observe=self._guards.observe,
+            observe=observe,
         )
         return [(one.planned.record.task, one.rewards) for one in result.images], self._guards.collect()
 

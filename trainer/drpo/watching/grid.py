@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +26,10 @@ from drpo.training.files import storing, write_bytes, write_text
 GRID_FILE = "grid.json"
 
 
+Cell = tuple[str, int]
+"""The prompt of a picture, and the seed of its noise."""
+
+
 @dataclass(frozen=True)
 class GridRow:
     """A prompt, and the seeds of its noises."""
@@ -33,17 +37,28 @@ class GridRow:
     prompt: str
     seeds: tuple[int, ...]
 
+    @property
+    def cells(self) -> list[Cell]:
+        return [(self.prompt, seed) for seed in self.seeds]
+
 
 def plan_grid(settings: EvaluationConfig, planned: Sequence[PlannedImage]) -> list[GridRow]:
-    """The rows of the grid; an empty list if there is none."""
+    """The rows of the grid; an empty list if there is none.
+
+    Where the evaluation has the prompt, its own pictures are shown, so that they cost nothing.
+    """
     grid = settings.grid
     if grid is None:
         return []
+    evaluated: dict[str, list[int]] = {}
+    for image in planned:
+        evaluated.setdefault(image.record.prompt, []).append(image.seed)
     prompts = list(grid.prompts) if grid.prompts is not None else _pick(planned, grid.count)
-    return [
-        GridRow(prompt, tuple(derive_seed(settings.seed, "grid", prompt, number) for number in range(grid.images)))
-        for prompt in prompts
-    ]
+    rows = []
+    for prompt in prompts:
+        more = [derive_seed(settings.seed, "grid", prompt, number) for number in range(grid.images)]
+        rows.append(GridRow(prompt, tuple([*evaluated.get(prompt, []), *more][: grid.images])))
+    return rows
 
 
 def _pick(planned: Sequence[PlannedImage], count: int) -> list[str]:
@@ -58,14 +73,14 @@ def _pick(planned: Sequence[PlannedImage], count: int) -> list[str]:
 
 
 @torch.no_grad()
-def draw_row(generator: OneStepGenerator, row: GridRow) -> NDArray[np.uint8]:
-    """The pictures of one prompt side by side, (H, images * W, 3)."""
-    noise_NChw = torch.cat([generator.noise(1, torch.Generator().manual_seed(seed)) for seed in row.seeds])
-    images_NHWC = generator.decode(generator.sample(noise_NChw, generator.encode_prompts([row.prompt])))
-    return np.concatenate(list(images_NHWC), axis=1)
+def draw(generator: OneStepGenerator, cell: Cell) -> NDArray[np.uint8]:
+    """The picture of one cell, (H, W, 3)."""
+    prompt, seed = cell
+    noise_1Chw = generator.noise(1, torch.Generator().manual_seed(seed))
+    return generator.decode(generator.sample(noise_1Chw, generator.encode_prompts([prompt])))[0]
 
 
-def write_grid(run_dir: Path, step: int, rows: Sequence[GridRow], drawn: Sequence[NDArray[np.uint8]]) -> str:
+def write_grid(run_dir: Path, step: int, rows: Sequence[GridRow], pictures: Mapping[Cell, NDArray[np.uint8]]) -> str:
     """Writes samples/step-N.png and samples/grid.json, and returns the picture's path within the run's folder.
 
     Raises:
@@ -76,6 +91,7 @@ def write_grid(run_dir: Path, step: int, rows: Sequence[GridRow], drawn: Sequenc
         folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / GRID_FILE, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     data = io.BytesIO()
-    Image.fromarray(np.concatenate(drawn)).save(data, "PNG", optimize=True)
+    drawn = [np.concatenate([pictures[cell] for cell in row.cells], axis=1) for row in rows]
+    Image.fromarray(np.concatenate(drawn)).save(data, "PNG")
     write_bytes(folder / f"step-{step}.png", data.getbuffer())
     return f"{SAMPLES}/step-{step}.png"

@@ -61,6 +61,7 @@ class Guards:
                 self._groups.append(group)
         self.measured = {image.key for group in self._groups for image in group}
         self._base: dict[tuple[str, str, int], _Features] = {}
+        self._base_diversity: dict[int, float] = {}
         self._present: dict[tuple[str, str, int], _Features] = {}
 
     @property
@@ -79,11 +80,13 @@ class Guards:
     def collect(self) -> list[Measured]:
         """The guard metrics of every prompt whose pictures were observed since the last call."""
         found = []
-        for group in self._groups:
+        for number, group in enumerate(self._groups):
             base, present = (_stack([seen[image.key] for image in group]) for seen in (self._base, self._present))
+            if number not in self._base_diversity:
+                self._base_diversity[number] = measure_diversity(base)
             distance = float(measure_distances(base, present).mean())
-            task = group[0].record.task
-            found.append(Measured(task, measure_diversity(present), distance, measure_diversity(base)))
+            diversity = measure_diversity(present)
+            found.append(Measured(group[0].record.task, diversity, distance, self._base_diversity[number]))
         self._present = {}
         return found
 

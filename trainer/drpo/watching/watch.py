@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from drpo.config import Config, StopCondition
 from drpo.errors import EvaluationError
 from drpo.method.features.base import FeatureMap
@@ -18,7 +21,7 @@ from drpo.training.evaluations import EVALUATIONS_FILE, EvaluationsLog
 from drpo.training.random_state import random_state, set_random_state
 from drpo.training.trainer import DrPOTrainer
 from drpo.watching.evaluator import Evaluator, Numbers, call_together
-from drpo.watching.grid import draw_row, plan_grid, write_grid
+from drpo.watching.grid import Cell, draw, plan_grid, write_grid
 from drpo_rewards.client import RankingClient
 
 log = logging.getLogger(__name__)
@@ -90,25 +93,30 @@ class RunWatch:
         """Adds what is found to the line, which is the same on every worker, as far as it comes."""
         trainer = self._trainer
         line["images"] = len(self._evaluator.planned)
-        line["present"] = self._evaluator.measure()
+        line["present"] = self._evaluator.measure({cell for row in self._rows for cell in row.cells})
+        if self._rows:
+            line["grid"] = self._draw_grid(self._evaluator.pictures)
         if self._stop_if is not None and trainer.step > 0:
             line |= _check_stop(self._stop_if, line["present"])
         if trainer.average is not None:
             line["images"] *= 2
             with trainer.average.applied():
                 line["averaged"] = self._evaluator.measure()
-        if self._rows:
-            line["grid"] = self._draw_grid()
         if self._keep_best is not None:
             value = _find(line["present"], self._keep_best, "training.keep_best")
             line["best"] = call_together(lambda: self._keep(value))
 
-    def _draw_grid(self) -> str:
-        """Draws the grid, each worker some of its rows; the first one writes it."""
-        workers = collective.world_size()
-        mine = self._rows[collective.rank() :: workers]
-        drawn = collective.gather(call_together(lambda: [draw_row(self._trainer.generator, row) for row in mine]))
-        pictures = [drawn[number % workers][number // workers] for number in range(len(self._rows))]
+    def _draw_grid(self, mine: dict[Cell, NDArray[np.uint8]]) -> str:
+        """Writes the grid on the first worker.
+
+        Args:
+            mine: the pictures that this worker's evaluation has drawn already. The others are drawn here.
+        """
+        cells = [cell for row in self._rows for cell in row.cells]
+        drawn = {cell for share in collective.gather(list(mine)) for cell in share}
+        missing = [cell for cell in cells if cell not in drawn][collective.rank() :: collective.world_size()]
+        mine |= call_together(lambda: {cell: draw(self._trainer.generator, cell) for cell in missing})
+        pictures = {cell: picture for share in collective.gather(mine) for cell, picture in share.items()}
         return call_together(
             lambda: write_grid(self._run_dir, self._trainer.step, self._rows, pictures) if self._log is not None else ""
         )

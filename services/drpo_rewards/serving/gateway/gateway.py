@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from drpo_rewards.api.contract import MAX_FIELD, ModelInfo, ModelList, Readiness
 from drpo_rewards.api.images import check_images
+from drpo_rewards.cluster.handles import SharedImages
 from drpo_rewards.errors import UNEXPECTED, AuthenticationError, InternalError, RewardsError
 from drpo_rewards.operations.base import Mixture, Operation, OptionsT, ResponseT, ServedRewards
 from drpo_rewards.serving.config import ServiceConfig, key_is_known
@@ -79,6 +80,8 @@ class Gateway:
                 timings_ms["decode"] = (time.perf_counter() - began) * 1e3
                 stage = "answer"
                 question = operation.question(options, len(images), self._served)
+                if len(question.rewards) > 1:
+                    images = SharedImages(images)
                 answers = await run_together(
                     self._rewards.ask(name, question, images, request_id, timings_ms, allowance.decoding_s)
                     for name in question.rewards

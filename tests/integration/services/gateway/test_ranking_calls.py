@@ -13,6 +13,7 @@ from support.service import KEY, PICTURES, REDS, TRANSPORTS, address
 
 from drpo_rewards import AsyncRankingClient, Group, RankingClient, errors, serving
 from drpo_rewards.api.images import encode_png
+from drpo_rewards.cluster.handles import BY_VALUE_BYTES
 from drpo_rewards.operations.compare import CompareResponse
 
 pytestmark = pytest.mark.integration
@@ -22,6 +23,16 @@ DARKS = PICTURES.astype(float).mean(axis=(1, 2, 3))
 
 def uri(index: int) -> str:
     return "data:image/png;base64," + base64.b64encode(encode_png(PICTURES[index])).decode()
+
+
+async def test_several_rewards_of_a_large_group(client: AsyncRankingClient) -> None:
+    """The group is too large to go by value, so all of its rewards read it from one place."""
+    large = np.repeat(np.repeat(PICTURES[:2], 48, axis=1), 48, axis=2)
+    assert large.nbytes > BY_VALUE_BYTES
+    answer = await client.rank("p", large, rewards={"redness": 1.0, "darkness": 1.0, "judge": 1.0})
+    assert answer.rewards["redness"].scores == pytest.approx(REDS[:2].tolist())
+    assert answer.rewards["darkness"].scores == pytest.approx(DARKS[:2].tolist())
+    assert np.argmax(answer.rewards["judge"].scores) == np.argmax(DARKS[:2])
 
 
 async def test_score_gives_raw_scores_of_many_groups(client: AsyncRankingClient) -> None:

@@ -35,9 +35,7 @@ async def test_overload_is_an_error_that_retries_overcome(service: serving.Runni
 @pytest.mark.parametrize("victim", ["reward-redness", "gateway"])
 async def test_a_killed_replica_costs_no_call(service: serving.RunningService, victim: str) -> None:
     """A replica is killed during calls over all transports; every call succeeds, with the right numbers."""
-    clients = [
-        AsyncRankingClient(address(service, name), retries=8, max_in_flight=2, timeout_s=200) for name in TRANSPORTS
-    ]
+    clients = [AsyncRankingClient(address(service, name), max_in_flight=2, timeout_s=200) for name in TRANSPORTS]
     killed = asyncio.Event()
 
     async def load(client: AsyncRankingClient) -> list[RankResponse]:

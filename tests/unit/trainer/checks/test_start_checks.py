@@ -79,7 +79,7 @@ def test_the_presets_of_this_machine_are_fine(tmp_path: Path) -> None:
         (
             check_rewards,
             ["evaluation.reward=genevl"],
-            "evaluation.reward: 'genevl' is none of the rewards that rank; did you mean gen",
+            "evaluation.reward: 'genevl' is none of the rewards that score; did you mean gen",
         ),
         (
             check_rewards,

@@ -1,0 +1,117 @@
+"""The strip, the held-out curves and the comparison of runs, in the pages and in the table of runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.synthetic_run import write_synthetic_run
+
+from drpo.cli import app
+from drpo.report import write_report
+from drpo.report.compare import write_comparison_page
+from drpo.report.overview import read_overview
+from drpo.report.watched import read_watched
+from drpo.training.run_lock import lock_run
+
+PROMPTS = ["a <red> ring", "two moons"]
+
+
+def write_watched_run(run_dir: Path) -> Path:
+    """A synthetic run with three evaluations during training, the second of which failed."""
+    write_synthetic_run(run_dir, steps=20)
+    samples = run_dir / "samples"
+    random = np.random.default_rng(0)
+    lines = []
+    for step in (0, 10, 20):
+        line = {"step": step, "time_s": 1.0 * step, "seconds": 2.5, "images": 12}
+        if step == 10:
+            lines.append({**line, "error": "ConnectionError: gone"})
+            continue
+        Image.fromarray(random.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(samples / f"step-{step}.png")
+        present = {"geneval": 0.5 + step / 100, "geneval/strict": 0.4, "guard/diversity": 1 - step / 50}
+        lines.append({**line, "present": present, "averaged": present, "grid": f"samples/step-{step}.png"})
+    lines[-1]["stopped"] = "guard/diversity is 0.6, below 0.7 (training.stop_if)"
+    (samples / "grid.json").write_text(json.dumps([{"prompt": prompt, "seeds": [1]} for prompt in PROMPTS]))
+    (run_dir / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert call("report", run_dir) == 0
+    return run_dir
+
+
+def call(*words: object) -> int | str | None:
+    with pytest.raises(SystemExit) as end:
+        app([str(word) for word in words])
+    return end.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    write_watched_run(folder / "first")
+    write_watched_run(folder / "second")
+    return folder
+
+
+def test_the_report_shows_the_strip_and_the_guards(runs: Path) -> None:
+    html = write_report(runs / "first").read_text(encoding="utf-8")
+    strip = re.search(r'<div class="strip".*?</div>', html, re.S)
+    assert strip
+    assert re.findall(r"<b>step (\d+)</b>", strip[0]) == ["0", "20"]
+    assert strip[0].count("data:image/png;base64,") == 2
+    assert "a &lt;red&gt; ring; two moons." in html
+    assert "The run was ended early:</b> guard/diversity is 0.6, below 0.7" in html
+    assert "1 evaluation failed and is not shown" in html
+    assert re.search(r"Diversity<small>.*?</th><td>1.00</td><td><b>0.60</b></td><td>−0.40</td>", html)
+    assert [title in html for title in ("<h3>Reward geneval</h3>", "<h3>Diversity</h3>")] == [True, True]
+    assert "evaluation during training <b>7.5 s</b>" in html
+    summary = json.loads((runs / "first" / "summary.json").read_text())
+    assert (summary["evaluations"], summary["evaluations_failed"]) == (3, 1)
+
+
+def test_a_damaged_picture_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+    run_dir = write_watched_run(tmp_path / "run")
+    (run_dir / "samples" / "step-0.png").write_bytes(b"no picture")
+    missing: list[str] = []
+    watched = read_watched(run_dir, missing)
+    assert [moment.step for moment in watched.strip] == [20]
+    assert missing
+    assert missing[0].startswith("the pictures of step 0: ")
+
+
+def test_runs_are_compared_on_one_page(runs: Path, tmp_path: Path) -> None:
+    page = write_comparison_page([runs / "first", runs / "second"], tmp_path / "compare.html").read_text()
+    assert not re.search(r"https?://|<script", page)
+    assert page.count('<div class="strip"') == 2
+    [figure] = re.findall(r"<h3>Diversity</h3>.*?</figure>", page, re.S)
+    assert "Diversity of 2 runs, which end at 0.6, 0.6." in figure
+    assert "reward/geneval" in page
+
+
+def test_the_command_line_lists_and_compares_runs(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert call("runs", runs) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"first .* ended by a guard .* 20 of 260 ", printed)
+    assert call("compare", runs / "first", runs / "second", "--out", tmp_path / "page.html") == 0
+    assert (tmp_path / "page.html").is_file()
+    assert call("compare", runs / "first", "--out", tmp_path / "one.html") == 2
+    assert call("compare", runs / "first", runs / "first") == 2
+    assert call("compare", runs / "first", runs / "third") == 2
+    assert call("runs", tmp_path / "nothing") == 2
+    assert call("--version") == 0
+    assert re.search(r"^drpo \d+\.\d+", capsys.readouterr().out, re.M)
+
+
+def test_a_run_that_is_trained_now_says_so(runs: Path) -> None:
+    with lock_run(runs / "second"):
+        assert read_overview(runs / "second").state == "training"
+    assert read_overview(runs / "second").state == "ended by a guard"
+    (runs / "second" / ".lock").write_text(json.dumps({"pid": 2**22 + 1, "host": socket.gethostname()}))
+    assert read_overview(runs / "second").state == "ended by a guard"  # a lock that a crash has left
