@@ -53,9 +53,10 @@ class Attempts:
             attempt: takes the seconds that are left.
         """
         closing = self.check_open()
+        too_late = stop_before_delay(self.timeout_s)
         attempts = AsyncRetrying(
             retry=retry_if_exception(may_retry),
-            stop=stop_before_delay(self.timeout_s) | self._has_tried_enough,
+            stop=lambda state: too_late(state) or self._has_tried_enough(state),
             wait=wait,
             reraise=True,
         )
