@@ -39,6 +39,7 @@ def start_local_ray(num_cpus: int | None = None, *, timeout_s: float = START_S) 
     set_ray_environment()
     folder = find_ray_folder() / "ray"
     silence_serve()
+    keep_stdout_free()
     import ray
 
     watchdog = Watchdog(folder, os.getpid())
@@ -115,6 +116,24 @@ def silence_serve(level: int = logging.WARNING) -> None:
     with suppress(ImportError):
         import ray.serve  # noqa: F401
     logging.getLogger("ray.serve").setLevel(level)
+
+
+def keep_stdout_free() -> None:
+    """Let this process print Ray's own messages to stderr, such as "8 workers have been started".
+
+    Ray prints them to stdout, where programs that start a service read its addresses. It has no setting for that.
+    """
+    from ray._private import worker
+
+    printing = worker.print_to_stdstream
+    if getattr(printing, "to_stderr", False):
+        return
+
+    def print_to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
+        printing({**data, "is_err": True}, ignore_prefix)
+
+    print_to_stderr.to_stderr = True  # type: ignore[attr-defined]
+    worker.print_to_stdstream = print_to_stderr
 
 
 @contextmanager
