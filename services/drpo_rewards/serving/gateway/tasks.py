@@ -16,6 +16,8 @@ async def run_together(coroutines: Iterable[Coroutine[Any, Any, ResultT]]) -> li
     try:
         async with asyncio.TaskGroup() as tasks:
             started = [tasks.create_task(coroutine) for coroutine in coroutines]
-    except* RewardsError as failures:
+    except ExceptionGroup as failures:  # with `except*`, Python 3.11.2 puts what is raised here into a group
+        if not all(isinstance(failure, RewardsError) for failure in failures.exceptions):
+            raise
         raise failures.exceptions[0] from None
     return [task.result() for task in started]

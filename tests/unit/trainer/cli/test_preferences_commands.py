@@ -58,7 +58,7 @@ def test_mistakes_are_told_with_exit_status_2(home: Path, capsys: pytest.Capture
         status, printed = run(["preferences", command, "shapes-offline", "--offline.path", str(table)], capsys)
         assert (status, printed.splitlines()) == (
             2,
-            [f"error: {table}:5: is not JSON: Expecting value: line 1 column 2 (char 1)"],
+            [f"error: {table}:5: is not JSON: Expecting value: line 1 column 2 (char 1); each line is one object"],
         )
         status, printed = run(["preferences", command, "shapes"], capsys)
         assert (status, printed.strip()) == (2, "error: shapes has no section offline, which names the preferences")

@@ -13,6 +13,7 @@ from PIL import Image
 from support.synthetic_run import write_synthetic_run
 
 from drpo.cli import app
+from drpo.cli.common import console
 from drpo.report import write_report
 from drpo.report.compare import write_comparison_page
 from drpo.report.overview import read_overview
@@ -95,7 +96,7 @@ def test_runs_are_compared_on_one_page(runs: Path, tmp_path: Path) -> None:
 def test_the_command_line_lists_and_compares_runs(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
     assert call("runs", runs) == 0
     printed = capsys.readouterr().out
     assert re.search(r"first .* ended by a guard .* 20 of 260 ", printed)
