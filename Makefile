@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test presets thorough soak fuzz clients cluster kills bench profile-way bench-gpu lint format protos lock clean
+.PHONY: help install demo test presets thorough compiled soak fuzz clients cluster kills bench profile-way bench-gpu lint format protos lock clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,16 +33,19 @@ demo: $(INSTALLED)  ## finetune the embedded generator and compare it before and
 # Unit tests run in two processes; those with a real Ray run one after the other, because they share one.
 IN_TWO := -n 2 --dist loadfile
 
-test: $(INSTALLED)  ## unit and integration tests, with coverage (about 13 minutes on 2 cores)
+test: $(INSTALLED)  ## unit and integration tests, with coverage (about 16 minutes on 2 cores)
 	@echo "Running the tests; those marked integration start a real local Ray."
 	@$(BIN)/python -m pytest tests/unit -m "not thorough" $(IN_TWO) --durations 15 --cov --cov-report=
 	@$(BIN)/python -m pytest tests/integration -m "not thorough" --durations 15 --cov --cov-append --cov-report=term
 
-presets: $(INSTALLED)  ## every preset and layout on tiny weights, a few steps each (about 3 minutes)
-	@$(BIN)/python -m pytest tests/unit -m thorough $(IN_TWO) --durations 15
+presets: $(INSTALLED)  ## every preset and layout on tiny weights, a few steps each (about 8 minutes)
+	@$(BIN)/python -m pytest tests/unit -m "thorough and not compiled" $(IN_TWO) --durations 15
 
 thorough: presets  ## longer tests: presets, the page in a browser, the files of every reward, killed services, a short soak
 	@$(BIN)/python -m pytest tests/integration tests/soak -m thorough --durations 15
+
+compiled: $(INSTALLED)  ## a step with compiled networks against a plain one; compiling takes many minutes on a CPU
+	@$(BIN)/python -m pytest tests/unit -m compiled
 
 soak: $(INSTALLED)  ## 30 minutes of mixed load on a service whose replicas are killed; DRPO_SOAK_MINUTES=N for another length
 	@DRPO_SOAK_MINUTES=$${DRPO_SOAK_MINUTES:-30} $(BIN)/python -m pytest tests/soak

@@ -51,6 +51,8 @@ def test_the_fused_update_equals_the_plain_one_within_rounding(make_trainer, rec
 
 
 @pytest.mark.thorough
+@pytest.mark.compiled
+@pytest.mark.timeout(3600)
 def test_compiled_networks_have_the_gradient_of_the_plain_ones(make_trainer, records) -> None:
     plain, fast = make_trainer(), make_trainer()
     speed_up(fast.generator, TrainingConfig(compile=True))
