@@ -104,7 +104,7 @@ def test_sets_are_downloaded_and_work_offline_afterwards(hub: LocalHub, tmp_path
     assert "has the hash" in refused[2]
     assert not (tmp_path / "drpo" / "drawbench").exists()
     assert listed[1].count("on this machine") == 5
-    assert listed[1].count("not on this machine: drpo prompts download") == 2
+    assert listed[1].count("not on this machine: drpo prompts download") == 3
     receipt = json.loads((tmp_path / "drpo" / "hpdv2" / "download.json").read_text())
     assert receipt["revision"] == hub.commit("zhwang/HPDv2")
 
