@@ -73,7 +73,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_experiment(str(file))
     assert "mine.yaml:2: paper: Value error, the row x has 2 numbers for 1 columns" in str(caught.value)
-    assert "mine: kinds: Extra inputs" in str(caught.value)
+    assert "mine.yaml:4: kinds: Extra inputs" in str(caught.value)
     with pytest.raises(ConfigError, match="there is no experiment 'table22'; did you mean table2"):
         load_experiment("table22")
     file.write_text("[")
