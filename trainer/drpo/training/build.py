@@ -5,6 +5,7 @@ Training, sampling and evaluation all use these functions.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drpo.config import Config
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 def build_generator(config: Config, *, device: str = "cpu", adapter: bool = True) -> OneStepGenerator:
     """The one-step generator, with what is to be trained if `adapter` is true.
 
-    The initial values of a LoRA adapter come from torch's global random generator.
+    The initial values of a LoRA adapter come from `lora.adapter`, else from torch's global random generator.
     """
     import torch
 
     from drpo.generators import load_generator
+    from drpo.training.run_folder import locate_adapter
     from drpo.training.speed import speed_up
 
     settings = config.model
@@ -39,6 +41,8 @@ def build_generator(config: Config, *, device: str = "cpu", adapter: bool = True
         vae=settings.vae,
         unet=settings.unet,
     )
+    if adapter and config.lora is not None and config.lora.adapter is not None:
+        generator.load_adapter(locate_adapter(Path(config.lora.adapter)))
     speed_up(generator, config.training)
     return generator
 

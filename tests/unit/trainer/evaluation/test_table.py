@@ -213,7 +213,9 @@ def test_rows_are_read_as_they_are_written(tmp_path: Path, config: Config) -> No
     assert row.lora == "a,b.safetensors"
     assert row.folder.startswith("SD-1.5-")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="neither an adapter, a run, nor a generator"):
+    with pytest.raises(
+        ConfigError, match="--row a: there is neither a LoRA adapter nor a U-Net .*, or that of a diffusers pipeline"
+    ):
         find_model(parse_row(f"a={tmp_path / 'empty'}"), config)
     broken = tmp_path / "broken"
     broken.mkdir()
