@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import json
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from support.score_server import Answer, Request, ScoreServer, score_server
 
 
 @dataclass(frozen=True)
@@ -27,51 +26,44 @@ class Reply:
     delay_s: float = 0.0
 
 
-@dataclass
 class ChatServer:
     """The server's URL, and the requests that it got."""
 
-    url: str
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
+    def __init__(self, server: ScoreServer) -> None:
+        self.url = f"{server.url}/v1"
+        self._requests = server.requests
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """The chats that were sent."""
+        return [json.loads(request.content) for request in self._requests]
+
+    @property
+    def headers(self) -> list[dict[str, str]]:
+        """The headers of each request."""
+        return [request.headers for request in self._requests]
+
+    @property
+    def times(self) -> list[float]:
+        """When each request came, by the monotonic clock."""
+        return [request.time_s for request in self._requests]
 
 
 @contextmanager
 def chat_server(reply: Callable[[dict[str, Any]], Reply]) -> Iterator[ChatServer]:
     """Answers each `POST /v1/chat/completions` with `reply(body)`. Calls may overlap."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            server.times.append(time.monotonic())
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            server.bodies.append(body)
-            server.headers.append({name.lower(): value for name, value in self.headers.items()})
-            answer = reply(body) if self.path == "/v1/chat/completions" else Reply("no such path", 404)
-            time.sleep(answer.delay_s)
-            message = {"role": "assistant", "content": answer.text}
-            document = json.dumps({"choices": [{"index": 0, "message": message}]})
-            content = (document if answer.status == 200 else answer.text).encode()
-            try:
-                self.send_response(answer.status)
-                for name, value in {"content-length": str(len(content)), **answer.headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-            except OSError:
-                pass  # the client has gone away
+    def answer(request: Request) -> Answer:
+        said = Reply("no such path", 404)
+        if request.path == "/v1/chat/completions":
+            said = reply(json.loads(request.content))
+        message = {"role": "assistant", "content": said.text}
+        document = json.dumps({"choices": [{"index": 0, "message": message}]})
+        content = document if said.status == 200 else said.text
+        return Answer(content.encode(), said.status, said.headers, said.delay_s)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server = ChatServer(f"http://127.0.0.1:{listener.server_port}/v1")
-    threading.Thread(target=listener.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        listener.shutdown()
-        listener.server_close()
+    with score_server(answer) as server:
+        yield ChatServer(server)
 
 
 def shown(body: dict[str, Any]) -> list[np.ndarray]:

@@ -24,11 +24,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """What the server got."""
+    """What the server got, and when, by the monotonic clock."""
 
     path: str
     headers: dict[str, str]
     content: bytes
+    time_s: float
 
 
 @dataclass
@@ -45,8 +46,9 @@ def score_server(answer: Callable[[Request], Answer]) -> Iterator[ScoreServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            came = time.monotonic()
             content = self.rfile.read(int(self.headers["content-length"]))
-            request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, content)
+            request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, content, came)
             server.requests.append(request)
             sent = answer(request)
             time.sleep(sent.delay_s)

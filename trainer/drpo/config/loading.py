@@ -105,13 +105,7 @@ def _lay_over(base: dict[str, Any], values: Mapping[str, Any], model: Any) -> No
         kind, _ = without_none(model.model_fields[key].annotation if key in model.model_fields else Any)
         earlier: Any = base.get(key)
         both = hasattr(kind, "model_fields") and isinstance(value, dict) and isinstance(earlier, dict)
-        if (
-            both
-            and (kind in (FeaturesConfig, ObjectiveConfig))
-            and value.get("name", "") not in ("", earlier.get("name"))
-        ):
-            both = False
-        if both:
+        if both and (kind not in _NAMED or value.get("name", earlier.get("name")) == earlier.get("name")):
             _lay_over(earlier, value, kind)
         else:
             base[key] = value
