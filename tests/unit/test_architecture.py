@@ -61,7 +61,7 @@ TRAINER = {
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
     },
     "checks": {
-        "training", "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
+        "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
         "method.features", "generators", "shapes", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray", "drpo_rewards.serving.config",
@@ -97,8 +97,8 @@ TRAINER = {
         "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
     },
     "training.build": {
-        "training.reward_gradient", "training.speed", "method.objectives", "method.features", "generators", "shapes",
-        "config",
+        "training", "training.reward_gradient", "training.speed", "method.objectives", "method.features", "generators",
+        "shapes", "config",
     },
     "training.reward_gradient": {  # the only file that builds rewards
         "training", "method.objectives", "generators", "shapes",

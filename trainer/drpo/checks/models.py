@@ -66,34 +66,20 @@ def _find_problem(folder: Path, variant: str | None, vae: str | None) -> str:
 
 
 def _check_lora(lora: LoraConfig, generator: Path) -> Iterator[Finding]:
-    from drpo.generators import check_lora
+    from drpo.generators import check_adapter, check_lora
+    from drpo.training.build import start_of
 
-    if lora.adapter is not None:
-        yield _check_start(lora.adapter, generator)
-        return
+    setting = "lora.target_modules" if lora.adapter is None else "lora.adapter"
     try:
-        check_lora(lora, generator)
+        start = start_of(lora)
+        if start is None:
+            check_lora(lora, generator)
+            return
+        check_adapter(start, generator)
     except DrpoError as error:
-        yield Finding("models", "lora.target_modules", "wrong", str(error))
-
-
-def _check_start(adapter: str, generator: Path) -> Finding:
-    """Whether a run can start from an adapter."""
-    from drpo.generators.adapter_file import read_adapter
-    from drpo.generators.configs import read_unet
-    from drpo.generators.unet_file import find_unet
-    from drpo.training.run_folder import locate_adapter
-
-    setting = "lora.adapter"
-    try:
-        file = locate_adapter(Path(adapter))
-        if find_unet(file) is not None:
-            fix = "train on from it with --model.unet"
-            return Finding("models", setting, "wrong", f"{setting}: {file} is a whole U-Net", fix)
-        read_adapter(file, read_unet(str(generator)))
-    except DrpoError as error:
-        return Finding("models", setting, "wrong", f"{setting}: {error}")
-    return Finding("models", setting, "ok", f"{file} fits the generator")
+        yield Finding("models", setting, "wrong", f"{setting}: {error}" if lora.adapter is not None else str(error))
+    else:
+        yield Finding("models", setting, "ok", f"{start} fits the generator")
 
 
 def _check_unet(path: str, generator: Path) -> Finding:

@@ -17,7 +17,7 @@ from drpo.config import LoraConfig, parse_config
 from drpo.errors import ConfigError, ModelLoadError
 from drpo.generators import OneStepGenerator, load_generator
 from drpo.shapes.assets import generator_path
-from drpo.training.run_folder import ADAPTER, create_run
+from drpo.training.run_folder import ADAPTER, create_run, locate_adapter
 
 PROMPT = "a red star above a blue ring"
 

@@ -16,6 +16,7 @@ from drpo.generators import load_generator
 from drpo.generators.export import export_adapter
 from drpo.shapes.assets import generator_path
 from drpo.training.build import build_generator
+from drpo.training.memory import estimate_memory
 from drpo.training.resume import fixed_settings
 
 
@@ -47,6 +48,12 @@ def test_training_starts_from_the_adapter_and_its_reference_is_the_base(kohya: P
     assert (started_NChw - expected_NChw).abs().max() > 0.1
 
 
+def test_its_memory_is_that_of_the_ranks_and_layers_of_the_file(kohya: Path) -> None:
+    config = load_config("shapes", [f"lora.adapter={kohya}", "training.candidates=2"])
+    weights = build_generator(config).adapter.parameters()
+    assert estimate_memory(config).optimizer == 3 * sum(4 * one.numel() for one in weights)
+
+
 def test_a_moved_adapter_does_not_keep_a_run_from_going_on(kohya: Path) -> None:
     configs = [load_config("shapes", [f"lora.adapter={place}"]) for place in (kohya, "elsewhere.safetensors")]
     assert fixed_settings(configs[0]) == fixed_settings(configs[1])
@@ -56,7 +63,7 @@ def test_what_is_no_start_is_told_before(kohya: Path, tmp_path: Path, capsys: py
     unet = generator_path() / "unet"
     for path, message in (
         (tmp_path, "lora.adapter: there is neither a LoRA adapter nor a U-Net in"),
-        (unet, f"lora.adapter: {unet} is a whole U-Net; train on from it with --model.unet"),
+        (unet, f"lora.adapter: {unet} is a whole U-Net: train on from it with --model.unet"),
     ):
         with pytest.raises(SystemExit) as ended:
             app(["train", "--preset", "shapes", "--adapter", str(path), "--run.folder", str(tmp_path / "runs")])
@@ -65,4 +72,4 @@ def test_what_is_no_start_is_told_before(kohya: Path, tmp_path: Path, capsys: py
     assert not (tmp_path / "runs").exists()
     config = make_paths_absolute(load_config("shapes", [f"lora.adapter={kohya}"]))
     found = next(one for one in check_models(Plan(config)) if one.about == "lora.adapter")
-    assert (found.state, found.message) == ("ok", f"{kohya} fits the generator")
+    assert (found.state, found.found) == ("ok", f"{kohya} fits the generator")
