@@ -100,8 +100,8 @@ TRAINER = {
         "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
     },
     "training.build": {
-        "training.reward_gradient", "training.speed", "method.objectives", "method.features", "generators", "shapes",
-        "config",
+        "training", "training.reward_gradient", "training.speed", "method.objectives", "method.features", "generators",
+        "shapes", "config",
     },
     "training.reward_gradient": {  # the only file that builds rewards
         "training", "method.objectives", "generators", "shapes",
