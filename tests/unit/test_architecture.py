@@ -71,8 +71,9 @@ TRAINER = {
     "paper": {"evaluation", "training", "config", "drpo_rewards.api.suggestions"},
     "report": {"evaluation", "training", "shapes", "config"},
     "profiling": {
-        "training", "training.build", "training.choices", "method.objectives", "data", "config",
-        "drpo_rewards", "drpo_rewards.api.contract",
+        "training", "training.choices", "training.parts", "method.objectives", "data", "config",
+        "drpo_rewards", "drpo_rewards.api.contract", "drpo_rewards.api.question", "drpo_rewards.api.scores",
+        "drpo_rewards.operations",
     },
     "evaluation": {
         "training", "training.build", "method.features", "generators", "shapes", "data", "config",
@@ -84,7 +85,7 @@ TRAINER = {
         "drpo_rewards.client", "drpo_rewards.api.contract",
     },
     "cluster": {
-        "watching", "evaluation", "training", "training.build", "training.choices", "data", "config",
+        "watching", "evaluation", "training", "training.build", "training.choices", "training.parts", "data", "config",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
@@ -95,6 +96,10 @@ TRAINER = {
     "training.choices": {"training", "training.memory", "generators", "config"},
     "training.memory": {
         "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
+    },
+    "training.parts": {
+        "training", "training.build", "training.reward_gradient", "method.objectives", "method.features", "generators",
+        "data", "config",
     },
     "training.build": {
         "training.reward_gradient", "training.speed", "method.objectives", "method.features", "generators", "shapes",
