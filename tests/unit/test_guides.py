@@ -20,7 +20,6 @@ from ray.serve.scripts import cli as serve_cli
 from support.guides import ROOT, Block, read_blocks, split_commands
 
 from drpo.cli import app as drpo_app
-from drpo.cli.common import parse_overrides
 from drpo.config import load_config
 from drpo.shapes.cli import app as shapes_app
 from drpo_rewards.cli import app as rewards_app
@@ -67,7 +66,7 @@ def check_click(program: str, arguments: Sequence[str]) -> None:
     except Exception as error:
         pytest.fail(f"{path} {' '.join(rest)}: {error}")
     if program == "drpo":
-        settings = parse_overrides(context.args)
+        settings = context.args
         if settings:
             load_config(context.params["preset"] or "shapes", settings)
     elif path == "ray job submit":

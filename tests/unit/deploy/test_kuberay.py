@@ -20,7 +20,7 @@ import pytest
 import yaml
 from support import ROOT
 
-from drpo.cli.common import parse_overrides
+from drpo.cli.common import parse_settings
 from drpo.config import load_config
 
 DEPLOY = ROOT / "deploy"
@@ -124,7 +124,7 @@ def test_drpo_accepts_the_command_of_the_job(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DRPO_SITE", str(DEPLOY / "cluster" / "site.yaml"))
     command, resume = re.fullmatch(r"python -m drpo train --preset (.*) \$\((.*)\)", JOB["spec"]["entrypoint"]).groups()
     preset, *options = shlex.split(command)
-    config = load_config(preset, parse_overrides(options))
+    config = load_config(preset, parse_settings(options, {})[1])
     assert config.rewards.address == f"grpc://{RANKING['metadata']['name']}:9000"
     assert resume == f"test -f {config.run.folder}/{config.run.name}/config.yaml && echo --resume {config.run.name}"
     for _, group in groups():

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from drpo.cli import doctor, evaluate, export, judge, paper, preferences, profile, prompts, report, runs, sample, train
-from drpo.cli.common import OVERRIDES, Application, say
+from drpo.cli.common import Application, SettingsCommand, say
 
 
 def print_version(wanted: bool) -> None:
@@ -29,18 +29,18 @@ app = Application(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-app.command("demo", context_settings=OVERRIDES)(train.demo)
-app.command("train", context_settings=OVERRIDES)(train.train)
+app.command("demo", cls=SettingsCommand)(train.demo)
+app.command("train", cls=SettingsCommand)(train.train)
 app.command("sample")(sample.sample)
-app.command("eval", context_settings=OVERRIDES)(evaluate.evaluate)
-app.command("judge", context_settings=OVERRIDES)(judge.judge)
-app.command("paper", context_settings=OVERRIDES)(paper.paper)
+app.command("eval", cls=SettingsCommand)(evaluate.evaluate)
+app.command("judge", cls=SettingsCommand)(judge.judge)
+app.command("paper", cls=SettingsCommand)(paper.paper)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("compare")(runs.compare)
-app.command("profile", context_settings=OVERRIDES)(profile.profile)
-app.command("doctor", context_settings=OVERRIDES)(doctor.doctor)
+app.command("profile", cls=SettingsCommand)(profile.profile)
+app.command("doctor", cls=SettingsCommand)(doctor.doctor)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(preferences.app, name="preferences")
 
@@ -54,7 +54,9 @@ def main(
     """Take the options of all commands."""
 
 
-@app.command("shapes", context_settings={**OVERRIDES, "help_option_names": []})
+@app.command(
+    "shapes", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
 def shapes(context: typer.Context) -> None:
     """The embedded model: `drpo shapes pretrain` trains it from scratch, `drpo shapes render` draws examples."""
     from drpo.shapes.cli import app as shapes_app

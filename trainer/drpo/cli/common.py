@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperCommand
 
 import drpo_rewards.errors
 from drpo.config import Config, Problem, override, salvage_config, set_value
@@ -26,9 +27,6 @@ from drpo_rewards.findings import Finding
 
 console = Console()
 errors = Console(stderr=True)
-
-OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Context settings of a command that accepts --dotted.key VALUE."""
 
 DryRun = Annotated[bool, typer.Option(help="Only check what the start needs, and print what is found.")]
 
@@ -107,33 +105,65 @@ def expand_home(path: Path | None) -> Path | None:
     return path and Path(os.path.expanduser(path))
 
 
-def parse_overrides(arguments: Sequence[str]) -> list[str]:
-    """Parses the dotted options of the command line.
+class SettingsCommand(TyperCommand):
+    """A command that also takes settings, --section.key VALUE, before, between and after its own words.
+
+    They become `context.args`, see `parse_settings`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # the shell asks for completions
+            return super().parse_args(ctx, args)
+        own = {name: option for option in self.get_params(ctx) for name in (*option.opts, *option.secondary_opts)}
+        takes_value = {name: not getattr(option, "is_flag", True) for name, option in own.items()}
+        words, overrides = parse_settings(args, takes_value)
+        ctx.allow_extra_args = True
+        if rest := super().parse_args(ctx, words):
+            raise ConfigError("\n".join(f"there is no argument {word}; {_HOW_TO_WRITE}" for word in rest))
+        ctx.args = overrides
+        return overrides
+
+
+_HOW_TO_WRITE = "write settings as --section.key VALUE"
+
+
+def parse_settings(arguments: Sequence[str], own: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+    """Separates the settings on the command line from a command's own words.
 
     Args:
-        arguments: for example ["--training.steps", "5", "--optimizer.lr=1e-3"]; or a whole section, ["--lora", "null"].
+        arguments: for example ["name", "--training.steps", "5", "--optimizer.lr=1e-3", "--seed", "3"]; or a whole
+            section, ["--lora", "null"].
+        own: the options of the command, and whether each takes a value.
 
     Returns:
-        The overrides, here ["training.steps=5", "optimizer.lr=1e-3"].
+        The command's words, here ["name", "--seed", "3"], and the overrides, here ["training.steps=5",
+        "optimizer.lr=1e-3"].
 
     Raises:
-        ConfigError: an argument is neither a dotted option nor a section, or has no value; one line for each.
+        ConfigError: an option is none of the command, no dotted key and no section, or has no value; one line for each.
     """
-    overrides, problems, rest = [], [], list(arguments)
+    words, overrides, problems, rest = list[str](), list[str](), list[str](), list(arguments)
     while rest:
         argument = rest.pop(0)
         option, equals, _ = argument.partition("=")
-        if not option.startswith("--") or ("." not in option and option[2:] not in Config.model_fields):
-            problems.append(f"there is no option {argument}; write settings as --section.key VALUE")
+        if argument == "--":
+            words += [argument, *rest]
+            break
+        if option in own or not option.startswith("--"):
+            words.append(argument)
+            if rest and not equals and own.get(option):
+                words.append(rest.pop(0))
+        elif "." not in option and option[2:] not in Config.model_fields:
+            problems.append(f"there is no option {argument}; {_HOW_TO_WRITE}")
         elif equals:
             overrides.append(argument[2:])
-        elif not rest or re.match(r"--[a-z_]+\.[a-z_.]+(=|$)", rest[0]):
+        elif not rest or rest[0].partition("=")[0] in own or re.match(r"--[a-z_]+\.[a-z_.]+(=|$)", rest[0]):
             problems.append(f"{argument} needs a value; one that begins with -- is written {argument}=VALUE")
         else:
             overrides.append(f"{argument[2:]}={rest.pop(0)}")
     if problems:
         raise ConfigError("\n".join(problems))
-    return overrides
+    return words, overrides
 
 
 def check_before_start(

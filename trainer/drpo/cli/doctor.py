@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from drpo.cli.common import check_before_start, console, parse_overrides, print_findings
+from drpo.cli.common import check_before_start, console, print_findings
 from drpo.config import read_preset
 from drpo.errors import ConfigError
 from drpo_rewards.findings import Finding
@@ -34,11 +34,10 @@ def doctor(
     ] = None,
 ) -> None:
     """Check this machine, or with a preset whether a training run can start on it. Exit status: 1 or 2 if not."""
-    if preset is not None and preset.startswith("--"):  # a setting without a preset before it
+    if preset is None and context.args:
         raise ConfigError("settings are checked with a preset: drpo doctor PRESET --section.key VALUE")
-    overrides = parse_overrides(context.args)
     if preset is not None:
-        changes = overrides + ([f"rewards.address={address}"] if address is not None else [])
+        changes = context.args + ([f"rewards.address={address}"] if address is not None else [])
         check_before_start(read_preset(preset), changes, dry_run=True)
     checks: list[tuple[str, Check]] = [
         ("python", _python),

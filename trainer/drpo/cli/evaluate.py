@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from drpo.cli.common import DryRun, check_before_start, console, expand_home, parse_overrides, ray_and_rewards, say
+from drpo.cli.common import DryRun, check_before_start, console, expand_home, ray_and_rewards, say
 from drpo.cli.parts import Parts
 from drpo.cli.report import write_summary_and_report
 from drpo.cli.table import evaluate_table
@@ -110,7 +110,7 @@ def evaluate(
             prompts or (),
             options,
             preset=preset,
-            overrides=parse_overrides(context.args),
+            overrides=context.args,
             images=images,
             workers=workers,
             out=out,
@@ -133,7 +133,7 @@ def evaluate_run(
     from drpo.training.files import storing, write_text
     from drpo.training.run_folder import ADAPTER, find_run, read_config
 
-    overrides, problems = parse_overrides(context.args), []
+    overrides, problems = context.args, []
     file: Path | None = None
     try:
         file = find_adapter(adapter)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from drpo.cli.common import DryRun, check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.cli.common import DryRun, check_before_start, console, ray_and_rewards, say
 from drpo.config import Problem, read_preset
 from drpo.errors import ConfigError
 
@@ -45,9 +44,8 @@ def judge(
     from drpo.checks.outputs import find_obstacle
     from drpo.evaluation.judging import find_pairs
 
-    names, settings = split_settings([*models, *context.args])
-    overrides, problems = parse_overrides(settings), list[Problem]()
-    first, *others = [_find_row(name, evaluation) for name in names or [""]]
+    problems = list[Problem]()
+    first, *others = [_find_row(name, evaluation) for name in models]
     if not others:
         problems.append(Problem("models", "give two models or more: drpo judge A B"))
     found = {}
@@ -62,7 +60,7 @@ def judge(
     if obstacle := find_obstacle(out):
         problems.append(Problem("--out", f"--out: {obstacle}"))
     values = read_preset(preset)
-    config = check_before_start(values, overrides, problems=problems, dry_run=dry_run, verb="table")
+    config = check_before_start(values, context.args, problems=problems, dry_run=dry_run, verb="table")
 
     calls = sum(map(len, found.values())) * (2 if both_orders else 1)
     say(f"{sum(map(len, found.values()))} pairs, at most {calls} calls of {reward}; a judge that looks in both orders ")
@@ -90,20 +88,6 @@ def judge(
     draw_bars(out / "judge.svg", first.name, outcomes)
     print_outcomes(first.name, outcomes)
     say(f"written to {out}: judge.json, judge.svg and the verdicts")
-
-
-def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates the names on the command line from settings such as --rewards.address VALUE, wherever these stand."""
-    names, settings, rest = list[str](), list[str](), list(words)
-    while rest:
-        word = rest.pop(0)
-        if word.startswith("--"):
-            settings.append(word)
-            if "=" not in word and rest:
-                settings.append(rest.pop(0))
-        else:
-            names.append(word)
-    return names, settings
 
 
 def _find_row(name: str, evaluation: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drpo.cli.common import console, parse_overrides, ray_and_rewards, say
+from drpo.cli.common import console, ray_and_rewards, say
 from drpo.cli.progress import TrainingProgress
 from drpo.config import Config
 from drpo.errors import ConfigError, DrpoError
@@ -45,7 +45,7 @@ def paper(
         return
     loaded = load_experiment(experiment)
     folder = Path(os.path.abspath((out or Path("paper") / f"{loaded.name}-{world}").expanduser()))
-    overrides = tuple(parse_overrides(context.args))
+    overrides = tuple(context.args)
     budget_s = parse_budget(budget) if budget is not None else None
     plan = make_plan(loaded, world, seeds=seeds, budget_s=budget_s, out=folder, overrides=overrides)
     if page_only or (not dry_run and is_done(plan)):

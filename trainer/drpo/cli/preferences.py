@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from drpo.cli.common import OVERRIDES, console, parse_overrides, say
+from drpo.cli.common import SettingsCommand, console, say
 from drpo.config import Config, load_config
 from drpo.errors import ConfigError
 
@@ -30,7 +30,7 @@ def list_sources() -> None:
     console.print(table)
 
 
-@app.command(context_settings=OVERRIDES)
+@app.command(cls=SettingsCommand)
 def show(
     context: typer.Context,
     preset: Preset,
@@ -50,7 +50,7 @@ def show(
         say(f"  {prompt}")
 
 
-@app.command(context_settings=OVERRIDES)
+@app.command(cls=SettingsCommand)
 def encode(context: typer.Context, preset: Preset) -> None:
     """Encode the images of the set, in this process. `drpo train` does it too, with all its workers.
 
@@ -79,7 +79,7 @@ def encode(context: typer.Context, preset: Preset) -> None:
 def _read_settings(preset: str, context: typer.Context) -> Config:
     from drpo.checks import make_paths_absolute
 
-    config = make_paths_absolute(load_config(preset, parse_overrides(context.args)))
+    config = make_paths_absolute(load_config(preset, context.args))
     if config.offline is None:
         raise ConfigError(f"{preset} has no section offline, which names the preferences")
     return config

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drpo.cli.common import check_before_start, console, parse_overrides, ray_and_rewards, say
+from drpo.cli.common import check_before_start, console, ray_and_rewards, say
 from drpo.config import Config, preset_names, read_preset
 from drpo.errors import ConfigError
 
@@ -38,7 +38,7 @@ def profile(
 
     One worker's share of a step is run, with the names of figure 5 of the paper.
     """
-    overrides = parse_overrides(context.args)
+    overrides = context.args
     objective = None if compare is None else _find_objective(compare)
     for file in filter(None, (trace, out)):
         if not file.resolve().parent.is_dir():

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drpo.cli.common import DryRun, check_before_start, console, expand_home, parse_overrides, ray_and_rewards, say
+from drpo.cli.common import DryRun, check_before_start, console, expand_home, ray_and_rewards, say
 from drpo.cli.parts import Parts
 from drpo.cli.progress import TrainingProgress
 from drpo.cli.report import find_run_by_name, write_summary_and_report
@@ -45,7 +45,7 @@ def train(
     from drpo.training.run_lock import lock_run
 
     started = time.perf_counter()
-    overrides = parse_overrides(context.args)
+    overrides = context.args
     typed = {"model.generator": generator, "run.seed": seed, "run.name": name}
     if resume is None and preset is None:
         raise ConfigError("give --preset NAME (drpo doctor lists the presets) or --resume RUN")

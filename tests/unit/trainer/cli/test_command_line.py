@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from safetensors.torch import save_file
 
-from drpo.cli.common import expand_home, parse_overrides
+from drpo.cli import app
+from drpo.cli.common import expand_home, parse_settings
 from drpo.cli.progress import TrainingProgress
 from drpo.cli.sample import find_adapter
 from drpo.config import load_config
@@ -22,12 +24,44 @@ from drpo.shapes.assets import generator_path
 
 def test_overrides_of_the_command_line():
     arguments = ["--training.steps", "5", "--optimizer.lr=1e-3"]
-    assert parse_overrides(arguments) == ["training.steps=5", "optimizer.lr=1e-3"]
-    assert load_config("shapes", parse_overrides(["--lora", "null"])).lora is None
-    assert load_config("shapes", parse_overrides(["--lora={rank: 8}"])).lora.rank == 8
-    for wrong in (["--steps", "5"], ["--lora"], ["training.steps"], ["--training.steps"]):
+    assert parse_settings(arguments, {}) == ([], ["training.steps=5", "optimizer.lr=1e-3"])
+    assert load_config("shapes", parse_settings(["--lora", "null"], {})[1]).lora is None
+    assert load_config("shapes", parse_settings(["--lora={rank: 8}"], {})[1]).lora.rank == 8
+    for wrong in (["--steps", "5"], ["--lora"], ["--lora", "--training.steps=3"], ["--training.steps"]):
         with pytest.raises(ConfigError):
-            parse_overrides(wrong)
+            parse_settings(wrong, {})
+
+
+COMMANDS = typer.main.get_command(app).commands
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "values"),
+    [
+        ("paper", ["table2"], {"experiment": "table2"}),
+        ("doctor", ["shapes"], {"preset": "shapes"}),
+        ("profile", ["shapes", "--no-rewards", "--steps=2"], {"preset": "shapes", "rewards": False, "steps": 2}),
+        ("judge", ["a", "b", "--both-orders", "c"], {"models": ["a", "b", "c"], "both_orders": True}),
+        ("eval", ["--row=a=base", "--prompts=x=parti"], {"row": ["a=base"], "prompts": ["x=parti"]}),
+        ("train", ["--preset=shapes", "--seed=3", "--dry-run"], {"preset": "shapes", "seed": 3, "dry_run": True}),
+    ],
+)
+@pytest.mark.parametrize("setting", [["--optimizer.lr", "-1"], ["--lora", "null"], ["--evaluation.seed=3"]])
+def test_settings_may_stand_anywhere_on_the_command_line(command, words, values, setting):
+    for place in range(len(words) + 1):
+        context = COMMANDS[command].make_context(command, [*words[:place], *setting, *words[place:]])
+        assert {key: context.params[key] for key in values} == values
+        assert context.args == [setting[0][2:] if len(setting) == 1 else f"{setting[0][2:]}={setting[1]}"]
+
+
+def test_a_word_too_many_and_an_unknown_option_are_told():
+    for words, message in (
+        (["table2", "more"], "there is no argument more; write settings as"),
+        (["--stepz", "table2"], "there is no option --stepz"),
+        (["--budget", "90m", "--run.name", "--seeds", "2", "table2"], "--run.name needs a value"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            COMMANDS["paper"].make_context("paper", words)
 
 
 def test_progress_in_a_log_is_a_line_every_few_seconds():

@@ -12,7 +12,6 @@ import pytest
 from support.chat_server import ChatServer, Reply, chat_server, shown
 from support.local_ranker import LocalClient
 
-from drpo.cli.judge import split_settings
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import ConfigError, EvaluationError
 from drpo.evaluation.judging import Verdicts, draw_bars, find_pairs, summarize
@@ -136,11 +135,3 @@ def test_rows_without_common_pictures_are_refused(rows: tuple[Path, Path], tmp_p
         find_pairs(rows[0], tmp_path / "empty")
     with pytest.raises(EvaluationError, match="no verdicts"):
         summarize([])
-
-
-def test_settings_may_stand_anywhere_on_the_command_line() -> None:
-    words = ["a", "--rewards.address", "grpc://host:1", "b", "--evaluation.seed=3", "c"]
-    assert split_settings(words) == (
-        ["a", "b", "c"],
-        ["--rewards.address", "grpc://host:1", "--evaluation.seed=3"],
-    )
