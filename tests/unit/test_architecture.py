@@ -73,7 +73,7 @@ TRAINER = {
     "profiling": {
         "training", "training.choices", "training.parts", "method.objectives", "data", "config",
         "drpo_rewards", "drpo_rewards.api.contract", "drpo_rewards.api.question", "drpo_rewards.api.scores",
-        "drpo_rewards.operations",
+        "drpo_rewards.operations", "drpo_rewards.operations.base", "drpo_rewards.operations.rank",
     },
     "evaluation": {
         "training", "training.build", "method.features", "generators", "shapes", "data", "config",

@@ -25,6 +25,7 @@ from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Objective, StatefulObjective
 from drpo.training import collective
 from drpo.training.ema import AveragedWeights
+from drpo.training.gradient_sum import GradientSum
 from drpo.training.offline import OfflineSupervision
 from drpo.training.phases import phase
 from drpo.training.ranking import BackgroundRanker
@@ -67,6 +68,7 @@ class DrPOTrainer:
         self.memory = objective if isinstance(objective, StatefulObjective) else None
         self.generator = generator
         self.parameters = generator.adapter.parameters()
+        self.gradient_sum = GradientSum(self.parameters)
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=optimizer.lr,
@@ -115,10 +117,13 @@ class DrPOTrainer:
         local_groups, upcoming_groups = (
             list(enumerate(prompts))[collective.rank() :: collective.world_size()] for prompts in (records, upcoming)
         )
-        tally = self.runner.accumulate(self.step, local_groups, upcoming_groups)
+        tally = self.runner.accumulate(
+            self.step, local_groups, upcoming_groups, last_backward=self.gradient_sum.begun_early
+        )
 
         with tally.timed("optimizer"), phase("optimizer_step"):
             # Every worker takes part, even if all its groups failed, so that all divide by the same number.
+            self.gradient_sum.send_rest()
             trained = sum(collective.gather(tally.trained))
             grad_norm = tally.settle(self._average_gradient(trained))
             total = Tally()
@@ -146,9 +151,7 @@ class DrPOTrainer:
         Returns:
             Its norm before that; 0 if there are no groups.
         """
-        if not trained:
-            return torch.zeros(())
-        collective.sum_gradients(self.parameters, 1.0 / trained)
+        self.gradient_sum.finish(1.0 / max(1, trained))
         return torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or float("inf"))
 
     def _update(self, grad_norm: float, lr: float) -> None:
