@@ -57,9 +57,9 @@ def find_matches(plan: PaperPlan, table: Path) -> Iterator[Match]:
         others = {name: name for name in (row.partition("=")[0] for row in plan.spec.rows)}
         others |= {row: runs[row, seed] for row in plan.spec.runs if row != judging.first}
         for other, name in others.items():
-            folders = [table / "pictures" / Row(name=one, what="base").folder for one in (first, name)]
-            path = plan.out / JUDGE_FOLDER / f"{folders[0].name}-against-{folders[1].name}.jsonl"
-            yield Match(other, f"{first} against {name}", find_pairs(*folders, judging.pairs), path)
+            ours, theirs = (table / "pictures" / Row(name=one, what="base").folder for one in (first, name))
+            path = plan.out / JUDGE_FOLDER / f"{ours.name}-against-{theirs.name}.jsonl"
+            yield Match(other, f"{first} against {name}", find_pairs(ours, theirs, judging.pairs), path)
 
 
 def keep_judge(plan: PaperPlan, version: str) -> None:
