@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from drpo.errors import ConfigError
+from drpo_rewards import errors
 from drpo_rewards.api.suggestions import did_you_mean
+from drpo_rewards.settings.files import Settings, parse_settings, read_text
 
 World = Literal["shapes", "real"]
 
@@ -154,16 +156,17 @@ def load_experiment(name: str) -> Experiment:
     source, text = name, _read_text(name)
     if name not in experiment_names():
         name = Path(name).stem
+    settings = _parse(text, source)
     try:
-        values = yaml.safe_load(text)
-        for world, spec in values.get("worlds", {}).items():
+        values: dict[str, Any] = {"name": name, "source": source, **settings.sections}
+        for world, spec in _worlds(values).items():
             if isinstance(spec, dict) and "shares" in spec:
-                values["worlds"][world] = _shared(name, world, spec)
-        return Experiment.model_validate({"name": name, "source": source, **values})
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{name}: {error}") from error
+                values["worlds"] = values["worlds"] | {world: _shared(name, world, spec)}
+        return Experiment.model_validate(values)
     except ValidationError as error:
-        problems = [f"{name}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        problems = [
+            f"{settings.locate(one['loc'])}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
+        ]
         raise ConfigError("\n".join(problems)) from None
 
 
@@ -171,9 +174,9 @@ def _read_text(name: str) -> str:
     """The text of an experiment's file."""
     if name.endswith((".yaml", ".yml")):
         try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{name} cannot be read: {error}") from error
+            return read_text(Path(name))
+        except errors.ConfigError as error:
+            raise ConfigError(str(error)) from None
     known = experiment_names()
     if name not in known:
         hint = did_you_mean(name, known)
@@ -181,11 +184,25 @@ def _read_text(name: str) -> str:
     return resources.files("drpo.paper").joinpath("experiments", f"{name}.yaml").read_text(encoding="utf-8")
 
 
+def _parse(text: str, source: str) -> Settings:
+    """The settings in a file's text."""
+    try:
+        return parse_settings(text, source, Experiment)
+    except errors.ConfigError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _worlds(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The worlds in the values of a file, if they are a mapping."""
+    worlds = values.get("worlds")
+    return worlds if isinstance(worlds, dict) else {}
+
+
 def _shared(name: str, world: str, spec: dict[str, Any]) -> dict[str, Any]:
     """The values of a world, with what it takes from the experiment that it shares its runs with."""
     owner = str(spec["shares"])
-    worlds = yaml.safe_load(_read_text(owner)).get("worlds", {})
-    if world not in worlds or "shares" in worlds[world]:
+    worlds = _worlds(_parse(_read_text(owner), owner).sections)
+    if not isinstance(worlds.get(world), dict) or "shares" in worlds[world]:
         raise ConfigError(f"{name}: worlds.{world}.shares: {owner} has no runs of its own in {world}")
     if own := {"runs", "steps"} & spec.keys():
         raise ConfigError(f"{name}: worlds.{world}: {' and '.join(sorted(own))} are those of {owner}; leave them out")

@@ -73,6 +73,8 @@ def test_weights_and_optimizer_are_counted_exactly() -> None:
     estimate = estimate_memory(config)
     assert estimate.weights == sum(4 * one.numel() for network in networks for one in network.parameters())
     assert estimate.optimizer == 3 * sum(4 * one.numel() for one in generator.adapter.parameters())
+    averaged = load_config("shapes", ["training.candidates=2", "training.ema.decay=0.99"])
+    assert estimate_memory(averaged).optimizer * 3 == estimate.optimizer * 4
     one, two = (load_config("shapes", [f"training.groups_in_flight={count}"]) for count in (1, 2))
     assert estimate_memory(two).step > 1.5 * estimate_memory(one).step  # each keeps its graph
 
