@@ -63,9 +63,9 @@ TRAINER = {
     "checks": {
         "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
         "method.features", "generators", "shapes", "data", "config",
-        "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
-        "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray", "drpo_rewards.serving.config",
-        "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
+        "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.metadata", "drpo_rewards.api.suggestions",
+        "drpo_rewards.errors", "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
+        "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
     },
     "paper": {
