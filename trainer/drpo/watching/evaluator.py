@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import groupby
 from typing import Any
@@ -157,7 +158,7 @@ def _summarize(measured: Sequence[Measured]) -> Numbers:
     if unit == 0:
         return {}
     seen = add(one.seen for one in measured)
-    chosen = {COLORS: seen.colors, PLACES: seen.places}
+    chosen: dict[str, Counter[Any]] = {COLORS: seen.colors, PLACES: seen.places}
     return {
         DIVERSITY: mean_over_tasks((one.task, one.diversity) for one in measured) / unit,
         DISTANCE: mean_over_tasks((one.task, one.distance) for one in measured) / unit,
