@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drpo.cli.common import DryRun, check_before_start, console, expand_home, ray_and_rewards, say
+from drpo.cli.common import DryRun, check_before_start, console, ray_and_rewards, say
 from drpo.cli.parts import Parts
 from drpo.cli.progress import TrainingProgress
 from drpo.cli.report import find_run_by_name, write_summary_and_report
@@ -33,7 +33,7 @@ def train(
     preset: Annotated[str | None, typer.Option(help="The name of a preset, or a YAML file.")] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="The run to continue: its folder, or its name under runs/.", callback=expand_home),
+        typer.Option(help="The run to continue: its folder, or its name under runs/."),
     ] = None,
     adapter: Annotated[
         str | None, typer.Option(help="A LoRA adapter to start from: its file or folder, or the folder of a run.")
