@@ -78,3 +78,10 @@ def brighter(body: dict[str, Any]) -> Reply:
     first, second = (float(image.mean()) for image in shown(body))
     winner = "tie" if first == second else "A" if first > second else "B"
     return Reply(json.dumps({"winner": winner, "confidence": 0.75, "reason": "brighter"}))
+
+
+def prefer_bright(body: dict[str, Any]) -> Reply:
+    """A judge's answer: the brighter picture wins, and equally bright ones tie."""
+    first, second = (float(picture.mean()) for picture in shown(body))
+    winner = "tie" if first == second else "A" if first > second else "B"
+    return Reply(json.dumps({"winner": winner, "confidence": 0.9, "reason": "brighter"}))

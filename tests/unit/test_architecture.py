@@ -63,9 +63,9 @@ TRAINER = {
     "checks": {
         "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
         "method.features", "generators", "shapes", "data", "config",
-        "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
-        "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray", "drpo_rewards.serving.config",
-        "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
+        "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.metadata", "drpo_rewards.api.suggestions",
+        "drpo_rewards.errors", "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
+        "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
     },
     "paper": {
@@ -74,8 +74,9 @@ TRAINER = {
     },
     "report": {"evaluation", "training", "shapes", "config"},
     "profiling": {
-        "training", "training.build", "training.choices", "method.objectives", "data", "config",
-        "drpo_rewards", "drpo_rewards.api.contract",
+        "training", "training.choices", "training.parts", "method.objectives", "data", "config",
+        "drpo_rewards", "drpo_rewards.api.contract", "drpo_rewards.api.question", "drpo_rewards.api.scores",
+        "drpo_rewards.operations", "drpo_rewards.operations.base", "drpo_rewards.operations.rank",
     },
     "evaluation": {
         "training", "training.build", "method.features", "generators", "shapes", "data", "config",
@@ -87,7 +88,7 @@ TRAINER = {
         "drpo_rewards.client", "drpo_rewards.api.contract",
     },
     "cluster": {
-        "watching", "evaluation", "training", "training.build", "training.choices", "data", "config",
+        "watching", "evaluation", "training", "training.build", "training.choices", "training.parts", "data", "config",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
@@ -98,6 +99,10 @@ TRAINER = {
     "training.choices": {"training", "training.memory", "generators", "config"},
     "training.memory": {
         "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
+    },
+    "training.parts": {
+        "training", "training.build", "training.reward_gradient", "method.objectives", "method.features", "generators",
+        "data", "config",
     },
     "training.build": {
         "training", "training.reward_gradient", "training.speed", "method.objectives", "method.features", "generators",
