@@ -38,8 +38,8 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """The function that Ray Train calls on each worker.
 
     Args:
-        arguments: `config` (a dumped `Config` with absolute paths), `run_dir`, and the `token` of the driver's
-            `RunLock`, or None.
+        arguments: `config` (a dumped `Config` with absolute paths), `run_dir`, the `token` of the driver's `RunLock`,
+            or None, and `held_out`, prompts that may not be trained on.
 
     Returns:
         `status` ("finished", "time", "guard", "interrupted" or "stopped"), `reason`, `step` and `seconds`; the same on
@@ -56,7 +56,9 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
             config = settle_memory(config, run_dir, _find_device(config))
             parts = collective.call_together(lambda: _build(config))
             settle_decoding(config, run_dir, parts.generator)
-            supervision, order = collective.call_together(lambda: _supervise(config, run_dir, parts.generator, stack))
+            supervision, order = collective.call_together(
+                lambda: _supervise(config, run_dir, arguments["held_out"], parts.generator, stack)
+            )
             trainer = collective.call_together(lambda: _make_trainer(config, run_dir.name, parts, supervision))
             loop = collective.call_together(lambda: _Loop(config, run_dir, trainer, order, arguments["token"]))
             if config.evaluates_during_training:
@@ -114,10 +116,11 @@ def _find_device(config: Config) -> torch.device:
 
 
 def _supervise(
-    config: Config, run_dir: Path, generator: OneStepGenerator, stack: ExitStack
+    config: Config, run_dir: Path, held_out: list[str], generator: OneStepGenerator, stack: ExitStack
 ) -> tuple[BackgroundRanker | OfflineSupervision | None, PromptOrder]:
     """What says which images are better, if anything but the objective's own reward does; the order of the prompts."""
     from drpo.data.prompts import PromptOrder, load_prompts
+    from drpo.data.training import refuse_overlap
     from drpo.training.build import ranks_candidates
     from drpo.training.encoding import EncodingCount, encode_preferences
     from drpo.training.offline import OfflineSupervision
@@ -135,6 +138,7 @@ def _supervise(
         count.remove()
         supervision = OfflineSupervision(cache, config.offline, generator)
         records = supervision.records
+        refuse_overlap(records, held_out)
     return supervision, PromptOrder(records, seed=config.run.seed, balance_tasks=config.prompts.balance_tasks)
 
 

@@ -6,6 +6,7 @@ import io
 import math
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 import torch
 from support.preferences import PROMPTS, write_pickapic, write_table
 
+from drpo.cluster.worker import _supervise
 from drpo.config import Config, LoraConfig, OptimizerConfig, TrainingConfig, parse_config
 from drpo.data.preferences.cache import LatentCache
 from drpo.data.preferences.pictures import read_picture
 from drpo.data.prompts import PromptRecord
-from drpo.errors import DrpoError
+from drpo.errors import ConfigError, DrpoError
 from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.method.features import load_feature_map
 from drpo.method.objectives import load_objective
@@ -298,6 +300,19 @@ def test_the_index_of_a_cache_may_hold_any_text(tmp_path: Path) -> None:
     cache.finish()
     images = cache.read_index()[prompt]
     assert cache.read([*images.chosen, *images.rejected]).flatten().tolist() == [0.0, 1.0, 1.0]
+
+
+def test_a_worker_refuses_to_train_on_an_evaluation_prompt(
+    generator: SDTurboGenerator, table: Path, tmp_path: Path
+) -> None:
+    """It is the first to know the prompts of preferences on the hub."""
+    config = offline_config(tmp_path, path=str(table))
+    with ExitStack() as stack, pytest.raises(ConfigError, match="1 of the 2 evaluation prompts are also training"):
+        _supervise(config, tmp_path, ["another", PROMPTS[1].upper()], generator, stack)
+    with ExitStack() as stack:
+        supervision, order = _supervise(config, tmp_path, ["another"], generator, stack)
+    assert isinstance(supervision, OfflineSupervision)
+    assert {record.prompt for record in order.take(0, len(PROMPTS))} == set(PROMPTS)
 
 
 def test_the_driver_of_a_run_sees_how_much_is_encoded(tmp_path: Path) -> None:
