@@ -72,8 +72,8 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     file.write_text("title: Mine\npaper: {columns: [a], rows: {x: [1, 2]}}\nworlds: {}\nkinds: table\n")
     with pytest.raises(ConfigError) as caught:
         load_experiment(str(file))
-    assert "mine: paper: Value error, the row x has 2 numbers for 1 columns" in str(caught.value)
-    assert "mine: kinds: Extra inputs" in str(caught.value)
+    assert "mine.yaml:2: paper: Value error, the row x has 2 numbers for 1 columns" in str(caught.value)
+    assert "mine.yaml:4: kinds: Extra inputs" in str(caught.value)
     with pytest.raises(ConfigError, match="there is no experiment 'table22'; did you mean table2"):
         load_experiment("table22")
     file.write_text("[")

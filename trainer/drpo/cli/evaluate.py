@@ -129,16 +129,15 @@ def evaluate_run(
     context: typer.Context, adapter: Path, *, preset: str, generator: str | None, out: Path | None, dry_run: bool
 ) -> None:
     """Compares an adapter with its base. Prints a table and writes JSON."""
-    from drpo.cli.sample import find_adapter
     from drpo.training.files import storing, write_text
-    from drpo.training.run_folder import ADAPTER, find_run, read_config
+    from drpo.training.run_folder import ADAPTER, find_run, locate_adapter, read_config
 
     overrides, problems = context.args, []
     file: Path | None = None
     try:
-        file = find_adapter(adapter)
+        file = locate_adapter(adapter)
     except ConfigError as error:
-        problems.append(Problem("--adapter", str(error)))
+        problems.append(Problem("--adapter", f"--adapter: {error}"))
     run_dir = find_run(file) if file is not None else None
     values = read_config(run_dir).model_dump(mode="json") if run_dir is not None else read_preset(preset)
     if run_dir is not None and file is not None and file.parent != run_dir / ADAPTER:

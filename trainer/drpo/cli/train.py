@@ -35,6 +35,9 @@ def train(
         Path | None,
         typer.Option(help="The run to continue: its folder, or its name under runs/.", callback=expand_home),
     ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="A LoRA adapter to start from: its file or folder, or the folder of a run.")
+    ] = None,
     generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id: SD-Turbo, SDXL-Turbo.")] = None,
     seed: Seed = None,
     name: Name = None,
@@ -46,7 +49,7 @@ def train(
 
     started = time.perf_counter()
     overrides = context.args
-    typed = {"model.generator": generator, "run.seed": seed, "run.name": name}
+    typed = {"lora.adapter": adapter, "model.generator": generator, "run.seed": seed, "run.name": name}
     if resume is None and preset is None:
         raise ConfigError("give --preset NAME (drpo doctor lists the presets) or --resume RUN")
     if resume is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from drpo.config import Config
 from drpo.data.preferences import read_preference_prompts
 from drpo.data.prompts import PromptRecord, load_prompts
@@ -36,7 +38,7 @@ def load_held_out_prompts(config: Config) -> list[str]:
     return [record.prompt for record in load_prompts(config.evaluation_prompts(), "evaluation")]
 
 
-def refuse_overlap(training: list[PromptRecord], held_out: list[str]) -> None:
+def refuse_overlap(training: Sequence[PromptRecord], held_out: Sequence[str]) -> None:
     """Refuses to train on evaluation prompts.
 
     Raises:

@@ -6,11 +6,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from drpo.errors import ConfigError
+from drpo_rewards import errors
 from drpo_rewards.api.suggestions import did_you_mean
+from drpo_rewards.settings.files import parse_settings, read_text
 
 World = Literal["shapes", "real"]
 
@@ -117,9 +118,9 @@ def load_experiment(name: str) -> Experiment:
     source = name
     if name.endswith((".yaml", ".yml")):
         try:
-            text, name = Path(name).read_text(encoding="utf-8"), Path(name).stem
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{name} cannot be read: {error}") from error
+            text, name = read_text(Path(name)), Path(name).stem
+        except errors.ConfigError as error:
+            raise ConfigError(str(error)) from None
     elif name in experiment_names():
         text = resources.files("drpo.paper").joinpath("experiments", f"{name}.yaml").read_text(encoding="utf-8")
     else:
@@ -127,9 +128,13 @@ def load_experiment(name: str) -> Experiment:
         hint = did_you_mean(name, known)
         raise ConfigError(f"there is no experiment {name!r}{hint}; choose from {', '.join(known)}, or give a YAML file")
     try:
-        return Experiment.model_validate({"name": name, "source": source, **yaml.safe_load(text)})
-    except (yaml.YAMLError, TypeError) as error:
-        raise ConfigError(f"{name}: {error}") from error
+        settings = parse_settings(text, source, Experiment)
+    except errors.ConfigError as error:
+        raise ConfigError(str(error)) from None
+    try:
+        return Experiment.model_validate({"name": name, "source": source, **settings.sections})
     except ValidationError as error:
-        problems = [f"{name}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        problems = [
+            f"{settings.locate(one['loc'])}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
+        ]
         raise ConfigError("\n".join(problems)) from None

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from drpo_rewards.errors import ConfigError
+from drpo_rewards.settings.yaml_text import SettingsLoader
 
 DEFAULT_RUBRIC = "How well does the picture show what the prompt asks for?"
 DEFAULT_QUESTION = (
@@ -94,7 +95,7 @@ def make_question(
 @cache
 def load_presets() -> dict[str, dict[str, Any]]:
     """Load the published questions, by their names."""
-    return yaml.safe_load((Path(__file__).parent / "questions.yaml").read_text("utf-8"))
+    return yaml.load((Path(__file__).parent / "questions.yaml").read_text("utf-8"), SettingsLoader)
 
 
 def _check_answers(answers: Any) -> dict[str, float]:
@@ -102,7 +103,7 @@ def _check_answers(answers: Any) -> dict[str, float]:
         raise ConfigError(f"vlm_score: answers is {answers!r}; give at least two, e.g. {{'yes': 1, 'no': 0}}")
     checked = {}
     for answer, value in answers.items():
-        if isinstance(answer, bool):  # YAML reads yes and no as booleans
+        if isinstance(answer, bool):  # what YAML 1.1, as Ray reads it, makes of yes and no
             answer = "yes" if answer else "no"
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
             raise ConfigError(f"vlm_score: the answer {answer!r} is worth {value!r}; give a finite number")

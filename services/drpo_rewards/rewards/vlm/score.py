@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from drpo_rewards.errors import LOGS, ConfigError, RewardError, WeightsError
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.base import READS_NONE, Score, ScoreItem
 from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.rewards.vlm.question import ScoredQuestion, make_question, read_answer
 
@@ -46,6 +46,8 @@ class VlmScore:
         votes: how often an endpoint is asked; more than once, it samples, and the score is the mean.
         options: the backend's, see `Qwen3VL` and `ChatEndpoint`.
     """
+
+    metadata_schema: ClassVar = READS_NONE
 
     def __init__(
         self,

@@ -20,13 +20,21 @@ PROBE = ScoreItem(np.full((64, 64, 3), 127, dtype=np.uint8), "a picture", {"vqa"
 
 
 class QuestionList(Model):
-    """The metadata of soft_tifa: questions about the picture and their right answers. Other keys are ignored.
+    """The metadata of soft_tifa: questions about the picture and their right answers, or a record of GenEval 2.
 
     Example:
         {"vqa": [["How many dogs are in the image?", "two"], ["Are the dogs brown?", "Yes"]]}
     """
 
-    vqa: list[tuple[str, str]] = Field(min_length=1, max_length=MAX_QUESTIONS, description="[question, answer] pairs.")
+    vqa: list[tuple[str, str]] = Field(
+        min_length=1,
+        max_length=MAX_QUESTIONS,
+        description="[question, answer] pairs.",
+    )
+    vqa_list: list[tuple[str, str]] = Field(default=[], description="GenEval 2's name of vqa, instead of it.")
+    skills: list[str] = Field(default=[], description="What each question tests, for a mean per skill.")
+    prompt: str = Field(default="", description="Not read.")
+    atom_count: int = Field(default=0, description="Not read.")
 
     @field_validator("vqa")
     @classmethod
@@ -54,7 +62,7 @@ class SoftTifa:
     range = (0.0, 1.0)
     needs_metadata = True
     metadata_schema: ClassVar = {
-        **{key: value for key, value in QuestionList.model_json_schema().items() if key != "additionalProperties"},
+        **QuestionList.model_json_schema(),
         "examples": [{"vqa": [["How many dogs are in the image?", "two"], ["Are the dogs brown?", "Yes"]]}],
     }
     metrics = (

@@ -12,12 +12,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from support.tiny.sd_turbo import write_tiny_pipeline
 
-from drpo.cli.sample import choose_config, find_adapter, load_with_adapter, sample
+from drpo.cli.sample import choose_config, load_with_adapter, sample
 from drpo.config import LoraConfig, parse_config
 from drpo.errors import ConfigError, ModelLoadError
 from drpo.generators import OneStepGenerator, load_generator
 from drpo.shapes.assets import generator_path
-from drpo.training.run_folder import ADAPTER, create_run
+from drpo.training.run_folder import ADAPTER, create_run, locate_adapter
 
 PROMPT = "a red star above a blue ring"
 
@@ -65,10 +65,10 @@ def test_the_pictures_are_those_of_stock_diffusers(run: Path, tmp_path: Path) ->
 
 def test_an_adapter_is_found_in_a_run_a_folder_or_a_file(run: Path, tmp_path: Path) -> None:
     file = run / ADAPTER / "pytorch_lora_weights.safetensors"
-    assert find_adapter(run) == find_adapter(run / ADAPTER) == find_adapter(file) == file
+    assert locate_adapter(run) == locate_adapter(run / ADAPTER) == locate_adapter(file) == file
     for nothing in (tmp_path, tmp_path / "none", tmp_path / "none.safetensors"):
-        with pytest.raises(ConfigError, match="--adapter: there is neither a LoRA adapter nor a U-Net"):
-            find_adapter(nothing)
+        with pytest.raises(ConfigError, match="there is neither a LoRA adapter nor a U-Net"):
+            locate_adapter(nothing)
 
 
 def load(adapter: Path | None, generator: str | None) -> OneStepGenerator:

@@ -75,6 +75,8 @@ def test_weights_and_optimizer_are_counted_exactly() -> None:
     estimate = estimate_memory(config)
     assert estimate.weights == sum(4 * one.numel() for network in networks for one in network.parameters())
     assert estimate.optimizer == 3 * sum(4 * one.numel() for one in generator.adapter.parameters())
+    averaged = load_config("shapes", ["training.candidates=2", "training.ema.decay=0.99"])
+    assert estimate_memory(averaged).optimizer * 3 == estimate.optimizer * 4
     one, two = (load_config("shapes", [f"training.groups_in_flight={count}"]) for count in (1, 2))
     assert estimate_memory(two).step > 1.5 * estimate_memory(one).step  # each keeps its graph
 
@@ -138,8 +140,8 @@ def test_a_step_that_is_too_large_for_the_card_is_refused_before_the_start(monke
     [refused] = check_memory(Plan(config))
     assert refused.state == "wrong"
     assert re.fullmatch(
-        r"training\.candidates: a step takes about [\d.]+ GiB on each worker's device \(weights .*\), but a GPU of this "
-        r"machine has [\d.]+ GiB",
+        r"training\.candidates: a step takes about [\d.]+ GiB on each worker's device \(weights .*\), "
+        r"but a GPU of this machine has [\d.]+ GiB",
         refused.found,
     )
     assert refused.fix.startswith("lower training.chunk_size")

@@ -14,11 +14,10 @@ import pytest
 import torch
 from support.preferences import PROMPTS, write_pickapic, write_table
 
-from drpo.cluster.worker import _supervise
 from drpo.config import Config, LoraConfig, OptimizerConfig, TrainingConfig, parse_config
 from drpo.data.preferences.cache import LatentCache
 from drpo.data.preferences.pictures import read_picture
-from drpo.data.prompts import PromptRecord
+from drpo.data.prompts import PromptOrder, PromptRecord
 from drpo.errors import ConfigError, DrpoError
 from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.method.features import load_feature_map
@@ -28,6 +27,7 @@ from drpo.method.objectives.drpo import DrPOObjective
 from drpo.training import encoding
 from drpo.training.encoding import EncodingCount, encode_preferences, find_cache
 from drpo.training.offline import Neighbours, OfflineSupervision, preference_margins
+from drpo.training.parts import supervise
 from drpo.training.trainer import DrPOTrainer
 
 
@@ -307,10 +307,14 @@ def test_a_worker_refuses_to_train_on_an_evaluation_prompt(
 ) -> None:
     """It is the first to know the prompts of preferences on the hub."""
     config = offline_config(tmp_path, path=str(table))
-    with ExitStack() as stack, pytest.raises(ConfigError, match="1 of the 2 evaluation prompts are also training"):
-        _supervise(config, tmp_path, ["another", PROMPTS[1].upper()], generator, stack)
-    with ExitStack() as stack:
-        supervision, order = _supervise(config, tmp_path, ["another"], generator, stack)
+
+    def begin(*held_out: str) -> tuple[Any, PromptOrder]:
+        with ExitStack() as stack:
+            return supervise(config, generator, lambda: pytest.fail("nothing ranks"), stack, held_out)
+
+    with pytest.raises(ConfigError, match="1 of the 2 evaluation prompts are also training"):
+        begin("another", PROMPTS[1].upper())
+    supervision, order = begin("another")
     assert isinstance(supervision, OfflineSupervision)
     assert {record.prompt for record in order.take(0, len(PROMPTS))} == set(PROMPTS)
 
