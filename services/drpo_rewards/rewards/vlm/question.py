@@ -9,9 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from drpo_rewards.errors import ConfigError
+from drpo_rewards.rewards.base import Score
 from drpo_rewards.settings.yaml_text import SettingsLoader
 
 DEFAULT_RUBRIC = "How well does the picture show what the prompt asks for?"
@@ -90,6 +92,18 @@ def make_question(
     for name, text in filled.items():
         template = template.replace(f"{{{name}}}", text)
     return ScoredQuestion("own", template, worth, answer_start or "")
+
+
+def expect(question: ScoredQuestion, logs_A: np.ndarray) -> Score:
+    """Return the expected value over the answers, whose log-probabilities are given."""
+    chances_A = np.exp(logs_A)
+    weights_A = chances_A
+    if question.renormalize:  # also where all are too small for a probability
+        weights_A = np.exp(logs_A - np.logaddexp.reduce(logs_A))
+    value = float(np.array(list(question.answers.values())) @ weights_A)
+    lowest, highest = question.range
+    details = {"probabilities": dict(zip(question.answers, chances_A.tolist(), strict=True))}
+    return Score(min(max(value, lowest), highest), details)  # rounding may exceed the range by a little
 
 
 @cache
