@@ -16,7 +16,7 @@ import torch
 from drpo.config import Config
 from drpo.data.prompts import PromptOrder
 from drpo.profiling.clock import PhaseClock
-from drpo.training.choices import settle_decoding, settle_memory
+from drpo.training.choices import describe_choices, settle_decoding, settle_memory
 from drpo.training.parts import build_parts, make_trainer, supervise
 from drpo.training.phases import Phase, listening
 from drpo.training.ranking import Ranker
@@ -48,12 +48,14 @@ class Profile:
         step_s: seconds of a step that nobody measures, the median.
         rank_s: seconds from sending a group for ranking to its answer, the mean; 0 if nobody ranks.
         images: of a step.
+        choices: a line for each setting that is `auto`.
     """
 
     phases: dict[str, PhaseCost]
     step_s: float
     rank_s: float
     images: int
+    choices: list[str]
 
 
 def profile(config: Config, steps: int, make_ranker: Callable[[], Ranker], trace: Path | None = None) -> Profile:
@@ -65,7 +67,7 @@ def profile(config: Config, steps: int, make_ranker: Callable[[], Ranker], trace
         make_ranker: makes what ranks, if the candidates are ranked.
         trace: a file for torch's trace of one more step, in Chrome's format.
     """
-    with _make_trainer(config, make_ranker) as (trainer, order):
+    with _make_trainer(config, make_ranker) as (trainer, order, choices):
         device = next(iter(trainer.parameters)).device
 
         def run_step() -> dict[str, Any]:
@@ -91,18 +93,21 @@ def profile(config: Config, steps: int, make_ranker: Callable[[], Ranker], trace
         statistics.median(line["seconds"]["total"] for line in lines),
         sum(line["seconds"]["rank"] for line in lines) / groups,
         lines[-1]["images"],
+        choices,
     )
 
 
 @contextmanager
-def _make_trainer(config: Config, make_ranker: Callable[[], Ranker]) -> Iterator[tuple[DrPOTrainer, PromptOrder]]:
-    """A trainer with all parts of a config, as a worker of a run makes it, and the order of the prompts."""
+def _make_trainer(
+    config: Config, make_ranker: Callable[[], Ranker]
+) -> Iterator[tuple[DrPOTrainer, PromptOrder, list[str]]]:
+    """A trainer of a config, as a worker of a run makes it, the order of the prompts, and what was chosen."""
     with TemporaryDirectory() as folder, ExitStack() as stack:  # choices are made as in a run, but not kept
         config = settle_memory(config, Path(folder), torch.device(config.model.device))
         parts = build_parts(config, config.model.device)
         settle_decoding(config, Path(folder), parts.generator)
         supervision, order = supervise(config, parts.generator, make_ranker, stack)
-        yield make_trainer(config, "profile", parts, supervision), order
+        yield make_trainer(config, "profile", parts, supervision), order, list(describe_choices(Path(folder)))
 
 
 def _write_trace(run_step: Callable[[], Any], path: Path, device: torch.device) -> None:
