@@ -16,6 +16,7 @@ from support.rewards import Redness
 
 from drpo.config import Config, LoraConfig, load_config
 from drpo.errors import ConfigError
+from drpo.evaluation.metric import ShownMetric
 from drpo.evaluation.table.distribution import extract, has_inception, measure_distances, read_references
 from drpo.evaluation.table.painters import check_model, find_model, load_painter
 from drpo.evaluation.table.pictures import PictureFolder, append_lines, draw_missing, read_lines
@@ -23,10 +24,13 @@ from drpo.evaluation.table.prompt_set import PromptSet, make_sets
 from drpo.evaluation.table.render import Table
 from drpo.evaluation.table.row import parse_row, parse_rows
 from drpo.evaluation.table.run import TableOptions, evaluate_rows
+from drpo.evaluation.table.scores import asked_rewards
 from drpo.evaluation.table.statistics import Difference, make_cell
 from drpo.generators import load_generator
 from drpo.shapes.assets import generator_path
+from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.rewards.geneval.reward import GenevalReward
+from drpo_rewards.rewards.vlm.soft_tifa import SoftTifa
 
 ROWS = ("base=base", "tuned=ADAPTER", "stock=shapes,steps=1,guidance=0")
 OPTIONS = TableOptions(fid="base", fid_features="map", grid=3)
@@ -271,3 +275,21 @@ def test_a_name_of_a_row_is_never_markup(out: Path) -> None:
     table = Table(["a_b|c & [/x]"], "a_b|c & [/x]", [])
     assert "a\\_b|c \\& [/x]" in table.to_latex()
     assert "| a_b\\|c & [/x] |" in table.to_markdown()
+
+
+def test_a_reward_is_asked_about_the_sets_that_have_its_metadata(
+    sets: list[PromptSet], config: Config, tmp_path: Path
+) -> None:
+    questions = {"prompt": "a cat", "metadata": {"vqa": [["Is there a cat?", "Yes"]], "skills": ["object"]}}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(questions))
+    (tmp_path / "plain.jsonl").write_text(json.dumps({"prompt": "a cat"}))
+    files = [f"{name}=file,path={tmp_path}/{name}.jsonl" for name in ("questions", "plain")]
+    infos = [
+        ModelInfo(name="geneval", needs_metadata=True, metadata_schema=GenevalReward.metadata_schema),
+        ModelInfo(name="soft_tifa", needs_metadata=True, metadata_schema=SoftTifa.metadata_schema),
+        ModelInfo(name="own", needs_metadata=True),
+        ModelInfo(name="pickscore"),
+    ]
+    columns = {ShownMetric(info.name, None): info for info in infos}
+    asked = [list(asked_rewards(columns, one)) for one in (*sets, *make_sets(files, config))]
+    assert asked == [["geneval", "own", "pickscore"], ["soft_tifa", "own", "pickscore"], ["pickscore"]]

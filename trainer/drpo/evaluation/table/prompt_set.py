@@ -8,7 +8,7 @@ ours=file,path=prompts.csv,column=caption
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,10 +47,10 @@ class PromptSet:
         """The name of its folder."""
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.")[:60] or "prompts"
 
-    @property
-    def has_metadata(self) -> bool:
-        """Whether every prompt has the metadata that rewards such as GenEval need."""
-        return all(one.record.metadata is not None for one in self.planned)
+    def has_metadata(self, keys: Collection[str]) -> bool:
+        """Whether every prompt has metadata with these keys, as rewards such as GenEval need them."""
+        given = [one.record.metadata for one in self.planned]
+        return all(metadata is not None and metadata.keys() >= set(keys) for metadata in given)
 
 
 def make_sets(texts: Sequence[str], config: Config) -> list[PromptSet]:

@@ -155,9 +155,13 @@ class ScoreFile:
 
 
 def asked_rewards(columns: Mapping[ShownMetric, ModelInfo], prompts: PromptSet) -> dict[str, ModelInfo]:
-    """The rewards of the columns that can score a set of prompts: those that need metadata only if it has some."""
+    """The rewards of the columns that can score a set of prompts: those that need metadata only if it has theirs."""
     infos = {info.name: info for info in columns.values()}
-    return {name: info for name, info in infos.items() if prompts.has_metadata or not info.needs_metadata}
+    return {
+        name: info
+        for name, info in infos.items()
+        if not info.needs_metadata or prompts.has_metadata((info.metadata_schema or {}).get("required", ()))
+    }
 
 
 def _groups(planned: Sequence[PlannedImage]) -> list[list[PlannedImage]]:
