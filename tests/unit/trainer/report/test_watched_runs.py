@@ -73,6 +73,22 @@ def test_the_report_shows_the_strip_and_the_guards(runs: Path) -> None:
     assert (summary["evaluations"], summary["evaluations_failed"]) == (3, 1)
 
 
+def test_the_report_of_a_run_that_still_trains_says_how_far_it_is(tmp_path: Path) -> None:
+    run_dir = write_watched_run(tmp_path / "run")
+    for evaluated in ("evaluation.json", "summary.json"):
+        (run_dir / evaluated).unlink()
+    with lock_run(run_dir):
+        assert call("report", run_dir) == 0
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"The run is at\s+step 20 of at most 260", html)
+    assert '<div class="strip"' in html
+    assert "Use the adapter" not in html  # there is none yet
+    assert call("report", run_dir) == 0
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert "The run is at" not in html
+    assert "Use the adapter" in html
+
+
 def test_a_damaged_picture_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     run_dir = write_watched_run(tmp_path / "run")
     (run_dir / "samples" / "step-0.png").write_bytes(b"no picture")
