@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -52,11 +52,13 @@ def _keep_text_in(values: dict[str, Any], node: yaml.MappingNode, kind: Any) -> 
 
 
 def without_none(annotation: Any) -> tuple[Any, bool]:
-    """Return the type without `| None`, and whether it allows None."""
+    """Return the type without `| None` and without `Annotated`, and whether it allows None."""
+    if get_origin(annotation) is Annotated:
+        return without_none(get_args(annotation)[0])
     if get_origin(annotation) not in (Union, types.UnionType):
         return annotation, annotation is Any
     others = [part for part in get_args(annotation) if part is not type(None)]
-    return (others[0] if len(others) == 1 else Any), len(others) < len(get_args(annotation))
+    return (without_none(others[0])[0] if len(others) == 1 else Any), len(others) < len(get_args(annotation))
 
 
 def is_section(kind: Any) -> bool:

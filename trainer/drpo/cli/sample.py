@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drpo.cli.common import DryRun, check_before_start, console, expand_home, say
+from drpo.cli.common import DryRun, check_before_start, console, say
 from drpo.config import MOST_INTEGER, Config, Problem
 from drpo.errors import ConfigError
 
@@ -20,8 +20,7 @@ def sample(
     adapter: Annotated[
         Path | None,
         typer.Option(
-            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run. Without it, the base.",
-            callback=expand_home,
+            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run. Without it, the base."
         ),
     ] = None,
     generator: Annotated[
@@ -33,7 +32,7 @@ def sample(
         int,
         typer.Option(min=0, max=MOST_INTEGER, help="Seed of the noise; the same seed compares base and adapter."),
     ] = 0,
-    out: Annotated[Path, typer.Option(help="The PNG file to write.", callback=expand_home)] = Path("sample.png"),
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:NUMBER, or auto: a GPU if there is one.")] = "cpu",
     dry_run: DryRun = False,
 ) -> None:

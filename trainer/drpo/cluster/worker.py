@@ -34,8 +34,8 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """The function that Ray Train calls on each worker.
 
     Args:
-        arguments: `config` (a dumped `Config` with absolute paths), `run_dir`, and the `token` of the driver's
-            `RunLock`, or None.
+        arguments: `config` (a dumped `Config` with absolute paths), `run_dir`, the `token` of the driver's `RunLock`,
+            or None, and `held_out`, prompts that may not be trained on.
 
     Returns:
         `status` ("finished", "time", "guard", "interrupted" or "stopped"), `reason`, `step` and `seconds`; the same on
@@ -54,7 +54,9 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
             config = settle_memory(config, run_dir, device)
             parts = collective.call_together(lambda: build_parts(config, str(device)))
             settle_decoding(config, run_dir, parts.generator)
-            supervision, order = collective.call_together(lambda: _supervise(config, run_dir, parts.generator, stack))
+            supervision, order = collective.call_together(
+                lambda: _supervise(config, run_dir, arguments["held_out"], parts.generator, stack)
+            )
             trainer = collective.call_together(lambda: make_trainer(config, run_dir.name, parts, supervision))
             loop = collective.call_together(lambda: _Loop(config, run_dir, trainer, order, arguments["token"]))
             if config.evaluates_during_training:
@@ -85,7 +87,7 @@ def _find_device(config: Config) -> torch.device:
 
 
 def _supervise(
-    config: Config, run_dir: Path, generator: OneStepGenerator, stack: ExitStack
+    config: Config, run_dir: Path, held_out: list[str], generator: OneStepGenerator, stack: ExitStack
 ) -> tuple[Supervision, PromptOrder]:
     """What supervises the run, and the order of its prompts; a file says what of an offline run is encoded."""
     from drpo.training.encoding import EncodingCount
@@ -93,7 +95,7 @@ def _supervise(
     from drpo.training.ranking_client import make_ranker
 
     count = EncodingCount(run_dir)
-    supervised = supervise(config, generator, lambda: make_ranker(config), stack, count.write)
+    supervised = supervise(config, generator, lambda: make_ranker(config), stack, held_out, count.write)
     count.remove()
     return supervised
 

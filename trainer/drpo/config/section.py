@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, field_validator
+from pydantic import AfterValidator, ConfigDict, field_validator
 
 from drpo_rewards.settings import section
 
 MOST_INTEGER = 2**63 - 1
 """The largest integer, also of seeds: torch, Ray and the ranking contract take no larger ones."""
+
+
+def _refuse_repetition(texts: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is given twice; give each once")
+    return texts
+
+
+DistinctTexts = Annotated[tuple[str, ...], AfterValidator(_refuse_repetition)]
+"""Texts of which no two are the same."""
 
 
 class Section(section.Section):

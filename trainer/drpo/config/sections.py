@@ -118,6 +118,7 @@ class LoraConfig(Section):
     )
     adapter: str | None = Field(
         default=None,
+        min_length=1,
         description="the LoRA adapter to start from: a run, a folder or a file; its rank, alpha and layers count then",
     )
 

@@ -5,7 +5,7 @@ A worker of a run and `drpo profile` take the same steps, in this order, because
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import torch
 
 from drpo.config import Config
 from drpo.data.prompts import PromptOrder, load_prompts
+from drpo.data.training import refuse_overlap
 from drpo.generators import OneStepGenerator
 from drpo.method.features import FeatureMap
 from drpo.method.objectives import Objective
@@ -61,6 +62,7 @@ def supervise(
     generator: OneStepGenerator,
     make_ranker: Callable[[], Ranker],
     stack: ExitStack,
+    held_out: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Supervision, PromptOrder]:
     """What supervises a run, and the order of its prompts.
@@ -70,12 +72,17 @@ def supervise(
         generator: encodes the images of given preferences.
         make_ranker: makes what ranks, if the candidates are ranked.
         stack: closes it.
+        held_out: evaluation prompts that given preferences may not have.
         progress: called with the number of preferences that are encoded.
+
+    Raises:
+        DrpoError: the prompts or preferences cannot be read, or hold one of `held_out`.
     """
     supervision: Supervision = None
     if config.offline is not None:
         supervision = OfflineSupervision(encode_preferences(config, generator, progress), config.offline, generator)
         records = supervision.records
+        refuse_overlap(records, held_out)
     else:
         records = load_prompts(config.prompts)
         if ranks_candidates(config):

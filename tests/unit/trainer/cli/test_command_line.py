@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from drpo.cli import app
-from drpo.cli.common import expand_home, parse_settings
+from drpo.cli.common import Application, parse_settings
 from drpo.cli.progress import TrainingProgress
 from drpo.config import load_config
 from drpo.errors import ConfigError, ModelLoadError
@@ -121,6 +121,12 @@ def test_what_is_no_adapter_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_the_home_folder_in_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert expand_home(Path("~/x.png")) == tmp_path / "x.png"
-    assert expand_home(Path("a~/x")) == Path("a~/x")
-    assert expand_home(None) is None
+    taken: list[object] = []
+    command_line = Application()
+
+    @command_line.command()
+    def take(several: list[Path], out: Path = Path("~/a.png"), text: str = "~/b", other: Path | None = None) -> None:
+        taken.extend([several, out, text, other])
+
+    command_line(["~/x", "a~/x", "--text=~/c"], standalone_mode=False)
+    assert taken == [[tmp_path / "x", Path("a~/x")], tmp_path / "a.png", "~/c", None]

@@ -13,26 +13,12 @@ from safetensors.torch import save_file
 from support.tiny.sd_turbo import write_tiny_pipeline
 
 from drpo.cli.sample import choose_config, load_with_adapter, sample
-from drpo.config import LoraConfig, parse_config
 from drpo.errors import ConfigError, ModelLoadError
-from drpo.generators import OneStepGenerator, load_generator
+from drpo.generators import OneStepGenerator
 from drpo.shapes.assets import generator_path
-from drpo.training.run_folder import ADAPTER, create_run, locate_adapter
+from drpo.training.run_folder import ADAPTER, locate_adapter
 
 PROMPT = "a red star above a blue ring"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the embedded generator, with an adapter of a rank that is not in its settings."""
-    run_dir = create_run(parse_config({"run": {"folder": str(tmp_path_factory.mktemp("runs")), "name": "mine"}}))
-    torch.manual_seed(0)
-    generator = load_generator(generator_path(), lora=LoraConfig(rank=3, alpha=5))
-    with torch.no_grad():
-        for parameter in generator.adapter.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    generator.adapter.save(run_dir / ADAPTER)
-    return run_dir
 
 
 @pytest.fixture(scope="module")

@@ -60,13 +60,15 @@ def test_a_moved_adapter_does_not_keep_a_run_from_going_on(kohya: Path) -> None:
 
 
 def test_what_is_no_start_is_told_before(kohya: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    unet = generator_path() / "unet"
-    for path, message in (
-        (tmp_path, "lora.adapter: there is neither a LoRA adapter nor a U-Net in"),
-        (unet, f"lora.adapter: {unet} is a whole U-Net: train on from it with --model.unet"),
+    unet, start = generator_path() / "unet", ["train", "--preset", "shapes", "--run.folder", str(tmp_path / "runs")]
+    for options, message in (
+        ([tmp_path], "lora.adapter: there is neither a LoRA adapter nor a U-Net in"),
+        ([""], "lora.adapter = '': string should have at least 1 character"),
+        ([kohya, "--lora", "null"], "but --lora null trains the whole U-Net"),
+        ([unet], f"lora.adapter: {unet} is a whole U-Net: train on from it with --model.unet"),
     ):
         with pytest.raises(SystemExit) as ended:
-            app(["train", "--preset", "shapes", "--adapter", str(path), "--run.folder", str(tmp_path / "runs")])
+            app([*start, "--adapter", *map(str, options)])
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
