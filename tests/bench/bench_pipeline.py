@@ -9,7 +9,7 @@ steps without the pipeline, with it, and with `training.staleness: 1` alternate.
     overlap         pipelined step / the longer of computing and ranking
     of the least    pipelined step / the least that it can take, which should be at most 1.05. While the first group is
                     generated and the last one backpropagated, nothing can be ranked that comes from the same weights
-    with staleness  step whose first groups were ranked during the step before / pipelined step: below 1 is a gain
+    with staleness  step whose first groups are ranked during the step before / pipelined step: below 1 is a gain
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ def main() -> None:
         print(f"a step has {arguments.groups} groups of {candidates}")
         for factor in FACTORS:
             seconds: dict[str, list[float]] = {name: [] for name in ("compute", "rank", "serial", "pipelined", "stale")}
-            step(stale, factor * free_s)  # its first step has no early groups
             for _ in range(arguments.rounds):  # alternating, so that a busy machine slows down all in the same way
                 free, slow = step(serial, 0.0), step(serial, factor * free_s)
                 seconds["compute"].append(free["total"] - free["rank_wait"])
                 seconds["rank"].append(slow["rank_wait"])
                 seconds["serial"].append(slow["total"])
                 seconds["pipelined"].append(step(pipelined, factor * free_s)["total"])
+                step(stale, factor * free_s)  # so that its early groups are still being ranked when the next one begins
                 seconds["stale"].append(step(stale, factor * free_s)["total"])
             medians = {name: statistics.median(values) for name, values in seconds.items()}
             compute, rank, pipelined_s = medians["compute"], medians["rank"], medians["pipelined"]
