@@ -33,14 +33,10 @@ class Scale:
         better = summary.get("higher_is_better", True)
         if summary.get("percentage"):
             return cls(True, 0.0, 100.0, higher_is_better=better, binary=summary.get("binary", True) and better)
-        rows = summary.get("tasks", {}).values()
-        values = [row[side] for row in rows for side in ("base", "tuned")] or [0.0, 1.0]
+        values = [row[side] for row in summary.get("tasks", {}).values() for side in ("base", "tuned")] or [0.0, 1.0]
         margin = 0.15 * (max(values) - min(values)) or 1.0
-        low, high = min(values) - margin, max(values) + margin
-        # Tasks may lie far apart and change little: the largest change has two digits.
-        change = max((abs(row["tuned"] - row["base"]) for row in rows), default=0.0)
-        decimals = max(0, 1 - math.floor(math.log10(max(change, (high - low) / 100))))
-        return cls(False, low, high, decimals, better)
+        decimals = max(0, 1 - math.floor(math.log10(max(values) - min(values) + margin)))
+        return cls(False, min(values) - margin, max(values) + margin, decimals, better)
 
     def text(self, value: float) -> str:
         """A score with a percent sign, or as a plain number."""

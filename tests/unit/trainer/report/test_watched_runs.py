@@ -16,7 +16,6 @@ from drpo.cli import app
 from drpo.report import write_report
 from drpo.report.compare import write_comparison_page
 from drpo.report.overview import read_overview
-from drpo.report.scale import Scale
 from drpo.report.watched import read_watched
 from drpo.training.run_lock import lock_run
 
@@ -94,13 +93,6 @@ def test_the_base_has_its_own_guards_also_if_the_run_started_from_an_adapter(tmp
     lines = [{"step": step, "present": {"guard/distance_to_base": 0.1 * step}} for step in (1, 2)]
     (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_watched(tmp_path, []).guards == [("Distance to the base", 0.0, 0.2)]
-
-
-def test_the_largest_change_has_two_digits_also_if_tasks_lie_far_apart() -> None:
-    tasks = {"a": {"base": 40.88, "tuned": 40.84}, "b": {"base": 62.9, "tuned": 60.7}}
-    scale = Scale.of({"tasks": tasks})
-    assert (scale.text(40.84), scale.difference(-2.2)) == ("40.8", "−2.2")
-    assert Scale.of({"tasks": {"a": {"base": 40.0, "tuned": 40.0}, "b": {"base": 62.0, "tuned": 62.0}}}).decimals <= 2
 
 
 def test_a_damaged_picture_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
