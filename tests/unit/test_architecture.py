@@ -30,7 +30,7 @@ SERVICES = {
     "serving.gateway": {
         "serving.replica", "serving.config", "serving.ports", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
-    "serving.replica": {"serving.config", "rewards", "rewards.base", "api"},
+    "serving.replica": {"serving.config", "rewards", "rewards.base", "cluster", "api"},
     "serving.config": {"serving.config_file", "api"},
     "serving.config_file": set(),
     "serving.ports": set(),
