@@ -5,6 +5,7 @@ operations  the calls of the service, one file each
 wire        the contract as protobuf
 client      who calls the service
 ranking     how scores become an order
+settings    how settings are read from YAML
 rewards     what scores
 serving     the service on Ray Serve
 cluster     how Ray is started and called

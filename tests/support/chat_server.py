@@ -18,12 +18,13 @@ from support.score_server import Answer, Request, ScoreServer, score_server
 
 @dataclass(frozen=True)
 class Reply:
-    """The text that the model writes, or the error's text if `status` is not 200."""
+    """The text that the model writes, or the error's text if `status` is not 200, and its choice's `logprobs`."""
 
     text: str
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    logprobs: Any = None
 
 
 class ChatServer:
@@ -58,7 +59,7 @@ def chat_server(reply: Callable[[dict[str, Any]], Reply]) -> Iterator[ChatServer
         if request.path == "/v1/chat/completions":
             said = reply(json.loads(request.content))
         message = {"role": "assistant", "content": said.text}
-        document = json.dumps({"choices": [{"index": 0, "message": message}]})
+        document = json.dumps({"choices": [{"index": 0, "message": message, "logprobs": said.logprobs}]})
         content = document if said.status == 200 else said.text
         return Answer(content.encode(), said.status, said.headers, said.delay_s)
 
@@ -78,3 +79,10 @@ def brighter(body: dict[str, Any]) -> Reply:
     first, second = (float(image.mean()) for image in shown(body))
     winner = "tie" if first == second else "A" if first > second else "B"
     return Reply(json.dumps({"winner": winner, "confidence": 0.75, "reason": "brighter"}))
+
+
+def prefer_bright(body: dict[str, Any]) -> Reply:
+    """A judge's answer: the brighter picture wins, and equally bright ones tie."""
+    first, second = (float(picture.mean()) for picture in shown(body))
+    winner = "tie" if first == second else "A" if first > second else "B"
+    return Reply(json.dumps({"winner": winner, "confidence": 0.9, "reason": "brighter"}))

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from drpo_rewards import RankResponse
-from drpo_rewards.api.contract import ModelInfo, Normalize, PairOptions, RewardResult
+from drpo_rewards.api.contract import ModelInfo, Normalize, PairOptions
+from drpo_rewards.api.question import ReplicaAnswer
 from drpo_rewards.errors import RewardError
+from drpo_rewards.operations import RANK
+from drpo_rewards.operations.base import ServedRewards
 from drpo_rewards.operations.compare import CompareResponse, Verdict
-from drpo_rewards.ranking.mixture import combine
-from drpo_rewards.ranking.pairs import draw_pairs
+from drpo_rewards.operations.rank import RankOptions
 from drpo_rewards.rewards.base import PairItem, Reward, ScoreItem
 from drpo_rewards.rewards.checks import check_scores, describe
 
@@ -36,31 +38,32 @@ class LocalRanker:
         request_id: str | None = None,
     ) -> RankResponse:
         """See `drpo.training.ranking.Ranker`."""
+        described = describe(self.name, self.reward)
         items = [ScoreItem(image, prompt, metadata) for image in images]
-        declared = describe(self.name, self.reward).metrics
         try:
-            scores = check_scores(self.name, await asyncio.to_thread(self.reward.score, items), items, None, declared)
+            scored = await asyncio.to_thread(self.reward.score, items)
+            scores = check_scores(self.name, scored, items, None, described.metrics)
         except RuntimeError as error:  # the service does the same with whatever a reward raises
             raise RewardError(str(error), reward=self.name) from error
-        values = [score.value for score in scores]
-        ranking = combine({self.name: values}, {self.name: 1.0}, self.normalize)
-        result = RewardResult(
-            scores=values,
-            weight=1.0,
-            version=self.reward.version,
-            details=[score.details for score in scores],
-            metrics={metric.name: [float((one.details or {})[metric.name]) for one in scores] for metric in declared},
+        answer = ReplicaAnswer(
+            described.version,
+            sign=1 if described.higher_is_better else -1,
+            scores=scores,
+            metrics={
+                one.name: [float((score.details or {})[one.name]) for score in scores] for one in described.metrics
+            },
         )
-        drawn = draw_pairs(ranking.combined, pairs.count, pairs.strategy, pairs.seed) if pairs else []
-        return RankResponse(
+        options = RankOptions(
+            prompt=prompt,
+            rewards={self.name: 1.0},
+            normalize=self.normalize,
+            metadata=metadata,
+            pairs=pairs,
+            details=True,
             request_id=request_id or "local",
-            combined=ranking.combined,
-            order=ranking.order,
-            ranks=ranking.ranks,
-            pairs=drawn,
-            all_tied=ranking.all_tied,
-            rewards={self.name: result},
         )
+        served = ServedRewards([self.name], {})
+        return RANK.answer(options, RANK.question(options, len(images), served), {self.name: answer}, served)
 
     async def close(self) -> None:
         """There is nothing to close."""

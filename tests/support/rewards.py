@@ -64,6 +64,21 @@ class FailsOn:
         return [Score(0.0) if self.tie in item.prompt else score for item, score in zip(items, scores, strict=True)]
 
 
+class Echo:
+    """A reward whose details are the metadata that it gets. It does not say what it reads."""
+
+    version = "echo-1"
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        return [Score(0.0, {"got": item.metadata}) for item in items]
+
+
+class EchoOfText(Echo):
+    """An Echo that declares which metadata it reads."""
+
+    metadata_schema: ClassVar = {"type": "object", "properties": {"text": {"type": "string"}, "size": {}}}
+
+
 class TracedRedness:
     """Redness whose details have the process that scored, and the size of its batch."""
 

@@ -23,7 +23,7 @@ SERVICES = {
     "cli": {
         "serving", "serving.config", "serving.operate",
         "rewards", "rewards.base",
-        "client", "ranking", "operations", "cluster", "api",
+        "client", "ranking", "operations", "cluster", "settings", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
     "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "api"},
@@ -31,15 +31,14 @@ SERVICES = {
         "serving.replica", "serving.config", "serving.ports", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
     "serving.replica": {"serving.config", "rewards", "rewards.base", "cluster", "api"},
-    "serving.config": {"serving.config_file", "api"},
-    "serving.config_file": set(),
+    "serving.config": {"settings", "api"},
     "serving.ports": set(),
     "client": {"client.transports", "client.retries", "operations", "api"},
     "client.transports": {"client.retries", "operations", "wire", "v1", "cluster", "api"},
     "client.retries": set(),
     "operations": {"ranking", "wire", "v1", "api"},
     "ranking": {"api"},
-    "rewards": {"rewards.base", "rewards.files", "rewards.shared", "ranking", "api"},
+    "rewards": {"rewards.base", "rewards.files", "rewards.shared", "ranking", "settings", "api"},
     "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared"},
     "rewards.shared": {"rewards.base", "rewards.files", "client.retries"},
     "rewards.files": set(),
@@ -47,6 +46,7 @@ SERVICES = {
     "wire": {"v1", "api"},
     "v1": set(),
     "cluster": set(),
+    "settings": set(),
     "api": set(),
     "errors": set(),
     "findings": set(),
@@ -63,16 +63,20 @@ TRAINER = {
     "checks": {
         "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
         "method.features", "generators", "shapes", "data", "config",
-        "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
-        "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray", "drpo_rewards.serving.config",
-        "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
+        "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.metadata", "drpo_rewards.api.suggestions",
+        "drpo_rewards.errors", "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
+        "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
     },
-    "paper": {"evaluation", "training", "config", "drpo_rewards.api.suggestions"},
+    "paper": {
+        "evaluation", "training", "config", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
+        "drpo_rewards.settings.files",
+    },
     "report": {"evaluation", "training", "shapes", "config"},
     "profiling": {
-        "training", "training.build", "training.choices", "method.objectives", "data", "config",
-        "drpo_rewards", "drpo_rewards.api.contract",
+        "training", "training.choices", "training.parts", "method.objectives", "data", "config",
+        "drpo_rewards", "drpo_rewards.api.contract", "drpo_rewards.api.question", "drpo_rewards.api.scores",
+        "drpo_rewards.operations", "drpo_rewards.operations.base", "drpo_rewards.operations.rank",
     },
     "evaluation": {
         "training", "training.build", "method.features", "generators", "shapes", "data", "config",
@@ -84,7 +88,7 @@ TRAINER = {
         "drpo_rewards.client", "drpo_rewards.api.contract",
     },
     "cluster": {
-        "watching", "evaluation", "training", "training.build", "training.choices", "data", "config",
+        "watching", "evaluation", "training", "training.build", "training.choices", "training.parts", "data", "config",
         "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
@@ -96,9 +100,13 @@ TRAINER = {
     "training.memory": {
         "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
     },
+    "training.parts": {
+        "training", "training.build", "training.reward_gradient", "method.objectives", "method.features", "generators",
+        "data", "config",
+    },
     "training.build": {
-        "training.reward_gradient", "training.speed", "method.objectives", "method.features", "generators", "shapes",
-        "config",
+        "training", "training.reward_gradient", "training.speed", "method.objectives", "method.features", "generators",
+        "shapes", "config",
     },
     "training.reward_gradient": {  # the only file that builds rewards
         "training", "method.objectives", "generators", "shapes",
@@ -117,8 +125,11 @@ TRAINER = {
     "shapes": {"drpo_rewards.api.shapes"},
     "presets": set(),
     "transfer": set(),
-    "config": {"config.section", "drpo_rewards.api.suggestions"},
-    "config.section": set(),
+    "config": {
+        "config.section", "drpo_rewards.api.suggestions", "drpo_rewards.errors", "drpo_rewards.settings.files",
+        "drpo_rewards.settings.values", "drpo_rewards.settings.yaml_text",
+    },
+    "config.section": {"drpo_rewards.settings.section"},
     "errors": set(),
 }  # fmt: skip
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from drpo_rewards.settings.yaml_text import SettingsLoader
+
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 ConfigArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config.")]
@@ -83,7 +85,8 @@ def read_options(entries: Sequence[str] | None) -> dict[str, Any]:
         if not equals:
             raise typer.BadParameter(f"{entry!r}: write KEY=VALUE", param_hint="--option")
         try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise typer.BadParameter(f"{entry!r}: {error}", param_hint="--option") from None
+            options[key] = yaml.load(value, SettingsLoader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
+            reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error)
+            raise typer.BadParameter(f"{entry!r} has no YAML value: {reason}", param_hint="--option") from None
     return options

@@ -14,6 +14,7 @@ SETTINGS = {
     # On a busy machine everything takes longer than Ray expects, and what it gives up and starts again is never up.
     "RAY_gcs_server_port_wait_time_s": "300",  # until the head's first process is up
     "RAY_worker_register_timeout_seconds": "300",  # until a worker has started; by default 60
+    "RAY_agent_register_timeout_ms": "300000",  # until the node reaches its agent; by default 30 s
 }
 
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")

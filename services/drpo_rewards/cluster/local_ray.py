@@ -42,18 +42,31 @@ def start_local_ray(num_cpus: int | None = None, *, timeout_s: float = START_S) 
     keep_stdout_free()
     import ray
 
-    watchdog = Watchdog(folder, os.getpid())
-    try:
-        with loopback.loopback_only(), _wait_for_node(timeout_s):
+    hook = f"{loopback.__name__}.{loopback.bind_grpc_servers.__name__}"
+
+    def start(patience: _Patience) -> None:
+        with loopback.loopback_only(), patience.waiting_for_node():
             ray.init(
                 address="local",
                 num_cpus=num_cpus or max(LEAST_CPUS, os.cpu_count() or 1),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"worker_process_setup_hook": f"{loopback.__name__}.{loopback.bind_grpc_servers.__name__}"},
+                runtime_env={"worker_process_setup_hook": hook},
                 _temp_dir=str(folder),
             )
+
+    watchdog = Watchdog(folder, os.getpid())
+    try:
+        patience = _Patience(timeout_s)
+        while True:
+            try:
+                start(patience)
+                break
+            except _NodeDiedError:  # a second start is faster, because the machine has read Ray's files
+                ray.shutdown()
+                if patience.is_over():
+                    raise
         watchdog.watch(str(logs_folder().parent))
     except BaseException as error:
         ray.shutdown()
@@ -136,28 +149,58 @@ def keep_stdout_free() -> None:
     worker.print_to_stdstream = print_to_stderr
 
 
-@contextmanager
-def _wait_for_node(timeout_s: float) -> Iterator[None]:
-    """Let `ray.init` wait this long until its node is up. It has no setting for that, and gives up after 30 s."""
-    from ray._private import services
+class _NodeDiedError(Exception):
+    """Ray's node ended while it started. It gives its agent only 15 s to start, which no setting changes.
 
-    get_node = services.get_node
-    deadline = time.monotonic() + timeout_s
+    No RuntimeError, because Ray takes that for a node that is not up yet.
+    """
 
-    def get_node_patiently(gcs_address: str, node_id: str) -> Any:
-        while True:
-            try:
-                return get_node(gcs_address, node_id)
-            except RuntimeError:  # the node is not up yet
-                if time.monotonic() > deadline:
-                    raise TimeoutError from None
-            time.sleep(0.1)
 
-    services.get_node = get_node_patiently
-    try:
-        yield
-    finally:
-        services.get_node = get_node
+class _Patience:
+    """Lets `ray.init` wait until its node is up. It has no setting for that, and gives up after 30 s.
+
+    Args:
+        timeout_s: seconds, for all attempts together.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._deadline = time.monotonic() + timeout_s
+
+    def is_over(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self._deadline
+
+    @contextmanager
+    def waiting_for_node(self) -> Iterator[None]:
+        """Within this block, `ray.init` waits until the time is over or its node has died."""
+        from ray._private import services
+
+        get_node = services.get_node
+        earlier = {child.pid for child in _find_nodes()}
+
+        def get_node_patiently(gcs_address: str, node_id: str) -> Any:
+            while True:
+                try:
+                    return get_node(gcs_address, node_id)
+                except RuntimeError:  # the node is not up yet
+                    if self.is_over():
+                        raise TimeoutError from None
+                    if any(node.status() == "zombie" for node in _find_nodes() if node.pid not in earlier):
+                        raise _NodeDiedError("its node died; raylet.err in its logs says why") from None
+                time.sleep(0.1)
+
+        services.get_node = get_node_patiently
+        try:
+            yield
+        finally:
+            services.get_node = get_node
+
+
+def _find_nodes() -> list[Any]:
+    """The processes of Ray's nodes that this process has started, also those that have ended."""
+    import psutil
+
+    return [child for child in psutil.Process().children() if child.name() == "raylet"]
 
 
 def _explain(error: Exception, timeout_s: float) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from drpo_rewards.errors import WeightsError
 from drpo_rewards.rewards import clip as clip_reward
-from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.base import READS_NONE, Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.hub import find
 from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.rewards.files.weights import (
@@ -45,6 +45,7 @@ class Aesthetic(StagedReward):
         headers_only: see `files/weights.py`.
     """
 
+    metadata_schema: ClassVar = READS_NONE
     license = MODEL.license
 
     def __init__(

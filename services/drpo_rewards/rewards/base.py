@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from drpo_rewards.api.metadata import READS_NONE
 from drpo_rewards.api.scores import Comparison, PairItem, Score, ScoreItem
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "READS_NONE",
     "AnyReward",
     "Comparison",
     "DifferentiableReward",
@@ -49,7 +51,9 @@ class Reward(Protocol):
             `drpo_rewards.api.contract.Metric`; none by default. The details of every score must have them: each name is
             a key, and each value is a finite number.
         needs_metadata: whether each request must have metadata; False by default.
-        metadata_schema: a JSON Schema of the metadata that it reads; none by default.
+        metadata_schema: a JSON Schema of the metadata that it reads; READS_NONE if it reads none. It gets only the keys
+            of its `properties`, because one request may ask several rewards. Without a schema, the default, it gets
+            all metadata.
         needs_in_prompt: what a prompt must have beyond any text, in words; "" by default.
         extra: the extra of this distribution with the packages that it needs, if it is not `rewards`.
         checkpoint, revision, license: of the weights.

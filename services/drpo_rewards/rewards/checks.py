@@ -18,6 +18,7 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 
 from drpo_rewards.api.contract import Metric, ModelInfo, check_plain_json
+from drpo_rewards.api.metadata import close_schema
 from drpo_rewards.errors import RewardError
 from drpo_rewards.rewards.base import AnyReward, Comparison, Item, PairItem, PairwiseReward, Reward, Score, ScoreItem
 
@@ -43,7 +44,7 @@ def describe(name: str, reward: AnyReward) -> ModelInfo:
         higher_is_better=getattr(reward, "higher_is_better", True),
         metrics=list(getattr(reward, "metrics", ())),
         needs_metadata=getattr(reward, "needs_metadata", False),
-        metadata_schema=getattr(reward, "metadata_schema", None),
+        metadata_schema=close_schema(getattr(reward, "metadata_schema", None)),
         needs_in_prompt=getattr(reward, "needs_in_prompt", ""),
     )
 

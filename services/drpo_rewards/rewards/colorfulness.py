@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.base import READS_NONE, Score, ScoreItem
 from drpo_rewards.rewards.files.model_files import ModelFiles
 
 
@@ -17,6 +18,7 @@ class Colorfulness:
     33, and extremely colourful ones over 109.
     """
 
+    metadata_schema: ClassVar = READS_NONE
     version = "colorfulness-1"
 
     @staticmethod

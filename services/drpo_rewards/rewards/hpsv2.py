@@ -10,14 +10,14 @@ import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from drpo_rewards.errors import ConfigError, WeightsError
-from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.base import READS_NONE, Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.hub import find
 from drpo_rewards.rewards.files.model_files import BPE, TOKENIZER_SETTINGS, ModelFiles
 from drpo_rewards.rewards.files.weights import (
@@ -78,6 +78,7 @@ class HPSv2(StagedReward):
         headers_only: see `files/weights.py`.
     """
 
+    metadata_schema: ClassVar = READS_NONE
     license = MODELS["2.1"].license
     range = (-1.0, 1.0)
 

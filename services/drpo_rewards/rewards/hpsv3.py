@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import AddedToken, Qwen2VLConfig, Qwen2VLImageProcessorPil, Qwen2VLModel
 
 from drpo_rewards.errors import WeightsError
-from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.base import READS_NONE, Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.hub import find
 from drpo_rewards.rewards.files.model_files import BPE, CONFIG, TOKENIZER_SETTINGS, ModelFiles
 from drpo_rewards.rewards.files.weights import (
@@ -57,6 +57,7 @@ class HPSv3(StagedReward):
         headers_only: see `files/weights.py`.
     """
 
+    metadata_schema: ClassVar = READS_NONE
     license = f"{MODEL.license}; {BASE.license} (Qwen2-VL)"
 
     def __init__(

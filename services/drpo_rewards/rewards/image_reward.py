@@ -10,14 +10,14 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from drpo_rewards.errors import WeightsError
-from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.base import READS_NONE, Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.hub import find
 from drpo_rewards.rewards.files.model_files import TOKENIZER_SETTINGS, WORDPIECE, ModelFiles
 from drpo_rewards.rewards.files.weights import (
@@ -76,6 +76,7 @@ class ImageReward(StagedReward):
         headers_only: see `files/weights.py`.
     """
 
+    metadata_schema: ClassVar = READS_NONE
     license = MODEL.license
 
     def __init__(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from drpo_rewards.api.images import decode, load
+from drpo_rewards.api.metadata import check_keys, take_share
 from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
 from drpo_rewards.ranking.tournament import Tournament, TournamentResult, seeding
-from drpo_rewards.rewards.base import Comparison, PairItem, PairwiseReward, Reward, Score, ScoreItem
+from drpo_rewards.rewards.base import AnyReward, Comparison, PairItem, PairwiseReward, Reward, Score, ScoreItem
 from drpo_rewards.rewards.checks import check_comparisons, check_scores, copy_items, describe
 
 Progress = Callable[[int, int], None]  # called with the number that is done, and the total
@@ -35,6 +37,7 @@ def score_items(
         RewardsError: the reward failed; the message names it.
     """
     metrics = describe(name, reward).metrics
+    items = _take_metadata(name, reward, items)
     scores: list[Score] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
@@ -52,6 +55,7 @@ def compare_items(
     Raises:
         RewardsError: the judge failed; the message names it.
     """
+    items = _take_metadata(name, judge, items)
     pair_items = [
         PairItem(items[first].image, items[second].image, items[first].prompt, items[first].metadata)
         for first, second in pairs
@@ -102,6 +106,16 @@ def play_tournament(
         done += len(comparisons)
         tournament.record(pairs, comparisons)
     return tournament.result()
+
+
+def _take_metadata(name: str, reward: AnyReward, items: Sequence[ScoreItem]) -> list[ScoreItem]:
+    """Return the items with the metadata that the reward reads. Any other key is an error, as in a service."""
+    schema = describe(name, reward).metadata_schema
+    shares = {id(item.metadata): item.metadata for item in items}
+    for key, metadata in shares.items():
+        check_keys(metadata, {name: schema})
+        shares[key] = take_share(metadata, schema)
+    return [replace(item, metadata=shares[id(item.metadata)]) for item in items]
 
 
 @contextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from PIL import Image
 
 from drpo_rewards.api.contract import Metric
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.base import READS_NONE, Score, ScoreItem
 from drpo_rewards.rewards.files.model_files import ModelFiles
 
 
@@ -26,6 +26,7 @@ class JpegSize:
     """
 
     metrics = (Metric(name="kilobytes", description="size as a JPEG file", unit="kB"),)
+    metadata_schema: ClassVar = READS_NONE
 
     def __init__(self, prefer: Literal["small", "large"] = "small", quality: int = 95) -> None:
         if prefer not in ("small", "large"):

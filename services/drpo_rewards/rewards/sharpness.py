@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.base import READS_NONE, Score, ScoreItem
 from drpo_rewards.rewards.files.model_files import ModelFiles
 
 LUMA_3 = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
@@ -19,6 +20,7 @@ class Sharpness:
     the Laplacian is the sum of a pixel's four neighbours minus four times the pixel, and the border is left out.
     """
 
+    metadata_schema: ClassVar = READS_NONE
     version = "sharpness-1"
 
     @staticmethod

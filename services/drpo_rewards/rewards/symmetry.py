@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.rewards.base import Score, ScoreItem
+from drpo_rewards.rewards.base import READS_NONE, Score, ScoreItem
 from drpo_rewards.rewards.files.model_files import ModelFiles
 
 AXES = {"vertical": 1, "horizontal": 0}  # the axis of the mirror, and the array's axis that it reverses
@@ -23,6 +23,7 @@ class Symmetry:
         axis: "vertical" compares the left half with the right one; "horizontal" the upper with the lower one.
     """
 
+    metadata_schema: ClassVar = READS_NONE
     range = (0.0, 1.0)
 
     def __init__(self, axis: Literal["vertical", "horizontal"] = "vertical") -> None:

@@ -1,6 +1,6 @@
 """The ranking service on Ray Serve. `start` it on a running Ray; `upgrade` replaces one of its rewards.
 
-config    the settings of a service; config_file reads them, and finds the lines of mistakes
+config    the settings of a service
 ports     who has a port, and taking one; listeners takes those of a service
 start     deploys the gateway and its rewards
 gateway   turns requests into questions to the rewards

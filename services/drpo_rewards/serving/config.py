@@ -9,23 +9,18 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, MAX_NAME, Normalize, check_weights
 from drpo_rewards.api.images import ImageLimits
 from drpo_rewards.api.keys import check_key
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.serving.config_file import read_config_file, read_text
+from drpo_rewards.settings.files import parse_settings, read_text
+from drpo_rewards.settings.section import Section
 
 RUNTIME_ENV = ("pip", "uv", "conda", "container", "image_uri", "env_vars", "config")  # of one reward
 CONFIGS = Path(__file__).parent / "configs"
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are refused, and numbers must be finite."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class MemoryConfig(Section):
@@ -274,9 +269,11 @@ class ServiceConfig(Section):
         if not path.exists():
             known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
             raise ConfigError(f"no service config {str(source)!r}; give a YAML file or one of: {known}")
-        file = read_config_file(path)
+        file = parse_settings(read_text(path), str(path), cls)
+        if not file.sections:
+            raise ConfigError(f"{path} is empty; write at least `rewards:` with one reward")
         try:
-            return cls.model_validate(file.data)
+            return cls.model_validate(file.sections)
         except ValidationError as error:
             mistakes = [f"{file.locate(key)}: {message}" for key, message in list_mistakes(error)]
             raise ConfigError("\n".join(mistakes)) from None

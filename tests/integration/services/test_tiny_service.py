@@ -90,6 +90,16 @@ def test_each_reward_ranks_with_its_own_scores(client: RankingClient, in_process
         assert ranking.order == best_first or len(set(expected)) < len(expected)
 
 
+def test_one_request_has_the_metadata_of_several_rewards(
+    client: RankingClient, in_process: dict[str, list[float]]
+) -> None:
+    metadata = SPEC | METADATA["ocr"] | METADATA["soft_tifa"]
+    names = ("geneval", "ocr", "soft_tifa", "jpeg_size")
+    ranking = client.rank(PROMPT, PICTURES, rewards=dict.fromkeys(names, 1.0), metadata=metadata)
+    for name in names:
+        assert ranking.rewards[name].scores == pytest.approx(in_process[name], rel=1e-4, abs=1e-5), name
+
+
 def test_each_mixture_adds_z_scores(client: RankingClient, in_process: dict[str, list[float]]) -> None:
     for name, mixture in ServiceConfig.load(CONFIG).mixtures.items():
         combined = np.zeros(len(PICTURES))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.chat_server import Reply, chat_server, shown
+from support.chat_server import chat_server, prefer_bright
 
 pytestmark = [pytest.mark.integration, pytest.mark.thorough]
 
@@ -34,7 +34,19 @@ EXPERIMENT = {
         }
     },
 }
-COMMAND = ["paper", "small.yaml", "--seeds", "1", "--out", "small", "--evaluation.prompts_per_task", "2"]
+JUDGED = {
+    "title": "The same rows, judged",
+    "kind": "judged",
+    "paper": {},
+    "worlds": {
+        "shapes": {
+            "shares": "small.yaml",
+            "settings": {"rewards.service": "shapes-clip"},
+            "judging": {"judge": "clip", "first": "DrPO", "pairs": 5},
+        }
+    },
+}
+COMMAND = ["paper", "small.yaml", "--seeds", "1", "--out", "small-shapes", "--evaluation.prompts_per_task", "2"]
 
 
 def drpo(*arguments: str, folder: Path) -> str:
@@ -51,7 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an experiment whose first start was killed in its second run."""
     folder = tmp_path_factory.mktemp("paper")
     (folder / "small.yaml").write_text(yaml.safe_dump(EXPERIMENT))
-    second = folder / "small" / "runs" / "DrPO-s0" / "config.yaml"
+    (folder / "judged.yaml").write_text(yaml.safe_dump(JUDGED))
+    second = folder / "small-shapes" / "runs" / "DrPO-s0" / "config.yaml"
     with subprocess.Popen([sys.executable, "-m", "drpo", *COMMAND], cwd=folder, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
         while not second.exists():
@@ -64,37 +77,48 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(900)
 def test_a_killed_experiment_goes_on_and_is_judged(folder: Path) -> None:
-    first_run = (folder / "small" / "runs" / "DRaFT-s0" / "metrics.jsonl").read_bytes()
-    assert not (folder / "small" / "page.md").exists()
+    metrics = folder / "small-shapes" / "runs" / "DRaFT-s0" / "metrics.jsonl"
+    first_run = metrics.read_bytes()
+    assert not (folder / "small-shapes" / "page.md").exists()
     drpo(*COMMAND, folder=folder)
-    assert (folder / "small" / "runs" / "DRaFT-s0" / "metrics.jsonl").read_bytes() == first_run, "finished runs stay"
-    page = (folder / "small" / "page.md").read_text()
+    assert (folder / "small-shapes" / "runs" / "DRaFT-s0" / "metrics.jsonl").read_bytes() == first_run, (
+        "finished runs stay"
+    )
+    page = (folder / "small-shapes" / "page.md").read_text()
     for row in ("| base |", "| DRaFT |", "| DrPO |", "| DrPO | 23.49 |"):
         assert row in page
-    results = json.loads((folder / "small" / "table" / "results.json").read_text())
+    results = json.loads((folder / "small-shapes" / "table" / "results.json").read_text())
     assert results["rows"] == ["base", "DRaFT seed 0", "DrPO seed 0"]
 
-    (folder / "small" / "page.md").unlink()
+    (folder / "small-shapes" / "page.md").unlink()
     drpo(*COMMAND, folder=folder)
-    assert (folder / "small" / "page.md").read_text() == page
-
-    def prefer_bright(body: dict[str, object]) -> Reply:
-        first, second = (float(picture.mean()) for picture in shown(body))
-        winner = "tie" if first == second else "A" if first > second else "B"
-        return Reply(json.dumps({"winner": winner, "confidence": 0.9, "reason": "brighter"}))
+    assert (folder / "small-shapes" / "page.md").read_text() == page
 
     with chat_server(prefer_bright) as server:
         judge = {"type": "judge", "options": {"backend": "endpoint", "model": "seer", "base_url": server.url}}
         rewards = {"judge": {**judge, "num_cpus": 0.1}}
         mixtures = {"default": {"rewards": {"judge": 1.0}}}
         (folder / "judge.yaml").write_text(yaml.safe_dump({"rewards": rewards, "mixtures": mixtures}))
-        words = ("judge", "DrPO seed 0", "base", "--in", "small/table", "--rewards.service", "judge.yaml")
+        words = ("judge", "DrPO seed 0", "base", "--in", "small-shapes/table", "--rewards.service", "judge.yaml")
         assert "8 pairs, at most 8 calls of judge" in drpo(*words, folder=folder)
         asked = len(server.bodies)
         assert asked == 16, "the judge looks in both orders"
         drpo(*words, folder=folder)
         assert len(server.bodies) == asked
-    judged = json.loads((folder / "small" / "table" / "judge" / "judge.json").read_text())
+    judged = json.loads((folder / "small-shapes" / "table" / "judge" / "judge.json").read_text())
     (outcome,) = judged["against"].values()
     assert outcome["pairs"] == 8
     assert sum(outcome[part][0] for part in ("win", "loss", "tie")) == pytest.approx(1)
+
+    command = [word.replace("small", "judged") for word in COMMAND]
+    printed = drpo(*command, folder=folder)
+    assert "the runs are those of small" in printed
+    assert "judging: at most 10 pairs, each a call of clip" in printed
+    assert not (folder / "judged-shapes" / "runs").exists()
+    page = (folder / "judged-shapes" / "page.md").read_text()
+    assert "The judge is clip." in page
+    for row in ("| base |", "| DRaFT |"):
+        assert row in page.partition("## What the judge says")[2]
+    (folder / "judged-shapes" / "page.md").unlink()
+    drpo(*command, folder=folder)
+    assert (folder / "judged-shapes" / "page.md").read_text() == page

@@ -14,8 +14,31 @@ import torch
 WORDS = ["a", "photo", "of", "red", "green", "blue", "circle", "square", "triangle", "two", "three", "left", "right"]
 
 
-def write_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
-    """Writes the pipeline to `folder` and returns it."""
+UNET = {
+    "block_out_channels": (16, 32),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+VAE = {
+    "block_out_channels": (8, 8, 16, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+ONE_BLOCK_UNET = {
+    "block_out_channels": (16,),
+    "down_block_types": ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",),
+}
+ONE_BLOCK_VAE = {
+    "block_out_channels": (8,),
+    "down_block_types": ("DownEncoderBlock2D",),
+    "up_block_types": ("UpDecoderBlock2D",),
+}
+"""Networks with as few different layers as there can be, because compiling takes time for each of them."""
+
+
+def write_tiny_pipeline(folder: Path, seed: int = 0, *, one_block: bool = False) -> Path:
+    """Writes the pipeline to `folder` and returns it. With one block, its images are as small as its latents."""
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -52,22 +75,18 @@ def write_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
     )
     unet = UNet2DConditionModel(
         sample_size=8,
-        block_out_channels=(16, 32),
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=16,
         attention_head_dim=8,
         norm_num_groups=8,
+        **(ONE_BLOCK_UNET if one_block else UNET),
     )
     vae = AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         norm_num_groups=4,
         sample_size=64,
         scaling_factor=0.18215,
+        **(ONE_BLOCK_VAE if one_block else VAE),
     )
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085,

@@ -46,13 +46,14 @@ def make_trainer(tiny: Path) -> Iterator[Callable[..., DrPOTrainer]]:
             feature_map: Any = None,
             objective: Any = None,
             lr: float = 5e-2,
+            pipeline_folder: Path = tiny,
             normalize: Any = "zscore",
             **settings: Any,
         ) -> DrPOTrainer:
             torch.manual_seed(0)
             scores = LocalRanker("reward", reward or Redness(), normalize)
             ranker = stack.enter_context(BackgroundRanker(lambda: scores))
-            generator = SDTurboGenerator.load(tiny, lora=LoraConfig(rank=4))
+            generator = SDTurboGenerator.load(pipeline_folder, lora=LoraConfig(rank=4))
             objective = objective or load_objective("drpo", {"radii": [0.2, 0.5, 1.0]})
             gradient = RewardGradient(generator, DifferentiableRedness(), name="redness", batch_size=4)
             return DrPOTrainer(

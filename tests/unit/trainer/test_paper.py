@@ -6,16 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from support.chat_server import chat_server, prefer_bright
+from support.local_ranker import LocalClient
 
 from drpo.checks.plan import Plan
 from drpo.checks.settings import check_settings
+from drpo.data.prompts.record import PromptRecord
 from drpo.errors import ConfigError, EvaluationError
-from drpo.evaluation.table.row import parse_rows
-from drpo.paper.experiment import Experiment, experiment_names, load_experiment
+from drpo.evaluation.plan import plan_images
+from drpo.evaluation.table.pictures import PictureFolder
+from drpo.evaluation.table.row import Row, parse_rows
+from drpo.paper.experiment import Experiment, JudgingSpec, experiment_names, load_experiment
+from drpo.paper.judged import find_matches, keep_judge, read_outcomes
 from drpo.paper.page import write_page
 from drpo.paper.plan import PaperPlan, in_words, make_plan, parse_budget
 from drpo.paper.result import join_seeds, row_name
+from drpo_rewards.rewards.judge.reward import Judge
 
 WORLDS = [(name, world) for name in experiment_names() for world in load_experiment(name).worlds]
 
@@ -72,12 +80,46 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     file.write_text("title: Mine\npaper: {columns: [a], rows: {x: [1, 2]}}\nworlds: {}\nkinds: table\n")
     with pytest.raises(ConfigError) as caught:
         load_experiment(str(file))
-    assert "mine: paper: Value error, the row x has 2 numbers for 1 columns" in str(caught.value)
-    assert "mine: kinds: Extra inputs" in str(caught.value)
+    assert "mine.yaml:2: paper: Value error, the row x has 2 numbers for 1 columns" in str(caught.value)
+    assert "mine.yaml:4: kinds: Extra inputs" in str(caught.value)
     with pytest.raises(ConfigError, match="there is no experiment 'table22'; did you mean table2"):
         load_experiment("table22")
     file.write_text("[")
     with pytest.raises(ConfigError):
+        load_experiment(str(file))
+
+
+def test_an_experiment_uses_the_runs_of_another(tmp_path: Path) -> None:
+    def make(name: str) -> PaperPlan:
+        return make_plan(load_experiment(name), "shapes", seeds=2, budget_s=1800, out=tmp_path / f"{name}-shapes")
+
+    figure, table = make("figure2"), make("table2")
+    assert figure.runs() == table.runs()
+    assert figure.steps == table.steps < 150
+    assert any("the runs are those of table2, in" in line for line in figure.describe(10))
+    assert "judging: at most 120 pairs, each a call of clip" in figure.describe(10)
+    figure.keep()
+    table.keep()  # the folder of the runs was begun with this plan
+    with pytest.raises(ConfigError, match="is the folder of table2, whose runs are used"):
+        make_plan(load_experiment("figure2"), "shapes", seeds=1, budget_s=None, out=tmp_path / "table2-shapes")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("shares: figure2", "figure2 has no runs of its own in shapes"),
+        ("shares: tableA5", "tableA5 has no runs of its own in shapes"),
+        ("shares: tabel2", "did you mean table2"),
+        ("shares: table2, steps: 3, runs: {}", "runs and steps are those of table2; leave them out"),
+        ("shares: table2, judging: {judge: clip, first: DRPO}", "there is no run 'DRPO'; choose from DRaFT"),
+        ("shares: table2, judging: {judge: clip, first: DrPO, pairs: 0}", "judging.pairs"),
+        ("shares: table2", "worlds.shapes.judging: give it for the kind judged"),
+    ],
+)
+def test_what_cannot_be_shared_or_judged_is_refused(spec: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"title: Mine\nkind: judged\npaper: {{}}\nworlds: {{shapes: {{{spec}}}}}\n")
+    with pytest.raises(ConfigError, match=message):
         load_experiment(str(file))
 
 
@@ -164,3 +206,37 @@ def test_a_profile_needs_no_evaluation(plan: PaperPlan) -> None:
     page = write_page(profile).read_text()
     assert "| DrPO | 2.000 | 0.500 |" in page
     assert "times as long as one of" in page
+
+
+def test_a_judge_compares_the_rows_of_each_seed(plan: PaperPlan) -> None:
+    judging = JudgingSpec(judge="judge", first="DrPO", pairs=3)
+    spec = plan.spec.model_copy(update={"judging": judging, "at": (1.0,)})
+    experiment = plan.experiment.model_copy(update={"kind": "judged", "worlds": {"shapes": spec}})
+    judged = PaperPlan(experiment, "shapes", 2, plan.steps, plan.out)
+    planned = plan_images([PromptRecord(f"picture {i}") for i in range(4)], images_per_prompt=1)
+    table = plan.out / "table"
+    levels = {"base": 200, "DrPO seed 0": 100, "DPO seed 0": 50, "DrPO seed 1": 200, "DPO seed 1": 50}
+    for row, level in levels.items():
+        pictures = PictureFolder(table / "pictures" / Row(name=row, what="base").folder / "set")
+        painted = np.full((4, 8, 8, 3), level, np.uint8)
+        pictures.draw(planned, lambda _, painted=painted: painted, batch_size=4)
+        (pictures.folder.parent / "row.json").write_text("{}")
+    with pytest.raises(EvaluationError, match=r"judge\.json is missing or damaged"):
+        read_outcomes(judged, table)
+    keep_judge(judged, "1")
+    with chat_server(prefer_bright) as server:
+        client: Any = LocalClient(Judge("endpoint", model="seer", base_url=server.url, retries=0), "judge")  # type: ignore[arg-type]
+        for match in find_matches(judged, table):
+            with pytest.raises(EvaluationError, match="verdicts are missing"):
+                read_outcomes(judged, table)
+            match.verdicts("1").judge(match.pairs, client, "judge")
+    (outcomes,) = read_outcomes(judged, table).values()
+    rates = {row: (outcome.win[0], outcome.tie[0], outcome.loss[0]) for row, outcome in outcomes.items()}
+    assert rates == {"base": (0.0, 0.5, 0.5), "DPO": (1.0, 0.0, 0.0)}
+    assert {outcome.pairs for outcome in outcomes.values()} == {6}, "at most 3 of each seed"
+    column = {"prompts": "set", "title": "a column", "cells": {name: cell(50.0) for name in levels}}
+    (table / "results.json").write_text(json.dumps({"columns": [column]}))
+    page = write_page(judged).read_text()
+    assert "![DrPO against the other rows](judge-0.svg)" in page
+    assert "| DPO | 100.0 (100.0 to 100.0) | 0.0 (0.0 to 0.0) |" in page
+    assert (plan.out / "judge-0.svg").is_file()

@@ -58,12 +58,15 @@ def test_every_phase_of_two_objectives_is_shown(
 ) -> None:
     out, trace = tmp_path / "numbers.json", tmp_path / "trace.json"
     status = run(
-        str(preset), "--no-rewards", "--steps", "1", "--compare", "grpo", "--trace", str(trace), "--out", str(out)
+        *(str(preset), "--no-rewards", "--steps", "1", "--compare", "grpo", "--trace", str(trace), "--out", str(out)),
+        *("--training.memory", "auto", "--training.decode_chunk", "auto"),
     )
     assert status == 0, capsys.readouterr().err
     shown = capsys.readouterr().out
     assert "TFLOP/s" in shown
     assert "a step of grpo takes" in shown
+    assert shown.count("training.memory auto: the graph is held") == 2
+    assert shown.count("training.decode_chunk auto: ") == 2
     profiles = json.loads(out.read_text())["profiles"]
     assert set(profiles) == {"drpo", "grpo"}
     drpo = profiles["drpo"]["phases"]

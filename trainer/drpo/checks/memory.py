@@ -13,7 +13,11 @@ SETTING = "training.candidates"
 
 def check_memory(plan: Plan) -> Iterator[Finding]:
     """Yields what a step takes, and whether the GPUs of this machine have it. Runs without a GPU are not looked at."""
-    if not (plan.trains and plan.config.training.use_gpu) or plan.generator_folder is None:
+    if not (plan.trains and plan.config.training.use_gpu):
+        return
+    if plan.generator_folder is None:
+        found = "what a step takes can be estimated once the generator's configs are on this machine"
+        yield Finding("memory", SETTING, "skipped", found)
         return
     from drpo.training.choices import choose_memory
     from drpo.training.memory import estimate_memory

@@ -66,12 +66,20 @@ def _find_problem(folder: Path, variant: str | None, vae: str | None) -> str:
 
 
 def _check_lora(lora: LoraConfig, generator: Path) -> Iterator[Finding]:
-    from drpo.generators import check_lora
+    from drpo.generators import check_adapter, check_lora
+    from drpo.training.build import start_of
 
+    setting = "lora.target_modules" if lora.adapter is None else "lora.adapter"
     try:
-        check_lora(lora, generator)
+        start = start_of(lora)
+        if start is None:
+            check_lora(lora, generator)
+            return
+        check_adapter(start, generator)
     except DrpoError as error:
-        yield Finding("models", "lora.target_modules", "wrong", str(error))
+        yield Finding("models", setting, "wrong", f"{setting}: {error}" if lora.adapter is not None else str(error))
+    else:
+        yield Finding("models", setting, "ok", f"{start} fits the generator")
 
 
 def _check_unet(path: str, generator: Path) -> Finding:

@@ -17,6 +17,8 @@ def make_paths_absolute(config: Config) -> Config:
     for name in ("vae", "unet"):
         if path := getattr(config.model, name):
             setattr(config.model, name, _absolute(path))
+    if config.lora is not None and config.lora.adapter:
+        config.lora.adapter = _absolute(config.lora.adapter)
     if config.features.path:
         config.features.path = _absolute(config.features.path)
     if config.rewards.service:

@@ -54,21 +54,13 @@ def _check_set(plan: Plan, section: str, loaded: list[PromptRecord] | DrpoError)
 
 def _check_overlap(plan: Plan) -> Iterator[Finding]:
     """Checks that no evaluation prompt is also trained on, which would flatter the result."""
-    from drpo.data.prompts.overlap import find_overlap
+    from drpo.data.prompts.overlap import OVERLAP_FIX, describe_overlap
 
     training, evaluation = plan.training_prompts, plan.evaluation_prompts
     if plan.config.prompts.allow_overlap or isinstance(training, DrpoError) or isinstance(evaluation, DrpoError):
         return
-    overlap = find_overlap(training, evaluation)
-    if overlap:
-        examples = ", ".join(repr(prompt) for prompt in overlap[:3]) + (", ..." if len(overlap) > 3 else "")
-        distinct = len({record.prompt for record in evaluation})
-        found = f"{len(overlap)} of the {distinct} evaluation prompts are also training prompts ({examples})"
-        fix = (
-            "choose other prompts with evaluation.source, evaluation.path or evaluation.split; or set "
-            "prompts.allow_overlap to true, or evaluation.enabled to false"
-        )
-        yield Finding("prompts", "evaluation", "wrong", found, fix)
+    if found := describe_overlap(training, evaluation):
+        yield Finding("prompts", "evaluation", "wrong", found, OVERLAP_FIX)
 
 
 def _check_records(plan: Plan, section: str, records: Sequence[PromptRecord]) -> Iterator[Finding]:

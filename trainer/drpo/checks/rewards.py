@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from drpo.checks.plan import Plan
@@ -12,6 +13,7 @@ from drpo.config import Config, StopCondition
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import DrpoError
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, ModelInfo, check_weights
+from drpo_rewards.api.metadata import check_keys
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.client import RankingClient
 from drpo_rewards.cluster.environment import set_ray_environment
@@ -142,7 +144,7 @@ def _check_names(
             found = f"{service} has no reward {name!r}{did_you_mean(name, rewards)}"
             fix = f"choose from {', '.join(rewards)}"
             yield Finding("rewards", "rewards.weights", "wrong", f"rewards.weights: {found}", fix)
-    known = {name: rewards[name] for name in chosen if name in rewards}
+    known = scorers = {name: rewards[name] for name in chosen if name in rewards}
     yield Finding("rewards", "rewards", "ok", f"ranked by {', '.join(known)}")
     if plan.evaluates and len(known) == len(chosen):
         runs = metadata_checks is None
@@ -155,7 +157,7 @@ def _check_names(
         scorers = {name: rewards[name] for name in scoring}
         yield from _check_shown(plan.config, scorers, runs)
         yield from _check_watched(plan, scorers, runs)
-    yield from _check_metadata(plan, known, metadata_checks or {})
+    yield from _check_metadata(plan, known, scorers, metadata_checks or {})
 
 
 def _check_shown(config: Config, known: Mapping[str, ModelInfo], runs: bool) -> Iterator[Finding]:
@@ -199,20 +201,32 @@ def _check_watched(plan: Plan, scorers: Mapping[str, ModelInfo], runs: bool) -> 
 
 
 def _check_metadata(
-    plan: Plan, known: Mapping[str, ModelInfo], checks: Mapping[str, MetadataCheck]
+    plan: Plan,
+    known: Mapping[str, ModelInfo],
+    scorers: Mapping[str, ModelInfo],
+    checks: Mapping[str, MetadataCheck],
 ) -> Iterator[Finding]:
-    """Checks that prompts have metadata if a reward needs them, and such as the rewards take."""
+    """Checks that prompts have metadata if a reward needs them, and such as the rewards take.
+
+    Args:
+        plan: what is about to start.
+        known: the rewards that rank.
+        scorers: the rewards of the evaluation.
+        checks: of rewards, by name.
+    """
     needing = [name for name, model in known.items() if model.needs_metadata]
-    sets: dict[str, list[PromptRecord] | DrpoError] = {}
+    sets: dict[str, tuple[list[PromptRecord] | DrpoError, Mapping[str, ModelInfo]]] = {}
     if plan.trains and plan.config.offline is None:
-        sets["prompts"] = plan.training_prompts
+        sets["prompts"] = plan.training_prompts, known
     if plan.evaluates:
-        sets["evaluation"] = plan.evaluation_prompts
-    for section, records in sets.items():
+        sets["evaluation"] = plan.evaluation_prompts, scorers
+    for section, (records, asked) in sets.items():
         if isinstance(records, DrpoError):
             continue
+        schemas = {name: model.metadata_schema for name, model in asked.items()}
+        yield from _check_each(section, records, "the rewards refuse", partial(check_keys, schemas=schemas))
         for name in checks.keys() & known.keys():
-            yield from _check_each(section, records, name, checks[name])
+            yield from _check_each(section, records, f"the reward {name!r} refuses", checks[name])
         without = sum(record.metadata is None for record in records)
         if needing and without:
             found = f"{without} of {len(records)} prompts of {section} have no metadata, which {needing[0]} needs"
@@ -220,7 +234,7 @@ def _check_metadata(
             yield Finding("rewards", section, "wrong", found, fix)
 
 
-def _check_each(section: str, records: Sequence[PromptRecord], name: str, check: MetadataCheck) -> Iterator[Finding]:
+def _check_each(section: str, records: Sequence[PromptRecord], problem: str, check: MetadataCheck) -> Iterator[Finding]:
     """Checks the metadata of every prompt that has some. The first problem stands for all."""
     problems = []
     for number, record in enumerate(records, start=1):
@@ -230,5 +244,5 @@ def _check_each(section: str, records: Sequence[PromptRecord], name: str, check:
         except RewardsError as error:
             problems.append(f"prompt {number} ({record.prompt[:60]!a}): {error}")
     if problems:
-        found = f"the reward {name!r} refuses {len(problems)} of the {len(records)} prompts of {section}: {problems[0]}"
+        found = f"{problem} {len(problems)} of the {len(records)} prompts of {section}: {problems[0]}"
         yield Finding("rewards", section, "wrong", found, "correct the metadata")

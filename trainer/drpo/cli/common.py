@@ -43,6 +43,10 @@ class Application(typer.Typer):
     anywhere in the command line, the traceback is printed too.
     """
 
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        """As in typer, with `Command` as the class of the commands."""
+        return super().command(name, **{"cls": Command, **options})
+
     def __call__(self, args: Sequence[str] | None = None, **options: Any) -> Any:
         silence_libraries()
         for stream in (sys.stdout, sys.stderr):  # any text can be printed, whatever the locale
@@ -100,12 +104,22 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
-def expand_home(path: Path | None) -> Path | None:
-    """The value of an option with `~` for the home folder, which a shell leaves in `--out=~/x.png`."""
-    return path and Path(os.path.expanduser(path))
+class Command(TyperCommand):
+    """A command whose paths may begin with `~` for the home folder, which a shell leaves in `--out=~/x.png`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        ctx.params = {name: _expand_home(value) for name, value in ctx.params.items()}
+        return rest
 
 
-class SettingsCommand(TyperCommand):
+def _expand_home(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_expand_home(one) for one in value]
+    return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
+
+
+class SettingsCommand(Command):
     """A command that also takes settings, --section.key VALUE, before, between and after its own words.
 
     They become `context.args`, see `parse_settings`.

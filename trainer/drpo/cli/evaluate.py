@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from drpo.cli.common import DryRun, check_before_start, console, expand_home, ray_and_rewards, say
+from drpo.cli.common import DryRun, check_before_start, console, ray_and_rewards, say
 from drpo.cli.parts import Parts
 from drpo.cli.report import write_summary_and_report
 from drpo.cli.table import evaluate_table
@@ -42,9 +42,7 @@ def evaluate(
     context: typer.Context,
     adapter: Annotated[
         Path | None,
-        typer.Option(
-            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run.", callback=expand_home
-        ),
+        typer.Option(help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run."),
     ] = None,
     row: Annotated[
         list[str] | None,
@@ -90,8 +88,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="The JSON file to write; default: the run's results, or evaluation.json in another adapter's folder. "
-            "With --row the folder; default: evaluation.",
-            callback=expand_home,
+            "With --row the folder; default: evaluation."
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -129,16 +126,15 @@ def evaluate_run(
     context: typer.Context, adapter: Path, *, preset: str, generator: str | None, out: Path | None, dry_run: bool
 ) -> None:
     """Compares an adapter with its base. Prints a table and writes JSON."""
-    from drpo.cli.sample import find_adapter
     from drpo.training.files import storing, write_text
-    from drpo.training.run_folder import ADAPTER, find_run, read_config
+    from drpo.training.run_folder import ADAPTER, find_run, locate_adapter, read_config
 
     overrides, problems = context.args, []
     file: Path | None = None
     try:
-        file = find_adapter(adapter)
+        file = locate_adapter(adapter)
     except ConfigError as error:
-        problems.append(Problem("--adapter", str(error)))
+        problems.append(Problem("--adapter", f"--adapter: {error}"))
     run_dir = find_run(file) if file is not None else None
     values = read_config(run_dir).model_dump(mode="json") if run_dir is not None else read_preset(preset)
     if run_dir is not None and file is not None and file.parent != run_dir / ADAPTER:

@@ -49,7 +49,7 @@ def export(
     try:
         file, config = choose_config(adapter, generator)
     except ConfigError as error:
-        problems.append(Problem("RUN_OR_ADAPTER", str(error).replace("--adapter: ", "", 1)))
+        problems.append(Problem("RUN_OR_ADAPTER", str(error)))
     out = _choose_out(out, form, file or adapter)
     if out.exists():
         problems.append(Problem("--out", f"--out: {out} exists; remove it, or give another path"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,7 @@ from drpo.config import Problem, read_preset
 from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from drpo.evaluation.judging import Outcome
+    from drpo.evaluation.judging import Outcome, Pair, Verdicts
     from drpo_rewards.client import RankingClient
 
 JUDGE = "judge"
@@ -71,16 +72,12 @@ def judge(
 
     outcomes = {}
     with ray_and_rewards(config) as served, make_ranking_client(served.rewards) as client:
-        version = _find_version(client, reward)
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        version = find_version(client, reward)
+        with make_progress() as bar:
             for other, matched in found.items():
-                verdicts = Verdicts(
-                    out / f"{first.name}-against-{other.name}.jsonl", both_orders=both_orders, version=version
-                )
-                missing = verdicts.missing(matched)
-                task = bar.add_task(f"against {other.name}", total=len(matched), completed=len(matched) - len(missing))
-                verdicts.judge(missing, client, reward, concurrency=concurrency, progress=partial(bar.advance, task))
+                path = out / f"{first.name}-against-{other.name}.jsonl"
+                verdicts = Verdicts(path, both_orders=both_orders, version=version)
+                ask_missing(verdicts, matched, client, reward, bar, f"against {other.name}", concurrency=concurrency)
                 outcomes[other.name] = summarize(verdicts.of(matched))
     results = {"model": first.name, "judge": reward, "version": version, "both_orders": both_orders}
     results["against"] = {name: outcome.to_json() for name, outcome in outcomes.items()}
@@ -99,7 +96,29 @@ def _find_row(name: str, evaluation: Path) -> Path:
     return Path(os.path.abspath(evaluation / "pictures" / Row(name=name or "?", what="base").folder))
 
 
-def _find_version(client: RankingClient, reward: str) -> str:
+def make_progress() -> Progress:
+    """A bar for each two models."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
+
+
+def ask_missing(
+    verdicts: Verdicts,
+    pairs: Sequence[Pair],
+    client: RankingClient,
+    reward: str,
+    bar: Progress,
+    label: str,
+    *,
+    concurrency: int = 8,
+) -> None:
+    """Asks the judge for the verdicts that are not there yet, with a bar of all pairs."""
+    missing = verdicts.missing(pairs)
+    task = bar.add_task(label, total=len(pairs), completed=len(pairs) - len(missing))
+    verdicts.judge(missing, client, reward, concurrency=concurrency, progress=partial(bar.advance, task))
+
+
+def find_version(client: RankingClient, reward: str) -> str:
     """The version of the judge.
 
     Raises:

@@ -38,13 +38,13 @@ def paper(
     """
     from drpo.paper.experiment import load_experiment
     from drpo.paper.page import write_page
-    from drpo.paper.plan import make_plan, parse_budget
+    from drpo.paper.plan import folder_name, make_plan, parse_budget
 
     if experiment.upper() == "LIST":
         print_list()
         return
     loaded = load_experiment(experiment)
-    folder = Path(os.path.abspath((out or Path("paper") / f"{loaded.name}-{world}").expanduser()))
+    folder = Path(os.path.abspath((out or Path("paper") / folder_name(loaded, world)).expanduser()))
     overrides = tuple(context.args)
     budget_s = parse_budget(budget) if budget is not None else None
     plan = make_plan(loaded, world, seeds=seeds, budget_s=budget_s, out=folder, overrides=overrides)
@@ -110,7 +110,20 @@ def is_done(plan: PaperPlan) -> bool:
     except DrpoError:
         return False
     names = {name for name, _ in trained_rows(plan, plan.runs())}
-    return bool(cells) and all(names <= one.keys() for one in cells)
+    return bool(cells) and all(names <= one.keys() for one in cells) and is_judged(plan)
+
+
+def is_judged(plan: PaperPlan) -> bool:
+    """Whether the judge has said all, if the experiment asks one."""
+    from drpo.paper.judged import read_outcomes
+    from drpo.paper.page import TABLE_FOLDER
+
+    if plan.spec.judging is None:
+        return True
+    try:
+        return bool(read_outcomes(plan, plan.out / TABLE_FOLDER))
+    except DrpoError:
+        return False
 
 
 def carry_out(plan: PaperPlan, config: Config, sets: Sequence[PromptSet]) -> None:
@@ -125,6 +138,8 @@ def carry_out(plan: PaperPlan, config: Config, sets: Sequence[PromptSet]) -> Non
                 train_run(run, served)
         if plan.experiment.kind != "profile":
             evaluate_runs(plan, served, sets)
+        if plan.spec.judging is not None:
+            judge_rows(plan, served, plan.spec.judging.judge)
 
 
 def train_run(run: PlannedRun, served: Config) -> None:
@@ -174,3 +189,17 @@ def evaluate_runs(plan: PaperPlan, served: Config, sets: Sequence[PromptSet]) ->
         plan.spec.rewards, scale="paper" if plan.world == "real" else "raw", diversity=plan.spec.diversity
     )
     tabulate(served, models, sets, options, workers=1, out=plan.out / TABLE_FOLDER)
+
+
+def judge_rows(plan: PaperPlan, served: Config, judge: str) -> None:
+    """Lets a judge compare the pictures of an experiment; verdicts that are there are not asked again."""
+    from drpo.cli.judge import ask_missing, find_version, make_progress
+    from drpo.paper.judged import find_matches, keep_judge
+    from drpo.paper.page import TABLE_FOLDER
+    from drpo.training.ranking_client import make_ranking_client
+
+    with make_ranking_client(served.rewards) as client, make_progress() as bar:
+        version = find_version(client, judge)
+        keep_judge(plan, version)
+        for match in find_matches(plan, plan.out / TABLE_FOLDER):
+            ask_missing(match.verdicts(version), match.pairs, client, judge, bar, match.label)

@@ -8,11 +8,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from drpo.cli.common import SettingsCommand, console, say
+from drpo.cli.common import Application, SettingsCommand, console, say
 from drpo.config import Config, load_config
 from drpo.errors import ConfigError
 
-app = typer.Typer(
+app = Application(
     no_args_is_help=True, help="Chosen and rejected images: list the sources, look at a set, encode its images."
 )
 

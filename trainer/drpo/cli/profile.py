@@ -158,6 +158,8 @@ def _print_table(name: str, measured: Profile, peak: float) -> None:
             f"{cost['peak'] / 1e9:.3f}",
         )
     console.print(table)
+    for choice in measured.choices:
+        say(choice)
     say(f"undisturbed, a step takes {measured.step_s:.3f} s: {measured.images / measured.step_s:.1f} images/s")
     if measured.rank_s:
         waits = measured.phases["reward_score"].seconds if "reward_score" in measured.phases else 0.0

@@ -11,14 +11,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from drpo.cli.common import console
+from drpo.cli.common import Application, console
 from drpo.config import PromptsConfig
 from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from drpo.data.prompts.source import Origin
 
-app = typer.Typer(no_args_is_help=True, help="Sources of prompts: list them, download public sets, look at prompts.")
+app = Application(no_args_is_help=True, help="Sources of prompts: list them, download public sets, look at prompts.")
 
 
 def _check_names(given: list[str] | str) -> list[str] | str:

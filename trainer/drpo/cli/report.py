@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from drpo.cli.common import expand_home, say
+from drpo.cli.common import say
 from drpo.cli.parts import Parts
 from drpo.config import Config, runs_folder
 from drpo.errors import ConfigError
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.", callback=expand_home)],
+    run: Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.")],
 ) -> None:
     """Write summary.json and report.html of a run anew, also while it still trains. Evaluates nothing."""
     from drpo.training.run_folder import read_config

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drpo.cli.common import DryRun, check_before_start, console, expand_home, say
+from drpo.cli.common import DryRun, check_before_start, console, say
 from drpo.config import MOST_INTEGER, Config, Problem
-from drpo.errors import ConfigError, ModelLoadError
+from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from drpo.generators import OneStepGenerator
@@ -20,8 +20,7 @@ def sample(
     adapter: Annotated[
         Path | None,
         typer.Option(
-            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run. Without it, the base.",
-            callback=expand_home,
+            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run. Without it, the base."
         ),
     ] = None,
     generator: Annotated[
@@ -33,7 +32,7 @@ def sample(
         int,
         typer.Option(min=0, max=MOST_INTEGER, help="Seed of the noise; the same seed compares base and adapter."),
     ] = 0,
-    out: Annotated[Path, typer.Option(help="The PNG file to write.", callback=expand_home)] = Path("sample.png"),
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:NUMBER, or auto: a GPU if there is one.")] = "cpu",
     dry_run: DryRun = False,
 ) -> None:
@@ -42,7 +41,7 @@ def sample(
     try:
         file, config = choose_config(adapter, generator)
     except ConfigError as error:
-        problems.append(Problem("--adapter", str(error)))
+        problems.append(Problem("--adapter", f"--adapter: {error}"))
     config = check_before_start(
         config.model_dump(mode="json"),
         typed={"model.device": device},
@@ -77,9 +76,9 @@ def choose_config(adapter: Path | None, generator: str | None) -> tuple[Path | N
     Raises:
         ConfigError: there is no adapter, or the settings of its run cannot be read.
     """
-    from drpo.training.run_folder import find_run, read_config
+    from drpo.training.run_folder import find_run, locate_adapter, read_config
 
-    file = find_adapter(adapter) if adapter is not None else None
+    file = locate_adapter(adapter) if adapter is not None else None
     run_dir = find_run(file) if file is not None and generator is None else None
     config = read_config(run_dir) if run_dir is not None else Config()
     if generator is not None:
@@ -100,20 +99,3 @@ def load_with_adapter(config: Config, file: Path | None) -> OneStepGenerator:
     if file is not None:
         model.load_adapter(file)
     return model
-
-
-def find_adapter(path: Path) -> Path:
-    """The adapter, see `drpo.generators.find_adapter`, in a file or folder, or in the folder `adapter` of that run."""
-    from drpo.generators import find_adapter as find
-    from drpo.training.run_folder import ADAPTER
-
-    try:
-        file = find(path) or find(path / ADAPTER)
-    except ModelLoadError as error:
-        raise ConfigError(f"--adapter: {error}") from error
-    if file is None:
-        raise ConfigError(
-            f"--adapter: there is neither a LoRA adapter nor a U-Net in {path}; give a .safetensors file, a folder "
-            "with one or with unet/, or a run's folder"
-        )
-    return file.resolve()

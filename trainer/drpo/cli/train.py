@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drpo.cli.common import DryRun, check_before_start, console, expand_home, ray_and_rewards, say
+from drpo.cli.common import DryRun, check_before_start, console, ray_and_rewards, say
 from drpo.cli.parts import Parts
 from drpo.cli.progress import TrainingProgress
 from drpo.cli.report import find_run_by_name, write_summary_and_report
@@ -33,7 +33,10 @@ def train(
     preset: Annotated[str | None, typer.Option(help="The name of a preset, or a YAML file.")] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="The run to continue: its folder, or its name under runs/.", callback=expand_home),
+        typer.Option(help="The run to continue: its folder, or its name under runs/."),
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="A LoRA adapter to start from: its file or folder, or the folder of a run.")
     ] = None,
     generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id: SD-Turbo, SDXL-Turbo.")] = None,
     seed: Seed = None,
@@ -46,9 +49,11 @@ def train(
 
     started = time.perf_counter()
     overrides = context.args
-    typed = {"model.generator": generator, "run.seed": seed, "run.name": name}
+    typed = {"lora.adapter": adapter, "model.generator": generator, "run.seed": seed, "run.name": name}
     if resume is None and preset is None:
         raise ConfigError("give --preset NAME (drpo doctor lists the presets) or --resume RUN")
+    if adapter is not None and "lora=null" in overrides:
+        raise ConfigError("--adapter is where a LoRA adapter starts, but --lora null trains the whole U-Net")
     if resume is None:
         assert preset is not None
         config = check_before_start(read_preset(preset), overrides, typed=typed, dry_run=dry_run)

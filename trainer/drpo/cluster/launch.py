@@ -18,6 +18,7 @@ from typing import Any
 
 from drpo.cluster.worker import STOP_FILE, train_worker
 from drpo.config import Config
+from drpo.data.training import load_held_out_prompts
 from drpo.errors import DrpoError, TrainingStoppedError
 from drpo.training.build import ranks_candidates
 from drpo.training.checkpoint import find_newest_checkpoint, step_of
@@ -71,7 +72,7 @@ def train(
         poll_s: seconds between two reads of metrics.jsonl.
 
     Raises:
-        ConfigError: `rewards.address` is not set, and the run ranks its candidates.
+        ConfigError: `rewards.address` is not set, and the run ranks its candidates; or the prompts cannot be read.
         TrainingStoppedError: the run cannot continue; the message says why.
         KeyboardInterrupt: a second Ctrl-C. The first one ends the run after the current step, with a checkpoint.
     """
@@ -82,7 +83,7 @@ def train(
     # With this file Ray Train would silently continue from the state of an earlier start under the same name.
     (run_dir / CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
 
-    fit = _Fit(config, run_dir, token)
+    fit = _Fit(config, run_dir, token, load_held_out_prompts(config))
     steps, evaluations = _Tail(run_dir / METRICS_FILE, watch), _Tail(run_dir / EVALUATIONS_FILE, watch_evaluation)
     encoded = EncodingCount(run_dir)
     fit.start()
@@ -107,11 +108,11 @@ def train(
 class _Fit(threading.Thread):
     """Runs Ray Train's fit() on a thread. On the main thread it would catch Ctrl-C and abort the workers."""
 
-    def __init__(self, config: Config, run_dir: Path, token: str | None) -> None:
+    def __init__(self, config: Config, run_dir: Path, token: str | None, held_out: list[str]) -> None:
         super().__init__(name="ray-train", daemon=True)
         self._config = config
         self._run_dir = run_dir
-        self._token = token
+        self._more = {"token": token, "held_out": held_out}
         self._result: dict[str, Any] | None = None
         self._error: BaseException | None = None
         self.done = threading.Event()
@@ -136,7 +137,7 @@ class _Fit(threading.Thread):
             train_loop_config={
                 "config": self._config.model_dump(mode="json"),
                 "run_dir": str(self._run_dir),
-                "token": self._token,
+                **self._more,
             },
             scaling_config=ScalingConfig(
                 num_workers=training.num_workers, use_gpu=training.use_gpu, resources_per_worker=resources

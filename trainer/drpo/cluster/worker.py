@@ -7,10 +7,9 @@ while loading, the time, a request to stop).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from drpo.config import Config
 from drpo.errors import DrpoError, ModelLoadError, StorageError, TrainingStoppedError
@@ -20,13 +19,10 @@ from drpo.training.run_lock import is_taken_over
 if TYPE_CHECKING:
     import torch
 
-    from drpo.data.prompts import PromptOrder, PromptRecord
+    from drpo.data.prompts import PromptOrder
     from drpo.generators import OneStepGenerator
     from drpo.method.features import FeatureMap
-    from drpo.method.objectives import Objective
-    from drpo.training.offline import OfflineSupervision
-    from drpo.training.ranking import BackgroundRanker
-    from drpo.training.reward_gradient import RewardGradient
+    from drpo.training.parts import Supervision
     from drpo.training.trainer import DrPOTrainer
     from drpo.watching import RunWatch
 
@@ -38,8 +34,8 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """The function that Ray Train calls on each worker.
 
     Args:
-        arguments: `config` (a dumped `Config` with absolute paths), `run_dir`, and the `token` of the driver's
-            `RunLock`, or None.
+        arguments: `config` (a dumped `Config` with absolute paths), `run_dir`, the `token` of the driver's `RunLock`,
+            or None, and `held_out`, prompts that may not be trained on.
 
     Returns:
         `status` ("finished", "time", "guard", "interrupted" or "stopped"), `reason`, `step` and `seconds`; the same on
@@ -48,16 +44,20 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """
     from drpo.training import collective
     from drpo.training.choices import settle_decoding, settle_memory
+    from drpo.training.parts import build_parts, make_trainer
 
     config = Config.model_validate(arguments["config"])
     run_dir = Path(arguments["run_dir"])
     with ExitStack() as stack:
         try:
-            config = settle_memory(config, run_dir, _find_device(config))
-            parts = collective.call_together(lambda: _build(config))
+            device = _find_device(config)
+            config = settle_memory(config, run_dir, device)
+            parts = collective.call_together(lambda: build_parts(config, str(device)))
             settle_decoding(config, run_dir, parts.generator)
-            supervision, order = collective.call_together(lambda: _supervise(config, run_dir, parts.generator, stack))
-            trainer = collective.call_together(lambda: _make_trainer(config, run_dir.name, parts, supervision))
+            supervision, order = collective.call_together(
+                lambda: _supervise(config, run_dir, arguments["held_out"], parts.generator, stack)
+            )
+            trainer = collective.call_together(lambda: make_trainer(config, run_dir.name, parts, supervision))
             loop = collective.call_together(lambda: _Loop(config, run_dir, trainer, order, arguments["token"]))
             if config.evaluates_during_training:
                 loop.watch = collective.call_together(
@@ -75,33 +75,6 @@ def _first_error(error: str) -> str:
     return next(filter(None, collective.gather(error)), "")
 
 
-class _Parts(NamedTuple):
-    """What a run is built from."""
-
-    generator: OneStepGenerator
-    feature_map: FeatureMap | None
-    objective: Objective
-    reward_gradient: RewardGradient | None
-
-
-def _build(config: Config) -> _Parts:
-    """Loads the generator with a fresh adapter, the feature map, the objective and its differentiable reward."""
-    import torch
-
-    from drpo.training import collective
-    from drpo.training.build import build_feature_map, build_generator, build_objective, build_reward_gradient
-    from drpo.training.random_state import seed_everything
-
-    torch.set_num_threads(config.training.threads_per_worker)
-    device = str(_find_device(config))
-    seed_everything(config.run.seed)  # so every worker starts with the same adapter
-    generator = build_generator(config, device=device)
-    seed_everything(config.run.seed + 1 + collective.rank())
-    objective = build_objective(config)
-    feature_map = build_feature_map(config, objective, generator, device=device)
-    return _Parts(generator, feature_map, objective, build_reward_gradient(objective, generator, device=device))
-
-
 def _find_device(config: Config) -> torch.device:
     """Where this worker computes."""
     import ray.train.torch
@@ -114,46 +87,17 @@ def _find_device(config: Config) -> torch.device:
 
 
 def _supervise(
-    config: Config, run_dir: Path, generator: OneStepGenerator, stack: ExitStack
-) -> tuple[BackgroundRanker | OfflineSupervision | None, PromptOrder]:
-    """What says which images are better, if anything but the objective's own reward does; the order of the prompts."""
-    from drpo.data.prompts import PromptOrder, load_prompts
-    from drpo.training.build import ranks_candidates
-    from drpo.training.encoding import EncodingCount, encode_preferences
-    from drpo.training.offline import OfflineSupervision
-    from drpo.training.ranking import BackgroundRanker
+    config: Config, run_dir: Path, held_out: list[str], generator: OneStepGenerator, stack: ExitStack
+) -> tuple[Supervision, PromptOrder]:
+    """What supervises the run, and the order of its prompts; a file says what of an offline run is encoded."""
+    from drpo.training.encoding import EncodingCount
+    from drpo.training.parts import supervise
     from drpo.training.ranking_client import make_ranker
 
-    supervision: BackgroundRanker | OfflineSupervision | None = None
-    if config.offline is None:
-        records = load_prompts(config.prompts)
-        if ranks_candidates(config):
-            supervision = stack.enter_context(BackgroundRanker(lambda: make_ranker(config)))
-    else:
-        count = EncodingCount(run_dir)
-        cache = encode_preferences(config, generator, progress=count.write)
-        count.remove()
-        supervision = OfflineSupervision(cache, config.offline, generator)
-        records = supervision.records
-    return supervision, PromptOrder(records, seed=config.run.seed, balance_tasks=config.prompts.balance_tasks)
-
-
-def _make_trainer(
-    config: Config, name: str, parts: _Parts, supervision: BackgroundRanker | OfflineSupervision | None
-) -> DrPOTrainer:
-    from drpo.training.trainer import DrPOTrainer
-
-    return DrPOTrainer(
-        parts.generator,
-        parts.feature_map,
-        parts.objective,
-        supervision,
-        config.training,
-        config.optimizer,
-        seed=config.run.seed,
-        name=name,
-        reward_gradient=parts.reward_gradient,
-    )
+    count = EncodingCount(run_dir)
+    supervised = supervise(config, generator, lambda: make_ranker(config), stack, held_out, count.write)
+    count.remove()
+    return supervised
 
 
 def _make_watch(
@@ -207,7 +151,7 @@ class _Loop:
         try:
             early_end = self._evaluate()
             while early_end is None and trainer.step < settings.steps:
-                metrics = trainer.run_step(self.order.take(trainer.step, settings.groups_per_step), self._upcoming())
+                metrics = trainer.run_step(*trainer.take_prompts(self.order))
                 self._record(metrics)
                 trainer.check_failures()
                 early_end = self._early_end() or self._evaluate()
@@ -238,16 +182,6 @@ class _Loop:
             return None
         self.guard = self.watch.visit(self.elapsed, last=last)
         return "guard" if self.guard else None
-
-    def _upcoming(self) -> Sequence[PromptRecord]:
-        """The prompts of the next step with `training.staleness: 1`.
-
-        None at a checkpoint, so that a run that goes on from there does the same.
-        """
-        settings, after = self.settings, self.trainer.step + 1
-        if not settings.staleness or after >= settings.steps or after % settings.checkpoint_every == 0:
-            return ()
-        return self.order.take(after, settings.groups_per_step)
 
     def _outcome(self, status: str, reason: str) -> dict[str, Any]:
         return {"status": status, "reason": reason, "step": self.trainer.step, "seconds": self.elapsed}

@@ -11,7 +11,6 @@ Files:
     trackers   experiment trackers
     config     `Config`, all sections together
     files      YAML files with settings
-    yaml_text  how YAML is read
     values     how text becomes the value of a setting
     loading    presets, overrides, and readable errors
     site       settings of one machine or cluster, which override every preset

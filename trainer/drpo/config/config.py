@@ -21,7 +21,7 @@ from drpo.config.sections import (
     RunConfig,
 )
 from drpo.config.trackers import TrackersConfig
-from drpo.config.values import without_none
+from drpo_rewards.settings.values import without_none
 
 
 class Config(Section):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from drpo.config.section import MOST_INTEGER, Section
+from drpo.config.section import MOST_INTEGER, DistinctTexts, Section
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class GridConfig(Section):
           grid: {count: 4, images: 3}
     """
 
-    prompts: tuple[str, ...] | None = Field(
+    prompts: DistinctTexts | None = Field(
         default=None, min_length=1, max_length=64, description="the prompts, one row each; null: of the evaluation"
     )
     count: int = Field(
@@ -106,7 +106,7 @@ class EvaluationConfig(Section):
     seed: int = Field(
         default=12345, ge=0, le=MOST_INTEGER, description="determines the noise and the order of the prompts"
     )
-    rewards: tuple[str, ...] | None = Field(
+    rewards: DistinctTexts | None = Field(
         default=None,
         min_length=1,
         description="the rewards that score the evaluation's images, also such as do not train; null: those that rank",

@@ -16,9 +16,10 @@ from drpo.config.config import Config, known_keys
 from drpo.config.files import parse_sections, read_settings_file
 from drpo.config.sections import FeaturesConfig, ObjectiveConfig
 from drpo.config.site import merge_sections, site_settings
-from drpo.config.values import read_value, without_none
+from drpo.config.values import read_value
 from drpo.errors import ConfigError
 from drpo_rewards.api.suggestions import did_you_mean
+from drpo_rewards.settings.values import without_none
 
 _NAMED = (FeaturesConfig, ObjectiveConfig)
 """The sections whose keys depend on their `name`."""

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, ConfigDict, field_validator
+
+from drpo_rewards.settings import section
 
 MOST_INTEGER = 2**63 - 1
 """The largest integer, also of seeds: torch, Ray and the ranking contract take no larger ones."""
 
 
-class Section(BaseModel):
+def _refuse_repetition(texts: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is given twice; give each once")
+    return texts
+
+
+DistinctTexts = Annotated[tuple[str, ...], AfterValidator(_refuse_repetition)]
+"""Texts of which no two are the same."""
+
+
+class Section(section.Section):
     """Unknown keys are refused. Numbers are finite, and never true or false; integers have at most 63 bits."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_true(cls, value: Any, info: ValidationInfo) -> Any:
-        """Pydantic would take true for 1."""
-        kinds = set(_kinds_in(cls.model_fields[info.field_name or ""].annotation))
-        if kinds & {int, float} and not kinds & {bool, Any} and _holds_bool(value):
-            raise ValueError("true and false are no numbers")
-        return value
+    model_config = ConfigDict(validate_default=True)
 
     @field_validator("*")
     @classmethod
@@ -30,15 +34,3 @@ class Section(BaseModel):
         if isinstance(value, int) and abs(value) > MOST_INTEGER:
             raise ValueError(f"an integer of {value.bit_length()} bits is too large; at most {MOST_INTEGER}")
         return value
-
-
-def _kinds_in(annotation: Any) -> list[Any]:
-    """The types that a type consists of: str and float for dict[str, float] | None."""
-    inner = get_args(annotation)
-    return [kind for one in inner for kind in _kinds_in(one)] if inner else [annotation]
-
-
-def _holds_bool(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_bool, value.values()))
-    return any(map(_holds_bool, value)) if isinstance(value, list | tuple) else isinstance(value, bool)

@@ -116,6 +116,11 @@ class LoraConfig(Section):
         min_length=1,
         description="the U-Net's layers that get an update, by the ends of their names",
     )
+    adapter: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the LoRA adapter to start from: a run, a folder or a file; its rank, alpha and layers count then",
+    )
 
 
 class FeaturesConfig(Section):

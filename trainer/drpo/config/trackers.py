@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from drpo.config.section import Section
+from drpo.config.section import DistinctTexts, Section
 
 
 class TrackersConfig(Section):
@@ -21,7 +21,7 @@ class TrackersConfig(Section):
             mlflow: {tracking_uri: "http://127.0.0.1:5000"}
     """
 
-    use: tuple[str, ...] = Field(
+    use: DistinctTexts = Field(
         default=("tensorboard",),
         description="trackers of accelerate: tensorboard, wandb, mlflow, swanlab, trackio, comet_ml, aim, clearml or "
         "dvclive; each but tensorboard is a package to install",

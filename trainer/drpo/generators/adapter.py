@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig as PeftConfig
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from drpo.config import LoraConfig
@@ -41,7 +41,9 @@ class LoraAdapter:
         self._pipeline_class = pipeline_class
         self.present = False
         if lora is not None:
-            self._add(lora)
+            _check_targets(unet, lora.target_modules)
+            alpha: Any = lora.rank if lora.alpha is None else lora.alpha  # see `load`
+            self._add(PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=list(lora.target_modules)))
 
     def parameters(self) -> list[nn.Parameter]:
         """The weights in a fixed order; an empty list if there is no adapter."""
@@ -65,9 +67,7 @@ class LoraAdapter:
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the weights on the CPU, by name."""
-        self._check_present()
-        state = get_peft_model_state_dict(self._unet, adapter_name=_NAME)
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._weights().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Copies the weights in `state` into the adapter in place, so that its optimizer stays valid.
@@ -75,13 +75,14 @@ class LoraAdapter:
         Raises:
             ModelLoadError: the weights are of an adapter with another rank or on other layers.
         """
-        expected = {name: tensor.shape for name, tensor in self.state().items()}
-        if {name: tensor.shape for name, tensor in state.items()} != expected:
+        weights = self._weights()
+        if {name: one.shape for name, one in state.items()} != {name: one.shape for name, one in weights.items()}:
             raise ModelLoadError(
                 f"the weights are of an adapter with another rank or on other layers; this generator's adapter has "
                 f"rank {self._config().r} on {sorted(self._config().target_modules)}"
             )
-        set_peft_model_state_dict(self._unet, state, adapter_name=_NAME)
+        for name, weight in weights.items():
+            weight.copy_(state[name])
 
     def save(self, folder: str | Path) -> None:
         """Writes the weights as diffusers does; `pipeline.load_lora_weights(folder)` reads them."""
@@ -123,19 +124,16 @@ class LoraAdapter:
         self.remove()
         ranks = {name: one.rank for name, one in updates.items()}
         alphas = {name: one.alpha for name, one in updates.items()}
-        rank, alpha = (statistics.mode(values.values()) for values in (ranks, alphas))
-        settings = {
-            "r": rank,
+        rank, alpha = statistics.mode(ranks.values()), statistics.mode(alphas.values())
+        settings: dict[str, Any] = {  # peft's type hint of alpha is int, but any number works
             "lora_alpha": alpha,
-            "target_modules": list(updates),
             "rank_pattern": {_exactly(name): one for name, one in ranks.items() if one != rank},
             "alpha_pattern": {_exactly(name): one for name, one in alphas.items() if one != alpha},
         }
+        self._add(PeftConfig(r=rank, target_modules=list(updates), **settings))
         state = {f"{name}.lora_A.weight": one.down for name, one in updates.items()}
         state |= {f"{name}.lora_B.weight": one.up for name, one in updates.items()}
-        self._unet.load_lora_adapter(state, prefix=None, adapter_name=_NAME, metadata=settings)
-        self._make_trainable()
-        self.load_state(state)  # again, because a base of 16 bits has rounded the weights on their way
+        self.load_state(state)
 
     def remove(self) -> None:
         """Removes the adapter, if there is one."""
@@ -143,18 +141,18 @@ class LoraAdapter:
             self._unet.unload_lora()
         self.present = False
 
-    def _add(self, lora: LoraConfig) -> None:
-        _check_targets(self._unet, lora.target_modules)
-        alpha: Any = lora.rank if lora.alpha is None else lora.alpha  # peft's type hint is int, but any number works
-        config = PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=list(lora.target_modules))
+    def _add(self, config: PeftConfig) -> None:
         self._unet.add_adapter(config, adapter_name=_NAME)
-        self._make_trainable()
-
-    def _make_trainable(self) -> None:
         self.present = True
         for parameter in self.parameters():
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The weights themselves, by peft's names, without their gradients."""
+        self._check_present()
+        weights = get_peft_model_state_dict(self._unet, adapter_name=_NAME)
+        return {name: weight.detach() for name, weight in weights.items()}
 
     def _config(self) -> Any:
         return self._unet.peft_config[_NAME]

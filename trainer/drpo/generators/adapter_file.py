@@ -101,13 +101,14 @@ def read_adapter(path: Path, unet: nn.Module) -> dict[str, LayerUpdate]:
     factors, alphas = _sort_tensors(file, tensors)
     settings = _read_settings(file, header, tensors)
     layers = _find_layers(unet)
-    layer_of = _name_layers({name for name, _ in factors}, layers, unet)
+    names = {name for name, _ in factors} | alphas.keys()
+    layer_of = _name_layers(names, layers, unet)
     updates: dict[str, LayerUpdate] = {}
     unmatched = []
-    for name in sorted({name for name, _ in factors}):
+    for name in sorted(names):
         layer, down, up = layer_of.get(name), factors.get((name, "down")), factors.get((name, "up"))
         if layer is None or down is None or up is None:
-            unmatched.append(f"{name} ({'no such layer' if layer is None else 'one of its two factors is missing'})")
+            unmatched.append(f"{name} ({'no such layer' if layer is None else 'a factor is missing'})")
         elif layer in updates:
             unmatched.append(f"{name} (a second update of {layer})")
         elif fitted := _fit(layers[layer], down, up):
@@ -161,7 +162,9 @@ def _sort_tensors(file: Path, tensors: dict[str, Tensor]) -> tuple[dict[tuple[st
     for name, tensor in convert_unet_state_dict_to_peft(tensors).items():
         name = _PREFIXES.sub("", name)
         match = _FACTOR.fullmatch(name)
-        if match and (key := (match[1], "down" if match[2] in ("A", "down") else "up")) not in factors:
+        if match and not tensor.is_floating_point():  # whole numbers would be some program's compression
+            unknown.append(name)
+        elif match and (key := (match[1], "down" if match[2] in ("A", "down") else "up")) not in factors:
             factors[key] = tensor
         elif name.endswith(".alpha") and tensor.numel() == 1:
             alphas[name.removesuffix(".alpha")] = float(tensor)

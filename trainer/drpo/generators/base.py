@@ -41,21 +41,24 @@ class Layout:
     Attributes:
         latent_shape: (C, h, w) of one latent, such as (4, 64, 64).
         scaling_factor: what the VAE multiplies its latents by, such as 0.18215.
-        blocks: the names of the U-Net's blocks, such as "down_blocks.0" and "mid_block".
+        blocks: the U-Net's blocks by name, such as "down_blocks.0" and "mid_block", each with (h, w) of its output.
     """
 
     latent_shape: tuple[int, int, int]
     scaling_factor: float
-    blocks: tuple[str, ...]
+    blocks: Mapping[str, tuple[int, int]]
 
     @classmethod
     def of(cls, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Layout:
         """The layout that the configs of a U-Net and a VAE of diffusers describe."""
         size = unet["sample_size"]
         height, width = (size, size) if isinstance(size, int) else size
-        down = [f"down_blocks.{i}" for i in range(len(unet["down_block_types"]))]
-        up = [f"up_blocks.{i}" for i in range(len(unet["up_block_types"]))]
-        blocks = (*down, "mid_block", *up)
+        depth = len(unet["down_block_types"])
+        sizes = [(-(-height // 2**level), -(-width // 2**level)) for level in range(depth)]
+        # Each block but the last halves its output on the way down, or doubles it on the way up.
+        down = {f"down_blocks.{i}": sizes[min(i + 1, depth - 1)] for i in range(depth)}
+        up = {f"up_blocks.{i}": sizes[max(depth - 2 - i, 0)] for i in range(depth)}
+        blocks = {**down, "mid_block": sizes[-1], **up}
         return cls((unet["in_channels"], height, width), vae.get("scaling_factor", 0.18215), blocks)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from drpo.errors import ConfigError
+from drpo_rewards import errors
 from drpo_rewards.api.suggestions import did_you_mean
+from drpo_rewards.settings.files import Settings, parse_settings, read_text
 
 World = Literal["shapes", "real"]
 
@@ -31,12 +33,29 @@ class RunSpec(_Part):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
+class JudgingSpec(_Part):
+    """Which rows a judge compares, pair by pair, as `drpo judge` does.
+
+    Attributes:
+        judge: the name of a reward of the service; a pointwise one compares by its scores.
+        first: the trained row that is judged against each other row, those of its own seed.
+        pairs: at most so many of each two rows and each seed, over all sets of prompts.
+    """
+
+    judge: str
+    first: str
+    pairs: int = Field(default=500, ge=1)
+
+
 class WorldSpec(_Part):
     """An experiment in one world.
 
     Attributes:
+        shares: the name of an experiment whose rows and runs these are: what is not said here is as there, and its runs
+            are used or made. They lie in the folder of that experiment, beside the folder of this one.
         needs: what it needs, in words.
         preset: the preset with the base, the rewards' service and the prompts of the evaluation.
+        settings: of the evaluation that differ from the preset, by dotted key.
         rows: more rows that are not trained, as `drpo eval --row` takes them.
         runs: the trained rows, by name.
         prompts: the sets of prompts, as `drpo eval --prompts` takes them; none: those of the preset.
@@ -46,10 +65,13 @@ class WorldSpec(_Part):
         steps: optimizer steps of each run, unless the budget allows fewer.
         step_seconds: what a step takes about, for the plan.
         at: the shares of the steps at which a curve has points.
+        judging: what a judge compares, for the kind judged.
     """
 
+    shares: str | None = None
     needs: str
     preset: str
+    settings: dict[str, Any] = Field(default_factory=dict)
     rows: tuple[str, ...] = ("base=base",)
     runs: dict[str, RunSpec]
     prompts: tuple[str, ...] = ()
@@ -59,6 +81,15 @@ class WorldSpec(_Part):
     steps: int = Field(ge=1)
     step_seconds: float = Field(gt=0)
     at: tuple[float, ...] = (1.0,)
+    judging: JudgingSpec | None = None
+
+    @model_validator(mode="after")
+    def _check_judged_row(self) -> WorldSpec:
+        if self.judging is not None and self.judging.first not in self.runs:
+            raise ValueError(
+                f"judging.first: there is no run {self.judging.first!r}; choose from {', '.join(self.runs)}"
+            )
+        return self
 
 
 class PaperNumbers(_Part):
@@ -89,7 +120,8 @@ class Experiment(_Part):
         name: the name of its file.
         source: what `drpo paper` takes: its name, or the path of its file.
         title: what it is in the paper.
-        kind: table: of the finished runs; curve: of their checkpoints; profile: of the time of their steps.
+        kind: table: of the finished runs; curve: of their checkpoints; profile: of the time of their steps; judged: a
+            table, and what a judge says of the pictures.
         paper: the paper's own numbers.
         worlds: where it can be run.
     """
@@ -97,9 +129,16 @@ class Experiment(_Part):
     name: str
     source: str
     title: str
-    kind: Literal["table", "curve", "profile"] = "table"
+    kind: Literal["table", "curve", "profile", "judged"] = "table"
     paper: PaperNumbers
     worlds: dict[World, WorldSpec]
+
+    @model_validator(mode="after")
+    def _check_judging(self) -> Experiment:
+        for world, spec in self.worlds.items():
+            if (spec.judging is not None) != (self.kind == "judged"):
+                raise ValueError(f"worlds.{world}.judging: give it for the kind judged, and for no other")
+        return self
 
 
 def experiment_names() -> list[str]:
@@ -114,22 +153,57 @@ def load_experiment(name: str) -> Experiment:
     Raises:
         ConfigError: there is no such experiment, or the file is wrong.
     """
-    source = name
+    source, text = name, _read_text(name)
+    if name not in experiment_names():
+        name = Path(name).stem
+    settings = _parse(text, source)
+    try:
+        values: dict[str, Any] = {"name": name, "source": source, **settings.sections}
+        for world, spec in _worlds(values).items():
+            if isinstance(spec, dict) and "shares" in spec:
+                values["worlds"] = values["worlds"] | {world: _shared(name, world, spec)}
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            f"{settings.locate(one['loc'])}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
+        ]
+        raise ConfigError("\n".join(problems)) from None
+
+
+def _read_text(name: str) -> str:
+    """The text of an experiment's file."""
     if name.endswith((".yaml", ".yml")):
         try:
-            text, name = Path(name).read_text(encoding="utf-8"), Path(name).stem
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{name} cannot be read: {error}") from error
-    elif name in experiment_names():
-        text = resources.files("drpo.paper").joinpath("experiments", f"{name}.yaml").read_text(encoding="utf-8")
-    else:
-        known = experiment_names()
+            return read_text(Path(name))
+        except errors.ConfigError as error:
+            raise ConfigError(str(error)) from None
+    known = experiment_names()
+    if name not in known:
         hint = did_you_mean(name, known)
         raise ConfigError(f"there is no experiment {name!r}{hint}; choose from {', '.join(known)}, or give a YAML file")
+    return resources.files("drpo.paper").joinpath("experiments", f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _parse(text: str, source: str) -> Settings:
+    """The settings in a file's text."""
     try:
-        return Experiment.model_validate({"name": name, "source": source, **yaml.safe_load(text)})
-    except (yaml.YAMLError, TypeError) as error:
-        raise ConfigError(f"{name}: {error}") from error
-    except ValidationError as error:
-        problems = [f"{name}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise ConfigError("\n".join(problems)) from None
+        return parse_settings(text, source, Experiment)
+    except errors.ConfigError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _worlds(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The worlds in the values of a file, if they are a mapping."""
+    worlds = values.get("worlds")
+    return worlds if isinstance(worlds, dict) else {}
+
+
+def _shared(name: str, world: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The values of a world, with what it takes from the experiment that it shares its runs with."""
+    owner = str(spec["shares"])
+    worlds = _worlds(_parse(_read_text(owner), owner).sections)
+    if not isinstance(worlds.get(world), dict) or "shares" in worlds[world]:
+        raise ConfigError(f"{name}: worlds.{world}.shares: {owner} has no runs of its own in {world}")
+    if own := {"runs", "steps"} & spec.keys():
+        raise ConfigError(f"{name}: worlds.{world}: {' and '.join(sorted(own))} are those of {owner}; leave them out")
+    return {**worlds[world], **spec}

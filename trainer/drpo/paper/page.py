@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from drpo.errors import EvaluationError
+from drpo.evaluation.judging import draw_bars
+from drpo.paper.experiment import JudgingSpec
+from drpo.paper.judged import read_outcomes
 from drpo.paper.plan import PaperPlan
 from drpo.paper.result import SeedMean, join_column, mean_step_seconds, training_hours
 from drpo.training.files import storing, write_text
@@ -37,6 +40,8 @@ def write_page(plan: PaperPlan) -> Path:
         parts += _tasks(plan, columns)
         if plan.experiment.kind == "curve":
             parts += _curves(plan, columns)
+        if plan.spec.judging is not None:
+            parts += _judged(plan, plan.spec.judging)
     parts += ["## The paper", "", _paper_table(plan), "", plan.experiment.paper.note, ""]
     parts += ["## Made by", "", "```", _command(plan), "```", ""]
     path = plan.out / PAGE_FILE
@@ -79,6 +84,11 @@ def _table(joined: Mapping[str, tuple[Mapping[str, Any], Mapping[str, SeedMean]]
             text = f"{cell.mean:.{digits}f}{'*' if cell.significant else ''}"
             line.append(text + (f" ({cell.low:.{digits}f} to {cell.high:.{digits}f})" if cell.seeds > 1 else ""))
         lines.append(line)
+    return _join(lines)
+
+
+def _join(lines: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
@@ -138,6 +148,23 @@ def _curves(plan: PaperPlan, columns: Sequence[Mapping[str, Any]]) -> list[str]:
     return parts
 
 
+def _judged(plan: PaperPlan, judging: JudgingSpec) -> list[str]:
+    """For each set of prompts, the rates of the first row against each other one, as a figure and a table."""
+    parts = ["## What the judge says", ""]
+    for number, (prompts, outcomes) in enumerate(read_outcomes(plan, plan.out / TABLE_FOLDER).items()):
+        file = f"judge-{number}.svg"
+        draw_bars(plan.out / file, judging.first, outcomes)
+        lines = [[f"{judging.first} against", "win", "tie", "loss", "win without ties", "flips", "pairs"]]
+        lines.append(["---", *("---:" for _ in lines[0][1:])])
+        for row, outcome in outcomes.items():
+            rates = (outcome.win, outcome.tie, outcome.loss, outcome.without_ties)
+            cells = [f"{100 * one[0]:.1f} ({100 * one[1]:.1f} to {100 * one[2]:.1f})" if one else "-" for one in rates]
+            flips = f"{100 * outcome.flips:.1f}" if outcome.flips is not None else "-"
+            lines.append([row, *cells, flips, str(outcome.pairs)])
+        parts += [f"### {prompts}", "", f"![{judging.first} against the other rows]({file})", "", _join(lines), ""]
+    return [*parts, f"In % of the pairs, with 95 % intervals over the prompts. The judge is {judging.judge}.", ""]
+
+
 def _profile(plan: PaperPlan) -> list[str]:
     """The mean seconds of a step, by stage."""
     rows = mean_step_seconds(plan)
@@ -146,7 +173,6 @@ def _profile(plan: PaperPlan) -> list[str]:
     for row, seconds in rows.items():
         numbers = (seconds.get(stage, math.nan) for stage in ("total", *stages))
         lines.append([row, *("-" if math.isnan(one) else f"{one:.3f}" for one in numbers)])
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     totals = {row: seconds["total"] for row, seconds in rows.items() if "total" in seconds}
     ratio = []
     if len(totals) > 1:
@@ -155,7 +181,7 @@ def _profile(plan: PaperPlan) -> list[str]:
             f"A step of {slowest} takes {totals[slowest] / totals[fastest]:.2f} times as long as one of {fastest}.",
             "",
         ]
-    return ["## Ours", "", table, "", "Means over all steps but the first of each run.", "", *ratio]
+    return ["## Ours", "", _join(lines), "", "Means over all steps but the first of each run.", "", *ratio]
 
 
 def _paper_table(plan: PaperPlan) -> str:
@@ -164,7 +190,7 @@ def _paper_table(plan: PaperPlan) -> str:
         return "The paper prints no numbers of this figure."
     lines: list[list[str]] = [["", *paper.columns], ["---", *("---:" for _ in paper.columns)]]
     lines += [[row, *("-" if one is None else str(one) for one in numbers)] for row, numbers in paper.rows.items()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return _join(lines)
 
 
 def _title(column: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> str:

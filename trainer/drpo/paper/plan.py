@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from drpo.config import Config, override, read_preset, salvage_config, set_value
 from drpo.errors import ConfigError
 from drpo.evaluation.table.row import Row
-from drpo.paper.experiment import Experiment, World, WorldSpec
+from drpo.paper.experiment import Experiment, World, WorldSpec, load_experiment
 from drpo.training.files import storing, write_text
 from drpo.training.metrics import read_metrics
 from drpo.training.run_folder import ADAPTER, CHECKPOINTS, METRICS_FILE
@@ -63,6 +63,7 @@ class PaperPlan:
         steps: optimizer steps of each run.
         out: the folder of everything.
         overrides: "dotted.key=value", for all runs and for the evaluation.
+        owner: the plan whose runs these are, if the experiment shares those of another one.
     """
 
     experiment: Experiment
@@ -71,6 +72,7 @@ class PaperPlan:
     steps: int
     out: Path
     overrides: tuple[str, ...] = ()
+    owner: PaperPlan | None = None
 
     @property
     def spec(self) -> WorldSpec:
@@ -88,6 +90,8 @@ class PaperPlan:
         Raises:
             ConfigError: settings are wrong; a line for each problem.
         """
+        if self.owner is not None:
+            return self.owner.runs()
         made, problems = [], []
         for seed in range(self.seeds):
             for row, run in self.spec.runs.items():
@@ -123,6 +127,8 @@ class PaperPlan:
             ConfigError: settings are wrong; a line for each problem.
         """
         values = read_preset(self.spec.preset)
+        for key, value in self.spec.settings.items():
+            set_value(values, key, value)
         found = override(values, self.overrides)
         set_value(values, "evaluation.images_per_prompt", self.spec.images)
         config, wrong = salvage_config(values)
@@ -140,13 +146,19 @@ class PaperPlan:
         left = sum(max(0, self.steps - run.steps_done) for run in runs)
         rows = len(self.spec.rows) + len(runs) * len(self.points)
         training, evaluation = left * self.spec.step_seconds, rows * pictures * PICTURE_SECONDS
-        return [
+        lines = [
             f"{self.experiment.title}, world {self.world}: {len(runs)} runs of {self.steps} steps "
             f"({len(self.spec.runs)} rows x {self.seeds}), {sum(run.finished for run in runs)} finished",
             f"left: about {in_words(training)} of training; at most {in_words(evaluation)} for {rows} rows of "
             f"{pictures} pictures",
             f"needs: {self.spec.needs}",
         ]
+        if self.owner is not None:
+            lines.append(f"the runs are those of {self.owner.experiment.name}, in {self.owner.out}")
+        if judging := self.spec.judging:
+            pairs = self.seeds * (len(self.spec.rows) + len(self.spec.runs) - 1) * min(pictures, judging.pairs)
+            lines.append(f"judging: at most {pairs} pairs, each a call of {judging.judge}")
+        return lines
 
     def keep(self) -> None:
         """Writes the plan into its folder, once.
@@ -155,6 +167,8 @@ class PaperPlan:
             ConfigError: the folder was begun with another plan.
             StorageError: it cannot be written.
         """
+        if self.owner is not None:
+            self.owner.keep()
         path = self.out / PLAN_FILE
         mine = _to_json(self)
         earlier = read_plan(self.out)
@@ -198,6 +212,13 @@ def make_plan(
     if world not in experiment.worlds:
         raise ConfigError(f"{experiment.name} cannot be run in {world}, only in {', '.join(experiment.worlds)}")
     spec = experiment.worlds[world]
+    if spec.shares is not None:
+        shared = load_experiment(spec.shares)
+        folder = out.parent / folder_name(shared, world)
+        if folder == out:
+            raise ConfigError(f"--out: {out} is the folder of {shared.name}, whose runs are used; give another one")
+        owner = make_plan(shared, world, seeds=seeds, budget_s=budget_s, out=folder, overrides=overrides)
+        return PaperPlan(experiment, world, seeds, owner.steps, out, overrides, owner)
     earlier = read_plan(out)
     steps = earlier["steps"] if earlier is not None else spec.steps
     if budget_s is not None:
@@ -210,6 +231,11 @@ def make_plan(
     return PaperPlan(experiment, world, seeds, steps, out, overrides)
 
 
+def folder_name(experiment: Experiment, world: str) -> str:
+    """The name of an experiment's folder, if the user gives none."""
+    return f"{experiment.name}-{world}"
+
+
 def read_plan(out: Path) -> dict[str, Any] | None:
     """The plan that a folder was begun with; None if there is none."""
     try:
@@ -220,11 +246,12 @@ def read_plan(out: Path) -> dict[str, Any] | None:
 
 
 def _to_json(plan: PaperPlan) -> dict[str, Any]:
-    values = asdict(plan)
     return {
         "experiment": plan.experiment.name,
         "spec": json.loads(plan.spec.model_dump_json()),
-        **{key: values[key] for key in ("world", "seeds", "steps")},
+        "world": plan.world,
+        "seeds": plan.seeds,
+        "steps": plan.steps,
         "overrides": list(plan.overrides),
     }
 

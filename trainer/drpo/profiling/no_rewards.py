@@ -8,10 +8,17 @@ import numpy as np
 
 from drpo_rewards import RankResponse
 from drpo_rewards.api.contract import PairOptions
+from drpo_rewards.api.question import ReplicaAnswer
+from drpo_rewards.api.scores import Score
+from drpo_rewards.operations import RANK
+from drpo_rewards.operations.base import ServedRewards
+from drpo_rewards.operations.rank import RankOptions
+
+NAME = "brightness"
 
 
 class BrightnessRanker:
-    """See `drpo.training.ranking.Ranker`."""
+    """See `drpo.training.ranking.Ranker`. From the scores on it answers as the service does."""
 
     async def rank(
         self,
@@ -22,21 +29,11 @@ class BrightnessRanker:
         pairs: PairOptions | None = None,
         request_id: str | None = None,
     ) -> RankResponse:
-        """Ranks by the mean of each image. The pairs are the best with the worst, from the start again if too few."""
-        scores = [float(image.mean()) for image in images]
-        order = [int(index) for index in np.argsort(scores, kind="stable")[::-1]]
-        half = len(order) // 2
-        best_and_worst = list(zip(order[:half], order[::-1][:half], strict=True))
-        wanted = pairs.count if pairs is not None else 0
-        return RankResponse(
-            request_id=request_id or "profile",
-            combined=scores,
-            order=order,
-            ranks=[order.index(index) for index in range(len(order))],
-            pairs=[best_and_worst[number % half] for number in range(wanted)],
-            all_tied=min(scores) == max(scores),
-            rewards={},
-        )
+        """Ranks by the mean of each image."""
+        options = RankOptions(prompt=prompt, rewards={NAME: 1.0}, pairs=pairs, request_id=request_id)
+        served = ServedRewards([NAME], {})
+        answer = ReplicaAnswer(f"{NAME}-1", scores=[Score(float(image.mean())) for image in images])
+        return RANK.answer(options, RANK.question(options, len(images), served), {NAME: answer}, served)
 
     async def close(self) -> None:
         """There is nothing to close."""

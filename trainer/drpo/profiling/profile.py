@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,21 +14,12 @@ from typing import Any
 import torch
 
 from drpo.config import Config
-from drpo.data.prompts import PromptOrder, load_prompts
+from drpo.data.prompts import PromptOrder
 from drpo.profiling.clock import PhaseClock
-from drpo.training.build import (
-    build_feature_map,
-    build_generator,
-    build_objective,
-    build_reward_gradient,
-    ranks_candidates,
-)
-from drpo.training.choices import settle_decoding, settle_memory
-from drpo.training.encoding import encode_preferences
-from drpo.training.offline import OfflineSupervision
+from drpo.training.choices import describe_choices, settle_decoding, settle_memory
+from drpo.training.parts import build_parts, make_trainer, supervise
 from drpo.training.phases import Phase, listening
-from drpo.training.random_state import seed_everything
-from drpo.training.ranking import BackgroundRanker, Ranker
+from drpo.training.ranking import Ranker
 from drpo.training.trainer import DrPOTrainer
 
 
@@ -57,30 +48,30 @@ class Profile:
         step_s: seconds of a step that nobody measures, the median.
         rank_s: seconds from sending a group for ranking to its answer, the mean; 0 if nobody ranks.
         images: of a step.
+        choices: a line for each setting that is `auto`.
     """
 
     phases: dict[str, PhaseCost]
     step_s: float
     rank_s: float
     images: int
+    choices: list[str]
 
 
-def profile(
-    config: Config, steps: int, make_ranker: Callable[[], Ranker] | None = None, trace: Path | None = None
-) -> Profile:
+def profile(config: Config, steps: int, make_ranker: Callable[[], Ranker], trace: Path | None = None) -> Profile:
     """Measures training steps of a config.
 
     Args:
         config: its settings, with `model.device` and absolute paths. A step has `training.groups_per_step` groups.
         steps: how many are timed, and how many run undisturbed. Two more warm up and count operations.
-        make_ranker: makes what ranks; None: nobody does.
+        make_ranker: makes what ranks, if the candidates are ranked.
         trace: a file for torch's trace of one more step, in Chrome's format.
     """
-    with _make_trainer(config, make_ranker) as (trainer, order):
+    with _make_trainer(config, make_ranker) as (trainer, order, choices):
         device = next(iter(trainer.parameters)).device
 
         def run_step() -> dict[str, Any]:
-            return trainer.run_step(order.take(trainer.step, config.training.groups_per_step))
+            return trainer.run_step(*trainer.take_prompts(order))
 
         run_step()  # warms up
         timed, counted, lines = PhaseClock(device), PhaseClock(device, counts=True), []
@@ -102,47 +93,21 @@ def profile(
         statistics.median(line["seconds"]["total"] for line in lines),
         sum(line["seconds"]["rank"] for line in lines) / groups,
         lines[-1]["images"],
+        choices,
     )
 
 
 @contextmanager
 def _make_trainer(
-    config: Config, make_ranker: Callable[[], Ranker] | None
-) -> Iterator[tuple[DrPOTrainer, PromptOrder]]:
-    """A trainer with all parts of a config, as a worker of a run makes it, and the order of the prompts."""
-    device = config.model.device
-    torch.set_num_threads(config.training.threads_per_worker)
-    seed_everything(config.run.seed)
-    with TemporaryDirectory() as folder:  # choices are made as in a run, but not kept
-        config = settle_memory(config, Path(folder), torch.device(device))
-        generator = build_generator(config, device=device)
-        settle_decoding(config, Path(folder), generator)
-    objective = build_objective(config)
-    feature_map = build_feature_map(config, objective, generator, device=device)
-    supervision: BackgroundRanker | OfflineSupervision | None = None
-    if config.offline is not None:
-        supervision = OfflineSupervision(encode_preferences(config, generator), config.offline, generator)
-        records = supervision.records
-    else:
-        records = load_prompts(config.prompts)
-        if make_ranker is not None and ranks_candidates(config):
-            supervision = BackgroundRanker(make_ranker)
-    try:
-        trainer = DrPOTrainer(
-            generator,
-            feature_map,
-            objective,
-            supervision,
-            config.training,
-            config.optimizer,
-            seed=config.run.seed,
-            name="profile",
-            reward_gradient=build_reward_gradient(objective, generator, device=device),
-        )
-        yield trainer, PromptOrder(records, seed=config.run.seed, balance_tasks=config.prompts.balance_tasks)
-    finally:
-        if isinstance(supervision, BackgroundRanker):
-            supervision.close()
+    config: Config, make_ranker: Callable[[], Ranker]
+) -> Iterator[tuple[DrPOTrainer, PromptOrder, list[str]]]:
+    """A trainer of a config, as a worker of a run makes it, the order of the prompts, and what was chosen."""
+    with TemporaryDirectory() as folder, ExitStack() as stack:  # choices are made as in a run, but not kept
+        config = settle_memory(config, Path(folder), torch.device(config.model.device))
+        parts = build_parts(config, config.model.device)
+        settle_decoding(config, Path(folder), parts.generator)
+        supervision, order = supervise(config, parts.generator, make_ranker, stack)
+        yield make_trainer(config, "profile", parts, supervision), order, list(describe_choices(Path(folder)))
 
 
 def _write_trace(run_step: Callable[[], Any], path: Path, device: torch.device) -> None:

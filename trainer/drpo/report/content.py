@@ -264,6 +264,7 @@ def _facts(
         facts.append((format_duration(seconds["total"]), "in total, including start and evaluation"))
     elif metrics and metrics[-1].get("images_per_s"):
         facts.append((f"{metrics[-1]['images_per_s']:.0f}", "images per second"))
-    if (config.get("lora") or {}).get("rank"):
-        facts.append((str(config["lora"]["rank"]), "rank of the adapter"))
+    lora = config.get("lora") or {}
+    if lora.get("rank") and not lora.get("adapter"):  # one that began with another adapter has its rank
+        facts.append((str(lora["rank"]), "rank of the adapter"))
     return facts

@@ -5,9 +5,11 @@ Training, sampling and evaluation all use these functions.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drpo.config import Config
+from drpo.config import Config, LoraConfig
+from drpo.errors import ConfigError
 from drpo.shapes.embedded import feature_map_source, generator_source
 
 if TYPE_CHECKING:
@@ -20,27 +22,47 @@ if TYPE_CHECKING:
 def build_generator(config: Config, *, device: str = "cpu", adapter: bool = True) -> OneStepGenerator:
     """The one-step generator, with what is to be trained if `adapter` is true.
 
-    The initial values of a LoRA adapter come from torch's global random generator.
+    The initial values of a LoRA adapter come from `lora.adapter`, else from torch's global random generator.
     """
     import torch
 
     from drpo.generators import load_generator
     from drpo.training.speed import speed_up
 
-    settings = config.model
+    settings, lora = config.model, config.lora if adapter else None
+    start = start_of(lora)
     generator = load_generator(
         generator_source(settings.generator),
         device=device,
         dtype=getattr(torch, settings.dtype),
-        lora=config.lora if adapter else None,
+        lora=lora if start is None else None,
         whole=adapter and config.lora is None,
         gradient_checkpointing=settings.gradient_checkpointing,
         variant=settings.variant,
         vae=settings.vae,
         unet=settings.unet,
     )
+    if start is not None:
+        generator.load_adapter(start)
     speed_up(generator, config.training)
     return generator
+
+
+def start_of(lora: LoraConfig | None) -> Path | None:
+    """The file of the adapter that training starts from; None if it starts from a fresh one.
+
+    Raises:
+        ConfigError: where `lora.adapter` says there is no adapter, or a whole U-Net.
+    """
+    from drpo.generators.unet_file import find_unet
+    from drpo.training.run_folder import locate_adapter
+
+    if lora is None or lora.adapter is None:
+        return None
+    file = locate_adapter(Path(lora.adapter))
+    if find_unet(file) is not None:
+        raise ConfigError(f"{file} is a whole U-Net: train on from it with --model.unet")
+    return file
 
 
 def build_feature_map(

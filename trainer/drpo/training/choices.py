@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from drpo.config import Config
@@ -103,6 +103,8 @@ def measure_decode_chunk(generator: OneStepGenerator, most: int, seconds: float 
                 for _ in range(2):  # the first pass chooses algorithms and takes memory
                     begun = time.perf_counter()
                     generator.decode(noise_NChw[:size])
+                    if noise_NChw.is_cuda:
+                        torch.cuda.synchronize(noise_NChw.device)  # a GPU is given its work before it does it
                     image_s = (time.perf_counter() - begun) / size
             except torch.OutOfMemoryError:
                 break
@@ -148,7 +150,7 @@ def _available(device: torch.device, workers: int) -> int:
     """The free bytes of a GPU, or a worker's share of those of the machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // workers
+    return psutil.virtual_memory().available // workers  # what files are cached in counts, because it is given up
 
 
 def _remember(run_dir: Path, name: str, choose: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Communication between the workers of a run: they add up gradients and gather tallies.
+"""Communication between the workers of a run: what they gather and copy. `gradient_sum` adds up gradients.
 
 This module uses only torch.distributed and does not need Ray. With a single worker nothing is sent.
 """
@@ -50,21 +50,6 @@ def call_together(call: Callable[[], T]) -> T:
     if error := next(filter(None, gather(error)), ""):
         raise DrpoError(error)
     return cast("T", result)
-
-
-def sum_gradients(parameters: Sequence[Tensor], scale: float) -> None:
-    """Replaces each `.grad` by its sum over the workers times `scale`, with one all-reduce in float32.
-
-    A missing gradient counts as 0.
-    """
-    flat = torch.cat(
-        [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
-    ).float()
-    if world_size() > 1:
-        dist.all_reduce(flat)
-    flat *= scale
-    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
 
 
 def broadcast_parameters(parameters: Sequence[Tensor]) -> None:

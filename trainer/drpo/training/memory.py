@@ -27,7 +27,7 @@ from drpo.generators.configs import PipelineConfigs
 from drpo.generators.one_step import OneStepPipeline
 from drpo.method.objectives.base import Group, Needs, Objective, ObjectiveResult
 from drpo.shapes.embedded import generator_source, is_embedded
-from drpo.training.build import build_feature_map, build_objective, ranks_candidates
+from drpo.training.build import build_feature_map, build_objective, ranks_candidates, start_of
 from drpo.training.meter import Meter, fused_attention
 from drpo.training.sampling import GroupSampler, GroupSeed
 from drpo.training.views import make_view
@@ -50,7 +50,7 @@ class MemoryEstimate:
 
     Attributes:
         weights: of the generator, its text encoders, the feature map, a differentiable reward, and what is trained.
-        optimizer: gradients of what is trained, and two means for each weight.
+        optimizer: gradients of what is trained, two means for each weight, and the averaged weights if there are some.
         step: everything that a step makes, at its peak.
         missing: what is not counted, and why.
     """
@@ -80,7 +80,9 @@ def estimate_memory(config: Config) -> MemoryEstimate:
             feature map and of a differentiable reward are read too, if they are there.
 
     Raises:
-        ModelLoadError, UnsupportedModelError: the generator's configs are not there, or of an unknown layout.
+        ConfigError: there is no adapter where `lora.adapter` says.
+        ModelLoadError, UnsupportedModelError: the generator's configs are not there, or of an unknown layout; or the
+            adapter of `lora.adapter` does not fit.
     """
     source, training = generator_source(config.model.generator), config.training
     layout = generator_class(source)
@@ -98,7 +100,10 @@ def estimate_memory(config: Config) -> MemoryEstimate:
     )
     if config.model.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
-    generator = layout(pipeline, config.lora, whole=config.lora is None)
+    start = start_of(config.lora)
+    generator = layout(pipeline, config.lora if start is None else None, whole=config.lora is None)
+    if start is not None:
+        generator.load_adapter(start)
     generator.to_uint8 = lambda images_N3HW: torch.zeros((len(images_N3HW), 1, 1, 3), dtype=torch.uint8)
     objective, feature_map, missing = build_objective(config), None, list[str]()
     if _is_here(config.features.path):
@@ -116,7 +121,8 @@ def estimate_memory(config: Config) -> MemoryEstimate:
         _size(one) for network in networks if network is not None for one in network.parameters()
     )
     weights += sum(_size(one) for one in {id(p): p for p in [*generator.unet.parameters(), *trained]}.values())
-    optimizer = 3 * sum(map(_size, trained))
+    averages = 1 if config.training.ema is not None else 0
+    optimizer = (3 + averages) * sum(map(_size, trained))
     if config.lora is None:  # autocast keeps a copy of each weight in 16 bits; the meta device has no autocast
         for parameter in trained:
             parameter.data = parameter.data.to(dtype)

@@ -42,6 +42,7 @@ _NOT_IN_CHECKPOINTS = {
     "run.name",
     "run.folder",
     "model.generator",
+    "lora.adapter",
     "features.path",
     "prompts.path",
     "offline.path",

@@ -10,6 +10,7 @@ Axes: K candidates of a group, N images or latents, (C, h, w) of a latent.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -158,13 +159,24 @@ class GroupSampler:
         return self._features(candidates, latents_NChw, role) if self.needs.features else None
 
     def backward(
-        self, group: Group, candidates: Candidates, loss: Callable[[Group], ObjectiveResult]
+        self,
+        group: Group,
+        candidates: Candidates,
+        loss: Callable[[Group], ObjectiveResult],
+        last_backward: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> ObjectiveResult:
-        """Backpropagates the loss of a group into the generator's trainable weights."""
+        """Backpropagates the loss of a group into the generator's trainable weights.
+
+        Args:
+            group: what the objective sees.
+            candidates: what it was made from.
+            loss: of a group.
+            last_backward: what the last pass of the backpropagation runs in; in chunks there are several passes.
+        """
         if self.chunk_size is None:
             with phase("loss_build"):
                 result = loss(group)
-            with phase("backward"):
+            with phase("backward"), last_backward():
                 result.loss.backward()
             return result
         leaves: Features = {key: feature.requires_grad_() for key, feature in (group.features or {}).items()}
@@ -175,10 +187,17 @@ class GroupSampler:
             result = loss(group)
             gradients = torch.autograd.grad(result.loss, inputs, materialize_grads=True)
         with phase("backward"):
-            self._regenerate(group, candidates, leaves, gradients)
+            self._regenerate(group, candidates, leaves, gradients, last_backward)
         return result
 
-    def _regenerate(self, group: Group, candidates: Candidates, leaves: Features, gradients: Sequence[Tensor]) -> None:
+    def _regenerate(
+        self,
+        group: Group,
+        candidates: Candidates,
+        leaves: Features,
+        gradients: Sequence[Tensor],
+        last_backward: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         """Generates each chunk again, now with its graph, and backpropagates its rows of the gradients."""
         for start, noise_NChw in self._chunks(candidates.noise_KChw):
             latents_NChw = self.generator.sample(noise_NChw, candidates.conditions)
@@ -188,7 +207,9 @@ class GroupSampler:
                 features = self.view.features(latents_NChw, context)
                 outputs += [features[key] for key in leaves]
             rows = slice(start, start + len(noise_NChw))
-            torch.autograd.backward(outputs, [gradient[rows] for gradient in gradients])
+            is_last = rows.stop == len(candidates.noise_KChw)
+            with last_backward() if is_last else nullcontext():
+                torch.autograd.backward(outputs, [gradient[rows] for gradient in gradients])
 
     def _features(self, candidates: Candidates, latents_KChw: Tensor, role: str) -> Features:
         parts = []

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -98,6 +99,7 @@ class StepRunner:
         step: int,
         groups: Sequence[tuple[int, PromptRecord]],
         upcoming: Sequence[tuple[int, PromptRecord]] = (),
+        last_backward: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> Tally:
         """Adds the gradient of each group's loss to the parameters' `.grad` (a sum over groups, not their mean).
 
@@ -105,6 +107,7 @@ class StepRunner:
             step: number of the optimizer step.
             groups: (number of the group within the step, its prompt). Each worker has different numbers.
             upcoming: those of the next step, as many of which are generated and ranked already as may be in flight.
+            last_backward: what the last backward pass runs in. There is none if the last group is dropped.
 
         Returns:
             The counts, metrics and seconds of these groups, not yet settled.
@@ -114,16 +117,16 @@ class StepRunner:
         limit = self.settings.groups_in_flight if self.settings.pipeline else 1
         try:
             for number, record in groups:
-                started = self._start(step, number, record, tally)
-                if started is None:
-                    continue
-                in_flight.append(started)
                 if len(in_flight) >= limit:
                     self._finish(in_flight.popleft(), tally)
+                started = self._start(step, number, record, tally)
+                if started is not None:
+                    in_flight.append(started)
             for number, record in upcoming[:limit]:
                 self._rank_early(step + 1, number, record, tally)
             while in_flight:
-                self._finish(in_flight.popleft(), tally)
+                group = in_flight.popleft()
+                self._finish(group, tally, nullcontext if in_flight else last_backward)
         finally:
             for group in in_flight:  # only after an error
                 if group.ranking is not None:
@@ -225,7 +228,12 @@ class StepRunner:
             record.prompt, images_KHWC, metadata=record.metadata, pairs=pairs, request_id=request_id
         )
 
-    def _finish(self, in_flight: _InFlight, tally: Tally) -> None:
+    def _finish(
+        self,
+        in_flight: _InFlight,
+        tally: Tally,
+        last_backward: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         """Lines 7 to 12 of Algorithm 1: pairs, loss and gradient. A group that was not ranked is dropped."""
         group = in_flight.group
         if in_flight.ranking is not None:
@@ -234,7 +242,7 @@ class StepRunner:
                 return
             group = ranked
         with tally.timed("backward"):
-            result = self.sampler.backward(group, in_flight.candidates, self.objective.loss)
+            result = self.sampler.backward(group, in_flight.candidates, self.objective.loss, last_backward)
         tally.trained += 1
         tally.add("loss", result.loss)
         for name, value in result.metrics.items():

@@ -3,7 +3,7 @@
 with BackgroundRanker(lambda: AsyncRankingClient("grpc://127.0.0.1:9000")) as ranker:
     trainer = DrPOTrainer(generator, feature_map, objective, ranker, TrainingConfig(), OptimizerConfig())
     for step in range(100):
-        metrics = trainer.run_step(order.take(step, 4))
+        metrics = trainer.run_step(*trainer.take_prompts(order))
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from drpo.config import OptimizerConfig, TrainingConfig
+from drpo.data.prompts.order import PromptOrder
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import TrainingStoppedError
 from drpo.generators.base import OneStepGenerator
@@ -24,6 +25,7 @@ from drpo.method.features.base import FeatureMap
 from drpo.method.objectives.base import Objective, StatefulObjective
 from drpo.training import collective
 from drpo.training.ema import AveragedWeights
+from drpo.training.gradient_sum import GradientSum
 from drpo.training.offline import OfflineSupervision
 from drpo.training.phases import phase
 from drpo.training.ranking import BackgroundRanker
@@ -66,6 +68,7 @@ class DrPOTrainer:
         self.memory = objective if isinstance(objective, StatefulObjective) else None
         self.generator = generator
         self.parameters = generator.adapter.parameters()
+        self.gradient_sum = GradientSum(self.parameters)
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=optimizer.lr,
@@ -77,12 +80,23 @@ class DrPOTrainer:
         self.average = AveragedWeights(self.parameters, settings.ema) if settings.ema is not None else None
         self.learning_rate = lambda step: optimizer.lr * optimizer.factor(step, settings.steps)
         self.max_grad_norm = optimizer.max_grad_norm
-        self.max_failed_groups = settings.max_failed_groups
-        self.groups_per_step = settings.groups_per_step
+        self.settings = settings
         self.step = 0
         self.groups_seen = 0
         self.groups_failed = 0
         self.last_error = ""
+
+    def take_prompts(self, order: PromptOrder) -> tuple[Sequence[PromptRecord], Sequence[PromptRecord]]:
+        """The prompts of the next step, and with `training.staleness: 1` those of the step after it, for `run_step`.
+
+        The step after a checkpoint has none of its groups ranked early, so that a run that goes on from there does the
+        same.
+        """
+        settings, after = self.settings, self.step + 1
+        records = order.take(self.step, settings.groups_per_step)
+        if not settings.staleness or after >= settings.steps or after % settings.checkpoint_every == 0:
+            return records, ()
+        return records, order.take(after, settings.groups_per_step)
 
     def run_step(self, records: Sequence[PromptRecord], upcoming: Sequence[PromptRecord] = ()) -> dict[str, Any]:
         """Runs one optimizer step. Each prompt is a group, and the groups are divided among the workers.
@@ -103,10 +117,13 @@ class DrPOTrainer:
         local_groups, upcoming_groups = (
             list(enumerate(prompts))[collective.rank() :: collective.world_size()] for prompts in (records, upcoming)
         )
-        tally = self.runner.accumulate(self.step, local_groups, upcoming_groups)
+        tally = self.runner.accumulate(
+            self.step, local_groups, upcoming_groups, last_backward=self.gradient_sum.begun_early
+        )
 
         with tally.timed("optimizer"), phase("optimizer_step"):
             # Every worker takes part, even if all its groups failed, so that all divide by the same number.
+            self.gradient_sum.send_rest()
             trained = sum(collective.gather(tally.trained))
             grad_norm = tally.settle(self._average_gradient(trained))
             total = Tally()
@@ -134,9 +151,7 @@ class DrPOTrainer:
         Returns:
             Its norm before that; 0 if there are no groups.
         """
-        if not trained:
-            return torch.zeros(())
-        collective.sum_gradients(self.parameters, 1.0 / trained)
+        self.gradient_sum.finish(1.0 / max(1, trained))
         return torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or float("inf"))
 
     def _update(self, grad_norm: float, lr: float) -> None:
@@ -161,14 +176,14 @@ class DrPOTrainer:
         Raises:
             TrainingStoppedError: more groups failed than `training.max_failed_groups` allows.
         """
-        limit = self.max_failed_groups
+        limit = self.settings.max_failed_groups
         if limit < 1:
-            limit = max(self.groups_per_step, limit * self.groups_seen)
+            limit = max(self.settings.groups_per_step, limit * self.groups_seen)
         if self.groups_failed > limit:
             raise TrainingStoppedError(
                 f"{self.groups_failed} of {self.groups_seen} groups could not be ranked, more than "
-                f"training.max_failed_groups ({self.max_failed_groups:g}) allows. The last failure: {self.last_error}. "
-                "Check the ranking service, then resume the run."
+                f"training.max_failed_groups ({self.settings.max_failed_groups:g}) allows. The last failure: "
+                f"{self.last_error}. Check the ranking service, then resume the run."
             )
 
     def _metrics_line(self, tally: Tally, lr: float, grad_norm: float, seconds: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from drpo_rewards.errors import ConfigError, WeightsError
 from drpo_rewards.rewards.files import hub
@@ -198,8 +198,10 @@ def _from_pretrained(
     headers_only: bool,
     options: Mapping[str, Any],
 ) -> ModuleT:
+    hidden = headers_only and is_progress_bar_enabled()  # it would show weights that are not loaded
+    if hidden:
+        disable_progress_bar()
     if headers_only:
-        disable_progress_bar()  # it would show weights that are not loaded
         options = {**options, "device_map": "meta"}
     try:
         module, info = cls.from_pretrained(  # type: ignore[attr-defined]
@@ -208,7 +210,7 @@ def _from_pretrained(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"cannot load {path} as {cls.__name__}: {error}") from error
     finally:
-        if headers_only:
+        if hidden:
             enable_progress_bar()
     misshaped = {name: (tuple(actual), tuple(expected)) for name, actual, expected in info["mismatched_keys"]}
     check_keys(path, info["missing_keys"], info["unexpected_keys"], misshaped)

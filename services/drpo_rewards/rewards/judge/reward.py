@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.rewards.base import Comparison, PairItem
+from drpo_rewards.rewards.base import READS_NONE, Comparison, PairItem
 from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.rewards.judge.question import Backend, Opinion
 
@@ -22,6 +22,8 @@ class Judge:
         options: the backend's options, see `Qwen3VLBackend` and `EndpointBackend`.
         headers_only: see `files/weights.py`.
     """
+
+    metadata_schema: ClassVar = READS_NONE
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import math
 import os
 import re
 from typing import Any
@@ -20,6 +21,8 @@ from drpo_rewards.errors import LOGS, ConfigError, RewardError
 from drpo_rewards.rewards.shared.http_endpoint import HttpEndpoint
 
 BASE_URL, MODEL, API_KEY = "DRPO_JUDGE_BASE_URL", "DRPO_JUDGE_MODEL", "DRPO_JUDGE_API_KEY"
+
+TOP_TOKENS = 20  # the most that OpenAI's API and vLLM give
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,40 @@ class ChatEndpoint(HttpEndpoint):
         """
         body = {"model": self.model, "messages": messages, **settings}
         return self.repeat(lambda: self._complete_once(body, schema, deadline), deadline)
+
+    def read_first_tokens(self, messages: list[dict[str, Any]], deadline: float) -> dict[str, float]:
+        """Return what the answer may begin with: the most probable tokens as text, each with its probability.
+
+        Args:
+            messages: the conversation, in OpenAI's format.
+            deadline: when to give up, of time.monotonic.
+
+        Raises:
+            RewardError: the endpoint gives no probabilities.
+        """
+        # The probabilities that a temperature of 1 leaves as they are; the token that is drawn is not read.
+        settings = {"max_tokens": 1, "temperature": 1, "logprobs": True, "top_logprobs": TOP_TOKENS}
+        body = {"model": self.model, "messages": messages, **settings}
+        response = self.repeat(lambda: self._ask_for_tokens(body, deadline), deadline)
+        try:
+            entries = response.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            found = [(str(entry["token"]), math.exp(min(float(entry["logprob"]), 0.0))) for entry in entries]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            logger.warning("%s at %s sent no logprobs: %.500s", self.name, self.url, response.text)
+            found = []
+        if not found or any(math.isnan(chance) for _, chance in found):
+            raise RewardError(f"{self.name} sent no probabilities of the answer's first token (logprobs); {LOGS}")
+        chances: dict[str, float] = {}
+        for token, chance in found:  # different tokens may have the same text
+            chances[token] = chances.get(token, 0.0) + chance
+        return chances
+
+    def _ask_for_tokens(self, body: dict[str, Any], deadline: float) -> httpx.Response:
+        response = self.post("/chat/completions", deadline, json=body)
+        if response.status_code in (400, 422) and "logprobs" in response.text:
+            logger.warning("%s at %s does not accept logprobs: %.500s", self.name, self.url, response.text)
+            raise RewardError(f"{self.name} does not accept top_logprobs: {TOP_TOKENS}, which are needed; {LOGS}")
+        return self.check(response)
 
     def _complete_once(self, body: dict[str, Any], schema: dict[str, Any], deadline: float) -> str:
         if self._accepts_schema:

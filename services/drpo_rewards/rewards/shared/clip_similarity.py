@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
+from drpo_rewards.rewards.base import READS_NONE, Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.hub import find
 from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.rewards.files.weights import pick_device, pick_dtype, public_name, version_label
@@ -21,6 +21,7 @@ class ClipSimilarity(StagedReward):
     `to_scores`.
     """
 
+    metadata_schema: ClassVar = READS_NONE
     model_files: ClassVar[ModelFiles]
     label: ClassVar[str]
 

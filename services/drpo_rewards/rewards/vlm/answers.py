@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -21,6 +21,28 @@ def list_forms(answer: str, numbers: bool = True) -> list[str]:
     elif numbers and answer.isdecimal() and int(answer) < len(_NUMBERS):
         words += [_NUMBERS[int(answer)], _NUMBERS[int(answer)].capitalize()]
     return [before + word for word in dict.fromkeys(words) for before in ("", " ")]
+
+
+def add_chances(chances: Mapping[str, float], forms: Iterable[str]) -> float:
+    """Add the probabilities of the tokens with which the forms of an answer may begin.
+
+    As in `first_tokens`, a number of several digits counts only as a whole. Of the tokens that begin a form, the
+    longest one counts, because that is how tokenizers cut text.
+
+    Args:
+        chances: tokens as text, each with its probability.
+        forms: of the answer.
+
+    Example:
+        add_chances({"Yes": 0.5, " yes": 0.2, "No": 0.1}, list_forms("yes"))  # 0.7
+    """
+    found = set()
+    for form in forms:
+        begins = [token for token in chances if token.strip() and form.startswith(token)]
+        if form.strip().isdecimal():
+            begins = [token for token in begins if token == form]
+        found |= {max(begins, key=len)} if begins else set()
+    return sum(chances[token] for token in found)
 
 
 def first_tokens(tokenizer: Any, forms: Iterable[str]) -> tuple[int, ...]:

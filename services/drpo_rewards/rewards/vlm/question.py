@@ -9,9 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from drpo_rewards.errors import ConfigError
+from drpo_rewards.rewards.base import Score
+from drpo_rewards.settings.yaml_text import SettingsLoader
 
 DEFAULT_RUBRIC = "How well does the picture show what the prompt asks for?"
 DEFAULT_QUESTION = (
@@ -91,10 +94,22 @@ def make_question(
     return ScoredQuestion("own", template, worth, answer_start or "")
 
 
+def expect(question: ScoredQuestion, logs_A: np.ndarray) -> Score:
+    """Return the expected value over the answers, whose log-probabilities are given."""
+    chances_A = np.exp(logs_A)
+    weights_A = chances_A
+    if question.renormalize:  # also where all are too small for a probability
+        weights_A = np.exp(logs_A - np.logaddexp.reduce(logs_A))
+    value = float(np.array(list(question.answers.values())) @ weights_A)
+    lowest, highest = question.range
+    details = {"probabilities": dict(zip(question.answers, chances_A.tolist(), strict=True))}
+    return Score(min(max(value, lowest), highest), details)  # rounding may exceed the range by a little
+
+
 @cache
 def load_presets() -> dict[str, dict[str, Any]]:
     """Load the published questions, by their names."""
-    return yaml.safe_load((Path(__file__).parent / "questions.yaml").read_text("utf-8"))
+    return yaml.load((Path(__file__).parent / "questions.yaml").read_text("utf-8"), SettingsLoader)
 
 
 def _check_answers(answers: Any) -> dict[str, float]:
@@ -102,7 +117,7 @@ def _check_answers(answers: Any) -> dict[str, float]:
         raise ConfigError(f"vlm_score: answers is {answers!r}; give at least two, e.g. {{'yes': 1, 'no': 0}}")
     checked = {}
     for answer, value in answers.items():
-        if isinstance(answer, bool):  # YAML reads yes and no as booleans
+        if isinstance(answer, bool):  # what YAML 1.1, as Ray reads it, makes of yes and no
             answer = "yes" if answer else "no"
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
             raise ConfigError(f"vlm_score: the answer {answer!r} is worth {value!r}; give a finite number")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -13,20 +13,33 @@ from drpo_rewards.api.contract import Metric, Model, parse
 from drpo_rewards.errors import ConfigError, InvalidRequestError
 from drpo_rewards.rewards.base import Score, ScoreItem
 from drpo_rewards.rewards.files.model_files import ModelFiles
-from drpo_rewards.rewards.vlm.answers import first_tokens, list_forms
+from drpo_rewards.rewards.vlm.answers import add_chances, first_tokens, list_forms
 
 MAX_QUESTIONS = 64
+SUFFIX = " Answer in one word."
+LEAST = 1e-9  # probability of an answer, so that its logarithm is finite
 PROBE = ScoreItem(np.full((64, 64, 3), 127, dtype=np.uint8), "a picture", {"vqa": [["Is this a picture?", "Yes"]]})
 
 
+QuestionsAndAnswers = Sequence[tuple[str, str]]
+
+
 class QuestionList(Model):
-    """The metadata of soft_tifa: questions about the picture and their right answers. Other keys are ignored.
+    """The metadata of soft_tifa: questions about the picture and their right answers, or a record of GenEval 2.
 
     Example:
         {"vqa": [["How many dogs are in the image?", "two"], ["Are the dogs brown?", "Yes"]]}
     """
 
-    vqa: list[tuple[str, str]] = Field(min_length=1, max_length=MAX_QUESTIONS, description="[question, answer] pairs.")
+    vqa: list[tuple[str, str]] = Field(
+        min_length=1,
+        max_length=MAX_QUESTIONS,
+        description="[question, answer] pairs.",
+    )
+    vqa_list: list[tuple[str, str]] = Field(default=[], description="GenEval 2's name of vqa, instead of it.")
+    skills: list[str] = Field(default=[], description="What each question tests, for a mean per skill.")
+    prompt: str = Field(default="", description="Not read.")
+    atom_count: int = Field(default=0, description="Not read.")
 
     @field_validator("vqa")
     @classmethod
@@ -35,6 +48,18 @@ class QuestionList(Model):
             if not question.strip() or not answer.strip():
                 raise ValueError(f"entry {index} has no question or no answer")
         return vqa
+
+
+class Asker(Protocol):
+    """Knows how likely a model finds answers: a model in this process, or an endpoint."""
+
+    version: str
+    checkpoint: str | None
+    license: str | None
+
+    def ask(self, images: Sequence[np.ndarray], asked: Sequence[QuestionsAndAnswers]) -> list[list[float]]:
+        """Return the log-probability of each answer to the questions about each image."""
+        ...
 
 
 class SoftTifa:
@@ -48,13 +73,15 @@ class SoftTifa:
 
     Args:
         mean: "geometric" is low if one answer is wrong; "arithmetic" is the share of right answers.
-        options: the model's, see `Qwen3VL`.
+        backend: "transformers" loads a Qwen3-VL in this process; "endpoint" asks an OpenAI-compatible server once per
+            question. It must give the probabilities of 20 tokens.
+        options: the backend's, see `Qwen3VL` and `ChatEndpoint`.
     """
 
     range = (0.0, 1.0)
     needs_metadata = True
     metadata_schema: ClassVar = {
-        **{key: value for key, value in QuestionList.model_json_schema().items() if key != "additionalProperties"},
+        **QuestionList.model_json_schema(),
         "examples": [{"vqa": [["How many dogs are in the image?", "two"], ["Are the dogs brown?", "Yes"]]}],
     }
     metrics = (
@@ -64,42 +91,33 @@ class SoftTifa:
     probe = PROBE
 
     def __init__(
-        self, mean: Literal["geometric", "arithmetic"] = "geometric", *, headers_only: bool = False, **options: Any
+        self,
+        mean: Literal["geometric", "arithmetic"] = "geometric",
+        backend: Literal["transformers", "endpoint"] = "transformers",
+        *,
+        headers_only: bool = False,
+        **options: Any,
     ) -> None:
         if mean not in ("geometric", "arithmetic"):
             raise ConfigError(f"soft_tifa: mean is {mean!r}; write geometric or arithmetic")
-        from drpo_rewards.rewards.shared.qwen3_vl import Qwen3VL
-
         self.mean = mean
-        self._tokens = lru_cache(maxsize=1000)(self._find_tokens)  # the images of a group have the same answers
-        self.vlm = Qwen3VL(**options, headers_only=headers_only)
-        self.version = f"soft_tifa-1/{mean}/{self.vlm.version}"
-        self.checkpoint, self.license = self.vlm.checkpoint, self.vlm.license
+        self._asker = _create_asker(backend, headers_only, options)
+        self.version = f"soft_tifa-1/{mean}/{self._asker.version}"
+        self.checkpoint, self.license = self._asker.checkpoint, self._asker.license
 
     @staticmethod
-    def files(**options: Any) -> tuple[ModelFiles, ...]:
+    def files(backend: str = "transformers", **options: Any) -> tuple[ModelFiles, ...]:
+        if backend == "endpoint":  # it reads no files
+            return ()
         from drpo_rewards.rewards.shared.qwen3_vl import MODEL
 
         return (MODEL,)
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        from drpo_rewards.rewards.vlm.packed import Question, ask
-
-        asked = [
-            [Question(f"{text} Answer in one word.", (self._tokens(answer),)) for text, answer in read_questions(item)]
-            for item in items
-        ]
-        answers = ask(self.vlm, [item.image for item in items], asked)
-        return [
-            self._score([float(answer) for answer in logs], read_skills(item, len(logs)))
-            for item, logs in zip(items, answers, strict=True)
-        ]
-
-    def _find_tokens(self, answer: str) -> tuple[int, ...]:
-        tokens = first_tokens(self.vlm.tokenizer, list_forms(answer))
-        if not tokens:
-            raise InvalidRequestError(f"soft_tifa cannot check the answer {answer!r}", field="metadata.vqa")
-        return tokens
+        asked = [read_questions(item) for item in items]
+        skills = [read_skills(item, len(questions)) for item, questions in zip(items, asked, strict=True)]
+        logs = self._asker.ask([item.image for item in items], asked)
+        return [self._score(*of_one) for of_one in zip(logs, skills, strict=True)]
 
     def _score(self, logs: list[float], skills: list[str]) -> Score:
         chances = np.exp(logs)
@@ -112,6 +130,67 @@ class SoftTifa:
                 by_skill.setdefault(skill, []).append(chance)
             details["parts"] = {skill: sum(parts) / len(parts) for skill, parts in by_skill.items()}
         return Score(means[self.mean], details)
+
+
+class InProcess:
+    """A Qwen3-VL in this process. All questions about a picture share one pass of the network."""
+
+    def __init__(self, **options: Any) -> None:
+        from drpo_rewards.rewards.shared.qwen3_vl import Qwen3VL
+
+        self._vlm = Qwen3VL(**options)
+        self.version, self.checkpoint, self.license = self._vlm.version, self._vlm.checkpoint, self._vlm.license
+        self._tokens = lru_cache(maxsize=1000)(self._find_tokens)  # the images of a group have the same answers
+
+    def ask(self, images: Sequence[np.ndarray], asked: Sequence[QuestionsAndAnswers]) -> list[list[float]]:
+        from drpo_rewards.rewards.vlm.packed import Question, ask
+
+        questions = [[Question(text + SUFFIX, (self._tokens(answer),)) for text, answer in of_one] for of_one in asked]
+        return [[float(answer) for answer in logs] for logs in ask(self._vlm, images, questions)]
+
+    def _find_tokens(self, answer: str) -> tuple[int, ...]:
+        tokens = first_tokens(self._vlm.tokenizer, list_forms(answer))
+        if not tokens:
+            raise InvalidRequestError(f"soft_tifa cannot check the answer {answer!r}", field="metadata.vqa")
+        return tokens
+
+
+class AtEndpoint:
+    """An OpenAI-compatible endpoint, which is asked once per question and gives the most probable tokens only."""
+
+    license: str | None = None
+
+    def __init__(self, **options: Any) -> None:
+        from drpo_rewards.rewards.shared.chat import ChatEndpoint
+
+        self._endpoint = ChatEndpoint("soft_tifa", **options)
+        self.checkpoint: str | None = self._endpoint.model
+        self.version = f"endpoint/{self._endpoint.model}"
+
+    def ask(self, images: Sequence[np.ndarray], asked: Sequence[QuestionsAndAnswers]) -> list[list[float]]:
+        from drpo_rewards.rewards.shared.chat import image_part
+
+        pictures = map(image_part, images)
+        calls = [(picture, *one) for picture, of_one in zip(pictures, asked, strict=True) for one in of_one]
+        logs = iter(self._endpoint.map(lambda call: self._ask_once(*call), calls))
+        return [[next(logs) for _ in of_one] for of_one in asked]
+
+    def _ask_once(self, picture: dict[str, Any], question: str, answer: str) -> float:
+        from drpo_rewards.rewards.shared.chat import break_markup
+        from drpo_rewards.rewards.vlm.endpoint import ask_for_tokens
+
+        chances = ask_for_tokens(self._endpoint, picture, break_markup(question) + SUFFIX)
+        # An answer that is not listed is less probable than those that are, and than all that are not listed together.
+        most = min(min(chances.values()), 1 - sum(chances.values()))
+        return float(np.log(max(add_chances(chances, list_forms(answer)) or most, LEAST)))
+
+
+def _create_asker(backend: str, headers_only: bool, options: dict[str, Any]) -> Asker:
+    if backend == "transformers":
+        return InProcess(headers_only=headers_only, **options)
+    if backend == "endpoint":
+        return AtEndpoint(**options)
+    raise ConfigError(f"soft_tifa has no backend {backend!r}; write transformers or endpoint")
 
 
 def read_skills(item: ScoreItem, count: int) -> list[str]:

@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from drpo_rewards.api.contract import MAX_FIELD, ModelInfo, ModelList, Readiness
 from drpo_rewards.api.images import check_images
+from drpo_rewards.api.metadata import combine_schemas
 from drpo_rewards.cluster.handles import SharedImages
 from drpo_rewards.errors import UNEXPECTED, AuthenticationError, InternalError, RewardsError
 from drpo_rewards.operations.base import Mixture, Operation, OptionsT, ResponseT, ServedRewards
@@ -80,6 +81,7 @@ class Gateway:
                 timings_ms["decode"] = (time.perf_counter() - began) * 1e3
                 stage = "answer"
                 question = operation.question(options, len(images), self._served)
+                await self._rewards.check_metadata(question)
                 if len(question.rewards) > 1:
                     images = SharedImages(images)
                 answers = await run_together(
@@ -167,10 +169,9 @@ class Gateway:
 
 def _combine_needs(rewards: Sequence[ModelInfo]) -> dict[str, Any]:
     """Return what a mixture needs of a request: what each of its rewards needs."""
-    schemas = [info.metadata_schema for info in rewards if info.metadata_schema is not None]
     return {
         "needs_metadata": any(info.needs_metadata for info in rewards),
-        "metadata_schema": {"allOf": schemas} if len(schemas) > 1 else next(iter(schemas), None),
+        "metadata_schema": combine_schemas({info.name: info.metadata_schema for info in rewards}),
         "needs_in_prompt": "; ".join(
             f"{info.name}: {info.needs_in_prompt}" for info in rewards if info.needs_in_prompt
         ),

@@ -18,10 +18,12 @@ from ray.serve.handle import DeploymentHandle
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from drpo_rewards.api.contract import ModelInfo, RewardReadiness, State
+from drpo_rewards.api.metadata import check_keys
 from drpo_rewards.api.question import GroupToScore, Question, ReplicaAnswer
 from drpo_rewards.cluster.handles import Caller
 from drpo_rewards.errors import (
     LOGS,
+    InvalidRequestError,
     OverloadedError,
     RewardError,
     RewardsError,
@@ -62,6 +64,23 @@ class RewardCalls:
         self._metrics = metrics
         self._known: dict[str, ModelInfo] = {}  # the last description of each reward
         self._last_attempts = {name: asyncio.Lock() for name in rewards}
+
+    async def check_metadata(self, question: Question) -> None:
+        """Check that the rewards of a question read each key of its metadata.
+
+        Raises:
+            InvalidRequestError: none of them reads a key.
+        """
+        if not any(group.metadata for group in question.groups):
+            return
+        known = {name: self._known[name] for name in question.rewards if name in self._known}
+        if len(known) == len(question.rewards) and _find_unread(question, known) is None:
+            return
+        # Only now are the rewards asked, because an upgrade may have changed what they read.
+        infos = await asyncio.gather(*map(self.describe, question.rewards))
+        error = _find_unread(question, {info.name: info for info in infos})
+        if error is not None:
+            raise error
 
     async def ask(
         self,
@@ -225,6 +244,18 @@ class RewardCalls:
 
     def _unavailable(self, name: str, message: str) -> RewardUnavailableError:
         return RewardUnavailableError(message, reward=name, retry_after_s=self._config.limits.retry_after_s)
+
+
+def _find_unread(question: Question, rewards: Mapping[str, ModelInfo]) -> InvalidRequestError | None:
+    """Return the error of the first key of a question's metadata that none of its rewards reads."""
+    schemas = {name: info.metadata_schema for name, info in rewards.items()}
+    for group in question.groups:
+        try:
+            check_keys(group.metadata, schemas)
+        except InvalidRequestError as error:
+            error.field = f"{group.prefix}{error.field}"
+            return error
+    return None
 
 
 def _timeout_error(name: str, deadline_s: float, decoding_s: float = 0.0) -> RewardTimeoutError:

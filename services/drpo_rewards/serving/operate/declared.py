@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from drpo_rewards.api.contract import ModelInfo
+from drpo_rewards.api.metadata import take_share
 from drpo_rewards.rewards import load_class
 from drpo_rewards.serving.config import ServiceConfig
 
@@ -36,6 +37,7 @@ def read_declared_models(source: str) -> list[ModelInfo]:
                 mode="pairwise" if hasattr(cls, "compare") else "pointwise",
                 metrics=list(metrics) if isinstance(metrics, list | tuple) else [],
                 needs_metadata=needs_metadata is True,
+                metadata_schema=schema if isinstance(schema := getattr(cls, "metadata_schema", None), dict) else None,
             )
         )
     return models + [
@@ -47,12 +49,20 @@ def read_declared_models(source: str) -> list[ModelInfo]:
 def read_metadata_checks(source: str) -> dict[str, Callable[[Mapping[str, Any]], None]]:
     """Read the rewards of a service config that say which metadata they refuse, with a function that does so.
 
+    As in a service, each gets the keys that it reads, and nothing is refused if there are none.
+
     Raises:
         ConfigError: see `read_declared_models`.
     """
     rewards = {name: (load_class(one.type), one.options) for name, one in ServiceConfig.load(source).rewards.items()}
     return {
-        name: partial(cls.check_metadata, **options)
+        name: partial(_check_share, cls, options)
         for name, (cls, options) in rewards.items()
         if hasattr(cls, "check_metadata")
     }
+
+
+def _check_share(cls: Any, options: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    share = take_share(dict(metadata), getattr(cls, "metadata_schema", None))
+    if share is not None:
+        cls.check_metadata(share, **options)

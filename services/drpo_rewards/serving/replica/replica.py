@@ -18,6 +18,7 @@ import numpy as np
 
 from drpo_rewards import rewards
 from drpo_rewards.api.contract import ModelInfo
+from drpo_rewards.api.metadata import take_share
 from drpo_rewards.api.question import Batch, GroupToScore, ReplicaAnswer
 from drpo_rewards.cluster.logs import let_logs_take_any_text
 from drpo_rewards.errors import LOGS, InvalidRequestError, OverloadedError, RewardError, RewardsError
@@ -110,8 +111,8 @@ class RewardReplica:
             return ReplicaAnswer(version=self.info.version, other_kind=True)
         call, remaining = next(self._calls), iter(images)
         tickets = [
-            Ticket(call, group, field, ScoreItem(next(remaining), group.prompt, group.metadata))
-            for group in groups
+            Ticket(call, group, field, ScoreItem(next(remaining), group.prompt, metadata))
+            for group, metadata in zip(groups, map(self._take_metadata, groups), strict=True)
             for field in group.fields
         ]
         return self._collect(tickets, await self._batcher.submit(tickets), with_details, request_id)
@@ -127,12 +128,16 @@ class RewardReplica:
         """Judge pairs of one group's images, given by their indices in `images`."""
         if not self._pairwise:
             return ReplicaAnswer(version=self.info.version, other_kind=True)
-        call = next(self._calls)
+        call, metadata = next(self._calls), self._take_metadata(group)
         tickets = [
-            Ticket(call, group, "images", PairItem(images[first], images[second], group.prompt, group.metadata))
+            Ticket(call, group, "images", PairItem(images[first], images[second], group.prompt, metadata))
             for first, second in pairs
         ]
         return self._collect(tickets, await self._batcher.submit(tickets), with_details, request_id)
+
+    def _take_metadata(self, group: GroupToScore) -> dict[str, Any] | None:
+        """Return what of a group's metadata concerns this reward."""
+        return take_share(group.metadata, self.info.metadata_schema)
 
     async def probe(self) -> ReplicaAnswer:
         """Score one image, in the same batches as other calls."""

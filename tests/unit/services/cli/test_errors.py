@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from drpo_rewards.cli import app
 
 # A command whose reward has a mistake that this package does not expect.
-FAULT = "import yaml; yaml.safe_load = lambda text: 1 / 0; from drpo_rewards.cli import app; app()"
+FAULT = "import yaml; yaml.load = lambda *_: 1 / 0; from drpo_rewards.cli import app; app()"
 OPTIONS = ["score", "geneval", "--prompt", "p", "--option", "score=strict", "a.png"]
 
 

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.chat_server import Reply, chat_server, shown
 from support.images import SPECIAL, picture
 from support.tiny.qwen3_vl import write_qwen3_vl
 
 from drpo_rewards import rewards
-from drpo_rewards.errors import ConfigError, InvalidRequestError, RewardError
+from drpo_rewards.errors import ConfigError, InvalidRequestError
 from drpo_rewards.rewards.base import ScoreItem
 from drpo_rewards.rewards.checks import describe, probe
 from drpo_rewards.rewards.shared.preprocess import break_special_tokens
@@ -160,7 +159,7 @@ def test_published_questions(folder: Path, vlm: Qwen3VL) -> None:
         ({"answers": {"yes": 1, "no": "0"}}, "finite number"),
         ({"answers": {"yes": 1, "Yes": 0}}, "are the same"),
         ({"answers": {"yes": 1, "yellow": 0}}, "begin with the same token"),
-        ({"votes": 3}, "votes are for an endpoint"),
+        ({"votes": 3}, "are for an endpoint"),
         ({"votes": 0}, "from 1 to 100"),
         ({"backend": "vllm"}, "write transformers or endpoint"),
     ],
@@ -173,29 +172,3 @@ def test_wrong_options_are_told(folder: Path, options: dict[str, Any], message: 
 def test_a_wrong_mean_is_told() -> None:
     with pytest.raises(ConfigError, match="write geometric or arithmetic"):
         rewards.load("soft_tifa", mean="harmonic")
-
-
-def endpoint(url: str, **options: Any) -> Any:
-    return rewards.load("vlm_score", backend="endpoint", base_url=url, model="m", retries=0, **options)
-
-
-def test_an_endpoint_is_asked_for_json_and_its_votes_are_averaged() -> None:
-    said = ['{"score": "5"}', 'I say {"score": "2"} here', '{"score": 2.0}']
-    with chat_server(lambda body: Reply(said[body["seed"]])) as server:
-        (score,) = endpoint(server.url, votes=3).score([ScoreItem(IMAGES[0], "a <|im_end|> cat")])
-        assert score.value == 3
-        assert score.details == {"votes": ["5", "2", "2"], "unparsed": 0}
-        assert endpoint(server.url).score([ScoreItem(IMAGES[0], "a cat")])[0].value == 5
-    body = server.bodies[0]
-    assert body["response_format"]["json_schema"]["schema"]["properties"]["score"]["enum"] == list("12345")
-    assert (body["temperature"], server.bodies[-1]["temperature"]) == (1, 0)
-    assert "< |im_end|>" in body["messages"][0]["content"][1]["text"]
-    np.testing.assert_array_equal(shown(body)[0], IMAGES[0])
-
-
-def test_an_unreadable_answer_is_asked_for_again_and_never_a_score() -> None:
-    with chat_server(lambda body: Reply('{"score": "3"}' if len(body["messages"]) > 1 else "Well, a three?")) as server:
-        assert endpoint(server.url).score([ScoreItem(IMAGES[0], "a cat")])[0].value == 3
-    for text in ("no idea", '{"score": "6"}', '{"score": true}', '{"score": NaN}', "[]"):
-        with chat_server(lambda _, text=text: Reply(text)) as server, pytest.raises(RewardError, match="gave none of"):
-            endpoint(server.url).score([ScoreItem(IMAGES[0], "a cat")])

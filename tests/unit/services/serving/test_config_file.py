@@ -28,16 +28,22 @@ def test_utf_8_is_read_with_and_without_a_mark(tmp_path: Path, encoding: str, li
 @pytest.mark.parametrize(
     ("content", "line", "reason"),
     [
-        (GOOD.encode("latin-1"), 2, "not UTF-8 text; save the file as UTF-8"),
-        (GOOD.encode("utf-16"), 1, "this is UTF-16 text; save the file as UTF-8"),
+        (GOOD.encode("latin-1"), 2, "is not UTF-8 text; save the file as UTF-8"),
+        (GOOD.encode("utf-16"), 1, "is not UTF-8 text but UTF-16; save the file as UTF-8"),
         (b"rewards:\n\ta: {type: x:Y}\n", 2, "YAML indents with spaces, not tabs"),
         (b"rewards:\n  a: {type: x:Y}\n  b: [1, 2\n", 4, "not valid YAML"),
-        (b"rewards:\n  a: \x00\n", 2, "not valid YAML"),
-        (b"rewards:\n  a: {type: x:Y}\n  a: {type: x:Z}\n", 3, "rewards.a is there twice"),
+        (b"rewards:\n  a: \x00\n", 2, "YAML does not allow the character"),
+        (b"rewards:\n  a: {type: x:Y}\n  a: {type: x:Z}\n", 3, "a is there twice; keep one"),
         (b"rewards: {a: {type: x:Y}}\n---\nrewards: {}\n", 2, "not valid YAML"),
         (b"rewards: !!python/object/apply:os.getcwd []\n", 1, "not valid YAML"),
         (b"rewards:\n  a:\n    type: x:Y\n    num_gpu: 1\n", 4, "unknown key rewards.a.num_gpu; did you mean num_gpus"),
         (b"rewards: {a: {type: x:Y}}\nhttp_port: 70000\n", 2, "http_port: .*65535"),
+        (b"rewards: {a: {type: x:Y}}\non: 1\n", 2, "unknown key on"),
+        (b"rewards:\n  a: {type: x:Y, num_cpus: true}\n", 2, "rewards.a.num_cpus: true and false are no numbers"),
+        (b"rewards:\n  a: {type: x:Y}\nhttp_port: 0x50\n", 3, "http_port: .*integer"),
+        (b"rewards:\n  a: {type: x:Y}\nlimits: {body_idle_s: 1:30}\n", 3, "limits.body_idle_s: .*number"),
+        (b"rewards:\n  a: {type: x:Y}\nhost: !!timestamp 2026-01-01\n", 3, "timestamp cannot be used"),
+        (b"rewards:\n  a: &a {type: x:Y}\n  b:\n    <<: *a\n    cpus: 1\n", 5, "unknown key rewards.b.cpus"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, content: bytes, line: int, reason: str) -> None:
@@ -54,7 +60,8 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, content: bytes, line: 
         (b"# a comment\n", "is empty"),
         (b"- rewards\n", "holds a list, not sections"),
         (b"rewards", "holds a text, not sections"),
-        (b"rewards: 2024-13-45\n", "not valid YAML: month must be"),
+        (b"rewards:\n", "rewards: .*at least 1"),
+        (b"rewards: 2024-13-45\n", "rewards: .*dictionary"),
         (b"rewards: " + b"[" * 20_000, "not valid YAML"),
     ],
 )
@@ -64,7 +71,7 @@ def test_what_holds_no_sections_is_refused(tmp_path: Path, content: bytes, reaso
 
 
 def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
-    content = b"rewards:\n  a: {type: x:Y, batch_size: 0}\n  b:\n    kind: x\nhost: 3\ngrpc_port: -1\n"
+    content = b"rewards:\n  a: {type: x:Y, batch_size: 0}\n  b:\n    kind: x\nhost: [3]\ngrpc_port: -1\n"
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, content)
     lines = [
@@ -76,6 +83,53 @@ def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
 def test_a_section_that_contains_itself_ends(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         load(tmp_path, b"rewards: &all {a: *all}\n")
+
+
+@pytest.mark.parametrize("text", ["no", "on", "1:30", "010", "2026-06-01", "1e3", "0x10", "1.0"])
+def test_text_is_what_was_typed(tmp_path: Path, text: str) -> None:
+    name = text.replace(":", ".")  # a name has no colon
+    content = f"""
+rewards:
+  a:
+    type: {text}
+    options: {{answers: {{{text}: 1}}}}
+  {name}: {{type: x:Y, runtime_env:}}
+mixtures: {{m: {{rewards: {{{name}: 1}}}}}}
+host: {text}
+api_keys_file: {text}
+allowed_origins: [{text}, "{text}"]
+limits:
+"""
+    config = load(tmp_path, content.encode())
+    assert (config.host, str(config.api_keys_file), config.allowed_origins) == (text, text, [text, text])
+    assert config.rewards["a"].type == text
+    assert config.rewards["a"].options == {"answers": {text: 1}}
+    assert list(config.rewards) == ["a", name]
+
+
+def test_numbers_and_switches_are_what_they_look_like(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        b"rewards:\n  a: {type: x:Y, num_cpus: 010, deadline_s: 1e2, own_app: yes,\n"
+        b"      options: {n: 010, x: 1e-1, yes: no, empty: ~, on: true}}\n",
+    )
+    reward = config.rewards["a"]
+    assert (reward.num_cpus, reward.deadline_s, reward.own_app) == (10.0, 100.0, True)
+    assert reward.options == {"n": 10, "x": 0.1, "yes": "no", "empty": None, "on": True}
+
+
+def test_an_anchor_is_copied_and_merged(tmp_path: Path) -> None:
+    content = b"rewards:\n  a: &one {type: x:Y, num_cpus: 2}\n  b: *one\n  c:\n    <<: *one\n    num_cpus: 3\n"
+    config = load(tmp_path, content)
+    assert [config.rewards[name].num_cpus for name in "abc"] == [2.0, 2.0, 3.0]
+    with pytest.raises(ConfigError, match=r"service\.yaml:6: rewards\.c\.num_cpus: .*greater"):
+        load(tmp_path, content.replace(b"3\n", b"-3\n"))
+
+
+def test_aliases_of_aliases_end(tmp_path: Path) -> None:
+    levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    with pytest.raises(ConfigError, match="unknown key l0"):
+        load(tmp_path, f"l0: &l0 [x]\n{levels}".encode())
 
 
 def test_a_folder_is_not_a_config(tmp_path: Path) -> None:

@@ -261,3 +261,20 @@ def test_metadata_that_the_reward_will_refuse_is_found(clause: str, message: str
     assert message in line
     prompts.write_text(good)
     assert find_wrong(*settings, check=check_rewards) == []
+
+
+def test_metadata_that_no_reward_reads_is_found(tmp_path: Path) -> None:
+    (tmp_path / "service.yaml").write_text(
+        "rewards: {geneval: {type: geneval}, own: {type: 'support.rewards:EchoOfText'}}"
+    )
+    prompts = tmp_path / "prompts.jsonl"
+    line = '{"prompt": "a red circle", "metadata": {"include": [{"class": "circle"}], "KEY": "OPEN"}}\n'
+    settings = ["prompts.source=file", f"prompts.path={prompts}", f"rewards.service={tmp_path}/service.yaml"]
+    prompts.write_text(line.replace("KEY", "text"))
+    assert find_wrong(*settings, "evaluation.enabled=false", check=check_rewards) == []
+    (found,) = find_wrong(*settings, "evaluation.rewards=[geneval]", check=check_rewards)
+    assert found.startswith("the rewards refuse 1 of the 1 prompts of evaluation: prompt 1 ('a red circle'): ")
+    assert "`metadata.text`: no reward of this request reads this key (geneval reads exclude, include" in found
+    prompts.write_text(line.replace("KEY", "txt"))
+    (found,) = find_wrong(*settings, "evaluation.enabled=false", check=check_rewards)
+    assert "`metadata.txt`: no reward of this request reads this key; did you mean text?" in found

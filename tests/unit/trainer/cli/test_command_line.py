@@ -12,14 +12,14 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from drpo.cli import app
-from drpo.cli.common import expand_home, parse_settings
+from drpo.cli.common import Application, parse_settings
 from drpo.cli.progress import TrainingProgress
-from drpo.cli.sample import find_adapter
 from drpo.config import load_config
 from drpo.errors import ConfigError, ModelLoadError
 from drpo.generators import check_adapter
 from drpo.generators.unet_file import find_unet
 from drpo.shapes.assets import generator_path
+from drpo.training.run_folder import locate_adapter
 
 
 def test_overrides_of_the_command_line():
@@ -107,7 +107,7 @@ def test_what_is_no_adapter_is_refused_at_once(tmp_path: Path) -> None:
     """A pipe, a damaged pickle, a file without tensors, and a folder with several files."""
     os.mkfifo(tmp_path / "pipe.safetensors")
     with pytest.raises(ConfigError, match="neither a LoRA adapter nor a U-Net"):
-        find_adapter(tmp_path / "pipe.safetensors")
+        locate_adapter(tmp_path / "pipe.safetensors")
     for content in (b"", b".", b"cos\nsystem\n(S'true'\ntR.", b"\x80\x02}q\x00(X\x01", bytes(range(256))):
         (tmp_path / "damaged.ckpt").write_bytes(content)
         assert find_unet(tmp_path / "damaged.ckpt") is None
@@ -116,11 +116,17 @@ def test_what_is_no_adapter_is_refused_at_once(tmp_path: Path) -> None:
         check_adapter(tmp_path / "none.safetensors", generator_path())
     save_file({}, tmp_path / "other.safetensors")
     with pytest.raises(ConfigError, match=r"has several \.safetensors files"):
-        find_adapter(tmp_path)
+        locate_adapter(tmp_path)
 
 
 def test_the_home_folder_in_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert expand_home(Path("~/x.png")) == tmp_path / "x.png"
-    assert expand_home(Path("a~/x")) == Path("a~/x")
-    assert expand_home(None) is None
+    taken: list[object] = []
+    command_line = Application()
+
+    @command_line.command()
+    def take(several: list[Path], out: Path = Path("~/a.png"), text: str = "~/b", other: Path | None = None) -> None:
+        taken.extend([several, out, text, other])
+
+    command_line(["~/x", "a~/x", "--text=~/c"], standalone_mode=False)
+    assert taken == [[tmp_path / "x", Path("a~/x")], tmp_path / "a.png", "~/c", None]

@@ -12,27 +12,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from support.tiny.sd_turbo import write_tiny_pipeline
 
-from drpo.cli.sample import choose_config, find_adapter, load_with_adapter, sample
-from drpo.config import LoraConfig, parse_config
+from drpo.cli.sample import choose_config, load_with_adapter, sample
 from drpo.errors import ConfigError, ModelLoadError
-from drpo.generators import OneStepGenerator, load_generator
+from drpo.generators import OneStepGenerator
 from drpo.shapes.assets import generator_path
-from drpo.training.run_folder import ADAPTER, create_run
+from drpo.training.run_folder import ADAPTER, locate_adapter
 
 PROMPT = "a red star above a blue ring"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the embedded generator, with an adapter of a rank that is not in its settings."""
-    run_dir = create_run(parse_config({"run": {"folder": str(tmp_path_factory.mktemp("runs")), "name": "mine"}}))
-    torch.manual_seed(0)
-    generator = load_generator(generator_path(), lora=LoraConfig(rank=3, alpha=5))
-    with torch.no_grad():
-        for parameter in generator.adapter.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    generator.adapter.save(run_dir / ADAPTER)
-    return run_dir
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +51,10 @@ def test_the_pictures_are_those_of_stock_diffusers(run: Path, tmp_path: Path) ->
 
 def test_an_adapter_is_found_in_a_run_a_folder_or_a_file(run: Path, tmp_path: Path) -> None:
     file = run / ADAPTER / "pytorch_lora_weights.safetensors"
-    assert find_adapter(run) == find_adapter(run / ADAPTER) == find_adapter(file) == file
+    assert locate_adapter(run) == locate_adapter(run / ADAPTER) == locate_adapter(file) == file
     for nothing in (tmp_path, tmp_path / "none", tmp_path / "none.safetensors"):
-        with pytest.raises(ConfigError, match="--adapter: there is neither a LoRA adapter nor a U-Net"):
-            find_adapter(nothing)
+        with pytest.raises(ConfigError, match="there is neither a LoRA adapter nor a U-Net"):
+            locate_adapter(nothing)
 
 
 def load(adapter: Path | None, generator: str | None) -> OneStepGenerator:

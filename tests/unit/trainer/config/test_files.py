@@ -16,8 +16,8 @@ BROKEN = {
     "latin-1": (b"# ok\nrun: {name: caf\xe9}\n", ":2: is not UTF-8 text"),
     "utf-16": ("run: {seed: 3}".encode("utf-16"), ":1: is not UTF-8 text"),
     "null character": (b"run:\n  name: a\x00b\n", ":2: YAML does not allow the character '\\x00'"),
-    "list": (b"- run\n", "must hold sections (run, model, ...), not a list"),
-    "text": (b"run", "must hold sections (run, model, ...), not a str"),
+    "list": (b"- run\n", "holds a list, not sections such as `run:`"),
+    "text": (b"run", "holds a text, not sections such as `run:`"),
     "two documents": (b"run: {}\n---\nrun: {}\n", ":2: is not valid YAML"),
     "code": (b"run: !!python/object/apply:os.getcwd []\n", ":1: is not valid YAML"),
     "date": (

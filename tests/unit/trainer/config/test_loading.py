@@ -60,6 +60,9 @@ def test_overrides_reach_every_level():
         ("training.steps.more=3", "is a value, not a section"),
         ("objective.radii=[1", "not a YAML value"),
         ("training.steps", "has no value"),
+        ("trackers.use=wandb,tensorboard,wandb", "'wandb' is given twice"),
+        ("evaluation.rewards=a,b,a", "'a' is given twice"),
+        ("evaluation.grid.prompts=x,y,x", "'x' is given twice"),
     ],
 )
 def test_mistakes_are_refused_with_a_message(override, message):

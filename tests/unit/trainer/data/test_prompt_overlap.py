@@ -9,9 +9,10 @@ import pytest
 
 from drpo.checks import Plan, check_config
 from drpo.checks import prompts as prompt_checks
-from drpo.config import Config, load_config, parse_config
+from drpo.config import Config, OfflineConfig, load_config, parse_config
 from drpo.data.prompts import PromptRecord, load_prompts
 from drpo.data.prompts.overlap import find_overlap
+from drpo.data.training import load_held_out_prompts, refuse_overlap
 from drpo.errors import ConfigError
 from drpo.shapes.prompts import prompts
 
@@ -94,3 +95,19 @@ def test_a_data_set_of_the_hub_is_no_path(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="cannot load the split 'train' of no-such-org/name from the hub"):
         check_config(load_config("shapes", ["prompts.source=hub", "prompts.path=no-such-org/name"]))
+
+
+def test_preferences_on_the_hub_are_compared_when_the_workers_have_read_them(tmp_path: Path) -> None:
+    """Before the start only the evaluation prompts are known; the workers get them."""
+    chosen = config(tmp_path, "a bird\n", "A CAT\na bird\n")
+    assert load_held_out_prompts(chosen) == []  # the check before the start has both
+    hub = chosen.model_copy(update={"offline": OfflineConfig(source="pickapic_v2")})
+    assert load_held_out_prompts(hub) == ["A CAT", "a bird"]
+    training = [PromptRecord("a cat"), PromptRecord("a dog")]
+    with pytest.raises(ConfigError, match=r"1 of the 2 evaluation prompts are also training prompts \('A CAT'\)"):
+        refuse_overlap(training, load_held_out_prompts(hub))
+    refuse_overlap(training[1:], load_held_out_prompts(hub))
+    for section, setting in (("prompts", "allow_overlap"), ("evaluation", "enabled")):
+        allowed = hub.model_copy(deep=True)
+        setattr(getattr(allowed, section), setting, section == "prompts")
+        assert load_held_out_prompts(allowed) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.chat_server import ChatServer, Reply, chat_server, shown
+from support.chat_server import ChatServer, Reply, chat_server, prefer_bright
 from support.local_ranker import LocalClient
 
 from drpo.data.prompts.record import PromptRecord
@@ -27,11 +27,6 @@ BRIGHTER, DARKER = 200, 60
 
 def answer(winner: str) -> Reply:
     return Reply(json.dumps({"winner": winner, "confidence": 0.9, "reason": "brighter"}))
-
-
-def prefer_bright(body: dict[str, Any]) -> Reply:
-    first, second = (float(picture.mean()) for picture in shown(body))
-    return answer("tie" if first == second else "A" if first > second else "B")
 
 
 def prefer_first(body: dict[str, Any]) -> Reply:

@@ -196,7 +196,7 @@ def test_options_that_cannot_work_are_told_before_anything_is_drawn(tmp_path: Pa
         (["a=x,steps=4,guidance=nan"], "--row a: guidance: Input should be a finite number"),
         (["a=x,size=512"], "--row a: size is of a pipeline with many steps: give steps too"),
         (["a=x,sceduler=ddim"], "there is no sceduler; did you mean scheduler?"),
-        (["a b=x", "a-b=x", "a b=y"], "there are two rows 'a b'"),
+        (["a b=x", "a-b=x", "a b=y"], "--row: two are named 'a b'"),
         (["a=base,generator=x"], "generator is for an adapter"),
     ],
 )
@@ -213,7 +213,9 @@ def test_rows_are_read_as_they_are_written(tmp_path: Path, config: Config) -> No
     assert row.lora == "a,b.safetensors"
     assert row.folder.startswith("SD-1.5-")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="neither an adapter, a run, nor a generator"):
+    with pytest.raises(
+        ConfigError, match=r"--row a: there is neither a LoRA adapter nor a U-Net .*, or that of a diffusers pipeline"
+    ):
         find_model(parse_row(f"a={tmp_path / 'empty'}"), config)
     broken = tmp_path / "broken"
     broken.mkdir()

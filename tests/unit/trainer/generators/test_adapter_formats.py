@@ -227,7 +227,7 @@ def rename(state: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
         (lambda state: rename(state, "down_blocks.0", "down_blocks.7"), r"48 of its 56 .*no such layer.*and 5 more"),
         (lambda state: rename(state, "attentions", "layers"), r": 0 of its 56 layers match the U-Net"),
         (lambda state: {name: one[:, :40] if "lora_A" in name else one for name, one in state.items()}, r"0 of its 56"),
-        (lambda state: dict(list(state.items())[1:]), r"55 of its 56 .*one of its two factors is missing"),
+        (lambda state: dict(list(state.items())[1:]), r"55 of its 56 .*a factor is missing"),
         (lambda state: state | {"text_encoder.q_proj.lora_A.weight": torch.ones(1, 1)}, "text encoder .1 of its 113"),
         (lambda state: state | {"unet.conv_in.lora_magnitude_vector": torch.ones(4)}, "of the kind DoRA"),
         (lambda state: {"lora_unet_conv_in.hada_w1_a": torch.ones(4, 4)}, "of the kind LoHa"),
@@ -236,6 +236,8 @@ def rename(state: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
         (lambda state: {name: one * float("nan") for name, one in state.items()}, "not finite"),
         (lambda state: state | {name.removeprefix("unet."): one + 1 for name, one in state.items()}, "there twice"),
         (lambda state: state | {"unet.conv_in.alpha": torch.ones(3)}, "is no LoRA adapter: 1 of its 113 tensors"),
+        (lambda state: state | {"unet.conv_in.alpha": torch.ones(())}, r"56 of its 57 .*conv_in \(a factor is missing"),
+        (lambda state: {name: (one * 99).to(torch.int8) for name, one in state.items()}, "112 of its 112 tensors"),
         (lambda state: {}, "has no tensors"),
     ],
 )  # fmt: skip

@@ -20,8 +20,8 @@ from drpo.method.features.latent_mae_network import LatentMAEConfig
 from drpo.shapes.assets import feature_map_path, generator_path
 
 SMALL = LatentMAEConfig(widths=(8, 12, 16), blocks=(2, 3, 2), norm_groups=4, norm_eps=1e-5, decoder=False)
-SD = Layout((4, 8, 8), 0.18215, ("mid_block",))
-SDXL = Layout((4, 64, 64), 0.13025, ("mid_block",))
+SD = Layout((4, 8, 8), 0.18215, {})
+SDXL = Layout((4, 64, 64), 0.13025, {})
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_keys_that_do_not_fit_are_named_before_a_start(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"4 x 8 x 8 values.*2x2 does not divide into patches of 4x4"):
         check_feature_map("latent_mae", folder, {"keys": ["layer3_mean_4"]}, SD)
     with pytest.raises(ConfigError, match=r"16 x 8 x 8 values.*\(N, 4, h, w\)"):
-        check_feature_map("latent_mae", folder, {}, Layout((16, 8, 8), 0.18215, ()))
+        check_feature_map("latent_mae", folder, {}, Layout((16, 8, 8), 0.18215, {}))
     with pytest.raises(ConfigError, match="8x8 does not divide into patches of 3x3"):
         check_feature_map("raw_latent", None, {"keys": ["latent_mean_3"]}, SD)
     with pytest.raises(ValidationError, match="no feature 'layer1'"):

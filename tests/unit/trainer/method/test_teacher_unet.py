@@ -133,5 +133,22 @@ def test_blocks_that_are_not_there_are_named_before_a_start(folder: Path, genera
         check_feature_map("teacher_unet", None, {}, layout)
     with pytest.raises(ConfigError, match="give the generator"):
         load_feature_map("teacher_unet", blocks=["mid_block"])
-    with pytest.raises(ConfigError, match=r"fewer than features\.options\.pool \(64\)"):
-        make(generator, pool=64).of_latents(latents(), FeatureContext(generator.encode_prompts(["a"])))
+    with pytest.raises(
+        ConfigError, match=r"down_blocks\.1 has \(4, 4\) locations, fewer than features\.options\.pool \(8\)"
+    ):
+        make(generator, pool=8)
+
+
+def test_the_sizes_of_the_blocks_are_those_of_their_outputs(tmp_path: Path) -> None:
+    from drpo.generators.sdxl_turbo import SDXLTurboGenerator
+
+    generator = SDXLTurboGenerator.load(write_tiny_xl_pipeline(tmp_path / "xl"))
+    seen = {}
+    for block in generator.layout.blocks:
+        generator.unet.get_submodule(block).register_forward_hook(
+            lambda module, inputs, output, block=block: seen.update(
+                {block: tuple((output[0] if isinstance(output, tuple) else output).shape[2:])}
+            )
+        )
+    generator.sample(generator.noise(1), generator.encode_prompts(["a red circle"]))
+    assert seen == generator.layout.blocks

@@ -119,3 +119,17 @@ def test_preferences_are_refused_where_the_objective_needs_scores() -> None:
         config = load_config("shapes" if method == "drpo" else f"shapes-{method}", ["offline.path=preferences.jsonl"])
         states = [one.state for one in check_settings(Plan(config)) if one.about == "objective.name"]
         assert states == ["ok" if method in ("drpo", "dpo") else "wrong"], method
+
+
+def test_staleness_is_refused_where_no_ranking_of_the_candidates_is_waited_for() -> None:
+    def find_wrong(preset: str) -> list[str]:
+        findings = check_settings(Plan(load_config(preset, ["training.staleness=1"])))
+        return [one.named for one in findings if one.about == "training.staleness"]
+
+    assert find_wrong("shapes") == find_wrong("shapes-dpo") == []
+    for method in ("draft", "vgg-flow", "pso", "grpo"):
+        assert find_wrong(f"shapes-{method}") == [
+            f"training.staleness: 1 cannot be used with objective.name {method.replace('-', '_')}"
+        ]
+    (found,) = find_wrong("shapes-offline")
+    assert "cannot be used with given preferences" in found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +75,8 @@ def test_weights_and_optimizer_are_counted_exactly() -> None:
     estimate = estimate_memory(config)
     assert estimate.weights == sum(4 * one.numel() for network in networks for one in network.parameters())
     assert estimate.optimizer == 3 * sum(4 * one.numel() for one in generator.adapter.parameters())
+    averaged = load_config("shapes", ["training.candidates=2", "training.ema.decay=0.99"])
+    assert estimate_memory(averaged).optimizer * 3 == estimate.optimizer * 4
     one, two = (load_config("shapes", [f"training.groups_in_flight={count}"]) for count in (1, 2))
     assert estimate_memory(two).step > 1.5 * estimate_memory(one).step  # each keeps its graph
 
@@ -123,6 +127,28 @@ def test_sdxl_turbo_is_estimated_from_its_configs_alone(tmp_path: Path) -> None:
     findings = list(check_memory(Plan(load_config("sdxl-turbo-pickscore", changes))))
     assert [one.state for one in findings] == ["ok"]  # no GPU here: it only says what a step takes
     assert "GiB on each worker's device" in findings[0].named
+
+
+def test_a_step_that_is_too_large_for_the_card_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the card is made up: this machine may have none."""
+    config = load_config("shapes", ["training.use_gpu=true", "training.groups_in_flight=1"])
+    needed = estimate_memory(config).total
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    sizes = [needed, needed - 1]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda one: SimpleNamespace(total_memory=sizes[one]))
+    [refused] = check_memory(Plan(config))
+    assert refused.state == "wrong"
+    assert re.fullmatch(
+        r"training\.candidates: a step takes about [\d.]+ GiB on each worker's device \(weights .*\), "
+        r"but a GPU of this machine has [\d.]+ GiB",
+        refused.found,
+    )
+    assert refused.fix.startswith("lower training.chunk_size")
+    sizes[1] = needed
+    assert [one.state for one in check_memory(Plan(config))] == ["ok"]
+    missing = load_config("sdxl-turbo-pickscore", ["model.generator=nobody/nothing"])
+    assert [one.state for one in check_memory(Plan(missing))] == ["skipped"]
 
 
 def test_the_network_of_a_differentiable_reward_is_counted(tmp_path: Path) -> None:

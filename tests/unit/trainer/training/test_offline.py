@@ -6,6 +6,7 @@ import io
 import math
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from support.preferences import PROMPTS, write_pickapic, write_table
 from drpo.config import Config, LoraConfig, OptimizerConfig, TrainingConfig, parse_config
 from drpo.data.preferences.cache import LatentCache
 from drpo.data.preferences.pictures import read_picture
-from drpo.data.prompts import PromptRecord
-from drpo.errors import DrpoError
+from drpo.data.prompts import PromptOrder, PromptRecord
+from drpo.errors import ConfigError, DrpoError
 from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.method.features import load_feature_map
 from drpo.method.objectives import load_objective
@@ -26,6 +27,7 @@ from drpo.method.objectives.drpo import DrPOObjective
 from drpo.training import encoding
 from drpo.training.encoding import EncodingCount, encode_preferences, find_cache
 from drpo.training.offline import Neighbours, OfflineSupervision, preference_margins
+from drpo.training.parts import supervise
 from drpo.training.trainer import DrPOTrainer
 
 
@@ -298,6 +300,23 @@ def test_the_index_of_a_cache_may_hold_any_text(tmp_path: Path) -> None:
     cache.finish()
     images = cache.read_index()[prompt]
     assert cache.read([*images.chosen, *images.rejected]).flatten().tolist() == [0.0, 1.0, 1.0]
+
+
+def test_a_worker_refuses_to_train_on_an_evaluation_prompt(
+    generator: SDTurboGenerator, table: Path, tmp_path: Path
+) -> None:
+    """It is the first to know the prompts of preferences on the hub."""
+    config = offline_config(tmp_path, path=str(table))
+
+    def begin(*held_out: str) -> tuple[Any, PromptOrder]:
+        with ExitStack() as stack:
+            return supervise(config, generator, lambda: pytest.fail("nothing ranks"), stack, held_out)
+
+    with pytest.raises(ConfigError, match="1 of the 2 evaluation prompts are also training"):
+        begin("another", PROMPTS[1].upper())
+    supervision, order = begin("another")
+    assert isinstance(supervision, OfflineSupervision)
+    assert {record.prompt for record in order.take(0, len(PROMPTS))} == set(PROMPTS)
 
 
 def test_the_driver_of_a_run_sees_how_much_is_encoded(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ Only sizes and places are changed; what a preset is about stays.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from support.local_ranker import LocalClient, LocalRanker
+from support.preferences import PROMPTS, write_pickapic
 from support.rewards import Redness
 from support.tiny.sd_turbo import write_tiny_pipeline
 from support.tiny.sdxl_turbo import write_tiny_xl_pipeline
@@ -24,13 +27,16 @@ from drpo.checks.settings import check_settings
 from drpo.config import Config, load_config, preset_names
 from drpo.data.prompts import PromptRecord
 from drpo.evaluation import evaluate_adapter
+from drpo.generators import OneStepGenerator
 from drpo.method.features.latent_mae_model import LatentMAE
 from drpo.method.features.latent_mae_network import LatentMAEConfig
 from drpo.training.build import build_feature_map, build_generator, build_objective
+from drpo.training.encoding import encode_preferences
+from drpo.training.offline import OfflineSupervision
 from drpo.training.ranking import BackgroundRanker
 from drpo.training.trainer import DrPOTrainer
 
-PAPER = [name for name in preset_names() if name.startswith(("sd-turbo-", "sdxl-turbo-")) and "offline" not in name]
+PAPER = [name for name in preset_names() if name.startswith(("sd-turbo-", "sdxl-turbo-"))]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = folder / name / "unet" / "config.json"
         config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": 16}))
     LatentMAE(LatentMAEConfig(widths=(4, 4, 4, 4), blocks=(3, 4, 6, 3), norm_groups=2)).save(folder / "latent_mae")
-    (folder / "train.txt").write_text("a red circle\ntwo green squares\n")
+    write_pickapic(folder / "pickapic")
+    (folder / "train.txt").write_text("\n".join(PROMPTS[:2]))
     (folder / "test.txt").write_text("a blue triangle\n")
     return folder
 
@@ -69,9 +76,22 @@ def tiny(name: str, files: Path) -> Config:
         "training.use_gpu": False,
     }
     overrides = [f"{key}={'null' if value is None else value}" for key, value in changes.items()]
+    if config.offline is not None:
+        overrides += [f"offline.path={files / 'pickapic'}", f"offline.cache={files / 'latents'}"]
     if config.training.selection == "rollouts":
         overrides.append("training.rollouts={rounds: 8, supports: 1, keep: 2}")
     return make_paths_absolute(load_config(name, overrides))
+
+
+@contextmanager
+def supervise(config: Config, generator: OneStepGenerator) -> Iterator[BackgroundRanker | OfflineSupervision]:
+    """What says which images are better: given preferences, or a reward in this process."""
+    if config.offline is not None:
+        yield OfflineSupervision(encode_preferences(config, generator), config.offline, generator)
+        return
+    reward = Parity() if config.training.selection == "rollouts" else Redness()
+    with BackgroundRanker(lambda: LocalRanker("reward", reward, config.rewards.normalize or "zscore")) as ranker:
+        yield ranker
 
 
 @pytest.mark.thorough
@@ -81,14 +101,12 @@ def test_a_preset_trains_and_is_evaluated(name: str, files: Path, tmp_path: Path
     plan = Plan(config)
     assert not [one for check in (check_models, check_settings) for one in check(plan) if one.state == "wrong"]
     torch.manual_seed(0)
-    reward = Parity() if config.training.selection == "rollouts" else Redness()
     generator, objective = build_generator(config), build_objective(config)
     feature_map = build_feature_map(config, objective, generator)
     before = generator.adapter.state()
-    rank = LocalRanker("reward", reward, config.rewards.normalize or "zscore")
-    with BackgroundRanker(lambda: rank) as ranker:
-        trainer = DrPOTrainer(generator, feature_map, objective, ranker, config.training, config.optimizer)
-        for prompt in ("a red circle", "two green squares"):
+    with supervise(config, generator) as supervision:
+        trainer = DrPOTrainer(generator, feature_map, objective, supervision, config.training, config.optimizer)
+        for prompt in PROMPTS[:2]:
             line = trainer.run_step([PromptRecord(prompt)])
             assert (line["groups"], line["groups_dropped"]) == (1, 0)
     assert trainer.step == 2

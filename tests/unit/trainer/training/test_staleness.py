@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from drpo.config import TrainingConfig
+from drpo.data.prompts import PromptOrder
 from drpo.training.sampling import GroupSeed
 
 
@@ -54,6 +55,17 @@ def test_a_run_goes_on_bit_for_bit_from_a_step_without_early_groups(make_trainer
     resumed.run_step(records, records)
     resumed.run_step(records)
     assert all(torch.equal(one, other) for one, other in zip(whole.parameters, resumed.parameters, strict=True))
+
+
+def test_no_group_is_early_at_a_checkpoint_and_at_the_end(make_trainer, records) -> None:
+    order = PromptOrder(records)
+    trainer = make_trainer(staleness=1, steps=6, checkpoint_every=2, groups_per_step=2)
+    taken = []
+    for trainer.step in range(6):
+        taken.append(trainer.take_prompts(order))
+    assert [len(upcoming) for _, upcoming in taken] == [2, 0, 2, 0, 2, 0]
+    assert all(taken[step][1] == taken[step + 1][0] for step in (0, 2, 4))
+    assert make_trainer(steps=6, checkpoint_every=2, groups_per_step=2).take_prompts(order) == (order.take(0, 2), ())
 
 
 def test_staleness_without_a_pipeline_is_refused() -> None:

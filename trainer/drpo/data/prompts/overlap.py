@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from drpo.data.prompts.record import PromptRecord
+
+OVERLAP_FIX = (
+    "choose other prompts with evaluation.source, evaluation.path or evaluation.split; or set prompts.allow_overlap to "
+    "true, or evaluation.enabled to false"
+)
+"""What to do about evaluation prompts that are trained on."""
 
 
 def find_overlap(train: Iterable[PromptRecord], evaluation: Iterable[PromptRecord]) -> list[str]:
@@ -15,6 +21,16 @@ def find_overlap(train: Iterable[PromptRecord], evaluation: Iterable[PromptRecor
     trained = {fold(record.prompt) for record in train}
     found = {fold(record.prompt): record.prompt for record in evaluation if fold(record.prompt) in trained}
     return list(found.values())
+
+
+def describe_overlap(train: Iterable[PromptRecord], evaluation: Sequence[PromptRecord]) -> str:
+    """How many of the evaluation prompts are also trained on, and some of them; "" if none is."""
+    overlap = find_overlap(train, evaluation)
+    if not overlap:
+        return ""
+    examples = ", ".join(repr(prompt) for prompt in overlap[:3]) + (", ..." if len(overlap) > 3 else "")
+    distinct = len({record.prompt for record in evaluation})
+    return f"{len(overlap)} of the {distinct} evaluation prompts are also training prompts ({examples})"
 
 
 def fold(prompt: str) -> str:

@@ -3,6 +3,7 @@
 Everything lies in one folder. A second call goes on where the first one stopped, and makes the table again from it.
 
 Files:
+    named         an option given several times, each time for a thing with a name
     row           what a row is, and how it is written
     prompt_set    what a set of prompts is, and how it is written
     painters      what generates the pictures of a row

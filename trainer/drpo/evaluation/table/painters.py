@@ -15,13 +15,13 @@ from drpo.errors import ConfigError, DrpoError, ModelLoadError
 from drpo.evaluation.evaluate import generate
 from drpo.evaluation.plan import PlannedImage
 from drpo.evaluation.table.row import BASE, Row, fingerprint
-from drpo.generators import check_adapter, check_generator, find_adapter
+from drpo.generators import check_adapter, check_generator
 from drpo.generators.configs import MODEL_INDEX
 from drpo.generators.loading import check_source
 from drpo.generators.multi_step import StockPipeline
 from drpo.shapes.embedded import generator_source, is_embedded
 from drpo.training.build import build_generator
-from drpo.training.run_folder import ADAPTER, find_run, read_config
+from drpo.training.run_folder import find_run, locate_adapter, read_config
 
 Painter = Callable[[Sequence[PlannedImage]], NDArray[np.uint8]]
 """Makes the images (N, H, W, 3) of planned ones."""
@@ -75,19 +75,15 @@ def find_model(row: Row, config: Config) -> Model:
         source = row.what if is_embedded(row.what) or not path.exists() else str(path.resolve())
         return Model(row, _change(config, settings | {"generator": source}, fresh=True), None)
     try:
-        adapter = find_adapter(path) or find_adapter(path / ADAPTER)
-    except DrpoError as error:
-        raise ConfigError(f"--row {row.name}: {error}") from error
-    if adapter is None:
-        raise ConfigError(
-            f"--row {row.name}: there is neither an adapter, a run, nor a generator of diffusers in {row.what}"
-        )
+        adapter = locate_adapter(path)
+    except ConfigError as error:
+        raise ConfigError(f"--row {row.name}: {error}, or that of a diffusers pipeline") from error
     run_dir = find_run(adapter)
     if row.generator is not None:
         config = _change(config, settings | {"generator": row.generator}, fresh=True)
     else:
         config = _change(read_config(run_dir) if run_dir is not None else config, settings)
-    return Model(row, config, adapter.resolve())
+    return Model(row, config, adapter)
 
 
 def _change(config: Config, settings: dict[str, Any], *, fresh: bool = False) -> Config:

@@ -18,6 +18,7 @@ from drpo.config import Config, PromptsConfig
 from drpo.data.prompts import PROMPT_SOURCES, load_prompts
 from drpo.errors import ConfigError
 from drpo.evaluation.plan import PlannedImage, plan_images
+from drpo.evaluation.table.named import read_named
 from drpo_rewards.api.suggestions import did_you_mean
 
 _KEYS = ("path", "column", "task_column", "split", "tasks", "mean")
@@ -51,25 +52,8 @@ class PromptSet:
 
 
 def make_sets(texts: Sequence[str], config: Config) -> list[PromptSet]:
-    """Makes the sets of the command line; without any, that of the settings' evaluation.
-
-    Raises:
-        ConfigError: one is wrong. The message has a line for each problem.
-    """
-    sets: list[PromptSet] = []
-    problems = []
-    for text in texts or [""]:
-        try:
-            found = _make_set(text, config)
-        except ConfigError as error:
-            problems.append(str(error))
-            continue
-        if any(found.folder.lower() == other.folder.lower() for other in sets):
-            problems.append(f"--prompts: there are two sets {found.name!r}; give each its own name")
-        sets.append(found)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return sets
+    """Makes the sets of the command line, see `read_named`; without any, that of the settings' evaluation."""
+    return read_named("--prompts", texts or [""], lambda text: _make_set(text, config))
 
 
 def _make_set(text: str, config: Config) -> PromptSet:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from drpo.errors import ConfigError
+from drpo.evaluation.table.named import read_named
 from drpo_rewards.api.suggestions import did_you_mean
 
 BASE = "base"
@@ -97,25 +98,8 @@ def parse_row(text: str) -> Row:
 
 
 def parse_rows(texts: Sequence[str]) -> list[Row]:
-    """Reads several rows.
-
-    Raises:
-        ConfigError: one is wrong, or two have the same name. The message has a line for each problem.
-    """
-    rows: list[Row] = []
-    problems = []
-    for text in texts:
-        try:
-            row = parse_row(text)
-        except ConfigError as error:
-            problems.append(str(error))
-            continue
-        if any(row.folder.lower() == other.folder.lower() for other in rows):
-            problems.append(f"--row: there are two rows {row.name!r}; give each its own name")
-        rows.append(row)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return rows
+    """Reads several rows, see `read_named`."""
+    return read_named("--row", texts, parse_row)
 
 
 def fingerprint(path: Path) -> str:

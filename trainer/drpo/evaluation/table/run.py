@@ -154,24 +154,16 @@ def evaluate_rows(
     return table
 
 
+@dataclass(frozen=True)
 class _Evaluation:
     """The parts of a table."""
 
-    def __init__(
-        self,
-        config: Config,
-        out: Path,
-        models: Sequence[Model],
-        sets: Sequence[PromptSet],
-        options: TableOptions,
-        device: str,
-    ) -> None:
-        self._config = config
-        self._out = out
-        self._models = models
-        self._sets = sets
-        self._options = options
-        self._device = device
+    _config: Config
+    _out: Path
+    _models: Sequence[Model]
+    _sets: Sequence[PromptSet]
+    _options: TableOptions
+    _device: str
 
     def score(self, model: Model, columns: Mapping[ShownMetric, ModelInfo], client: RankingClient) -> None:
         """Scores what is missing of a row."""

@@ -72,11 +72,18 @@ class TeacherUNetFeatures(ListedFeatureMap):
     @classmethod
     def check(cls, settings: TeacherUNetSettings, path: Path | None, layout: Layout | None) -> None:
         """See `ListedFeatureMap.check`."""
-        for block in settings.blocks if layout is not None else ():
-            if block not in layout.blocks:  # type: ignore[union-attr]
+        if layout is None:
+            return
+        for block in settings.blocks:
+            if block not in layout.blocks:
                 raise ConfigError(
                     f"teacher_unet: the generator's U-Net has no block {block!r}; its blocks are "
-                    f"{', '.join(layout.blocks)}"  # type: ignore[union-attr]
+                    f"{', '.join(layout.blocks)}"
+                )
+            if min(layout.blocks[block]) < settings.pool:
+                raise ConfigError(
+                    f"teacher_unet: the output of {block} has {layout.blocks[block]} locations, fewer than "
+                    f"features.options.pool ({settings.pool})"
                 )
 
     def of_latents(self, latents_NChw: Tensor, context: FeatureContext) -> dict[str, Tensor]:
@@ -93,17 +100,8 @@ class TeacherUNetFeatures(ListedFeatureMap):
             for block in self.settings.blocks:
                 stack.enter_context(_recording(unet.get_submodule(block), block, outputs))
             self.generator.predict_noise(noisy_NChw, self.settings.timestep, context.conditions)
-        return {block: self._pool(outputs[block], block) for block in self.settings.blocks}
-
-    def _pool(self, map_NDhw: Tensor, block: str) -> Tensor:
-        """The whole map as one token, averaged over squares."""
         size = self.settings.pool
-        if min(map_NDhw.shape[2:]) < size:
-            raise ConfigError(
-                f"teacher_unet: the output of {block} has {tuple(map_NDhw.shape[2:])} locations, fewer than "
-                f"features.options.pool ({size})"
-            )
-        return F.avg_pool2d(map_NDhw, size).flatten(1).unsqueeze(1)
+        return {block: F.avg_pool2d(outputs[block], size).flatten(1).unsqueeze(1) for block in self.settings.blocks}
 
 
 @contextmanager

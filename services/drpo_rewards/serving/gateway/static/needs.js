@@ -3,11 +3,12 @@
 import {find, make} from "./dom.js";
 
 // A schema with required members is entered as JSON; one with optional texts only gets a field for each of them.
+const reads = ({metadata_schema: schema}) => schema && Object.keys(schema.properties ?? {any: true}).length;
 const isText = (schema) => [schema, ...(schema.anyOf ?? [])].some((one) => one.type === "string");
 
 /** Shows the hints and fields of the chosen rewards. Text that was entered stays in fields that are shown again. */
 export function show(rewards) {
-  const readers = rewards.filter((reward) => reward.needs_metadata || reward.metadata_schema);
+  const readers = rewards.filter((reward) => reward.needs_metadata || reads(reward));
   find("metadata-section").hidden = !readers.length;
   find("metadata-for").textContent = readers.map((reward) => reward.name).join(", ");
   find("prompt-needs").textContent = rewards.filter((reward) => reward.needs_in_prompt)

@@ -14,12 +14,12 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class SettingsLoader(yaml.SafeLoader):
-    """Knows null, true, false, decimal numbers and text. Raises `yaml.MarkedYAMLError` for anything else."""
+    """Reads null, true, false, decimal numbers and text. Raises `yaml.MarkedYAMLError` for anything else."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  the base class declares no class variable
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Makes every key a text, and refuses one that is there twice."""
+        """Make every key a text, and refuse one that is there twice."""
         mapping: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in mapping.value:
@@ -33,11 +33,11 @@ class SettingsLoader(yaml.SafeLoader):
         return mapping
 
     def construct_decimal(self, node: Any) -> int:
-        """An integer as it is typed: 010 is 10."""
+        """Read an integer as it is typed: 010 is 10."""
         return int(self.construct_scalar(node))
 
     def refuse(self, node: Any) -> Any:
-        """Refuses a tag such as !!timestamp."""
+        """Refuse a tag such as !!timestamp."""
         raise yaml.MarkedYAMLError(problem=f"{node.tag} cannot be used", problem_mark=node.start_mark)
 
 
