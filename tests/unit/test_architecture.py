@@ -118,7 +118,7 @@ TRAINER = {
     "method.features": {"method.drift", "generators.base", "config.section"},
     "method.drift": set(),
     "method": set(),
-    "shapes.cli": {"shapes.pretrain", "shapes"},
+    "shapes.cli": {"shapes.pretrain", "shapes", "checks"},
     "shapes.pretrain": {"method.features", "shapes", "drpo_rewards.api.shapes"},
     "data.prompts.sources.shapes": {"data", "shapes", "config"},
     "data": {"config"},
