@@ -17,6 +17,8 @@ Schema = Mapping[str, Any] | None
 READS_NONE: dict[str, Any] = {"type": "object", "properties": {}}
 """The schema of a reward that reads no metadata. Asked alone, such a reward lets any metadata pass unread."""
 
+LONGEST = 128  # characters of a key for which a similar one is looked for, because a caller may send any
+
 # What lets a schema accept keys that it does not list.
 _OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if")
 
@@ -57,7 +59,7 @@ def check_keys(metadata: Mapping[str, Any] | None, schemas: Mapping[str, Schema]
     for key in metadata:
         if key not in known:
             readers = "; ".join(f"{name} reads {', '.join(sorted(keys))}" for name, keys in read.items() if keys)
-            hint = did_you_mean(key, known)
+            hint = did_you_mean(key[:LONGEST], known)
             message = f"`metadata.{key}`: no reward of this request reads this key{hint or f' ({readers})'}"
             raise InvalidRequestError(message, field=f"metadata.{key}")
 

@@ -20,12 +20,14 @@ class GroupToScore:
         fields: one name per image, e.g. `images[0]`.
         metadata: what rewards need beyond the prompt.
         prefix: put before any other field of this group that an error names, e.g. `groups[1].`
+        prompt_field: how errors name the prompt.
     """
 
     prompt: str
     fields: list[str]
     metadata: dict[str, Any] | None = None
     prefix: str = ""
+    prompt_field: str = "prompt"
 
 
 @dataclass(frozen=True)

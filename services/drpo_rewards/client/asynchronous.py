@@ -160,7 +160,7 @@ class AsyncRankingClient:
             given = [Group(*group) for group in groups]
         except TypeError as error:
             raise InvalidRequestError(f"each group is a Group or (prompt, images[, metadata]): {error}") from None
-        images = [as_list(group.images, f"the images of groups[{index}]") for index, group in enumerate(given)]
+        images = [as_list(group.images, f"groups[{index}].images") for index, group in enumerate(given)]
         fields = {
             "groups": [
                 {"prompt": group.prompt, "num_images": len(own), "metadata": group.metadata}

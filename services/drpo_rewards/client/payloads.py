@@ -28,14 +28,14 @@ def load_all(images: Images, image_field: Callable[[int], str]) -> Sequence[np.n
     return to_pixels(listed, field="images")  # type: ignore[return-value]  # iterates as its (H, W, 3) pictures
 
 
-def as_list(images: Images, what: str) -> list[ImageLike] | Any:
+def as_list(images: Images, field: str) -> list[ImageLike] | Any:
     """Return images as something with a length: a list, or an array of four axes.
 
     One image is refused, because a path would be taken for a list of letters.
 
     Args:
         images: the images.
-        what: names them in messages.
+        field: names them in errors.
 
     Raises:
         InvalidImageError: this is not a list of images.
@@ -43,9 +43,10 @@ def as_list(images: Images, what: str) -> list[ImageLike] | Any:
     if is_array(images):
         if len(images.shape) != 4:
             raise InvalidImageError(
-                f"{what} is an array with the shape {tuple(images.shape)}; give (K, H, W, 3), (K, 3, H, W), or a list"
+                f"{field} is an array with the shape {tuple(images.shape)}; give (K, H, W, 3), (K, 3, H, W), or a list",
+                field=field,
             )
         return images
     if isinstance(images, str | bytes | dict) or not isinstance(images, Iterable):
-        raise InvalidImageError(f"{what} is a {type(images).__name__}; give a list of images")
+        raise InvalidImageError(f"{field} is a {type(images).__name__}; give a list of images", field=field)
     return list(images)

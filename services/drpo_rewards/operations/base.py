@@ -169,9 +169,10 @@ class Operation(ABC, Generic[OptionsT, ResponseT]):
         return InvalidRequestError(f"{self.name} is not offered over gRPC; use an http:// or serve:// address")
 
 
-def one_group(prompt: str, num_images: int, options: Any) -> list[GroupToScore]:
+def one_group(prompt: str, num_images: int, options: Any, prompt_field: str = "prompt") -> list[GroupToScore]:
     """Return the single group of a request whose images all belong to one prompt."""
-    return [GroupToScore(prompt, [options.image_field(index) for index in range(num_images)], options.metadata)]
+    fields = [options.image_field(index) for index in range(num_images)]
+    return [GroupToScore(prompt, fields, options.metadata, prompt_field=prompt_field)]
 
 
 def combine_answers(answers: Answers, mixture: Mixture, normalize: Normalize | None = None) -> Ranking:

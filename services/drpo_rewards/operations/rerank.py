@@ -49,7 +49,8 @@ class Rerank(Operation[RerankOptions, RerankResponse]):
     response_message: ClassVar[Any] = pb.RerankResponse
 
     def question(self, options: RerankOptions, num_images: int, served: ServedRewards) -> Question:
-        return Question(list(served.find_model(options.model).rewards), one_group(options.query, num_images, options))
+        group = one_group(options.query, num_images, options, "query")
+        return Question(list(served.find_model(options.model).rewards), group)
 
     def answer(
         self, options: RerankOptions, question: Question, answers: Answers, served: ServedRewards

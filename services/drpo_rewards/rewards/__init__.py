@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.rewards.base import AnyReward, DifferentiableReward, PairwiseReward, Reward
 from drpo_rewards.rewards.files import hub
@@ -69,12 +71,15 @@ def create(kind: str, options: dict[str, Any], headers_only: bool = False) -> An
     cls = load_class(kind)
     if headers_only and not accepts_headers_only(kind):
         raise ConfigError(f"reward {kind!r} has no argument `headers_only`, so loading is the only check of its files")
+    check_option_names(kind, options)
     try:
         reward = cls(**options, headers_only=True) if headers_only else cls(**options)
     except MissingFilesError as error:
         raise MissingFilesError(f"{error}. `{download_command(kind, options)}` fetches it") from error
     except TypeError as error:
-        raise ConfigError(f"reward {kind!r} cannot be built from options {options}: {error}") from error
+        unknown = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))  # of a part of the reward
+        problem = f"has no option {unknown[1]!r} that fits its others" if unknown else f"cannot be built: {error}"
+        raise ConfigError(f"reward {kind!r} {problem}; its options are {options}") from error
     if not isinstance(reward, Reward | PairwiseReward):
         raise ConfigError(f"reward {kind!r} needs a `version` and a method `score(items)` (or `compare(items)`)")
     needed = needed_files(kind, options)
@@ -82,6 +87,27 @@ def create(kind: str, options: dict[str, Any], headers_only: bool = False) -> An
         _, source = needed[0]
         reward.revision = hub.cached_commit(source)  # type: ignore[union-attr]
     return reward
+
+
+def check_option_names(kind: str, options: Mapping[str, Any]) -> None:
+    """Check that the class of a reward has these options, and needs no others.
+
+    Raises:
+        ConfigError: it has not; the message suggests the most similar one.
+    """
+    try:
+        arguments = inspect.signature(load_class(kind)).parameters.values()
+    except ValueError:  # a class that is not written in Python
+        return
+    named = [one for one in arguments if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    known = [one.name for one in named if one.name != "headers_only"]
+    for name in () if any(one.kind is one.VAR_KEYWORD for one in arguments) else options:
+        if name not in (one.name for one in named):
+            listed = f"; its options are {', '.join(known)}" if known else "; it has none"
+            raise ConfigError(f"reward {kind!r} has no option {name!r}{did_you_mean(name, known) or listed}")
+    for one in named:
+        if one.default is one.empty and one.name not in options:
+            raise ConfigError(f"reward {kind!r} needs the option {one.name!r}")
 
 
 def accepts_headers_only(kind: str) -> bool:

@@ -329,6 +329,7 @@ def list_mistakes(error: ValidationError) -> list[tuple[tuple[str | int, ...], s
     mistakes = []
     for mistake in error.errors(include_url=False):
         key = ".".join(map(str, mistake["loc"]))
+        key = key if key.isprintable() else ascii(key)
         if mistake["type"] == "extra_forbidden":
             message = f"unknown key {key}{did_you_mean(str(mistake['loc'][-1]), known)}"
         else:

@@ -127,7 +127,10 @@ def test_errors_are_one_line(served: Served, pictures: Path, arguments: list[str
     [
         (["score", "beauty", "--prompt", "p", "a.png"], "no reward 'beauty'; known are"),
         (["score", "nowhere:Reward", "--prompt", "p", "a.png"], "cannot load reward"),
-        (["score", "geneval", "--prompt", "p", "--option", "eyes=2", "a.png"], "cannot be built from options"),
+        (
+            ["score", "geneval", "--prompt", "p", "--option", "eyes=2", "a.png"],
+            "no option 'eyes'; its options are",
+        ),
         (["score", "geneval", "--prompt", "p", "--model", "folder", "a.png"], "neither a folder here nor an id"),
         (["score", "geneval", "--prompt", "p", "spec.json"], "spec.json is not a PNG, JPEG or WebP image"),
         (["serve", "nothing.yaml"], "no service config 'nothing.yaml'"),

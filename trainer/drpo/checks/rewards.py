@@ -187,7 +187,9 @@ def _check_watched(plan: Plan, scorers: Mapping[str, ModelInfo], runs: bool) -> 
     asked = {"training.keep_best": training.keep_best}
     if training.stop_if is not None:
         asked["training.stop_if"] = StopCondition.parse(training.stop_if).metric
-    guards = ("guard/diversity", "guard/distance_to_base")
+    guards = ["guard/diversity", "guard/distance_to_base"]
+    if plan.config.evaluation_prompts().source == "shapes":
+        guards += ["guard/colors", "guard/places"]
     numbers = [*scorers, *(f"{name}/{one.name}" for name, model in scorers.items() for one in model.metrics), *guards]
     for key, number in asked.items():
         if number is None or not plan.trains or number in numbers:

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from drpo.cli.common import Application, console
@@ -39,14 +39,15 @@ def list_sources() -> None:
     """List the sources: what they are, their splits and licence, and whether they are on this machine."""
     from drpo.data.prompts import PROMPT_SOURCES, find_source
 
-    table = Table(box=None, show_header=False)
+    table = Table("name", Column(overflow="fold"), box=None, show_header=False)
     for name in PROMPT_SOURCES:
         source = find_source(name)
         lines = [source.about]
         if source.splits:
             lines.append(f"prompts.split: {', '.join(source.splits)}")
         if source.origin is not None:
-            lines.append(f"{source.origin.homepage}, licence: {source.origin.licence}")
+            lines.append(f"{source.origin.homepage} at {source.origin.revision}")
+            lines.append(f"licence: {source.origin.licence}")
             lines.append(_describe_presence(name, source.origin))
         _add_row(table, name, "\n".join(lines))
     console.print(table)

@@ -159,6 +159,7 @@ def field_among(
     negative_weights_N: Tensor | float = 1.0,
     mask_negative_diagonal: bool = False,
     share_scales: bool = False,
+    normalize: bool = True,
 ) -> DriftField:
     """The field of the queries among measured points (Algorithm A2).
 
@@ -172,6 +173,8 @@ def field_among(
         mask_negative_diagonal: negative i is query i, and does not repel it (released only).
         share_scales: take the scales of Eq. 19 and 25 over the last batch axis too, as the drifting models do for the
             locations of one feature map; otherwise each batch entry has its own scales.
+        normalize: divide the field of each radius by its RMS (Eq. 25). Without it, the field fades where both supports
+            pull alike.
 
     Raises:
         ShapeError: the weights or the masked negatives do not fit.
@@ -237,7 +240,7 @@ def field_among(
 
             # Eq. 25 and 26.
             magnitude = _root_mean_square(radius_field_QD, share_scales).clamp_min(math.sqrt(MEAN_SQUARE_FLOOR))
-            field_QD.addcdiv_(radius_field_QD, magnitude)
+            field_QD.addcdiv_(radius_field_QD, magnitude if normalize else torch.ones_like(magnitude))
             magnitudes.append(magnitude)
         return DriftField(field_QD, scale, distance_scale, tuple(magnitudes))
 

@@ -22,6 +22,15 @@ GUARDS = {
         "How far each picture is from the base's picture of the same noise, in the feature map; 1: as far as two "
         "pictures of the base for one prompt are from each other. It should grow no more than the rewards need.",
     ),
+    "guard/colors": (
+        "Colours in use",
+        "The effective number of colours of the objects whose prompt names no colour. The score reads dark shapes more "
+        "surely than pale ones, so a generator can raise it by painting all of them dark. Then this number falls.",
+    ),
+    "guard/places": (
+        "Places in use",
+        "The effective number of the nine parts of the picture in which objects lie, where the prompt leaves it open.",
+    ),
 }
 """The guard metrics: their titles, and what they mean."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import groupby
 from typing import Any
@@ -18,9 +19,10 @@ from drpo.evaluation.evaluate import Batch, evaluate, generate_batch
 from drpo.evaluation.plan import plan_images
 from drpo.generators.base import OneStepGenerator
 from drpo.method.features.base import FeatureMap
+from drpo.shapes.variety import add, effective_number
 from drpo.training import collective
 from drpo.watching.grid import Cell
-from drpo.watching.guards import DISTANCE, DIVERSITY, Guards, Measured
+from drpo.watching.guards import COLORS, DISTANCE, DIVERSITY, PLACES, Guards, Measured
 from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.client import RankingClient
 
@@ -59,7 +61,7 @@ class Evaluator:
         self._config = config
         self._generator = generator
         self._client = client
-        self._guards = Guards(feature_map, self._mine)
+        self._guards = Guards(feature_map, self._mine, of_shapes=config.evaluation_prompts().source == "shapes")
         self._models: list[ModelInfo] = []
         self.pictures: dict[Cell, NDArray[np.uint8]] = {}
 
@@ -151,11 +153,14 @@ def mean_over_tasks(values: Iterable[tuple[str, float]]) -> float:
 
 
 def _summarize(measured: Sequence[Measured]) -> Numbers:
-    """Both guard metrics; none if no prompt has several images, or if those of the base are all equal."""
+    """The guard metrics; none if no prompt has several images, or if those of the base are all equal."""
     unit = mean_over_tasks((one.task, one.base_diversity) for one in measured) if measured else 0.0
     if unit == 0:
         return {}
+    seen = add(one.seen for one in measured)
+    chosen: dict[str, Counter[Any]] = {COLORS: seen.colors, PLACES: seen.places}
     return {
         DIVERSITY: mean_over_tasks((one.task, one.diversity) for one in measured) / unit,
         DISTANCE: mean_over_tasks((one.task, one.distance) for one in measured) / unit,
+        **{name: effective_number(counts) for name, counts in chosen.items() if counts},
     }

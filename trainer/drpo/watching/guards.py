@@ -3,6 +3,8 @@
     guard/diversity          mean distance between the pictures of one prompt; 1: as different as those of the base
     guard/distance_to_base   mean distance to the base's picture from the same noise; 0: unchanged, 1: as far away as
                              two pictures of the base for one prompt are from each other
+    guard/colors             in the world of shapes: the effective number of colours where prompts leave them open
+    guard/places             the same of the nine parts of the picture, see `drpo.shapes.variety`
 
 Distances are those of `drpo.evaluation.diversity`, in the feature map of the run, or in the latents if it has none.
 """
@@ -22,9 +24,12 @@ from drpo.evaluation.plan import PlannedImage
 from drpo.generators.base import Conditions
 from drpo.method.features import load_feature_map
 from drpo.method.features.base import FeatureContext, FeatureMap, ImageFeatureMap
+from drpo.shapes.variety import Seen, add, look
 
 DIVERSITY = "guard/diversity"
 DISTANCE = "guard/distance_to_base"
+COLORS = "guard/colors"
+PLACES = "guard/places"
 
 MOST_IMAGES = 256
 """Images of a worker that are measured: the features of the base's are kept in memory."""
@@ -34,12 +39,13 @@ _Features = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Measured:
-    """The guard metrics of one prompt, and the base's own diversity, all as plain distances."""
+    """The guard metrics of one prompt: plain distances, the base's own too, and what was free to choose, as counts."""
 
     task: str
     diversity: float
     distance: float
     base_diversity: float
+    seen: Seen
 
 
 class Guards:
@@ -48,9 +54,12 @@ class Guards:
     Args:
         feature_map: that of the run; None: distances of latents.
         planned: the images of this worker. Prompts with a single image are not measured.
+        of_shapes: whether they are of the world of shapes, whose colours and places can be read.
     """
 
-    def __init__(self, feature_map: FeatureMap | None, planned: Sequence[PlannedImage]) -> None:
+    def __init__(
+        self, feature_map: FeatureMap | None, planned: Sequence[PlannedImage], *, of_shapes: bool = False
+    ) -> None:
         self._feature_map = feature_map if feature_map is not None else load_feature_map("raw_latent")
         self._groups: list[list[PlannedImage]] = []
         count = 0
@@ -63,6 +72,8 @@ class Guards:
         self._base: dict[tuple[str, str, int], _Features] = {}
         self._base_diversity: dict[int, float] = {}
         self._present: dict[tuple[str, str, int], _Features] = {}
+        self._of_shapes = of_shapes
+        self._seen: dict[tuple[str, str, int], Seen] = {}
 
     @property
     def knows_base(self) -> bool:
@@ -76,6 +87,10 @@ class Guards:
     def observe(self, batch: Batch) -> None:
         """Takes a batch of the present weights' pictures."""
         self._present |= self._describe(batch)
+        if self._of_shapes:
+            for image, picture_HW3 in zip(batch.planned, batch.images_NHWC, strict=True):
+                if image.key in self.measured:
+                    self._seen[image.key] = look(picture_HW3, image.record.metadata or {})
 
     def collect(self) -> list[Measured]:
         """The guard metrics of every prompt whose pictures were observed since the last call."""
@@ -86,8 +101,9 @@ class Guards:
                 self._base_diversity[number] = measure_diversity(base)
             distance = float(measure_distances(base, present).mean())
             diversity = measure_diversity(present)
-            found.append(Measured(group[0].record.task, diversity, distance, self._base_diversity[number]))
-        self._present = {}
+            seen = add(self._seen[image.key] for image in group if image.key in self._seen)
+            found.append(Measured(group[0].record.task, diversity, distance, self._base_diversity[number], seen))
+        self._present, self._seen = {}, {}
         return found
 
     @torch.no_grad()

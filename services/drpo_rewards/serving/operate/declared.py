@@ -37,7 +37,7 @@ def read_declared_models(source: str) -> list[ModelInfo]:
                 mode="pairwise" if hasattr(cls, "compare") else "pointwise",
                 metrics=list(metrics) if isinstance(metrics, list | tuple) else [],
                 needs_metadata=needs_metadata is True,
-                metadata_schema=schema if isinstance(schema := getattr(cls, "metadata_schema", None), dict) else None,
+                metadata_schema=_read_schema(cls),
             )
         )
     return models + [
@@ -62,7 +62,12 @@ def read_metadata_checks(source: str) -> dict[str, Callable[[Mapping[str, Any]],
     }
 
 
+def _read_schema(cls: type) -> dict[str, Any] | None:
+    schema = getattr(cls, "metadata_schema", None)  # a property of an instance is not known here
+    return schema if isinstance(schema, dict) else None
+
+
 def _check_share(cls: Any, options: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    share = take_share(dict(metadata), getattr(cls, "metadata_schema", None))
+    share = take_share(dict(metadata), _read_schema(cls))
     if share is not None:
         cls.check_metadata(share, **options)

@@ -7,7 +7,6 @@ files are read.
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -136,14 +135,15 @@ def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[l
         return [Finding("files", name, "skipped", found)], need.with_estimates(0)
     try:
         cls = rewards.load_class(reward.type)
-        inspect.signature(cls).bind(**reward.options)
-        needed = rewards.needed_files(reward.type, reward.options)
-    except TypeError as error:
-        return [Finding("files", name, "wrong", f"its options do not fit: {error}", f"correct rewards.{name}")], need
     except ConfigError as error:
         missing = isinstance(error.__cause__, ModuleNotFoundError) and reward.type in rewards.CATALOGUE
         fix = "pip install 'drpo[rewards]'" if missing else f"correct rewards.{name}.type, or install its package"
         return [Finding("files", name, "wrong", str(error), fix)], need
+    try:
+        rewards.check_option_names(reward.type, reward.options)
+        needed = rewards.needed_files(reward.type, reward.options)
+    except (ConfigError, TypeError) as error:
+        return [Finding("files", name, "wrong", str(error), f"correct rewards.{name}.options")], need
     if not needed and reward.type in rewards.CATALOGUE and not hasattr(cls, "extra"):
         return [_check_options(name, reward)], need.with_estimates(0)
     if not needed:

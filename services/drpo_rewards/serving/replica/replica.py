@@ -265,6 +265,8 @@ class RewardReplica:
     def _find_error(self, ticket: Ticket, outcome: Outcome, with_details: bool) -> RewardsError | None:
         """Return the error of a ticket's outcome; None if the outcome can be sent."""
         if isinstance(outcome, RewardsError):
+            if outcome.field == "prompt":
+                outcome.field = ticket.group.prompt_field
             if outcome.field is not None and not outcome.field.startswith(ticket.group.prefix):
                 outcome.field = ticket.group.prefix + outcome.field
             return outcome

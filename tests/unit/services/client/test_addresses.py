@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drpo_rewards import AsyncRankingClient, RankingClient
+from drpo_rewards import AsyncRankingClient, Group, RankingClient
 from drpo_rewards.client.transports import open_transport
 from drpo_rewards.errors import ConfigError, InvalidImageError, InvalidRequestError, ServiceUnavailableError
 
@@ -96,10 +96,12 @@ def test_numbers_that_cannot_work(options: dict[str, Any]) -> None:
 )
 def test_what_is_no_list_of_images(images: Any, reason: str) -> None:
     with RankingClient("http://127.0.0.1:9") as client:
-        with pytest.raises(InvalidImageError, match=reason):
+        with pytest.raises(InvalidImageError, match=reason) as caught:
             client.rank("p", images)
-        with pytest.raises((InvalidImageError, InvalidRequestError)):
-            client.score([("p", images)])
+        assert (caught.value.field or "").startswith("images")
+        with pytest.raises(InvalidImageError, match=reason.replace("images", r"groups\[0\].images", 1)) as caught:
+            client.score([Group("p", images)])
+        assert (caught.value.field or "").startswith("groups[0].images")
         with pytest.raises(InvalidRequestError, match="each group is a Group"):
             client.score([3])  # type: ignore[list-item]
 

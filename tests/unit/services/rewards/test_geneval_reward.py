@@ -85,7 +85,7 @@ def test_its_description_and_probe(reward: Reward) -> None:
         ("geneva", {}, "no reward 'geneva'"),
         ("geneval", {"detector": "none"}, "no detector 'none'"),
         ("geneval", {"score": "soft"}, "graded or strict"),
-        ("geneval", {"color": "red"}, "cannot be built"),
+        ("geneval", {"color": "red"}, "has no option 'color'"),
         ("no.such.module:Reward", {}, "cannot load"),
         ("collections:OrderedDict", {}, "needs a `version`"),
     ],

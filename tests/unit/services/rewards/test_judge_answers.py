@@ -101,7 +101,7 @@ def test_judgements_survive_the_proto(flip_rate: float | None) -> None:
         ({"backend": "endpoint"}, "needs the option `model`, or \\$DRPO_JUDGE_MODEL"),
         ({"backend": "endpoint", "model": "m"}, "needs the option `base_url`, or \\$DRPO_JUDGE_BASE_URL"),
         ({"backend": "endpoint", "model": "m", "base_url": "host:80"}, "write http://HOST:PORT/v1"),
-        ({"backend": "endpoint", "model": "m", "device": "cpu"}, "cannot be built from options"),
+        ({"backend": "endpoint", "model": "m", "device": "cpu"}, "has no option 'device' that fits its others"),
     ],
 )
 def test_invalid_options_of_the_judge_are_refused(

@@ -212,7 +212,7 @@ def test_an_answer_in_pickle_runs_no_code(tmp_path: Path) -> None:
         ({"images_per_call": 0}, "at least 1"),
         ({"timeout_s": 0}, "timeout_s must be over 0"),
         ({"api_key_env": "NO_SUCH_KEY"}, r"\$NO_SUCH_KEY, which api_key_env names, is not set"),
-        ({"wait": 1}, "cannot be built"),
+        ({"wait": 1}, "has no option 'wait'"),
     ],
 )
 def test_wrong_options_are_told(options: dict[str, Any], message: str) -> None:

@@ -39,6 +39,7 @@ def test_utf_8_is_read_with_and_without_a_mark(tmp_path: Path, encoding: str, li
         (b"rewards:\n  a:\n    type: x:Y\n    num_gpu: 1\n", 4, "unknown key rewards.a.num_gpu; did you mean num_gpus"),
         (b"rewards: {a: {type: x:Y}}\nhttp_port: 70000\n", 2, "http_port: .*65535"),
         (b"rewards: {a: {type: x:Y}}\non: 1\n", 2, "unknown key on"),
+        (b"rewards: {a: {type: x:Y}}\nhos\xe2\x80\x8bt: x\n", 2, r"unknown key 'hos.u200bt'; did you mean host"),
         (b"rewards:\n  a: {type: x:Y, num_cpus: true}\n", 2, "rewards.a.num_cpus: true and false are no numbers"),
         (b"rewards:\n  a: {type: x:Y}\nhttp_port: 0x50\n", 3, "http_port: .*integer"),
         (b"rewards:\n  a: {type: x:Y}\nlimits: {body_idle_s: 1:30}\n", 3, "limits.body_idle_s: .*number"),

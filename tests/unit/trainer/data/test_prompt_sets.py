@@ -14,6 +14,7 @@ import pandas
 import pytest
 from support import ROOT
 
+from drpo.cli import app
 from drpo.config import PromptsConfig
 from drpo.data.prompts import PROMPT_SOURCES, PromptRecord, find_source, load_prompts
 from drpo.data.prompts.overlap import find_overlap, fold
@@ -228,3 +229,16 @@ def test_every_source_says_what_it_is() -> None:
             assert source.origin.licence
             assert source.origin.revision
             assert all(file.url or source.origin.repository for file in source.origin.files)
+
+
+def test_the_list_names_source_revision_and_licence_whole(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")  # narrower than an address
+    with pytest.raises(SystemExit) as ended:
+        app(["prompts", "list"])
+    printed = "".join(capsys.readouterr().out.split())
+    assert not ended.value.code
+    for origin in filter(None, (find_source(name).origin for name in PROMPT_SOURCES)):
+        named = f"{origin.homepage} at {origin.revision} licence: {origin.licence}"
+        assert "".join(named.split()) in printed

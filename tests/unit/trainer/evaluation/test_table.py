@@ -119,15 +119,18 @@ def test_the_table_is_what_the_scores_say(out: Path, sets: list[PromptSet]) -> N
         assert cell["extra"]["correct_images"] <= cell["extra"]["correct_prompts"] <= 100
     assert strict["cells"]["stock"]["difference"] == {"value": 0.0, "ci95": [0.0, 0.0], "significant": False}
     titles = [column["title"] for column in results["columns"]]
-    assert titles[1:] == ["diversity", "Frechet distance to base", "kernel distance x1000 to base"]
-    distance = results["columns"][2]["cells"]
+    assert titles[1:4] == ["diversity", "colours in use", "places in use"]
+    assert titles[4:] == ["Frechet distance to base", "kernel distance x1000 to base"]
+    colors = results["columns"][2]["cells"]
+    assert 1 <= colors["base"]["mean"] == colors["stock"]["mean"] <= 8
+    distance = results["columns"][4]["cells"]
     assert set(distance) == {"tuned", "stock"}
     assert distance["stock"]["mean"] < 0.01 < distance["tuned"]["mean"]
 
 
 def test_the_files_of_a_table(out: Path) -> None:
     markdown = (out / "table.md").read_text()
-    assert markdown.startswith("|  | geneval/strict % ↑ | diversity ↑ | Frechet distance to base ↓ |")
+    assert markdown.startswith("|  | geneval/strict % ↑ | diversity ↑ | colours in use ↑ | places in use ↑ | Frechet")
     assert "| stock | " in markdown
     assert "2: " not in markdown.splitlines()[0]
     latex = (out / "table.tex").read_text()

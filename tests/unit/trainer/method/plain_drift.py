@@ -40,6 +40,7 @@ def plain_field(
     positive_weights=None,
     negative_weights=None,
     negatives_are_queries=False,
+    normalized=True,
 ):
     """V (Q, D) in coordinates divided by s_z, and s_z, for one set of queries."""
     q, d = len(queries), len(queries[0])
@@ -95,5 +96,5 @@ def plain_field(
                 repulsion = sum(affinity[i, j] * float(supports[j][c]) / s_z for j in range(num_negatives))
                 field[i, c] = negative_mass * attraction - positive_mass * repulsion
         rms = math.sqrt(max(1e-8, sum(float(v) ** 2 for v in field.flatten()) / (q * d)))
-        total += field / rms
+        total += field / rms if normalized else field
     return total, s_z

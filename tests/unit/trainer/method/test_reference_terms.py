@@ -107,6 +107,42 @@ def test_the_latent_anchor_is_added_to_any_reference(variant: str) -> None:
         make(latent_anchor_weight=0.3, reference="none").loss(Group(features=group.features, pairs_M2=PAIRS))
 
 
+@pytest.mark.parametrize("scale", ["rms", "raw", "coherent"])
+@pytest.mark.parametrize("token_sets", ["joint", "location"])
+def test_the_reference_field_has_the_named_length(scale: str, token_sets: str) -> None:
+    """One key of one token, for which the two kinds of sets are the same."""
+    group = random_group()
+    group = replace(
+        group, features={"b": group.features["b"]}, reference_features={"b": (group.reference_features or {})["b"]}
+    )
+    ours = make(token_sets=token_sets, reference_scale=scale, reference_weight=0.7).loss(group).loss.item()
+    tokens, reference = (one["b"].double().numpy()[:, 0] for one in (group.features, group.reference_features or {}))
+    winners, losers = PAIRS.T.tolist()
+    preference, _ = plain_field(tokens, tokens[winners], tokens[losers], RADII)
+    pull, _ = plain_field(tokens, reference, tokens, RADII, normalized=scale != "raw")
+    if scale == "coherent":
+        pull = pull * np.sqrt((preference.mean(axis=0) ** 2).mean())
+    assert ours == pytest.approx(((preference + 0.7 * pull) ** 2).sum() / (2 * K), rel=1e-4)
+
+
+def test_a_raw_reference_field_fades_near_the_base() -> None:
+    def pull(scale: str, noise: float) -> float:
+        """The squared length of V_ref, from the losses with and without it at a large weight."""
+        group = random_group()
+        near = {key: value + noise * torch.ones_like(value) for key, value in group.features.items()}
+        weight = 1e4
+        loss = make(reference_scale=scale, reference_weight=weight).loss(replace(group, reference_features=near)).loss
+        return loss.item() / weight**2
+
+    assert pull("raw", 0.01) < 0.01 * pull("raw", 0.5)
+    assert pull("rms", 0.01) == pytest.approx(pull("rms", 0.5), rel=0.05)
+
+
+def test_a_scale_needs_a_field() -> None:
+    with pytest.raises(ValidationError, match="reference_scale is for reference: drift; reference: none has no field"):
+        make(reference="none", reference_scale="raw")
+
+
 def test_without_a_weight_nothing_of_the_reference_is_needed() -> None:
     nothing = Needs(features=True, takes_queries=True, takes_supports=True)
     for settings in (

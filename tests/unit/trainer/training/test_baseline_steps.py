@@ -136,7 +136,7 @@ def test_the_limit_of_vgg_flow_survives_a_checkpoint_bit_for_bit(make_trainer, r
         ({"type": "geneval"}, "geneval.*has no gradient.*Choose one of aesthetic"),
         ({"type": "judge"}, "judge.*has no gradient"),
         ({"type": "pickscor"}, "no reward 'pickscor'"),
-        ({"type": "clip", "options": {"model": "shapes", "modle": 1}}, "cannot be built"),
+        ({"type": "clip", "options": {"model": "shapes", "modle": 1}}, "has no option 'modle'; did you mean model"),
         ({"type": "clip", "options": {"model": "/nowhere"}}, "nowhere"),
     ],
 )

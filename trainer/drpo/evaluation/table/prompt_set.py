@@ -34,11 +34,13 @@ class PromptSet:
         name: its name in tables.
         planned: its images, the same for every row.
         mean: what counts the same in a mean: each task, as in GenEval, or each prompt.
+        of_shapes: whether they are of the world of shapes, whose colours and places can be read from pictures.
     """
 
     name: str
     planned: Sequence[PlannedImage]
     mean: Mean
+    of_shapes: bool = False
 
     @property
     def folder(self) -> str:
@@ -72,7 +74,7 @@ def _make_set(text: str, config: Config) -> PromptSet:
     )
     if mean is None:
         mean = "tasks" if all(record.metadata is not None for record in records) else "prompts"
-    return PromptSet(name, planned, mean)
+    return PromptSet(name, planned, mean, of_shapes=settings.source == "shapes")
 
 
 def _parse(text: str) -> tuple[str, PromptsConfig, Mean | None]:

@@ -35,6 +35,7 @@ from drpo.evaluation.table.prompt_set import PromptSet
 from drpo.evaluation.table.render import Column, Table
 from drpo.evaluation.table.scores import ScoreFile, asked_rewards, choose_columns
 from drpo.evaluation.table.statistics import Cell, Values, make_cell
+from drpo.shapes.variety import add, effective_number, look
 from drpo.training.build import build_generator, load_features
 from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.client import RankingClient
@@ -182,6 +183,8 @@ class _Evaluation:
             made += [self._score_column(prompts, shown, against) for shown in columns if shown.reward in asked]
             if self._options.diversity and max(one.number for one in prompts.planned) > 0:
                 made.append(self._diversity_column(prompts, against))
+            if self._options.diversity and prompts.of_shapes:
+                made += self._variety_columns(prompts)
             if self._options.fid is not None:
                 made += self._distance_columns(prompts)
         counts = "; ".join(f"{one.name}: {len(one.planned)} pictures a row, mean over {one.mean}" for one in self._sets)
@@ -238,6 +241,19 @@ class _Evaluation:
                 append_lines(path, [line])
             values[task, prompt] = line[DIVERSITY]
         return values
+
+    def _variety_columns(self, prompts: PromptSet) -> list[Column]:
+        """The effective numbers of colours and places where the prompts leave them open."""
+        colors, places = {}, {}
+        for model in self._models:
+            pictures = self._pictures(model, prompts)
+            seen = add(look(pictures.read(one.key), one.record.metadata or {}) for one in prompts.planned)
+            colors[model.row.name] = Cell(effective_number(seen.colors), extra={"objects": seen.colors.total()})
+            places[model.row.name] = Cell(effective_number(seen.places), extra={"objects": seen.places.total()})
+        return [
+            Column(prompts.name, "colours in use", True, 1, cells=colors),
+            Column(prompts.name, "places in use", True, 1, cells=places),
+        ]
 
     def _distance_columns(self, prompts: PromptSet) -> list[Column]:
         """FID and KID of each row; the row that is the reference itself has none."""

@@ -14,6 +14,14 @@ released   Two regressions, one per field, each in the coordinates of its call. 
            weight lambda. Each is the mean squared error over all tokens and features. The negatives of the reference
            field are the queries, with their diagonal masked.
 
+The scale of the reference field. Eq. 25 gives it the same length wherever the candidates are, so its pull is as strong
+near the base as far from it. Two other scales are ours (`reference_scale`):
+
+rms        Eq. 25, the paper's
+raw        without Eq. 25: the pull fades as the candidates come to lie as the references do
+coherent   Eq. 25, and then times the length of the mean of V_pref over a set's queries. What learns is what candidates
+           share; so both fields' shared parts are of one length, and lambda is their ratio.
+
 The reference. Besides the reference field (`reference: drift`) there are two other terms that keep the generator near
 its base, the first of them from the paper's Table 4. Both compare a candidate with the reference from the same noise:
 
@@ -31,6 +39,7 @@ Axes: G keys of one shape, K candidates, T tokens, D features, M pairs, B sets, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -82,6 +91,11 @@ class DrPOSettings(Section):
     reference_weight: float = Field(
         0.2, ge=0, description="lambda of Eq. 15; a larger one stays closer to the base; 0: no reference"
     )
+    reference_scale: Literal["rms", "raw", "coherent"] = Field(
+        "rms",
+        description="the length of V_ref: rms: Eq. 25, the same everywhere; raw: fades near the base; coherent: that "
+        "of what the candidates' preferences share",
+    )
     latent_anchor_weight: float = Field(
         0.0, ge=0, description="weight of the mean squared difference between latents and those of the base; 0: none"
     )
@@ -99,6 +113,12 @@ class DrPOSettings(Section):
         if isinstance(values, Mapping) and values.get("variant") == "released":
             return {**_RELEASED_DEFAULTS, **values}
         return values
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> DrPOSettings:
+        if self.reference != "drift" and self.reference_scale != "rms":
+            raise ValueError(f"reference_scale is for reference: drift; reference: {self.reference} has no field")
+        return self
 
 
 class DrPOObjective:
@@ -178,7 +198,10 @@ class DrPOObjective:
                 rows_A[:count],
                 (settings.support_weight, settings.support_weight),
                 mask_negative_diagonal=settings.variant == "released",
+                normalize=settings.reference_scale != "raw",
             )
+            if settings.reference_scale == "coherent":
+                to_reference = _scale_to_shared_part(to_reference, preference)
             fields.append((settings.reference_weight, to_reference))
 
         if settings.variant == "released":
@@ -219,6 +242,7 @@ class DrPOObjective:
         weights: tuple[Tensor | float, ...],
         *,
         mask_negative_diagonal: bool = False,
+        normalize: bool = True,
     ) -> DriftField:
         settings = self.settings
         return field_among(
@@ -232,6 +256,7 @@ class DrPOObjective:
             negative_weights_N=weights[1],
             mask_negative_diagonal=mask_negative_diagonal,
             share_scales=True,
+            normalize=normalize,
         )
 
     def _sets(self, tokens_GKTD: Tensor) -> Tensor:
@@ -266,6 +291,13 @@ class _Regression(torch.autograd.Function):
     def backward(context: Any, gradient_G: Tensor) -> Any:
         field_GBQD, scale = context.saved_tensors
         return field_GBQD * (context.factor * gradient_G[:, None, None, None] / scale), None, None, None, None
+
+
+def _scale_to_shared_part(to_reference: DriftField, preference: DriftField) -> DriftField:
+    """V_ref times the RMS, over sets and features, of the mean of V_pref over the queries of each set."""
+    shared_GB1D = preference.field_QD.mean(dim=-2, keepdim=True)
+    length_G111 = shared_GB1D.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return replace(to_reference, field_QD=to_reference.field_QD * length_G111)
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 import {find, make} from "./dom.js";
 
-// A schema with required members is entered as JSON; one with optional texts only gets a field for each of them.
 const reads = ({metadata_schema: schema}) => schema && Object.keys(schema.properties ?? {any: true}).length;
+// A schema with required members is entered as JSON; one with optional texts only gets a field for each of them.
 const isText = (schema) => [schema, ...(schema.anyOf ?? [])].some((one) => one.type === "string");
 
 /** Shows the hints and fields of the chosen rewards. Text that was entered stays in fields that are shown again. */

@@ -147,3 +147,14 @@ def test_which_keys_a_schema_declares() -> None:
 def test_every_reward_of_the_catalogue_says_what_it_reads(name: str) -> None:
     schema = getattr(load_class(name), "metadata_schema", None)
     assert (list_keys(schema) is None) == (name == "remote")  # that depends on the service that it asks
+
+
+async def test_an_error_names_the_query_of_a_rerank_request() -> None:
+    async with serve("http", geneval="geneval") as (client, _):
+        with pytest.raises(InvalidRequestError) as caught:
+            await client.rerank("a sign", PICTURES, model="geneval", metadata={"text": "a"})
+        assert caught.value.field == "metadata.text"
+    async with serve("http", ocr="ocr") as (client, _):
+        with pytest.raises(InvalidRequestError, match="in quotes") as caught:
+            await client.rerank("a sign", PICTURES, model="ocr")
+        assert caught.value.field == "query"

@@ -1,0 +1,80 @@
+"""How many colours and places the pictures use where their prompts leave them open.
+
+The strict score reads dark shapes more surely than pale ones. So a generator can raise it by painting everything in a
+few dark colours, which no prompt asks for, and which no reward counts. These two numbers show it:
+
+    colours   of the objects whose prompt names no colour for them
+    places    of the nine parts of the picture, of the objects whose prompt names no relation
+
+Each is an effective number, the exponential of the entropy: all in one colour is 1, eight colours in equal shares are
+8. Every prompt names its shapes, so they are never open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drpo_rewards.rewards.geneval.rules import THRESHOLD, keep
+from drpo_rewards.rewards.geneval.shapes_detector import ShapesColorClassifier, ShapesDetector
+
+_PARTS = 3  # the picture is divided into as many rows and columns
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Counts of what was free to choose in some pictures.
+
+    Attributes:
+        colors: of objects, by the name of the colour.
+        places: of objects, by (row, column).
+    """
+
+    colors: Counter[str] = field(default_factory=Counter)
+    places: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    def __add__(self, other: Seen) -> Seen:
+        return Seen(self.colors + other.colors, self.places + other.places)
+
+
+def look(picture_HW3: NDArray[np.uint8], metadata: Mapping[str, Any]) -> Seen:
+    """Counts the objects of a picture whose colour or place its prompt leaves open.
+
+    Args:
+        picture_HW3: uint8 RGB.
+        metadata: the prompt's GenEval specification. Objects that it does not name are not counted.
+    """
+    clauses = metadata.get("include", [])
+    colored = {clause["class"] for clause in clauses if clause.get("color")}
+    placed = any(clause.get("position") for clause in clauses)
+    (detections,) = ShapesDetector().detect([picture_HW3])
+    found = keep(detections, THRESHOLD)
+    objects = [one for label in {clause["class"] for clause in clauses} for one in found.get(label, [])]
+    free = [one for one in objects if one.label not in colored]
+    colors = Counter(ShapesColorClassifier().classify(picture_HW3, free))
+    places: Counter[tuple[int, int]] = Counter()
+    if not placed:
+        height, width = picture_HW3.shape[:2]
+        for one in objects:
+            x1, y1, x2, y2 = one.box
+            row, column = _PARTS * (y1 + y2) / (2 * height), _PARTS * (x1 + x2) / (2 * width)
+            places[min(int(row), _PARTS - 1), min(int(column), _PARTS - 1)] += 1
+    return Seen(colors, places)
+
+
+def add(seen: Iterable[Seen]) -> Seen:
+    """The counts of all of them together."""
+    return sum(seen, Seen())
+
+
+def effective_number(counts: Counter[Any]) -> float:
+    """The exponential of the entropy of the shares; 0 if nothing was counted."""
+    total = counts.total()
+    shares = [count / total for count in counts.values() if count]
+    return math.exp(-sum(share * math.log(share) for share in shares)) if shares else 0.0
