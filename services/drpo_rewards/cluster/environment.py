@@ -22,8 +22,10 @@ NOT_PROXIED = ("no_proxy", "no_grpc_proxy")  # gRPC reads its own, and the other
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 TRAINING_SETTINGS = {
-    # By default Ray Train polls its workers every 2 s, and each report waits for the next poll.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # By default Ray Train polls its workers every 2 s, and each report waits for the next poll. Each takes CPU time.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # by default 0.1, nearly half of Ray's CPU time
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",  # by default every 5 s, Ray looks at all processes of the machine
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # otherwise workers print everything twice
     # By default Ray's workers run at niceness 15, and get hardly any time if other programs run.
     "RAY_worker_niceness": "0",

@@ -55,7 +55,7 @@ def test_the_fused_update_equals_the_plain_one_within_rounding(make_trainer, rec
 
 @pytest.mark.thorough
 @pytest.mark.compiled
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
 def test_compiled_networks_have_the_gradient_of_the_plain_ones(make_trainer, records, tmp_path: Path) -> None:
     folder = write_tiny_pipeline(tmp_path / "tiny", one_block=True)
     plain, fast = make_trainer(pipeline_folder=folder), make_trainer(pipeline_folder=folder)
