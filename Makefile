@@ -44,7 +44,7 @@ presets: $(INSTALLED)  ## every preset and layout on tiny weights, a few steps e
 thorough: presets  ## longer tests: presets, the page in a browser, the files of every reward, killed services, a short soak
 	@$(BIN)/python -m pytest tests/integration tests/soak -m thorough --durations 15
 
-compiled: $(INSTALLED)  ## a step with compiled networks against a plain one (about 3 minutes on 2 cores)
+compiled: $(INSTALLED)  ## a step with compiled networks against a plain one; compiling takes minutes on a CPU
 	@$(BIN)/python -m pytest tests/unit -m compiled
 
 soak: $(INSTALLED)  ## 30 minutes of mixed load on a service whose replicas are killed; DRPO_SOAK_MINUTES=N for another length

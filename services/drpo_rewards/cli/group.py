@@ -1,10 +1,11 @@
-"""What all commands share: the option --debug, and errors as one line."""
+"""What all commands share: the options --debug and --version, and errors as one line."""
 
 from __future__ import annotations
 
 import os
 import sys
 import traceback
+from importlib import metadata
 from typing import Any
 
 import typer
@@ -47,8 +48,18 @@ class Commands(TyperGroup):
             _fail_with(error, has_traceback=bool(ctx.params.get("debug")))
 
 
-def take_debug(
+def print_version(wanted: bool) -> None:
+    """End the command with the version, if it is wanted."""
+    if wanted:
+        typer.echo(f"drpo-rewards {metadata.version('drpo')}")
+        raise typer.Exit()
+
+
+def take_options(
     debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error; also after the command."),
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", is_eager=True, callback=print_version
+    ),
 ) -> None:
     """Serve rewards behind the ranking API, ask a running service, or score images without one."""
 

@@ -18,11 +18,12 @@ def report(
 ) -> None:
     """Write summary.json and report.html of a run anew, also while it still trains. Evaluates nothing."""
     from drpo.training.run_folder import read_config
+    from drpo.training.run_lock import is_being_trained
 
     run_dir = find_run_by_name(run)
     config = read_config(run_dir)
     parts = Parts(run_dir)
-    write_summary_and_report(config, run_dir, parts)
+    write_summary_and_report(config, run_dir, parts, still_trains=is_being_trained(run_dir))
     parts.end()
 
 
@@ -37,7 +38,12 @@ def find_run_by_name(run: Path) -> Path:
 
 
 def write_summary_and_report(
-    config: Config, run_dir: Path, parts: Parts, seconds: dict[str, float] | None = None
+    config: Config,
+    run_dir: Path,
+    parts: Parts,
+    seconds: dict[str, float] | None = None,
+    *,
+    still_trains: bool = False,
 ) -> dict[str, Any] | None:
     """Writes summary.json and report.html from what is in a run's folder, and prints the report's path.
 
@@ -48,6 +54,7 @@ def write_summary_and_report(
         run_dir: the run's folder.
         parts: takes what fails.
         seconds: see `drpo.evaluation.write_summary`.
+        still_trains: see `drpo.report.write_report`.
     """
     from drpo.evaluation.summary import check_comparison, write_summary
     from drpo.report import write_report
@@ -58,5 +65,5 @@ def write_summary_and_report(
     with parts.part("summary.json"):
         summary = write_summary(run_dir, config, seconds=seconds)
     with parts.part("report.html"):
-        say("report: ", (str(write_report(run_dir)), "bold"))
+        say("report: ", (str(write_report(run_dir, still_trains=still_trains)), "bold"))
     return summary

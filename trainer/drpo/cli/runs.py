@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +15,9 @@ from drpo.cli.common import console, say
 from drpo.cli.report import find_run_by_name
 from drpo.config import runs_folder
 from drpo.errors import ConfigError
+
+PIPED_WIDTH = 500
+"""Characters of a line that no terminal shows, so that every run has one line for `grep`."""
 
 
 def runs(
@@ -31,23 +36,25 @@ def runs(
     if not overviews:
         say(f"there are no runs in {folder}")
         return
-    table = Table()
-    for column in ("run", "state", "step", "metric", "base", "score", "time", "started"):
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for column in ("run", "state", "step", "base", "score", "metric", "time", "started"):
         number = column in ("step", "base", "score", "time")
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
+        folds = column in ("run", "metric")  # in a narrow terminal
+        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=not folds)
     for one in overviews:
         cells = (
             one.name,
             one.state,
-            f"{one.step} of {one.steps}",
-            one.metric,
+            f"{one.step}/{one.steps}",
             one.base,
             one.score,
+            one.metric,
             format_duration(one.seconds) if one.seconds else "",
-            one.started,
+            one.started.partition("-")[2],  # the year is left out
         )
         table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+    to = console if console.is_terminal else Console(width=PIPED_WIDTH)
+    to.print(table)
 
 
 def compare(

@@ -105,7 +105,9 @@ class Content:
     generator: str
     seen_in_training: int | None
     embedded: bool
+    steps_to_do: int | None
     adapter: str
+    has_adapter: bool
     whole: bool
     example_prompt: str
     facts: Sequence[tuple[str, str]]
@@ -116,10 +118,11 @@ class Content:
     numbers: Sequence[NumberRow]
 
 
-def read_content(run_dir: Path) -> Content:
+def read_content(run_dir: Path, *, still_trains: bool = False) -> Content:
     """Reads a run's folder. Only summary.json must exist; the report omits what is missing.
 
     What exists but cannot be read is named in `missing`. `trained_since` counts the steps after the evaluation.
+    `steps_to_do` is None if the run does not train any more.
 
     Raises:
         EvaluationError: the folder has no summary.json, or it is damaged.
@@ -149,7 +152,9 @@ def read_content(run_dir: Path) -> Content:
         generator=generator,
         seen_in_training=summary.get("seen_in_training"),
         embedded=is_embedded(generator),
+        steps_to_do=config.get("training", {}).get("steps") if still_trains else None,
         adapter=str(run_dir.resolve() / ADAPTER),
+        has_adapter=not still_trains or (run_dir / ADAPTER).is_dir(),
         whole=config.get("lora", {}) is None,
         example_prompt=prompts[0] if prompts else "a photo of a red circle",
         facts=_facts(summary, config, metrics),

@@ -34,6 +34,9 @@ GUARDS = {
 }
 """The guard metrics: their titles, and what they mean."""
 
+_OF_BASE = {"guard/diversity": 1.0, "guard/distance_to_base": 0.0}
+"""The base's own values, which the guard metrics are measured by. A run may start elsewhere, with `lora.adapter`."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -89,8 +92,6 @@ def _read_prompts(run_dir: Path, missing: list[str]) -> list[str]:
 
 
 def _compare(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
-    """The title of each guard metric, its value in the first evaluation and in the last."""
-    if not lines:
-        return []
-    first, last = lines[0]["present"], lines[-1]["present"]
-    return [(title, first[name], last[name]) for name, (title, _) in GUARDS.items() if name in first and name in last]
+    """The title of each guard metric, its value for the base, and that of the last evaluation."""
+    last = lines[-1]["present"] if lines else {}
+    return [(title, _OF_BASE[name], last[name]) for name, (title, _) in GUARDS.items() if name in last]

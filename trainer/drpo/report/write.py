@@ -18,15 +18,19 @@ from drpo.training.files import write_text
 REPORT_FILE = "report.html"
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, *, still_trains: bool = False) -> Path:
     """Writes report.html from summary.json, metrics.jsonl, config.yaml and samples/, and returns its path.
+
+    Args:
+        run_dir: the run's folder.
+        still_trains: whether another process still trains the run, so that the page says how far it is.
 
     Raises:
         StorageError: it could not be written.
         EvaluationError: the folder has no summary.json; or a part could not be made. Then the page has all others, and
             names it.
     """
-    content = read_content(run_dir)
+    content = read_content(run_dir, still_trains=still_trains)
     files = resources.files("drpo.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # how a text is written in the page's snippets; a JSON string is also one of Python's

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,11 @@ def test_each_command_ends_with_one_line(arguments: list[str], status: int, line
     (printed,) = [printed for printed in answer.stderr.splitlines() if printed.startswith("error")]
     assert line in printed
     assert "Traceback" not in answer.output
+
+
+def test_the_version() -> None:
+    answer = CliRunner().invoke(app, ["--version"])
+    assert (answer.exit_code, answer.output) == (0, f"drpo-rewards {metadata.version('drpo')}\n")
 
 
 @pytest.mark.parametrize("place", ["before", "after", "absent"])

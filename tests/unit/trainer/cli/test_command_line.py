@@ -20,6 +20,7 @@ from drpo.generators import check_adapter
 from drpo.generators.unet_file import find_unet
 from drpo.shapes.assets import generator_path
 from drpo.training.run_folder import locate_adapter
+from drpo_rewards.cli import app as rewards_app
 
 
 def test_overrides_of_the_command_line():
@@ -62,6 +63,25 @@ def test_a_word_too_many_and_an_unknown_option_are_told():
     ):
         with pytest.raises(ConfigError, match=message):
             COMMANDS["paper"].make_context("paper", words)
+
+
+@pytest.mark.parametrize(
+    ("command_line", "words", "completed"),
+    [
+        (app, "drpo tra", "train"),
+        (app, "drpo export --format k", "kohya"),
+        (rewards_app, "drpo-rewards upg", "upgrade"),
+    ],
+)
+def test_the_shell_completes_commands_and_choices(command_line, words, completed, monkeypatch, capsys) -> None:
+    """As the script calls it that --install-completion writes."""
+    program = words.split()[0]
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    monkeypatch.setenv(f"_{program.upper().replace('-', '_')}_COMPLETE", "complete_bash")
+    with pytest.raises(SystemExit) as ended:
+        command_line([], prog_name=program)
+    assert (ended.value.code or 0, capsys.readouterr().out.split()) == (0, [completed])
 
 
 def test_progress_in_a_log_is_a_line_every_few_seconds():

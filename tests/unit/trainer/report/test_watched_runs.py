@@ -13,7 +13,6 @@ from PIL import Image
 from support.synthetic_run import write_synthetic_run
 
 from drpo.cli import app
-from drpo.cli.common import console
 from drpo.report import write_report
 from drpo.report.compare import write_comparison_page
 from drpo.report.overview import read_overview
@@ -74,6 +73,28 @@ def test_the_report_shows_the_strip_and_the_guards(runs: Path) -> None:
     assert (summary["evaluations"], summary["evaluations_failed"]) == (3, 1)
 
 
+def test_the_report_of_a_run_that_still_trains_says_how_far_it_is(tmp_path: Path) -> None:
+    run_dir = write_watched_run(tmp_path / "run")
+    for evaluated in ("evaluation.json", "summary.json"):
+        (run_dir / evaluated).unlink()
+    with lock_run(run_dir):
+        assert call("report", run_dir) == 0
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"The run is at\s+step 20 of at most 260", html)
+    assert '<div class="strip"' in html
+    assert "Use the adapter" not in html  # there is none yet
+    assert call("report", run_dir) == 0
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert "The run is at" not in html
+    assert "Use the adapter" in html
+
+
+def test_the_base_has_its_own_guards_also_if_the_run_started_from_an_adapter(tmp_path: Path) -> None:
+    lines = [{"step": step, "present": {"guard/distance_to_base": 0.1 * step}} for step in (1, 2)]
+    (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_watched(tmp_path, []).guards == [("Distance to the base", 0.0, 0.2)]
+
+
 def test_a_damaged_picture_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     run_dir = write_watched_run(tmp_path / "run")
     (run_dir / "samples" / "step-0.png").write_bytes(b"no picture")
@@ -87,19 +108,19 @@ def test_a_damaged_picture_is_named_and_the_rest_is_shown(tmp_path: Path) -> Non
 def test_runs_are_compared_on_one_page(runs: Path, tmp_path: Path) -> None:
     page = write_comparison_page([runs / "first", runs / "second"], tmp_path / "compare.html").read_text()
     assert not re.search(r"https?://|<script", page)
-    assert page.count('<div class="strip"') == 2
+    assert page.count('<div class="strip"') == 3  # the last pictures of both side by side, and each through its run
+    assert page.count("<b>first, step 20</b>") == page.count("<b>second, step 20</b>") == 1
     [figure] = re.findall(r"<h3>Diversity</h3>.*?</figure>", page, re.S)
     assert "Diversity of 2 runs, which end at 0.6, 0.6." in figure
     assert "reward/geneval" in page
 
 
 def test_the_command_line_lists_and_compares_runs(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console, "width", 200)
     assert call("runs", runs) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"first .* ended by a guard .* 20 of 260 ", printed)
+    assert re.search(r"first .* ended by a guard +20/260 .* \d\d-\d\d \d\d:\d\d", printed)  # one line, in a pipe
     assert call("compare", runs / "first", runs / "second", "--out", tmp_path / "page.html") == 0
     assert (tmp_path / "page.html").is_file()
     assert call("compare", runs / "first", "--out", tmp_path / "one.html") == 2
