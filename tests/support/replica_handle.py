@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
 
 from drpo_rewards.serving.config import ServiceConfig
 from drpo_rewards.serving.gateway.gateway import Gateway
+from drpo_rewards.serving.gateway.listen import Listeners
+from drpo_rewards.serving.listeners import free_port
 from drpo_rewards.serving.replica.replica import RewardReplica
 
 
@@ -55,3 +58,18 @@ def local_gateway(deadline_s: float = 30.0, **rewards: str) -> tuple[Gateway, di
         {"rewards": {name: {"type": kind, "deadline_s": deadline_s} for name, kind in rewards.items()}}
     )
     return Gateway(config, [], handles, "tested"), handles  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def listening(
+    application: str = "ranking", http: int | None = 0, grpc: int | None = 0
+) -> AsyncIterator[tuple[Gateway, dict[str, ReplicaHandle], int | None, int | None]]:
+    """A gateway with one reward that listens: the gateway, its handles, its ports. None for no such listener."""
+    gateway, handles = local_gateway(redness="support.rewards:Redness")
+    http, grpc = (free_port() if port == 0 else port for port in (http, grpc))
+    listeners = Listeners(gateway, application, http, grpc)
+    await listeners.open()
+    try:
+        yield gateway, handles, http, grpc
+    finally:
+        await listeners.close()

@@ -258,6 +258,9 @@ class Failing:
             return [Score(1.0)] * (len(items) - 1)
         if how == "refuse":
             raise InvalidRequestError("metadata.how must not be `refuse`", field="metadata.how")
+        if how == "refuse half a letter":
+            print("half a letter: \ud83d")
+            raise InvalidRequestError("half a letter: \ud83d")
         if how == "die":
             os._exit(1)
         if how == "exit":

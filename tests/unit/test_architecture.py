@@ -30,7 +30,7 @@ SERVICES = {
     "serving.gateway": {
         "serving.replica", "serving.config", "serving.ports", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
-    "serving.replica": {"serving.config", "rewards", "rewards.base", "api"},
+    "serving.replica": {"serving.config", "rewards", "rewards.base", "cluster", "api"},
     "serving.config": {"settings", "api"},
     "serving.ports": set(),
     "client": {"client.transports", "client.retries", "operations", "api"},
@@ -118,7 +118,7 @@ TRAINER = {
     "method.features": {"method.drift", "generators.base", "config.section"},
     "method.drift": set(),
     "method": set(),
-    "shapes.cli": {"shapes.pretrain", "shapes"},
+    "shapes.cli": {"shapes.pretrain", "shapes", "checks"},
     "shapes.pretrain": {"method.features", "shapes", "drpo_rewards.api.shapes"},
     "data.prompts.sources.shapes": {"data", "shapes", "config"},
     "data": {"config"},

@@ -23,6 +23,10 @@ MAX_EXIF_ENTRIES = 1_000
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = (b"PLTE", b"tRNS", b"IDAT")
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the kind of colour in the header
+PNG_PALETTE = 3
+# Of the seven passes of an interlaced PNG: its first column and row, and the steps to the next ones.
+PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 WEBP_BEGINS = [b"WEBP" + kind for kind in (b"VP8 ", b"VP8L", b"VP8X")]
 
@@ -97,19 +101,23 @@ def read_file(data: bytes, *, field: str = "image") -> ImageFile:
 
 
 def _read_png(data: bytes, field: str) -> ImageFile:
-    length, first, width, height, bits = struct.unpack_from(">I4sIIB", data, len(PNG_SIGNATURE))
+    length, first, width, height, bits, color = struct.unpack_from(">I4sIIBB", data, len(PNG_SIGNATURE))
     if first != b"IHDR":
         raise InvalidImageError(f"{field} is truncated or damaged: the PNG file begins without IHDR", field=field)
     if bits > 8:
         raise _deep(field, bits)
     view, at = memoryview(data), len(PNG_SIGNATURE) + 12 + length
     kept = [view[:at]]
-    orientation, counts_frames = 1, False
+    orientation, counts_frames, colors = 1, False, 0
     for _ in range(MAX_PARTS):
         if at + 8 > len(data):
             break
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
+        if name == b"PLTE":
+            colors = length / 3
+        elif name == b"IDAT" and color == PNG_PALETTE and colors not in range(1, 257):  # a browser shows nothing
+            raise InvalidImageError(f"{field} is damaged: the colours of its palette are missing", field=field)
         if name in PNG_PIXELS or not name.isalpha():  # the decoder says what is wrong with the latter
             kept.append(view[at:end])
         elif name == b"eXIf" and zlib.crc32(view[at + 4 : end - 4]).to_bytes(4, "big") == view[end - 4 : end]:
@@ -125,6 +133,29 @@ def _read_png(data: bytes, field: str) -> ImageFile:
     else:
         raise _too_many_parts(field)
     return ImageFile("PNG", b"".join(kept), width, height, orientation)
+
+
+def png_is_whole(data: bytes) -> bool:
+    """Return whether the compressed data of a PNG have all rows that its header states. It takes time, but no memory.
+
+    The decoder stops where the data end, and leaves the rest of the picture black.
+    """
+    width, height, bits, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, len(PNG_SIGNATURE) + 8)
+    passes = PNG_PASSES if interlaced else ((0, 0, 1, 1),)
+    missing = 0
+    for column, row, columns, rows in passes:
+        across, down = -(-(width - column) // columns), -(-(height - row) // rows)
+        if across > 0:
+            missing += down * (1 + -(-across * bits * PNG_CHANNELS[color] // 8))
+    inflater, at = zlib.decompressobj(), len(PNG_SIGNATURE)
+    while missing > 0 and at + 8 <= len(data) and not inflater.eof:
+        length, name = struct.unpack_from(">I4s", data, at)
+        pending = data[at + 8 : at + 8 + length] if name == b"IDAT" else b""
+        while pending and missing > 0:
+            missing -= len(inflater.decompress(pending, SEARCH_BYTES))
+            pending = inflater.unconsumed_tail
+        at += 12 + length
+    return missing <= 0
 
 
 def _read_webp(data: bytes, field: str) -> ImageFile:

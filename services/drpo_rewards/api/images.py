@@ -28,7 +28,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from drpo_rewards.api.arrays import ArrayLike, is_array, to_pixels
 from drpo_rewards.api.contract import Options
-from drpo_rewards.api.image_files import ImageFile, read_file
+from drpo_rewards.api.image_files import ImageFile, png_is_whole, read_file
 from drpo_rewards.errors import InvalidImageError, RequestTooLargeError, RewardsError
 
 DECODERS: dict[str, type[OpenImage]] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WEBP": WebPImageFile}
@@ -149,6 +149,9 @@ def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits
             if image.size != (file.width, file.height):
                 raise InvalidImageError(f"{field} is damaged: it states two different sizes", field=field)
             image.getexif()[ExifTags.Base.Orientation] = file.orientation
+            image.load()
+            if file.kind == "PNG" and _ends_empty(image) and not png_is_whole(file.data):
+                raise InvalidImageError(f"{field} is truncated or damaged: its last rows are missing", field=field)
             pixels = to_rgb(image, field=field)
         metered.count()
         return pixels
@@ -156,6 +159,16 @@ def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits
         raise
     except Exception as error:  # decoders raise nearly every kind of exception for damaged files
         raise InvalidImageError(f"{field} is truncated or damaged: {error}", field=field) from None
+
+
+def _ends_empty(image: Image.Image) -> bool:
+    """Return whether one of the last two rows is 0: where data are missing, the last one is, or its neighbour.
+
+    Of an interlaced picture, each second row comes last.
+    """
+    return any(
+        image.crop((0, row, image.width, row + 1)).getbbox() is None for row in (image.height - 2, image.height - 1)
+    )
 
 
 def to_rgb(image: Image.Image, *, field: str = "image") -> np.ndarray:

@@ -6,4 +6,6 @@ local_ray    starts a local Ray, or joins another one
 loopback     keeps it to this machine
 watchdog     ends what is left of it after a kill
 handles      calls between deployments
+memory       what a gateway gives back to the system
+logs         the log files of Serve's processes
 """

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, RootModel, WithJsonSchema
 
-from drpo_rewards.api.contract import DEFAULT_MIXTURE, Answer, Metadata, Name, RequestId, parse
+from drpo_rewards.api.contract import DEFAULT_MIXTURE, MAX_NAME, Answer, Metadata, RequestId, parse
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.operations.base import Body
 from drpo_rewards.operations.rerank_contract import RerankOptions, RerankResponse
@@ -207,7 +207,9 @@ class CommonRequest(Body):
     """The keys of all forms."""
 
     request_id: RequestId | None = None
-    model: Name | Literal[""] | None = Field(default=None, description="A reward, or a configured mixture.")
+    model: Annotated[str, Field(max_length=MAX_NAME)] | None = Field(
+        default=None, description="A reward, or a configured mixture."
+    )
     metadata: Metadata | None = None
     activation: Any = ignored("a score is the reward's own number")
     use_activation: Any = ignored("a score is the reward's own number")

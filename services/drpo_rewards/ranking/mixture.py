@@ -9,6 +9,9 @@ import numpy as np
 
 from drpo_rewards.api.contract import Normalize, check_weights
 
+# Decimals of a sum of normalised scores, which are about 1. Where it has no more of them, images are tied.
+TIE_DECIMALS = 12
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -55,6 +58,8 @@ def combine(
     combined_K = np.zeros(scores_RK.shape[1])
     for share, scores_K in zip(shares.values(), scores_RK, strict=True):
         combined_K += share * NORMALIZERS[normalize](scores_K)
+    if len(shares) > 1 and normalize != "none":  # otherwise rounding errors would decide where rewards cancel out
+        combined_K = combined_K.round(TIE_DECIMALS) + 0.0  # which also makes -0.0 to 0.0
     order_K = np.argsort(-combined_K, kind="stable")
     ranks_K = (combined_K[None, :] > combined_K[:, None]).sum(axis=1)  # how many images are strictly better
     return Ranking(

@@ -11,7 +11,8 @@ import itertools
 import math
 import numbers
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from decimal import Decimal
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
@@ -144,9 +145,12 @@ def check_details(name: str, details: dict[str, Any] | None, field: str) -> None
 
 
 def _list_results(name: str, results: Any, kind: str, count: int, of: str) -> list[Any]:
-    """List what a reward returned for `count` items. Text and dicts can be iterated over too, but are a mistake."""
+    """List what a reward returned for `count` items.
+
+    Texts and dicts can be iterated over too, but are a mistake, and the order of a set is not that of the images.
+    """
     try:
-        iterator = None if isinstance(results, str | bytes | Mapping) else iter(results)
+        iterator = None if isinstance(results, str | bytes | bytearray | Mapping | Set) else iter(results)
     except TypeError:  # nothing to iterate over; of arrays, one without axes
         iterator = None
     if iterator is None:
@@ -179,23 +183,25 @@ def _check_comparison(comparison: Any) -> Comparison:
 
 def _read_number(value: Any) -> float | None:
     """Return a finite number as a float: Python's, NumPy's, or an array or tensor with one element. Otherwise None."""
+    if value is np.ma.masked:  # its `item()` is 0.0, although it stands for a missing number
+        return None
     if not isinstance(value, numbers.Real) and hasattr(value, "item"):
         try:
             value = value.item()
         except (TypeError, ValueError, RuntimeError):  # several elements
             return None
-    if not isinstance(value, numbers.Real):
+    if not isinstance(value, numbers.Real | Decimal):
         return None
     try:
         number = float(value)
-    except OverflowError:
+    except (OverflowError, ValueError):  # the latter for Decimal("sNaN")
         return None
     return number if math.isfinite(number) else None
 
 
 def _quote(value: Any) -> str:
     """Show a value in an error. Of other than plain values only the type, because their `repr` may be long."""
-    if value is None or isinstance(value, str | numbers.Real):
+    if value is None or isinstance(value, str | numbers.Real | Decimal):
         return reprlib.repr(value)
     if isinstance(value, Comparison):
         return reprlib.repr(f"winner={value.winner!r}, confidence={value.confidence!r}")

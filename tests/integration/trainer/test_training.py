@@ -123,6 +123,7 @@ def test_stock_diffusers_loads_the_adapter(uninterrupted: Path, home: Path) -> N
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(600)  # two runs of two workers, which start again
 def test_two_workers_train_the_whole_unet_and_one_is_lost(home: Path, address: str) -> None:
     from diffusers import UNet2DConditionModel
 

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,17 +128,24 @@ def _read_shapes(file: Path) -> dict[str, list[int]]:
 
 
 def _check_out(plan: Plan, out: Path) -> Iterator[Finding]:
-    problem = f"{out} is a folder" if os.path.isdir(out) else find_obstacle(out)
+    problem = find_picture_obstacle(out) if plan.verb == "sample" else find_file_obstacle(out)
     if problem:
         yield Finding("outputs", "--out", "wrong", f"--out: {problem}", "give the file to write")
-        return
-    if plan.verb == "sample":
-        problem = _find_format_problem(out)
-        if problem:
-            found = f"--out: no picture can be written as {out.name} ({problem})"
-            yield Finding("outputs", "--out", "wrong", found, "end the name in .png, .jpg or .webp")
-            return
-    yield Finding("outputs", "--out", "ok", str(out))
+    else:
+        yield Finding("outputs", "--out", "ok", str(out))
+
+
+def find_picture_obstacle(out: Path) -> str:
+    """Why no picture can be written as a file; "" if it can."""
+    problem = find_file_obstacle(out)
+    if not problem and (problem := _find_format_problem(out)):
+        return f"no picture can be written as {out.name} ({problem}); end the name in .png, .jpg or .webp"
+    return problem
+
+
+def find_file_obstacle(out: Path) -> str:
+    """Why a file cannot be written; "" if it can."""
+    return f"{out} is a folder" if os.path.isdir(out) else find_obstacle(out)
 
 
 def _find_format_problem(out: Path) -> str:
@@ -171,6 +179,12 @@ def find_obstacle(path: Path) -> str:
         return f"{parent} is a file, so {path} cannot be made"
     if not os.access(parent, os.W_OK | (os.X_OK if parent.is_dir() else 0)):
         return f"{parent} cannot be written by this user"
+    if parent.is_dir():
+        try:
+            with tempfile.TemporaryFile(dir=parent):  # some file systems, such as /proc, hold no files of ours
+                pass
+        except OSError as error:
+            return f"no file can be made in {parent}: {error.strerror}"
     return ""
 
 

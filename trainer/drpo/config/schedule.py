@@ -21,7 +21,9 @@ class OptimizerConfig(Section):
           warmup_steps: 20
     """
 
-    lr: float = Field(default=1e-4, gt=0, description="learning rate after the warm-up; lower it if the loss diverges")
+    lr: float = Field(
+        default=1e-4, gt=0, le=10, description="learning rate after the warm-up; lower it if the loss diverges"
+    )
     betas: tuple[float, float] = Field(
         default=(0.9, 0.999), description="decay of AdamW's running means of the gradient and of its square"
     )

@@ -29,11 +29,14 @@ def read_value(model: type[BaseModel], key: str, text: str) -> Any:
             list of texts is `a,b` or `[a, "b, c"]`. Everything else is YAML, and so are settings of unknown type.
 
     Raises:
-        ConfigError: the text is not YAML where YAML is expected.
+        ConfigError: the text is empty where text is expected, or not YAML where YAML is expected.
     """
     kind, optional = without_none(_annotation_of(model, key))
     if optional and text == NULL:
         return None
+    if is_text(kind) and not text.strip():  # such as an unset variable of a shell; as a path it would be this folder
+        fix = f"leave it out, or write {NULL}" if optional else "leave it out"
+        raise ConfigError(f"{key}: the value is empty; {fix}")
     if is_text(kind) or kind in (int, float, bool):  # pydantic reads numbers
         return text
     if is_text_list(kind) and not text.lstrip().startswith("["):

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from drpo.errors import ConfigError
+
 
 class Layout(StrEnum):
     """Which public model's layout a generator has."""
@@ -51,6 +53,9 @@ def pretrain(
     """
     from dataclasses import replace
 
+    from drpo.checks.outputs import find_obstacle
+
+    _check_out(find_obstacle(out))
     out = out.resolve()
     if layout is Layout.sdxl and honest:
         raise typer.BadParameter("--honest has the SD-Turbo layout; leave out one of --honest and --layout sdxl")
@@ -89,10 +94,12 @@ def render(
     import numpy as np
     from PIL import Image
 
+    from drpo.checks.outputs import find_picture_obstacle
     from drpo.shapes.prompts import TASKS, prompts
     from drpo.shapes.world import render as draw
     from drpo.shapes.world import sample_scene
 
+    _check_out(find_picture_obstacle(out))
     rng = np.random.default_rng(seed)
     rows = []
     for task in TASKS:
@@ -113,7 +120,15 @@ def preferences(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the prompts and scenes.")] = 0,
 ) -> None:
     """Draw a preference set for offline training: right pictures, and careless ones with one fact wrong."""
+    from drpo.checks.outputs import find_obstacle
     from drpo.shapes.preferences import write_preferences
 
+    _check_out(find_obstacle(out))
     table = write_preferences(out, prompts_per_task=prompts_per_task, pairs=pairs, seed=seed)
     typer.echo(f"wrote {table}; train from it with: drpo train --preset shapes-offline --offline.path {table}")
+
+
+def _check_out(obstacle: str) -> None:
+    """Raises an error about --out if there is an obstacle."""
+    if obstacle:
+        raise ConfigError(f"--out: {obstacle}")

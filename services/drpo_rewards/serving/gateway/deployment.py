@@ -12,6 +12,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from drpo_rewards.api.contract import parse
+from drpo_rewards.cluster.logs import let_logs_take_any_text
 from drpo_rewards.cluster.memory import return_free_memory_when_idle, return_large_buffers
 from drpo_rewards.operations import OPERATIONS
 from drpo_rewards.serving.config import ServiceConfig
@@ -39,6 +40,7 @@ class GatewayDeployment:
         http_port: int | None,
         grpc_port: int | None,
     ) -> None:
+        let_logs_take_any_text()
         return_large_buffers()
         return_free_memory_when_idle()
         replica = serve.get_replica_context()

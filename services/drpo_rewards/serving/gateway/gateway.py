@@ -186,10 +186,12 @@ def _prepare_error(error: Exception, request_id: str) -> RewardsError:
     error.request_id = request_id
     # Its context refers to frames that refer to the images, in cycles that only the garbage collector ends.
     error.__context__ = None
-    error.message = _cut(error.message, MAX_MESSAGE)
-    error.field = error.field and _cut(error.field, MAX_FIELD)
+    error.message = _tidy(error.message, MAX_MESSAGE)
+    error.field = error.field and _tidy(error.field, MAX_FIELD)
     return error
 
 
-def _cut(text: str, max_length: int) -> str:
+def _tidy(text: str, max_length: int) -> str:
+    """Return a text that can be sent: not too long, and without half letters, which a reward may write."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= max_length else text[: max_length - 3] + "..."

@@ -16,6 +16,7 @@ from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.gateway.gateway import Gateway
 from drpo_rewards.serving.gateway.grpc import build_server
 from drpo_rewards.serving.gateway.http import build_app
+from drpo_rewards.serving.gateway.http_protocol import BoundedProtocol
 from drpo_rewards.serving.gateway.middleware import NamedService
 from drpo_rewards.serving.ports import check_shared_port, open_shared_port, to_url_host
 
@@ -91,6 +92,7 @@ def _make_http_server(gateway: Gateway, application: str) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             NamedService(build_app(gateway), application, f"/{application}"),
+            http=BoundedProtocol,
             lifespan="off",
             ws="none",
             log_config=None,

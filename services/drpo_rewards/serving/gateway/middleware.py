@@ -63,9 +63,10 @@ class NamedService:
 
 
 class ForgivingRoutes:
-    """Treats a path with a slash at its end like the same path without one, and answers HEAD wherever GET is answered.
+    """Treats several slashes like one, and one at the end of a path like none; answers HEAD wherever GET is answered.
 
-    A redirect would lose calls: many clients do not follow one, or follow it with GET.
+    Clients that join an address and a path may write such slashes. A redirect would lose calls: many clients do
+    not follow one, or follow it with GET.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -84,7 +85,7 @@ class ForgivingRoutes:
         async def send_without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        path = _without_last_slash(scope["path"], prefix)
+        path = _without_needless_slashes(scope["path"], prefix)
         scope = {**scope, "path": path, "method": "GET" if only_headers else scope["method"]}
         await self.app(scope, receive, send_without_body if only_headers else send)
 
@@ -117,7 +118,6 @@ class SecurityHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
-def _without_last_slash(path: str, prefix: str) -> str:
-    """Return the path without slashes at its end, except for the page itself, which is at `/` below the prefix."""
-    inner = path.removeprefix(prefix)
-    return path.rstrip("/") if inner.strip("/") else path
+def _without_needless_slashes(path: str, prefix: str) -> str:
+    """Return the path with single slashes, and none at its end; the page itself is at `/` below the prefix."""
+    return prefix + "/" + "/".join(filter(None, path.removeprefix(prefix).split("/")))

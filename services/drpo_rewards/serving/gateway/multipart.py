@@ -12,14 +12,9 @@ from drpo_rewards.errors import InvalidRequestError
 
 @dataclass
 class Part:
-    """One part: what its headers say, and where its data lies in the body.
-
-    Attributes:
-        is_file: whether its headers have a file name.
-    """
+    """One part: what its headers say, and where its data lies in the body."""
 
     name: str = ""
-    is_file: bool = False
     content_type: str = ""
     start: int = 0
     end: int = 0
@@ -30,17 +25,19 @@ class PartFinder:
 
     Args:
         content_type: the header of the request, which has the boundary.
-        max_files, max_fields: how many parts there may be with a file name, and without one.
-        max_field_bytes: the most bytes of a part without a file name.
+        files: the name of the parts that are files. Clients may leave out their file names.
+        max_files, max_fields: how many parts there may be of this name, and of other names.
+        max_field_bytes: the most bytes of a part of another name.
         file_field: what is at fault if there are too many files.
     """
 
     def __init__(
-        self, content_type: str, max_files: int, max_fields: int, max_field_bytes: int, file_field: str
+        self, content_type: str, files: str, max_files: int, max_fields: int, max_field_bytes: int, file_field: str
     ) -> None:
         self.parts: list[Part] = []
         self._max_files, self._max_fields, self._max_field_bytes = max_files, max_fields, max_field_bytes
-        self._file_field = file_field
+        self._files, self._file_field = files, file_field
+        self._has_end = False
         self._headers: dict[str, str] = {}
         self._name, self._value = bytearray(), bytearray()
         self._received = 0  # bytes of the body before the present piece
@@ -58,6 +55,7 @@ class PartFinder:
                     "on_header_end": self._end_header,
                     "on_headers_finished": self._end_headers,
                     "on_part_data": self._add_data,
+                    "on_end": self._end,
                 },
             )
         except FormParserError as error:
@@ -73,9 +71,21 @@ class PartFinder:
         try:
             self._parser.write(piece)
         except FormParserError:
-            raise _unreadable("the data does not fit the boundary") from None
+            raise _unreadable("the data does not fit the boundary, or a part has too long headers") from None
         self._received += len(piece)
         self._piece = b""
+
+    def finish(self) -> None:
+        """Check that the body is complete: one that was cut off may lack images at its end.
+
+        Raises:
+            InvalidRequestError: the boundary at its end is missing.
+        """
+        if not self._has_end:
+            raise _unreadable("it ends before the last boundary")
+
+    def _end(self) -> None:
+        self._has_end = True
 
     def _begin(self) -> None:
         self._headers = {}
@@ -92,13 +102,12 @@ class PartFinder:
         if b"name" not in options:
             raise _unreadable("a part has no name")
         part.name = options[b"name"].decode("utf-8", "replace")
-        part.is_file = b"filename" in options
         part.content_type = self._headers.get("content-type", "")
-        files = sum(part.is_file for part in self.parts)
+        files = sum(part.name == self._files for part in self.parts)
         if files > self._max_files:
             raise _unreadable(f"too many files, more than {self._max_files}", field=self._file_field)
         if len(self.parts) - files > self._max_fields:
-            raise _unreadable(f"too many text fields, more than {self._max_fields}")
+            raise _unreadable(f"too many parts beside `{self._files}`, more than {self._max_fields}")
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         """Count data of the present part. The parser shows it in order, and without gaps.
@@ -110,8 +119,8 @@ class PartFinder:
         size = part.end - part.start + end - start
         part.end = self._received + (end if data is self._piece else 0)
         part.start = part.end - size
-        if not part.is_file and size > self._max_field_bytes:
-            raise _unreadable(f"the text field {part.name[:100]!r} has more than {self._max_field_bytes} bytes")
+        if part.name != self._files and size > self._max_field_bytes:
+            raise _unreadable(f"the part {part.name[:100]!r} has more than {self._max_field_bytes} bytes")
 
 
 def _unreadable(reason: str, field: str | None = None) -> InvalidRequestError:

@@ -68,7 +68,7 @@ async def _receive(request: Request, allowance: Allowance, idle_s: float) -> Asy
     A silent client must not hold a turn and memory that other requests need.
     """
     received, more = 0, True
-    decoder = find_decoder(request.headers.get("content-encoding", ""))
+    decoder = find_decoder(request.headers.getlist("content-encoding"))
     while more:
         try:
             async with asyncio.timeout(idle_s):
@@ -106,11 +106,12 @@ async def _from_json(pieces: AsyncIterator[bytes], model: type[Body]) -> tuple[A
 async def _from_multipart(
     pieces: AsyncIterator[bytes], header: str, model: type[Options], check: DecodingLimits
 ) -> tuple[Any, list[Content]]:
-    finder = PartFinder(header, model.max_images + 1, 2, MAX_HEAD_BYTES, model.image_list)
+    finder = PartFinder(header, "images", model.max_images + 1, 2, MAX_HEAD_BYTES, model.image_list)
     data = bytearray()
     async for piece in pieces:
         finder.feed(piece)
         data += piece
+    finder.finish()
     body = memoryview(data)
     heads = [part for part in finder.parts if part.name == "request"]
     parts = [part for part in finder.parts if part.name == "images"]
@@ -125,8 +126,6 @@ async def _from_multipart(
 
 
 def _from_part(part: Part, body: memoryview, field: str, check: DecodingLimits) -> Content:
-    if not part.is_file:
-        raise InvalidImageError(f"{field} is a text field; send it as a file part (with a filename)", field=field)
     data = body[part.start : part.end]
     kind, parameters = parse_content_type(part.content_type)
     if kind != RGB8:

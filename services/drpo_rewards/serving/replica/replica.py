@@ -20,6 +20,7 @@ from drpo_rewards import rewards
 from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.api.metadata import take_share
 from drpo_rewards.api.question import Batch, GroupToScore, ReplicaAnswer
+from drpo_rewards.cluster.logs import let_logs_take_any_text
 from drpo_rewards.errors import LOGS, InvalidRequestError, OverloadedError, RewardError, RewardsError
 from drpo_rewards.rewards.base import Comparison, PairItem, Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.checks import (
@@ -84,6 +85,7 @@ class RewardReplica:
     """
 
     def __init__(self, name: str, config: dict[str, Any]) -> None:
+        let_logs_take_any_text()
         settings = RewardConfig.model_validate(config)
         self.name = name
         self.reward: Any = rewards.create(settings.type, settings.options)  # a Reward, StagedReward or PairwiseReward

@@ -61,6 +61,7 @@ GZIP = gzip.compress(BODY)
         ("gzip", GZIP),
         ("X-GZip", GZIP),
         ("gzip", gzip.compress(BODY[:100]) + gzip.compress(BODY[100:])),
+        ("identity, gzip", GZIP),
         ("identity", BODY),
         ("", BODY),
     ],
@@ -88,6 +89,7 @@ def test_a_compressed_form_is_read(http: httpx.Client) -> None:
         ("deflate", zlib.compress(BODY), 415, "'deflate'"),
         ("br", BODY, 415, "'br'"),
         ("gzip, gzip", gzip.compress(GZIP), 415, "send the body as it is, or as gzip"),
+        ("gzip", gzip.compress(b"") * 20_000, 422, "more than 10000 members"),
     ],
 )
 def test_other_encodings_are_refused(
@@ -97,6 +99,12 @@ def test_other_encodings_are_refused(
     assert (response.status_code, problem(response).status) == (status, status)
     assert reason in problem(response).detail
     assert status != 415 or response.headers["accept-encoding"] == "gzip"
+
+
+def test_each_encoding_header_counts(http: httpx.Client) -> None:
+    headers = [(b"content-encoding", b"gzip"), (b"content-encoding", b"br"), *_json_header()]
+    response = http.post("/v1/rank", content=GZIP, headers=headers)
+    assert (response.status_code, problem(response).detail[:27]) == (415, "content encoding 'gzip, br'")
 
 
 def test_a_small_body_may_not_become_a_large_one(guarded: serving.RunningService) -> None:
@@ -128,9 +136,11 @@ def test_a_key_that_comes_twice_counts_once(http: httpx.Client) -> None:
     assert scores(rank(http, b'{"prompt": "", ' + BODY[1:]))
 
 
-@pytest.mark.parametrize("path", ["/v1/rank/", "/v1/rank", "/v1/rank//"])
-def test_a_slash_at_the_end_changes_nothing(http: httpx.Client, path: str) -> None:
-    assert scores(http.post(path, content=BODY, headers=JSON))
+@pytest.mark.parametrize(
+    "path", ["/v1/rank/", "/v1/rank", "/v1/rank//", "//v1/rank", "/v1//rank", "/ranking//v1/rank/"]
+)
+def test_needless_slashes_change_nothing(http: httpx.Client, path: str) -> None:
+    assert scores(http.post(str(http.base_url).rstrip("/") + path, content=BODY, headers=JSON))
 
 
 @pytest.mark.parametrize(

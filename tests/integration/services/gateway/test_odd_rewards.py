@@ -90,3 +90,10 @@ async def test_exit_ends_no_replica(client: AsyncRankingClient) -> None:
     with pytest.raises(errors.RewardError):
         await score(client, "exit")
     assert replica_pid("reward-failing") == pid
+
+
+async def test_texts_that_are_not_unicode_harm_nobody(client: AsyncRankingClient) -> None:
+    """Printed, logged and in an error. Serve's logs would try to write such a text again and again."""
+    with pytest.raises(errors.InvalidRequestError, match=r"half a letter: \\ud83d"):
+        await score(client, "refuse half a letter")
+    assert await score(client, "numbers") == pytest.approx(MEANS.tolist())

@@ -40,6 +40,57 @@ def as_pillow_decodes(file: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_rows_that_are_missing_are_no_black_rows(mode: str, interlaced: bool) -> None:
+    """The chunks are whole, and so is their compressed data; only rows of the picture are not there."""
+    for picture in (PHOTO, Image.new("RGB", (53, 30))):  # a black one has black rows at its end, and is whole
+        header, rows = png_rows(picture.convert(mode), interlaced)
+        np.testing.assert_array_equal(images.decode(png(header, rows)), as_pillow_decodes(png(header, rows)))
+        for missing in (1, len(rows) // 30, len(rows) // 3):
+            with pytest.raises(InvalidImageError, match=r"truncated or damaged|transparent pixels"):
+                images.decode(png(header, rows[:-missing]))
+
+
+def png_rows(picture: Image.Image, interlaced: bool) -> tuple[bytes, bytes]:
+    """Header and PLTE of a PNG, and its rows before compression. Interlaced, each pass is filled with the byte 85."""
+    file = encode(picture, "PNG")
+    at, chunks = 8, dict[bytes, bytes]()
+    while at < len(file):
+        length, name = struct.unpack_from(">I4s", file, at)
+        chunks[name] = chunks.get(name, b"") + file[at + 8 : at + 8 + length]
+        at += 12 + length
+    rows = zlib.decompress(chunks[b"IDAT"])
+    if interlaced:
+        width, height, bits, color = struct.unpack_from(">IIBB", chunks[b"IHDR"])
+        channels = {0: 1, 2: 3, 3: 1, 4: 2}[color]
+        rows = b""
+        for left, top, across, down in ADAM7:
+            columns, lines = len(range(left, width, across)), len(range(top, height, down))
+            rows += (b"\0" + b"\x55" * ((columns * bits * channels + 7) // 8)) * lines if columns else b""
+        chunks[b"IHDR"] = chunks[b"IHDR"][:-1] + b"\1"
+    palette = png_chunk(b"PLTE", chunks[b"PLTE"]) if b"PLTE" in chunks else b""
+    return png_chunk(b"IHDR", chunks[b"IHDR"]) + palette, rows
+
+
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+
+
+def png(header: bytes, rows: bytes) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("palette", [None, b"", b"\xff\0", b"\xff\0\0" * 257])
+def test_a_palette_is_needed_where_colours_come_from_it(palette: bytes | None) -> None:
+    header, rows = png_rows(PHOTO.convert("P"), False)
+    damaged = header[:25] + (b"" if palette is None else png_chunk(b"PLTE", palette))
+    with pytest.raises(InvalidImageError, match="the colours of its palette are missing"):
+        images.decode(png(damaged, rows))
+    late = png(header[:25], rows).replace(png_chunk(b"IEND", b""), header[25:] + png_chunk(b"IEND", b""))
+    with pytest.raises(InvalidImageError, match="the colours of its palette are missing"):
+        images.decode(late)
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_camera_picture_is_the_one_before_its_previews(progressive: bool) -> None:
     preview = Image.new("RGB", (30, 20), "red")

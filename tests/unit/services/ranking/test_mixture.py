@@ -97,3 +97,13 @@ def test_huge_and_tiny_weights_have_shares(size: float) -> None:
 
 def test_enormous_scores_do_not_overflow() -> None:
     assert combine({"a": [1e308, -1e308]}, {"a": 1}).combined == pytest.approx([1, -1])
+
+
+@given(values=st.lists(st.floats(-100, 100), min_size=2, max_size=12), scale=st.floats(0.01, 100))
+def test_rewards_that_cancel_out_tie_all_images(values: list[float], scale: float) -> None:
+    """Rounding errors do not decide which image wins."""
+    if max(values) - min(values) < 1e-3:
+        return
+    ranking = combine({"a": values, "b": [-scale * value for value in values]}, {"a": 0.5, "b": 0.5})
+    assert ranking.all_tied
+    assert ranking.combined == [0.0] * len(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_a_declared_metric_that_is_missing_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [True, np.True_, np.float16(1), np.int8(1), torch.ones(1, 1), np.ones(1), Fraction(1)]
+    "value", [True, np.True_, np.float16(1), np.int8(1), torch.ones(1, 1), np.ones(1), Fraction(1), Decimal(1)]
 )
 def test_any_kind_of_number_becomes_a_plain_one(value: Any) -> None:
     for given in ([value, Score(value)], (one for one in (value, value))):
@@ -68,7 +69,20 @@ def test_any_kind_of_number_becomes_a_plain_one(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [1j, np.complex64(1), np.ones(2), torch.ones(2), [1.0], Score, 10**400, np.nan, "x" * 999]
+    "value",
+    [
+        1j,
+        np.complex64(1),
+        np.ones(2),
+        torch.ones(2),
+        [1.0],
+        Score,
+        10**400,
+        np.nan,
+        np.ma.masked,
+        Decimal("sNaN"),
+        "x" * 999,
+    ],
 )
 def test_anything_else_is_no_number(value: Any) -> None:
     with pytest.raises(RewardError, match="which is not a finite number") as caught:
@@ -77,7 +91,19 @@ def test_anything_else_is_no_number(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "scores", [None, 1.0, "ab", b"ab", {0: 1.0, 1: 1.0}, np.array(1.0), torch.tensor(1.0), object()]
+    "scores",
+    [
+        None,
+        1.0,
+        "ab",
+        b"ab",
+        bytearray(b"ab"),
+        {1.0, 2.0},
+        {0: 1.0, 1: 1.0},
+        np.array(1.0),
+        torch.tensor(1.0),
+        object(),
+    ],
 )
 def test_what_is_no_list_is_named(scores: Any) -> None:
     with pytest.raises(RewardError, match=r"'clip' gave .* instead of a list of scores"):

@@ -87,7 +87,9 @@ def test_a_generator_that_is_not_whole(kind: str, folder: Path) -> None:
 )
 def test_a_generator_that_is_not_here(generator: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    (finding,) = check_models(Plan(load_config("shapes", [f"model.generator={generator}"])))
+    config = load_config("shapes")
+    config.model.generator = generator
+    (finding,) = check_models(Plan(config))
     assert finding.state == "wrong"
     assert message in finding.found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,15 @@ def test_a_table_has_paths_relative_to_itself(tmp_path: Path) -> None:
         ({"rejected": "images/none.png"}, "\"rejected\": there is no file 'images/none.png' in "),
         ({"rejected": "images"}, "\"rejected\": there is no file 'images' in "),
         ({"rejected": "a\0b"}, "there is no file 'a\\x00b' in "),
+        ({"rejected": "x" * 5000}, "there is no file 'xxxx"),
         ({"rejected": ["images/0-0-chosen.png"]}, "0-0-chosen.png is both chosen and rejected"),
+        ({"rejected": "images/../images/0-0-chosen.png"}, "0-0-chosen.png is rejected, but they are the same picture"),
+        ({"rejected": "images/copy.png"}, "copy.png is rejected, but they are the same picture"),
     ],
 )
 def test_wrong_rows_of_a_table_are_named(tmp_path: Path, line: Any, message: str) -> None:
     table = write_table(tmp_path / "set")
+    shutil.copy(tmp_path / "set/images/0-0-chosen.png", tmp_path / "set/images/copy.png")
     rows = table.read_text().splitlines()
     if isinstance(line, dict):
         changed = json.loads(rows[0]) | line

@@ -109,9 +109,10 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         b'{"words": "a"}',
         b"[" * 100_000,
         b"{}",
+        b'{"prompt": "a", "metadata": {"x": 1, "y": 2, "x": 1}}',
     ]
     found = problems(tmp_path / "a.jsonl", b"\n".join(lines))
-    assert sorted(int(line.split(":")[1]) for line in found) == list(range(2, 16))
+    assert sorted(int(line.split(":")[1]) for line in found) == list(range(2, 17))
     told = "\n".join(found)
     for words in (
         "a.jsonl:2: is not JSON",
@@ -128,6 +129,7 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         "a.jsonl:13: has no column prompt or caption or Prompt or text: the row has words; prompts.column",
         "a.jsonl:14: is not usable JSON: it is nested too deeply",
         "the row has none",
+        "a.jsonl:16: names the key 'x' twice",
     ):
         assert words in told
 
@@ -185,6 +187,21 @@ def test_an_empty_cell_of_a_parquet_file_has_its_row(tmp_path: Path) -> None:
     assert problems(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes()) == [
         'a.parquet:row 2: "prompt" is empty'
     ]
+
+
+def test_a_parquet_column_of_bytes_is_told_where_a_text_is_missing(tmp_path: Path) -> None:
+    pandas.DataFrame({"prompt": [b"a"], "seed": [1]}).to_parquet(tmp_path / "a.parquet")
+    missing, hint = problems(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes())
+    assert missing.startswith("a.parquet:row 1: has no column prompt")
+    assert hint == "a.parquet: columns of bytes are not read (prompt); save texts and paths as strings"
+
+
+def test_a_file_has_no_splits(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    settings = PromptsConfig(source="file", path=str(tmp_path / "a.txt"), split="test")
+    assert len(load_prompts(settings)) == 1
+    with pytest.raises(ConfigError, match="no split 'tets': the source file has only one set"):
+        load_prompts(settings.model_copy(update={"split": "tets"}))
 
 
 def test_parquet_leaves_out_pictures_and_empty_fields(tmp_path: Path) -> None:

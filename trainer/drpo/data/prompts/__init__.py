@@ -37,6 +37,9 @@ PROMPT_SOURCES = {
     "hpdv2": "drpo.data.prompts.sources.hpdv2",
 }
 
+USUAL_SPLITS = ("train", "validation", "test")
+"""The splits that presets name, also for sources that have only one set."""
+
 
 def find_source(name: str) -> PromptSource:
     """The source of this name.
@@ -98,6 +101,11 @@ def _check_settings(source: PromptSource, settings: PromptsConfig, section: str)
             raise ConfigError(
                 f"{section}.task_column is {settings.task_column!r}, but the source {settings.source} takes {takes}"
             )
+    if not source.splits and settings.source != "hub" and settings.split not in USUAL_SPLITS:
+        raise ConfigError(
+            f"{section}.split: there is no split {settings.split!r}: the source {settings.source} has only one set; "
+            "leave it out"
+        )
     if source.splits and settings.split not in source.splits:
         raise ConfigError(
             f"{section}.split: there is no split {settings.split!r} of {settings.source}; choose from "

@@ -15,10 +15,14 @@ class Problems:
 
     Args:
         file: its path, or another name of the data.
+
+    Attributes:
+        hint: what may explain the problems; told after them.
     """
 
     def __init__(self, file: str) -> None:
         self.file = file
+        self.hint = ""
         self._lines: list[str] = []
 
     def add(self, position: str, problem: str) -> None:
@@ -36,7 +40,7 @@ class Problems:
         shown, rest = self._lines[:MOST_SHOWN], len(self._lines) - MOST_SHOWN
         if rest > 0:
             shown = [*shown, f"{self.file}: {rest} more {'problem' if rest == 1 else 'problems'}"]
-        raise ConfigError("\n".join(shown))
+        raise ConfigError("\n".join([*shown, f"{self.file}: {self.hint}"] if self.hint else shown))
 
 
 def find_text_problem(text: str) -> str | None:

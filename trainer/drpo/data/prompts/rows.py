@@ -73,7 +73,9 @@ def _read_jsonl(path: Path, problems: Problems) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_make_object)
+        except _RepeatedKeyError as error:
+            problems.add(str(number), f"names the key {str(error)!r} twice")
         except RecursionError:
             problems.add(str(number), "is not usable JSON: it is nested too deeply")
         except ValueError as error:
@@ -83,6 +85,18 @@ def _read_jsonl(path: Path, problems: Problems) -> Iterator[Row]:
                 yield str(number), value
             else:
                 problems.add(str(number), f'must be an object such as {{"prompt": "a cat"}}, not {line.strip()[:40]!r}')
+
+
+class _RepeatedKeyError(Exception):
+    """A JSON object has a key twice. JSON does not say which of the two counts."""
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
+    return made
 
 
 def _read_csv(path: Path, problems: Problems) -> Iterator[Row]:
@@ -136,7 +150,10 @@ def _read_parquet(path: Path, problems: Problems) -> Iterator[Row]:
     number = 0
     try:
         file = parquet.ParquetFile(path)
-        names = [field.name for field in file.schema_arrow if not _is_picture(field)]
+        pictures = [field.name for field in file.schema_arrow if _is_picture(field)]
+        names = [name for name in file.schema_arrow.names if name not in pictures]
+        if pictures:
+            problems.hint = f"columns of bytes are not read ({', '.join(pictures)}); save texts and paths as strings"
         for batch in file.iter_batches(columns=names):
             for row in batch.to_pylist():
                 number += 1

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import httpx
 import numpy as np
 import pytest
-from support.replica_handle import ReplicaHandle, local_gateway
+from support.replica_handle import listening, local_gateway
 
 from drpo_rewards import AsyncRankingClient, errors
-from drpo_rewards.serving.gateway.gateway import Gateway
 from drpo_rewards.serving.gateway.listen import Listeners
 from drpo_rewards.serving.listeners import free_port
 from drpo_rewards.serving.ports import reserve_port
@@ -23,20 +21,6 @@ from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.v1 import ranking_pb2_grpc
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
-
-
-@asynccontextmanager
-async def listening(
-    application: str = "ranking", http: int | None = 0, grpc: int | None = 0
-) -> AsyncIterator[tuple[Gateway, dict[str, ReplicaHandle], int | None, int | None]]:
-    gateway, handles = local_gateway(redness="support.rewards:Redness")
-    http, grpc = (free_port() if port == 0 else port for port in (http, grpc))
-    listeners = Listeners(gateway, application, http, grpc)
-    await listeners.open()
-    try:
-        yield gateway, handles, http, grpc
-    finally:
-        await listeners.close()
 
 
 @pytest.mark.parametrize("application", ["ranking", "other"])

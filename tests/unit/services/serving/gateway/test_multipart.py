@@ -17,16 +17,15 @@ DATA = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"--", b"cut", b"\r\n--c
 
 
 def finder(content_type: str = TYPE, **limits: int) -> PartFinder:
-    return PartFinder(
-        content_type, **({"max_files": 3, "max_fields": 1, "max_field_bytes": 100} | limits), file_field="f"
-    )
+    limits = {"max_files": 3, "max_fields": 1, "max_field_bytes": 100} | limits
+    return PartFinder(content_type, files="file", **limits, file_field="f")
 
 
 def build(parts: list[tuple[str, bytes]]) -> bytes:
-    """A body whose parts named `file` have file names."""
+    """A body in which every second part named `file` has a file name."""
     pieces = []
-    for name, data in parts:
-        more = '; filename="1"' if name == "file" else ""
+    for number, (name, data) in enumerate(parts):
+        more = '; filename="1"' if name == "file" and number % 2 else ""
         head = f'--cut\r\nContent-Disposition: form-data; name="{name}"{more}\r\nContent-Type: a/b; c={name}\r\n\r\n'
         pieces += [head.encode(), data, b"\r\n"]
     return b"".join([*pieces, b"--cut--\r\n"])
@@ -42,7 +41,7 @@ def test_parts_are_found_however_the_body_is_cut(files: list[bytes], size: int) 
     for start in range(0, len(body), size):
         found.feed(body[start : start + size])
     assert [(part.name, body[part.start : part.end]) for part in found.parts] == sent
-    assert [part.is_file for part in found.parts] == [name == "file" for name, _ in sent]
+    found.finish()
     assert {part.content_type for part in found.parts} == {f"a/b; c={name}" for name, _ in sent}
 
 
@@ -54,10 +53,21 @@ def test_parts_are_found_however_the_body_is_cut(files: list[bytes], size: int) 
         (TYPE, b"nonsense", "does not fit the boundary"),
         (TYPE, b"--cut\r\nContent-Type: a/b\r\n\r\nx\r\n--cut--", "a part has no name"),
         (TYPE, build([("file", b"")] * 4), "too many files, more than 3"),
-        (TYPE, build([("a", b""), ("b", b"")]), "too many text fields, more than 1"),
+        (TYPE, build([("a", b""), ("b", b"")]), "too many parts beside `file`, more than 1"),
+        (TYPE, build([("file", b"x")]).replace(b"a/b", b"a" * 10_000), "too long headers"),
         (TYPE, build([("a", b"x" * 101)]), "'a' has more than 100 bytes"),
     ],
 )
 def test_what_cannot_be_read_is_named(content_type: str, body: bytes, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         finder(content_type).feed(body)
+
+
+def test_a_body_that_was_cut_off_is_refused() -> None:
+    """Wherever it is cut, also between two parts: nobody would see that images are missing."""
+    body = build([("request", b"{}"), ("file", b"one"), ("file", b"two")])
+    for end in range(len(body) - len("--\r\n")):
+        found = finder()
+        found.feed(body[:end])
+        with pytest.raises(InvalidRequestError, match="ends before the last boundary"):
+            found.finish()

@@ -7,7 +7,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,12 +62,15 @@ def _read_row(position: str, row: dict[str, Any], folder: Path) -> Preference | 
             return f'"{name}" must be the path of an image or a list of such paths, not {_shorten(given)}'
         files = tuple(folder / path for path in paths)
         for path, file in zip(paths, files, strict=True):
-            if "\0" in path or not file.is_file():
+            if not os.path.isfile(file):
                 return f'"{name}": there is no file {path!a} in {folder}'
         sides.append(files)
     chosen, rejected = sides
-    if both := set(chosen) & set(rejected):
-        return f"{min(both).name} is both chosen and rejected"
+    for one, other in itertools.product(chosen, rejected):
+        if one == other:
+            return f"{one.name} is both chosen and rejected"
+        if filecmp.cmp(one, other, shallow=False):  # whatever their paths; files of other sizes are not read
+            return f"{one.name} is chosen and {other.name} is rejected, but they are the same picture"
     return Preference(position, prompt, chosen, rejected)
 
 

@@ -1,0 +1,102 @@
+"""What a client may send beside bodies has bounds, and what is no HTTP gets an answer. Real sockets, no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from support.replica_handle import listening
+
+from drpo_rewards.serving.gateway import http_protocol
+
+HEAD = b"POST /v1/rank HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+async def send(port: int | None, data: bytes, more: bytes = b"", times: int = 1) -> tuple[int, dict[str, str], bytes]:
+    """Sends bytes, as far as the service takes them; the status, headers and body of its answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        for _ in range(times):
+            writer.write(more)
+            await writer.drain()
+    except ConnectionError:
+        pass  # it has answered already
+    async with asyncio.timeout(30):
+        status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines if line)
+        body = await reader.readexactly(int(headers["content-length"]))
+    writer.close()
+    return int(status.split()[1]), headers, body
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nx: ", b"y" * 10_000),
+        (b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"x: y\r\n" * 2_000),
+        (b"GET /", b"y" * 10_000),
+        (b"", b"\r\n" * 5_000),
+        (CHUNKED + b"1;", b"y" * 10_000),
+        (CHUNKED + b"1\r\n \r\n0\r\nx: ", b"y" * 10_000),
+    ],
+    ids=["a header", "many headers", "a path", "nothing", "beside a piece of a body", "after a body"],
+)
+async def test_what_is_beside_a_body_has_a_bound(begin: bytes, more: bytes) -> None:
+    """Without one, a header of 100 MB kept the gateway busy for minutes, until Serve replaced it."""
+    async with listening(grpc=None) as (_, _, port, _):
+        status, headers, body = await send(port, begin, more, times=60)
+        assert (status, headers["connection"]) == (431, "close")
+        assert headers["content-type"] == "application/problem+json"
+        assert json.loads(body)["detail"] == "more than 64000 bytes of headers"
+
+
+async def test_large_bodies_and_usual_headers_pass() -> None:
+    body = b'{"prompt": "' + b"y" * 300_000 + b'"}'
+    async with listening(grpc=None) as (_, _, port, _), httpx.AsyncClient(trust_env=False) as client:
+        for content in (body, _pieces(body)):  # announced, and chunked
+            response = await client.post(
+                f"http://127.0.0.1:{port}/v1/rank",
+                content=content,
+                headers={"content-type": "application/json", "cookie": "x" * 30_000},
+            )
+            assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+
+
+async def _pieces(body: bytes):  # type: ignore[no-untyped-def]
+    for start in range(0, len(body), 1_000):
+        yield body[start : start + 1_000]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01",
+        HEAD + b"Content-Length: -1\r\n\r\n",
+        b"FETCH / HTTP/1.1\r\n\r\n",
+        CHUNKED + b"zz\r\n",
+    ],
+    ids=["TLS", "a length", "a method", "a chunk"],
+)
+async def test_what_is_no_http_gets_a_problem_document(data: bytes) -> None:
+    async with listening(grpc=None) as (_, _, port, _):
+        status, headers, body = await send(port, data)
+        assert (status, headers["content-type"]) == (400, "application/problem+json")
+        assert json.loads(body)["detail"] == "this is not valid HTTP/1.1"
+
+
+async def test_a_head_that_does_not_arrive_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection with no request yet just ends; and the head of a next request waits for the answer before it."""
+    monkeypatch.setattr(http_protocol, "HEAD_S", 0.2)
+    async with listening(grpc=None) as (_, handles, port, _):
+        status, _, body = await send(port, b"GET /health HTTP/1.1\r\n")
+        assert (status, json.loads(body)["title"]) == (408, "Request Timeout")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
+        handles["redness"].delay_s = 1.0
+        status, _, body = await send(port, b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\nGET /hea")
+        assert (status, json.loads(body)["ready"]) == (200, True)
