@@ -19,7 +19,9 @@ def file(tmp_path: Path) -> Iterator[Path]:
     target = RotatingFileHandler(path, maxBytes=40, backupCount=2, encoding="utf-8")
     handler = MemoryHandler(1, target=target)
     logger.addHandler(handler)
+    propagates, logger.propagate = logger.propagate, False  # pytest could not send such a text between its processes
     yield path
+    logger.propagate = propagates
     logger.removeHandler(handler)
     target.close()
 
