@@ -63,6 +63,7 @@ def tiny(name: str, files: Path) -> Config:
         "features.path": None if config.features.path is None else files / config.features.name,
         "prompts.source": "file",
         "prompts.path": files / "train.txt",
+        "prompts.split": "train",
         "prompts.tasks": None,
         "evaluation.source": "file",
         "evaluation.path": files / "test.txt",

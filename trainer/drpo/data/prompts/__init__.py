@@ -104,7 +104,7 @@ def _check_settings(source: PromptSource, settings: PromptsConfig, section: str)
     if not source.splits and settings.source != "hub" and settings.split not in USUAL_SPLITS:
         raise ConfigError(
             f"{section}.split: there is no split {settings.split!r}: the source {settings.source} has only one set; "
-            "leave it out"
+            "set it to train"
         )
     if source.splits and settings.split not in source.splits:
         raise ConfigError(
