@@ -24,17 +24,18 @@ GUARDS = {
     ),
     "guard/colors": (
         "Colours in use",
-        "The effective number of colours of the objects whose prompt names no colour. The score reads dark shapes more "
-        "surely than pale ones, so a generator can raise it by painting all of them dark. Then this number falls.",
+        "The effective number of colours of the objects whose prompt names no colour; 1: as many as the base uses. The "
+        "score reads dark shapes more surely than pale ones, so painting all of them dark raises it, and lowers this.",
     ),
     "guard/places": (
         "Places in use",
-        "The effective number of the nine parts of the picture in which objects lie, where the prompt leaves it open.",
+        "The effective number of the nine parts of the picture in which objects lie, where the prompt leaves it open; "
+        "1: as many as the base uses.",
     ),
 }
 """The guard metrics: their titles, and what they mean."""
 
-_OF_BASE = {"guard/diversity": 1.0, "guard/distance_to_base": 0.0}
+_OF_BASE = {"guard/diversity": 1.0, "guard/distance_to_base": 0.0, "guard/colors": 1.0, "guard/places": 1.0}
 """The base's own values, which the guard metrics are measured by. A run may start elsewhere, with `lora.adapter`."""
 
 

@@ -157,10 +157,13 @@ def _summarize(measured: Sequence[Measured]) -> Numbers:
     unit = mean_over_tasks((one.task, one.base_diversity) for one in measured) if measured else 0.0
     if unit == 0:
         return {}
-    seen = add(one.seen for one in measured)
-    chosen: dict[str, Counter[Any]] = {COLORS: seen.colors, PLACES: seen.places}
+    seen, base = add(one.seen for one in measured), add(one.base_seen for one in measured)
+    chosen: dict[str, tuple[Counter[Any], Counter[Any]]] = {
+        COLORS: (seen.colors, base.colors),
+        PLACES: (seen.places, base.places),
+    }
     return {
         DIVERSITY: mean_over_tasks((one.task, one.diversity) for one in measured) / unit,
         DISTANCE: mean_over_tasks((one.task, one.distance) for one in measured) / unit,
-        **{name: effective_number(counts) for name, counts in chosen.items() if counts},
+        **{name: effective_number(one) / effective_number(other) for name, (one, other) in chosen.items() if other},
     }

@@ -3,7 +3,8 @@
     guard/diversity          mean distance between the pictures of one prompt; 1: as different as those of the base
     guard/distance_to_base   mean distance to the base's picture from the same noise; 0: unchanged, 1: as far away as
                              two pictures of the base for one prompt are from each other
-    guard/colors             in the world of shapes: the effective number of colours where prompts leave them open
+    guard/colors             in the world of shapes: the effective number of colours where prompts leave them open;
+                             1: as many as the base uses
     guard/places             the same of the nine parts of the picture, see `drpo.shapes.variety`
 
 Distances are those of `drpo.evaluation.diversity`, in the feature map of the run, or in the latents if it has none.
@@ -39,13 +40,14 @@ _Features = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Measured:
-    """The guard metrics of one prompt: plain distances, the base's own too, and what was free to choose, as counts."""
+    """The guard metrics of one prompt: plain distances, and counts of what was free to choose, the base's own too."""
 
     task: str
     diversity: float
     distance: float
     base_diversity: float
     seen: Seen
+    base_seen: Seen
 
 
 class Guards:
@@ -74,6 +76,7 @@ class Guards:
         self._present: dict[tuple[str, str, int], _Features] = {}
         self._of_shapes = of_shapes
         self._seen: dict[tuple[str, str, int], Seen] = {}
+        self._base_seen: dict[tuple[str, str, int], Seen] = {}
 
     @property
     def knows_base(self) -> bool:
@@ -83,14 +86,12 @@ class Guards:
     def observe_base(self, batch: Batch) -> None:
         """Takes a batch of the base's pictures."""
         self._base |= self._describe(batch)
+        self._base_seen |= self._look(batch)
 
     def observe(self, batch: Batch) -> None:
         """Takes a batch of the present weights' pictures."""
         self._present |= self._describe(batch)
-        if self._of_shapes:
-            for image, picture_HW3 in zip(batch.planned, batch.images_NHWC, strict=True):
-                if image.key in self.measured:
-                    self._seen[image.key] = look(picture_HW3, image.record.metadata or {})
+        self._seen |= self._look(batch)
 
     def collect(self) -> list[Measured]:
         """The guard metrics of every prompt whose pictures were observed since the last call."""
@@ -101,10 +102,20 @@ class Guards:
                 self._base_diversity[number] = measure_diversity(base)
             distance = float(measure_distances(base, present).mean())
             diversity = measure_diversity(present)
-            seen = add(self._seen[image.key] for image in group if image.key in self._seen)
-            found.append(Measured(group[0].record.task, diversity, distance, self._base_diversity[number], seen))
+            both = (add(seen.get(image.key, Seen()) for image in group) for seen in (self._seen, self._base_seen))
+            found.append(Measured(group[0].record.task, diversity, distance, self._base_diversity[number], *both))
         self._present, self._seen = {}, {}
         return found
+
+    def _look(self, batch: Batch) -> dict[tuple[str, str, int], Seen]:
+        """What was free to choose in each measured image of a batch; nothing if they are not of the world of shapes."""
+        if not self._of_shapes:
+            return {}
+        return {
+            image.key: look(picture_HW3, image.record.metadata or {})
+            for image, picture_HW3 in zip(batch.planned, batch.images_NHWC, strict=True)
+            if image.key in self.measured
+        }
 
     @torch.no_grad()
     def _describe(self, batch: Batch) -> dict[tuple[str, str, int], _Features]:

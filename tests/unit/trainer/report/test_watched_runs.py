@@ -18,6 +18,7 @@ from drpo.report.compare import write_comparison_page
 from drpo.report.overview import read_overview
 from drpo.report.watched import read_watched
 from drpo.training.run_lock import lock_run
+from drpo.watching import guards
 
 PROMPTS = ["a <red> ring", "two moons"]
 
@@ -93,6 +94,14 @@ def test_the_base_has_its_own_guards_also_if_the_run_started_from_an_adapter(tmp
     lines = [{"step": step, "present": {"guard/distance_to_base": 0.1 * step}} for step in (1, 2)]
     (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_watched(tmp_path, []).guards == [("Distance to the base", 0.0, 0.2)]
+
+
+def test_the_report_knows_every_guard_metric(tmp_path: Path) -> None:
+    names = [guards.DIVERSITY, guards.DISTANCE, guards.COLORS, guards.PLACES]
+    line = {"step": 1, "present": dict.fromkeys(names, 0.5)}
+    (tmp_path / "evaluations.jsonl").write_text(json.dumps(line) + "\n")
+    found = read_watched(tmp_path, []).guards
+    assert [(base, last) for _, base, last in found] == [(1.0, 0.5), (0.0, 0.5), (1.0, 0.5), (1.0, 0.5)]
 
 
 def test_a_damaged_picture_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:

@@ -75,4 +75,4 @@ def test_the_guards_of_a_run_in_shapes_count_both() -> None:
         for _ in range(2):  # nothing of one evaluation is left for the next
             guards.observe(batch)
             (measured,) = guards.collect()
-            assert measured.seen.colors == expected
+            assert measured.seen.colors == measured.base_seen.colors == expected
