@@ -41,8 +41,8 @@ JUDGED = {
     "worlds": {
         "shapes": {
             "shares": "small.yaml",
-            "settings": {"rewards.service": "shapes-clip"},
-            "judging": {"judge": "clip", "first": "DrPO", "pairs": 5},
+            "settings": {"rewards.service": "judge.yaml"},
+            "judging": {"judge": "judge", "first": "DrPO", "pairs": 5},
         }
     },
 }
@@ -96,8 +96,9 @@ def test_a_killed_experiment_goes_on_and_is_judged(folder: Path) -> None:
 
     with chat_server(prefer_bright) as server:
         judge = {"type": "judge", "options": {"backend": "endpoint", "model": "seer", "base_url": server.url}}
-        rewards = {"judge": {**judge, "num_cpus": 0.1}}
-        mixtures = {"default": {"rewards": {"judge": 1.0}}}
+        geneval = {"type": "geneval", "options": {"detector": "shapes"}, "num_cpus": 0.5}
+        rewards = {"judge": {**judge, "num_cpus": 0.1}, "geneval": geneval}
+        mixtures = {"default": {"rewards": {"geneval": 1.0}}}
         (folder / "judge.yaml").write_text(yaml.safe_dump({"rewards": rewards, "mixtures": mixtures}))
         words = ("judge", "DrPO seed 0", "base", "--in", "small-shapes/table", "--rewards.service", "judge.yaml")
         assert "8 pairs, at most 8 calls of judge" in drpo(*words, folder=folder)
@@ -105,18 +106,19 @@ def test_a_killed_experiment_goes_on_and_is_judged(folder: Path) -> None:
         assert asked == 16, "the judge looks in both orders"
         drpo(*words, folder=folder)
         assert len(server.bodies) == asked
+        command = [word.replace("small", "judged") for word in COMMAND]
+        printed = drpo(*command, folder=folder)
+        assert len(server.bodies) == asked + 20
     judged = json.loads((folder / "small-shapes" / "table" / "judge" / "judge.json").read_text())
     (outcome,) = judged["against"].values()
     assert outcome["pairs"] == 8
     assert sum(outcome[part][0] for part in ("win", "loss", "tie")) == pytest.approx(1)
 
-    command = [word.replace("small", "judged") for word in COMMAND]
-    printed = drpo(*command, folder=folder)
     assert "the runs are those of small" in printed
-    assert "judging: at most 10 pairs, each a call of clip" in printed
+    assert "judging: at most 10 pairs, each a call of judge" in printed
     assert not (folder / "judged-shapes" / "runs").exists()
     page = (folder / "judged-shapes" / "page.md").read_text()
-    assert "The judge is clip." in page
+    assert "The judge is judge." in page
     for row in ("| base |", "| DRaFT |"):
         assert row in page.partition("## What the judge says")[2]
     (folder / "judged-shapes" / "page.md").unlink()

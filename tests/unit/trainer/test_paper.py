@@ -91,17 +91,17 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 
 def test_an_experiment_uses_the_runs_of_another(tmp_path: Path) -> None:
     def make(name: str) -> PaperPlan:
-        return make_plan(load_experiment(name), "shapes", seeds=2, budget_s=1800, out=tmp_path / f"{name}-shapes")
+        return make_plan(load_experiment(name), "real", seeds=2, budget_s=36000, out=tmp_path / f"{name}-real")
 
-    figure, table = make("figure2"), make("table2")
+    figure, table = make("figure2"), make("table1")
     assert figure.runs() == table.runs()
-    assert figure.steps == table.steps < 150
-    assert any("the runs are those of table2, in" in line for line in figure.describe(10))
-    assert "judging: at most 120 pairs, each a call of clip" in figure.describe(10)
+    assert figure.steps == table.steps < 1000
+    assert any("the runs are those of table1, in" in line for line in figure.describe(10))
+    assert "judging: at most 120 pairs, each a call of judge" in figure.describe(10)
     figure.keep()
     table.keep()  # the folder of the runs was begun with this plan
-    with pytest.raises(ConfigError, match="is the folder of table2, whose runs are used"):
-        make_plan(load_experiment("figure2"), "shapes", seeds=1, budget_s=None, out=tmp_path / "table2-shapes")
+    with pytest.raises(ConfigError, match="is the folder of table1, whose runs are used"):
+        make_plan(load_experiment("figure2"), "real", seeds=1, budget_s=None, out=tmp_path / "table1-real")
 
 
 @pytest.mark.parametrize(
