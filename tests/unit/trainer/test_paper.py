@@ -222,15 +222,15 @@ def test_a_judge_compares_the_rows_of_each_seed(plan: PaperPlan) -> None:
         pictures.draw(planned, lambda _, painted=painted: painted, batch_size=4)
         (pictures.folder.parent / "row.json").write_text("{}")
     with pytest.raises(EvaluationError, match=r"judge\.json is missing or damaged"):
-        read_outcomes(judged, table)
+        read_outcomes(judged)
     keep_judge(judged, "1")
     with chat_server(prefer_bright) as server:
         client: Any = LocalClient(Judge("endpoint", model="seer", base_url=server.url, retries=0), "judge")  # type: ignore[arg-type]
-        for match in find_matches(judged, table):
+        for match in find_matches(judged):
             with pytest.raises(EvaluationError, match="verdicts are missing"):
-                read_outcomes(judged, table)
+                read_outcomes(judged)
             match.verdicts("1").judge(match.pairs, client, "judge")
-    (outcomes,) = read_outcomes(judged, table).values()
+    (outcomes,) = read_outcomes(judged).values()
     rates = {row: (outcome.win[0], outcome.tie[0], outcome.loss[0]) for row, outcome in outcomes.items()}
     assert rates == {"base": (0.0, 0.5, 0.5), "DPO": (1.0, 0.0, 0.0)}
     assert {outcome.pairs for outcome in outcomes.values()} == {6}, "at most 3 of each seed"

@@ -116,12 +116,11 @@ def is_done(plan: PaperPlan) -> bool:
 def is_judged(plan: PaperPlan) -> bool:
     """Whether the judge has said all, if the experiment asks one."""
     from drpo.paper.judged import read_outcomes
-    from drpo.paper.page import TABLE_FOLDER
 
     if plan.spec.judging is None:
         return True
     try:
-        return bool(read_outcomes(plan, plan.out / TABLE_FOLDER))
+        return bool(read_outcomes(plan))
     except DrpoError:
         return False
 
@@ -180,7 +179,6 @@ def evaluate_runs(plan: PaperPlan, served: Config, sets: Sequence[PromptSet]) ->
     from drpo.evaluation.table.painters import find_model
     from drpo.evaluation.table.row import Row, parse_rows
     from drpo.evaluation.table.run import TableOptions
-    from drpo.paper.page import TABLE_FOLDER
 
     models: list[Model] = [find_model(row, served) for row in parse_rows(plan.spec.rows)]
     for name, adapter in trained_rows(plan, plan.runs()):
@@ -188,18 +186,17 @@ def evaluate_runs(plan: PaperPlan, served: Config, sets: Sequence[PromptSet]) ->
     options = TableOptions(
         plan.spec.rewards, scale="paper" if plan.world == "real" else "raw", diversity=plan.spec.diversity
     )
-    tabulate(served, models, sets, options, workers=1, out=plan.out / TABLE_FOLDER)
+    tabulate(served, models, sets, options, workers=1, out=plan.table)
 
 
 def judge_rows(plan: PaperPlan, served: Config, judge: str) -> None:
     """Lets a judge compare the pictures of an experiment; verdicts that are there are not asked again."""
     from drpo.cli.judge import ask_missing, find_version, make_progress
     from drpo.paper.judged import find_matches, keep_judge
-    from drpo.paper.page import TABLE_FOLDER
     from drpo.training.ranking_client import make_ranking_client
 
     with make_ranking_client(served.rewards) as client, make_progress() as bar:
         version = find_version(client, judge)
         keep_judge(plan, version)
-        for match in find_matches(plan, plan.out / TABLE_FOLDER):
+        for match in find_matches(plan):
             ask_missing(match.verdicts(version), match.pairs, client, judge, bar, match.label)

@@ -40,12 +40,11 @@ class Match:
         return Verdicts(self.path, both_orders=False, version=version)
 
 
-def find_matches(plan: PaperPlan, table: Path) -> Iterator[Match]:
+def find_matches(plan: PaperPlan) -> Iterator[Match]:
     """What a judge compares: the first row of each seed with each other row of that seed.
 
     Args:
         plan: of an experiment of the kind judged.
-        table: the folder of the evaluation.
 
     Raises:
         ConfigError: pictures are missing.
@@ -57,7 +56,7 @@ def find_matches(plan: PaperPlan, table: Path) -> Iterator[Match]:
         others = {name: name for name in (row.partition("=")[0] for row in plan.spec.rows)}
         others |= {row: runs[row, seed] for row in plan.spec.runs if row != judging.first}
         for other, name in others.items():
-            ours, theirs = (table / "pictures" / Row(name=one, what="base").folder for one in (first, name))
+            ours, theirs = (plan.table / "pictures" / Row(name=one, what="base").folder for one in (first, name))
             path = plan.out / JUDGE_FOLDER / f"{ours.name}-against-{theirs.name}.jsonl"
             yield Match(other, f"{first} against {name}", find_pairs(ours, theirs, judging.pairs), path)
 
@@ -75,7 +74,7 @@ def keep_judge(plan: PaperPlan, version: str) -> None:
     write_text(folder / JUDGE_FILE, json.dumps(judge, indent=1) + "\n")
 
 
-def read_outcomes(plan: PaperPlan, table: Path) -> dict[str, dict[str, Outcome]]:
+def read_outcomes(plan: PaperPlan) -> dict[str, dict[str, Outcome]]:
     """What the judge said over all seeds, by set of prompts and row.
 
     Raises:
@@ -88,7 +87,7 @@ def read_outcomes(plan: PaperPlan, table: Path) -> dict[str, dict[str, Outcome]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(f"{path} is missing or damaged: run the experiment again, it goes on there") from error
     lines: dict[str, dict[str, list[dict[str, object]]]] = {}
-    for match in find_matches(plan, table):
+    for match in find_matches(plan):
         verdicts = match.verdicts(version)
         if missing := verdicts.missing(match.pairs):
             raise EvaluationError(f"{len(missing)} verdicts are missing: run the experiment again, it goes on there")

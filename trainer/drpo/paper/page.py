@@ -18,7 +18,6 @@ from drpo.paper.result import SeedMean, join_column, mean_step_seconds, training
 from drpo.training.files import storing, write_text
 
 PAGE_FILE = "page.md"
-TABLE_FOLDER = "table"
 
 
 def write_page(plan: PaperPlan) -> Path:
@@ -55,7 +54,7 @@ def read_columns(plan: PaperPlan) -> list[dict[str, Any]]:
     Raises:
         EvaluationError: there is none.
     """
-    path = plan.out / TABLE_FOLDER / "results.json"
+    path = plan.table / "results.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))["columns"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -151,7 +150,7 @@ def _curves(plan: PaperPlan, columns: Sequence[Mapping[str, Any]]) -> list[str]:
 def _judged(plan: PaperPlan, judging: JudgingSpec) -> list[str]:
     """For each set of prompts, the rates of the first row against each other one, as a figure and a table."""
     parts = ["## What the judge says", ""]
-    for number, (prompts, outcomes) in enumerate(read_outcomes(plan, plan.out / TABLE_FOLDER).items()):
+    for number, (prompts, outcomes) in enumerate(read_outcomes(plan).items()):
         file = f"judge-{number}.svg"
         draw_bars(plan.out / file, judging.first, outcomes)
         lines = [[f"{judging.first} against", "win", "tie", "loss", "win without ties", "flips", "pairs"]]

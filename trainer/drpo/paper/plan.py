@@ -16,6 +16,7 @@ from drpo.training.metrics import read_metrics
 from drpo.training.run_folder import ADAPTER, CHECKPOINTS, METRICS_FILE
 
 PLAN_FILE = "plan.json"
+TABLE_FOLDER = "table"
 PICTURE_SECONDS = 0.05
 """What a picture of the small world takes about: generated, kept, scored and measured."""
 
@@ -83,6 +84,11 @@ class PaperPlan:
     def points(self) -> list[int]:
         """The steps at which adapters are evaluated; the last one for a table."""
         return sorted({max(1, round(share * self.steps)) for share in self.spec.at})
+
+    @property
+    def table(self) -> Path:
+        """The folder of the evaluation."""
+        return self.out / TABLE_FOLDER
 
     def runs(self) -> list[PlannedRun]:
         """All runs, seed by seed, so that early results have every row.

@@ -89,7 +89,9 @@ def draw_evaluations(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Figure], 
         if key not in GUARDS and _repeats_its_reward(key, lines):
             continue
         reward, _, metric = key.partition("/")
-        title, caption = GUARDS.get(key, (f"Metric {metric} of {reward}" if metric else f"Reward {reward}", _HELD_OUT))
+        title, caption = f"Metric {metric} of {reward}" if metric else f"Reward {reward}", _HELD_OUT
+        if key in GUARDS:
+            title, caption = GUARDS[key].title, GUARDS[key].meaning
         try:
             steps_S, values_S = _points(lines, "present", key)
             averaged = _points(lines, "averaged", key) if any("averaged" in line for line in lines) else None
@@ -120,8 +122,8 @@ def draw_together(
         if points:
             steps_S, values_S = np.array(points, dtype=np.float64).T
             curves.append((steps_S, running_mean(values_S, max(1, len(values_S) // 12)) if smooth else values_S, color))
-    title = GUARDS[key][0] if key in GUARDS else key
-    caption = "Running means over the steps." if smooth else GUARDS.get(key, ("", _HELD_OUT))[1]
+    title = GUARDS[key].title if key in GUARDS else key
+    caption = "Running means over the steps." if smooth else GUARDS[key].meaning if key in GUARDS else _HELD_OUT
     ends = ", ".join(f"{values_S[-1]:.3g}" for _, values_S, _ in curves)
     return Figure(title, caption, f"{title} of {len(curves)} runs, which end at {ends}.", _draw_lines(title, curves))
 

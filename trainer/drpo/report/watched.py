@@ -6,37 +6,47 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from drpo.report.pictures import data_uri
 from drpo.training.evaluations import EVALUATIONS_FILE, read_evaluations
 
+
+class Guard(NamedTuple):
+    """What a guard metric is called, what it means, and its value for the base, where no run need have started."""
+
+    title: str
+    meaning: str
+    of_base: float
+
+
 GUARDS = {
-    "guard/diversity": (
+    "guard/diversity": Guard(
         "Diversity",
         "How different the pictures of one prompt are from each other, in the feature map; 1: as different as the "
         "base's. No reward measures it. If it falls while a reward rises, the reward is being over-optimised.",
+        of_base=1.0,
     ),
-    "guard/distance_to_base": (
+    "guard/distance_to_base": Guard(
         "Distance to the base",
         "How far each picture is from the base's picture of the same noise, in the feature map; 1: as far as two "
         "pictures of the base for one prompt are from each other. It should grow no more than the rewards need.",
+        of_base=0.0,
     ),
-    "guard/colors": (
+    "guard/colors": Guard(
         "Colours in use",
         "The effective number of colours of the objects whose prompt names no colour; 1: as many as the base uses. The "
         "score reads dark shapes more surely than pale ones, so painting all of them dark raises it, and lowers this.",
+        of_base=1.0,
     ),
-    "guard/places": (
+    "guard/places": Guard(
         "Places in use",
         "The effective number of the nine parts of the picture in which objects lie, where the prompt leaves it open; "
         "1: as many as the base uses.",
+        of_base=1.0,
     ),
 }
-"""The guard metrics: their titles, and what they mean."""
-
-_OF_BASE = {"guard/diversity": 1.0, "guard/distance_to_base": 0.0, "guard/colors": 1.0, "guard/places": 1.0}
-"""The base's own values, which the guard metrics are measured by. A run may start elsewhere, with `lora.adapter`."""
+"""The guard metrics."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def read_watched(run_dir: Path, missing: list[str]) -> Watched:
 
 def _describe(numbers: Mapping[str, float]) -> str:
     """All numbers of an evaluation in one line."""
-    titles = {name: title.lower() for name, (title, _) in GUARDS.items()}
+    titles = {name: guard.title.lower() for name, guard in GUARDS.items()}
     return ", ".join(f"{titles.get(name, name)} {value:.3g}" for name, value in numbers.items())
 
 
@@ -95,4 +105,4 @@ def _read_prompts(run_dir: Path, missing: list[str]) -> list[str]:
 def _compare(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
     """The title of each guard metric, its value for the base, and that of the last evaluation."""
     last = lines[-1]["present"] if lines else {}
-    return [(title, _OF_BASE[name], last[name]) for name, (title, _) in GUARDS.items() if name in last]
+    return [(guard.title, guard.of_base, last[name]) for name, guard in GUARDS.items() if name in last]
