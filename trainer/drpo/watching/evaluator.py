@@ -123,7 +123,8 @@ class Evaluator:
             batch_size=settings.batch_size,
             observe=observe,
         )
-        return [(one.planned.record.task, one.rewards) for one in result.images], self._guards.collect()
+        objects = {one.planned.key: one.objects for one in result.images if one.objects is not None}
+        return [(one.planned.record.task, one.rewards) for one in result.images], self._guards.collect(objects)
 
 
 def call_together(call: Callable[[], Any]) -> Any:
