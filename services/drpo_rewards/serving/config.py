@@ -165,7 +165,7 @@ class LimitsConfig(Section):
         default=ImageLimits.max_scans, ge=1, description="Scans of one JPEG file; encoders make 1 to about 20."
     )
     max_decode_s: float = Field(
-        default=5.0,
+        default=4.0,
         gt=0,
         description="Seconds of a processor for decoding a request's images, as estimated; twice that if measured.",
     )

@@ -57,6 +57,9 @@ class Decoders:
         self._cores = cores
         self._small = ThreadPoolExecutor(SMALL_PER_CORE * cores, "decode-small")
         self._large = ThreadPoolExecutor(cores, "decode-large", initializer=_be_nice)
+        # Pillow copies a decoded WebP picture while it holds Python's lock, and two at once hold it five times as long.
+        # A thread that holds it must not wait for others, so this one is not nice.
+        self._webp = ThreadPoolExecutor(1, "decode-webp")
 
     async def decode_all(
         self, contents: Sequence[Content], fields: Sequence[str], allowance: Allowance
@@ -78,7 +81,8 @@ class Decoders:
             if isinstance(decoded, np.ndarray):
                 return decoded
             async with large_turns:
-                return await _run(self._large, partial(decode_file, decoded, field=field, limits=allowance))
+                threads = self._webp if decoded.kind == "WEBP" else self._large
+                return await _run(threads, partial(decode_file, decoded, field=field, limits=allowance))
 
         started = time.perf_counter()
         try:
