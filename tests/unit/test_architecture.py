@@ -62,7 +62,7 @@ TRAINER = {
     },
     "checks": {
         "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
-        "method.features", "generators", "shapes", "data", "config",
+        "method.features", "generators", "shapes", "shapes.variety", "tracking", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.metadata", "drpo_rewards.api.suggestions",
         "drpo_rewards.errors", "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
         "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
@@ -82,7 +82,7 @@ TRAINER = {
         "training", "training.build", "method.features", "generators", "shapes", "shapes.variety", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions",
     },
-    "tracking": {"training", "config"},
+    "tracking": {"training", "config", "drpo_rewards.api.suggestions"},
     "watching": {
         "evaluation", "training", "method.features", "generators", "shapes.variety", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract",
