@@ -55,20 +55,29 @@ def look(
     """
     if objects is None:
         objects = _find(picture_HW3)
-    clauses = metadata.get("include", [])
-    colored = {clause["class"] for clause in clauses if clause.get("color")}
-    placed = any(clause.get("position") for clause in clauses)
-    asked = {clause["class"] for clause in clauses}
-    named = [one for one in objects if one["class"] in asked]
-    colors = Counter(one["color"] for one in named if one["class"] not in colored)
+    in_any_color, in_any_place = find_open(metadata)
+    colors = Counter(one["color"] for one in objects if one["class"] in in_any_color)
     places: Counter[tuple[int, int]] = Counter()
-    if not placed:
-        height, width = picture_HW3.shape[:2]
-        for one in named:
+    height, width = picture_HW3.shape[:2]
+    for one in objects:
+        if one["class"] in in_any_place:
             x1, y1, x2, y2 = one["box"]
             row, column = _PARTS * (y1 + y2) / (2 * height), _PARTS * (x1 + x2) / (2 * width)
             places[min(int(row), _PARTS - 1), min(int(column), _PARTS - 1)] += 1
     return Seen(colors, places)
+
+
+def find_open(metadata: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """The objects of a prompt whose colour it leaves open, and those whose place.
+
+    Args:
+        metadata: see `look`.
+    """
+    clauses = metadata.get("include", [])
+    asked = {clause["class"] for clause in clauses}
+    colored = {clause["class"] for clause in clauses if clause.get("color")}
+    placed = any(clause.get("position") for clause in clauses)
+    return asked - colored, set() if placed else asked
 
 
 def _find(picture_HW3: NDArray[np.uint8]) -> list[dict[str, Any]]:

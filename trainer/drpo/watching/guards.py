@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ COLORS = "guard/colors"
 PLACES = "guard/places"
 
 MOST_IMAGES = 256
-"""Images of a worker that are measured: the features of the base's are kept in memory."""
+"""Images that are measured, of all workers together: the features of the base's are kept in memory."""
 
 _Features = dict[str, Tensor]
 _Key = tuple[str, str, int]
@@ -56,26 +56,39 @@ class Measured:
     base_seen: Seen
 
 
+def choose_groups(planned: Sequence[PlannedImage]) -> list[list[PlannedImage]]:
+    """The images of each prompt that is measured: prompts of all tasks in turn, up to `MOST_IMAGES`.
+
+    A prompt with a single image is not measured. The choice does not depend on the workers, and so neither do the
+    numbers: a run may go on with another number of them.
+
+    Args:
+        planned: the images of all workers.
+    """
+    by_task: dict[str, list[list[PlannedImage]]] = {}
+    for record, images in groupby(planned, key=lambda image: image.record):
+        group = list(images)
+        if len(group) > 1:
+            by_task.setdefault(record.task, []).append(group)
+    in_turn = [group for row in zip_longest(*by_task.values()) for group in row if group is not None]
+    totals = accumulate(map(len, in_turn))
+    return [group for group, total in zip(in_turn, totals, strict=True) if total <= MOST_IMAGES or group is in_turn[0]]
+
+
 class Guards:
     """Measures the pictures of one worker's prompts. Call `observe` with every batch, then `collect`.
 
     Args:
         feature_map: that of the run; None: distances of latents.
-        planned: the images of this worker. Prompts with a single image are not measured.
+        groups: this worker's share of what `choose_groups` has chosen.
         of_shapes: whether they are of the world of shapes, whose colours and places can be read.
     """
 
     def __init__(
-        self, feature_map: FeatureMap | None, planned: Sequence[PlannedImage], *, of_shapes: bool = False
+        self, feature_map: FeatureMap | None, groups: Sequence[Sequence[PlannedImage]], *, of_shapes: bool = False
     ) -> None:
         self._feature_map = feature_map if feature_map is not None else load_feature_map("raw_latent")
-        self._groups: list[list[PlannedImage]] = []
-        count = 0
-        for _, images in groupby(planned, key=lambda image: image.record):
-            group = list(images)
-            count += len(group)
-            if len(group) > 1 and count <= MOST_IMAGES:
-                self._groups.append(group)
+        self._groups = groups
         self.measured = {image.key for group in self._groups for image in group}
         self._base: dict[_Key, _Features] = {}
         self._base_diversity: dict[int, float] = {}

@@ -81,7 +81,7 @@ def test_the_guards_of_a_run_in_shapes_count_both() -> None:
         conditions=Conditions(torch.zeros(4, 1, 1)),
     )
     for of_shapes, expected in ((True, Counter(COLORS)), (False, Counter())):
-        guards = Guards(None, planned, of_shapes=of_shapes)
+        guards = Guards(None, [planned], of_shapes=of_shapes)
         guards.observe_base(batch)
         for _ in range(2):  # nothing of one evaluation is left for the next
             guards.observe(batch)
