@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
+from drpo_rewards.client.proxies import environment_is_read
 from drpo_rewards.client.retries import may_retry, parse_retry_after, wait
 from drpo_rewards.errors import (
     LOGS,
@@ -42,7 +43,7 @@ class HttpEndpoint:
         hints: by HTTP status, what to look at if it answers that.
 
     Raises:
-        ConfigError: `url` is not an http address.
+        ConfigError: `url` is not an http address, or the environment names a proxy that cannot be used.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class HttpEndpoint:
             raise ConfigError(f"{name}: timeout_s must be over 0, concurrency at least 1, and retries at least 0")
         self.name, self.url = name, url.rstrip("/")
         self.timeout_s, self.retries, self.hints = timeout_s, retries, hints or {}
-        self._client = httpx.Client(headers={"authorization": f"Bearer {api_key}"} if api_key else {})
+        with environment_is_read():
+            self._client = httpx.Client(headers={"authorization": f"Bearer {api_key}"} if api_key else {})
         self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="endpoint")
 
     def map(self, ask: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:

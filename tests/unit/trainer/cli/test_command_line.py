@@ -150,3 +150,22 @@ def test_the_home_folder_in_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     command_line(["~/x", "a~/x", "--text=~/c"], standalone_mode=False)
     assert taken == [[tmp_path / "x", Path("a~/x")], tmp_path / "a.png", "~/c", None]
+
+
+def test_a_closed_terminal_ends_a_run_as_ctrl_c_does() -> None:
+    """Shell and kernel both send SIGHUP, and only the first one counts. A second SIGTERM hurries, as a second Ctrl-C."""
+    before = signal.getsignal(signal.SIGHUP)
+    with endings_as_ctrl_c():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGHUP) == before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with endings_as_ctrl_c():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
