@@ -164,6 +164,9 @@ class LimitsConfig(Section):
     max_scans: int = Field(
         default=ImageLimits.max_scans, ge=1, description="Scans of one JPEG file; encoders make 1 to about 20."
     )
+    max_webp_pixels: int = Field(
+        default=ImageLimits.max_webp_pixels, ge=1, description="For one WebP file; decoding it makes others wait."
+    )
     max_decode_s: float = Field(
         default=4.0,
         gt=0,
@@ -190,7 +193,7 @@ class LimitsConfig(Section):
 
     def for_images(self) -> ImageLimits:
         """Return the limits on images."""
-        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels, self.max_scans)
+        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels, self.max_scans, self.max_webp_pixels)
 
 
 class ServiceConfig(Section):
