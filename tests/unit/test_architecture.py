@@ -21,8 +21,7 @@ from support.imports import find_circle, find_modules, is_generated, read_import
 SERVICES = {
     "drpo_rewards": {"api", "client", "operations"},  # the public face, __init__.py
     "cli": {
-        "serving", "serving.config", "serving.operate",
-        "rewards", "rewards.base",
+        "serving", "serving.config", "serving.operate", "rewards", "rewards.base",
         "client", "ranking", "operations", "cluster", "settings", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
@@ -33,14 +32,15 @@ SERVICES = {
     "serving.replica": {"serving.config", "rewards", "rewards.base", "cluster", "api"},
     "serving.config": {"settings", "api"},
     "serving.ports": set(),
-    "client": {"client.transports", "client.retries", "operations", "api"},
+    "client": {"client.transports", "client.retries", "client.background", "operations", "api"},
     "client.transports": {"client.retries", "operations", "wire", "v1", "cluster", "api"},
     "client.retries": set(),
+    "client.background": set(),
     "operations": {"ranking", "wire", "v1", "api"},
     "ranking": {"api"},
     "rewards": {"rewards.base", "rewards.files", "rewards.shared", "ranking", "settings", "api"},
     "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared"},
-    "rewards.shared": {"rewards.base", "rewards.files", "client.retries"},
+    "rewards.shared": {"rewards.base", "rewards.files", "client.retries", "client.background"},
     "rewards.files": set(),
     "rewards.base": {"api"},
     "wire": {"v1", "api"},
