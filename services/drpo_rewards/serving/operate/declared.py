@@ -54,7 +54,11 @@ def read_metadata_checks(source: str) -> dict[str, Callable[[Mapping[str, Any]],
     Raises:
         ConfigError: see `read_declared_models`.
     """
-    rewards = {name: (load_class(one.type), one.options) for name, one in ServiceConfig.load(source).rewards.items()}
+    rewards = {
+        name: (load_class(one.type), one.options)
+        for name, one in ServiceConfig.load(source).rewards.items()
+        if not one.class_may_be_elsewhere
+    }
     return {
         name: partial(_check_share, cls, options)
         for name, (cls, options) in rewards.items()
