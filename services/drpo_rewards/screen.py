@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from typing import Any
@@ -10,9 +9,6 @@ from typing import Any
 from rich.console import Console
 
 USUAL_WIDTH = 80
-
-# The errors of a stream whose reader will never read again: of a pipe, a terminal, a closed file.
-GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
 def make_console(stream: str, **options: Any) -> Console:
@@ -59,8 +55,7 @@ class Stream:
             return
         try:
             getattr(stream, method)(*arguments)
-        except OSError as error:
-            if error.errno in GONE:  # Python would try once more at its end, and complain
-                nothing = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nothing, stream.fileno())
-                os.close(nothing)
+        except OSError:  # from here on into nothing, because Python tries once more at its end, and complains
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, stream.fileno())
+            os.close(nothing)

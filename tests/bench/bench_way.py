@@ -234,12 +234,13 @@ def bench_idle(seconds: float) -> None:
     with served({"cheap": {"type": "bench_way:Cheap"}}):
         time.sleep(10)
         family = service_family()
+        names = {process: " ".join(process.cmdline() or [process.name()])[:70] for process in family}
         before = {process.pid: cpu_s([process]) for process in family}
         time.sleep(max(seconds, 20.0))
         shares = {process: (cpu_s([process]) - before[process.pid]) / max(seconds, 20.0) for process in family}
     print(f"\nan idle service takes {sum(shares.values()):.3f} of a core:")
     for process, share in sorted(shares.items(), key=lambda item: -item[1])[:6]:
-        print(f"  {share:.3f} {process.name()}")
+        print(f"  {share:.3f} {names[process]}")
 
 
 def main() -> None:

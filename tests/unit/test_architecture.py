@@ -21,8 +21,7 @@ from support.imports import find_circle, find_modules, is_generated, read_import
 SERVICES = {
     "drpo_rewards": {"api", "client", "operations"},  # the public face, __init__.py
     "cli": {
-        "serving", "serving.config", "serving.operate",
-        "rewards", "rewards.base",
+        "serving", "serving.config", "serving.operate", "rewards", "rewards.base",
         "client", "ranking", "operations", "cluster", "settings", "screen", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
@@ -33,14 +32,14 @@ SERVICES = {
     "serving.replica": {"serving.config", "rewards", "rewards.base", "cluster", "api"},
     "serving.config": {"settings", "api"},
     "serving.ports": set(),
-    "client": {"client.transports", "client.retries", "operations", "api"},
+    "client": {"client.transports", "client.retries", "client.background", "operations", "api"},
     "client.transports": {"client.proxies", "client.retries", "operations", "wire", "v1", "cluster", "api"},
-    "client.proxies": set(), "client.retries": set(),
+    "client.proxies": set(), "client.retries": set(), "client.background": set(),
     "operations": {"ranking", "wire", "v1", "api"},
     "ranking": {"api"},
     "rewards": {"rewards.base", "rewards.files", "rewards.shared", "ranking", "settings", "api"},
     "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared"},
-    "rewards.shared": {"rewards.base", "rewards.files", "client.proxies", "client.retries"},
+    "rewards.shared": {"rewards.base", "rewards.files", "client.proxies", "client.retries", "client.background"},
     "rewards.files": set(),
     "rewards.base": {"api"},
     "wire": {"v1", "api"},
@@ -62,7 +61,7 @@ TRAINER = {
     },
     "checks": {
         "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
-        "method.features", "generators", "shapes", "data", "config",
+        "method.features", "generators", "shapes", "shapes.variety", "tracking", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.metadata", "drpo_rewards.api.suggestions",
         "drpo_rewards.errors", "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
         "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
@@ -82,7 +81,7 @@ TRAINER = {
         "training", "training.build", "method.features", "generators", "shapes", "shapes.variety", "data", "config",
         "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions",
     },
-    "tracking": {"training", "config"},
+    "tracking": {"training", "config", "drpo_rewards.api.suggestions"},
     "watching": {
         "evaluation", "training", "method.features", "generators", "shapes.variety", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract",

@@ -45,7 +45,7 @@ SEARCH_BYTES = 1 << 20  # a search holds Python's lock, so it goes on in steps
 
 # Estimates of the processor time for decoding, in ns, measured on a core of about 3 GHz: for each pixel, for each byte
 # of the file, and at most for each pixel.
-COSTS_NS = {"PNG": (8, 18, 45), "JPEG": (4, 10, 50), "WEBP": (10, 60, 50)}
+COSTS_NS = {"PNG": (10, 25, 65), "JPEG": (4, 10, 50), "WEBP": (10, 60, 50)}
 # A JPEG file's scans add time for each pixel. Encoders make up to a dozen; what has more may be made to be slow.
 USUAL_SCANS, USUAL_SCAN_NS, FURTHER_SCAN_NS = 12, 2, 7
 

@@ -27,6 +27,8 @@ TRAINING_SETTINGS = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # by default 0.1, nearly half of Ray's CPU time
     "REPORTER_UPDATE_INTERVAL_MS": "30000",  # by default every 5 s, Ray looks at all processes of the machine
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # otherwise workers print everything twice
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more, which tells workers of something they do not ask for
+    "RAY_task_events_report_interval_ms": "10000",  # by default each process tells the head every second
     # By default Ray's workers run at niceness 15, and get hardly any time if other programs run.
     "RAY_worker_niceness": "0",
     # Let a process that requests no GPU see all of them: the driver evaluates on one after its workers have freed it.

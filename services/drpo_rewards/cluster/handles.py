@@ -54,6 +54,8 @@ class Caller:
             return await getattr(self._by_value, method).remote(*arguments)
         large = sum(image.nbytes for image in images) > BY_VALUE_BYTES
         sent: Any = images
-        if isinstance(images, SharedImages):
-            sent = await images.place() if large else list(images)
+        if large:  # copied in a thread: Serve would copy in the loop through which all calls go
+            sent = await (images if isinstance(images, SharedImages) else SharedImages(images)).place()
+        elif isinstance(images, SharedImages):
+            sent = list(images)
         return await getattr(self._by_reference if large else self._by_value, method).remote(sent, *arguments)

@@ -20,7 +20,6 @@ with console.status("busy"):
         table = Table()
         table.add_row("a word")
         console.print(table)
-        sys.stdout.write("more")
 errors.print("whole")
 """
 
@@ -40,11 +39,12 @@ def test_a_command_goes_on_when_nobody_reads(gone: str) -> None:
     os.close(read)
     _, errors = process.communicate("go\n", timeout=60)
     assert errors.splitlines()[-1:] == ([] if gone.endswith("stderr") else ["whole"])
-    if gone != "full disk":  # of which Python says at its end that there is text left
-        assert (process.returncode, errors) == (0, errors[-6:])
+    assert process.returncode == 0
 
 
 def test_a_table_without_columns_has_the_usual_ones() -> None:
     environment = {**os.environ, "COLUMNS": "0"}
-    printed = subprocess.run([sys.executable, "-c", PRINTS], input="go\n", env=environment, capture_output=True, text=True)
+    printed = subprocess.run(
+        [sys.executable, "-c", PRINTS], input="go\n", env=environment, capture_output=True, text=True
+    )
     assert printed.stdout.count("a word") == 3

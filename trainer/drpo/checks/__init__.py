@@ -16,7 +16,7 @@ Files:
     memory         Does a step fit into a GPU?
     devices        Are there the devices, CPUs and Ray resources?
     outputs        Can everything be written, and is there room for it?
-    trackers       Are the experiment trackers installed?
+    trackers       Are the experiment trackers installed, and do they take the options?
     surroundings   Do the temporary folder, the home folder and the locale serve?
 """
 

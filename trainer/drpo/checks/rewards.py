@@ -12,6 +12,7 @@ from drpo.checks.plan import Plan
 from drpo.config import Config, StopCondition
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import DrpoError
+from drpo.shapes.variety import find_open
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, ModelInfo, check_weights
 from drpo_rewards.api.metadata import check_keys
 from drpo_rewards.api.suggestions import did_you_mean
@@ -188,8 +189,11 @@ def _check_watched(plan: Plan, scorers: Mapping[str, ModelInfo], runs: bool) -> 
     if training.stop_if is not None:
         asked["training.stop_if"] = StopCondition.parse(training.stop_if).metric
     guards = ["guard/diversity", "guard/distance_to_base"]
-    if plan.config.evaluation_prompts().source == "shapes":
-        guards += ["guard/colors", "guard/places"]
+    records, without = plan.evaluation_prompts, list[str]()
+    if plan.config.evaluation_prompts().source == "shapes" and not isinstance(records, DrpoError):
+        colors, places = map(any, zip(*(find_open(record.metadata or {}) for record in records), strict=True))
+        for name, is_open in (("guard/colors", colors), ("guard/places", places)):
+            (guards if is_open else without).append(name)
     numbers = [*scorers, *(f"{name}/{one.name}" for name, model in scorers.items() for one in model.metrics), *guards]
     for key, number in asked.items():
         if number is None or not plan.trains or number in numbers:
@@ -197,6 +201,9 @@ def _check_watched(plan: Plan, scorers: Mapping[str, ModelInfo], runs: bool) -> 
         reward = number.partition("/")[0]
         if not runs and reward in scorers and not scorers[reward].metrics:
             yield Finding("rewards", key, "skipped", f"whether {reward!r} has {number!r} is known only when it runs")
+        elif number in without:
+            found = f"{key}: no prompt of the evaluation leaves open what {number} counts"
+            yield Finding("rewards", key, "wrong", found, "evaluate on other prompts, or watch another number")
         else:
             found = f"{key}: the evaluation has no number {number!r}{did_you_mean(number, numbers)}"
             yield Finding("rewards", key, "wrong", found, f"choose from {', '.join(numbers)}")

@@ -1,10 +1,11 @@
-"""Are the trackers there that the settings name?"""
+"""Are the trackers there that the settings name, and do they take the options?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from drpo.checks.plan import Plan
+from drpo.tracking.options import find_wrong_options
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.findings import Finding
 
@@ -31,3 +32,5 @@ def check_trackers(plan: Plan) -> Iterator[Finding]:
             yield Finding("trackers", "trackers.use", "wrong", found, fix)
         else:
             yield Finding("trackers", "trackers.use", "ok", name)
+            for problem in find_wrong_options(name, plan.config.trackers.options.get(name, {})):
+                yield Finding("trackers", "trackers.options", "wrong", f"trackers.options.{name}: {problem}")

@@ -208,7 +208,13 @@ def check_before_start(
     """
     problems = [*problems, *override(values, overrides)]
     for key, value in (typed or {}).items():
-        if value is not None:
+        if value is None:
+            continue
+        if (
+            values.get(section := key.partition(".")[0], {}) is None
+        ):  # such as `lora: null`, which trains the whole U-Net
+            problems.append(Problem(key, f"{key} cannot be set with {section}: null; leave one of them out"))
+        else:
             set_value(values, key, value)
     config, wrong = salvage_config(values)
 

@@ -78,8 +78,11 @@ def export(
 
 def _choose_out(out: Path | None, form: ExportFormat, adapter: Path) -> Path:
     """Where to write: with kohya a file, else a folder."""
+    from drpo.training.run_folder import UNET
+
     if out is None:
         folder = adapter if adapter.is_dir() else adapter.parent
+        folder = folder.parent if folder.name == UNET else folder  # which is a part of the adapter
         out = folder.parent / "export" / form
         return out.with_suffix(".safetensors") if form == "kohya" else out
     return out / "kohya.safetensors" if form == "kohya" and out.suffix != ".safetensors" else out

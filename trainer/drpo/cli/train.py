@@ -52,8 +52,6 @@ def train(
     typed = {"lora.adapter": adapter, "model.generator": generator, "run.seed": seed, "run.name": name}
     if resume is None and preset is None:
         raise ConfigError("give --preset NAME (drpo doctor lists the presets) or --resume RUN")
-    if adapter is not None and "lora=null" in overrides:
-        raise ConfigError("--adapter is where a LoRA adapter starts, but --lora null trains the whole U-Net")
     if resume is None:
         assert preset is not None
         config = check_before_start(read_preset(preset), overrides, typed=typed, dry_run=dry_run)

@@ -70,9 +70,9 @@ class Config(Section):
                 raise ValueError(
                     f"{key} needs evaluations during training: set evaluation.every, with evaluation.enabled true"
                 )
-            if "guard/diversity" in value and self.evaluation.images_per_prompt < 2:
+            if "guard/" in value and self.evaluation.images_per_prompt < 2:
                 raise ValueError(
-                    f"{key}: guard/diversity compares the images of a prompt: set evaluation.images_per_prompt to 2 or "
+                    f"{key}: guard metrics compare the images of a prompt: set evaluation.images_per_prompt to 2 or "
                     "more"
                 )
         return self

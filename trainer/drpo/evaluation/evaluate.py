@@ -208,4 +208,15 @@ def _scored_image(
         else {}
     )
     picture_HWC = image_HWC if planned.example else None
-    return ScoredImage(planned, shown.of(numbers), numbers, reasons, picture_HWC, shares)
+    found = (_objects(result.details, index) for result in response.rewards.values())
+    objects = next((one for one in found if one is not None), None)
+    return ScoredImage(planned, shown.of(numbers), numbers, reasons, picture_HWC, shares, objects)
+
+
+def _objects(details_K: Sequence[dict[str, Any] | None] | None, index: int) -> list[dict[str, Any]] | None:
+    """What a reward has found in image `index`; None if it does not say so, or names the colours of some only."""
+    objects = ((details_K[index] if details_K else None) or {}).get("objects")
+    whole = isinstance(objects, list) and all(
+        isinstance(one, dict) and {"class", "box", "color"} <= one.keys() for one in objects
+    )
+    return objects if whole else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ class ScoredImage:
         picture_HWC: the picture itself, uint8, if it is kept.
         parts: what the reward's details have under "parts", in percent: shares that only some images have, such as one
             for each skill that a prompt tests.
+        objects: what GenEval has found in the picture, each with its class, box and colour; None if no reward says so.
     """
 
     planned: PlannedImage
@@ -32,6 +34,7 @@ class ScoredImage:
     reasons: tuple[str, ...] = ()
     picture_HWC: NDArray[np.uint8] | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
+    objects: Sequence[Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

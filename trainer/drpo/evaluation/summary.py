@@ -16,9 +16,9 @@ from drpo.config import Config
 from drpo.errors import EvaluationError
 from drpo.training.best import read_best
 from drpo.training.checkpoint import checkpoints, step_of
-from drpo.training.evaluations import EVALUATIONS_FILE, read_evaluations
+from drpo.training.evaluations import EVALUATIONS_FILE, read_evaluations, why_ended
 from drpo.training.files import write_text
-from drpo.training.metrics import read_metrics
+from drpo.training.metrics import last_step, read_metrics
 from drpo.training.run_folder import CHECKPOINTS, METRICS_FILE
 
 COMPARISON_FILE = "evaluation.json"
@@ -78,7 +78,7 @@ def write_summary(run_dir: Path, config: Config, *, seconds: Mapping[str, float]
         "images": int(sum(line.get("images", 0) for line in metrics)),
         "evaluations": len(evaluations),
         "evaluations_failed": sum("error" in line for line in evaluations),
-        "stopped": evaluations[-1].get("stopped") if evaluations else None,
+        "stopped": why_ended(evaluations, last_step(metrics)) or None,
         "best": read_best(run_dir),
         **_NO_COMPARISON,
         **{key: comparison[key] for key in _COMPARISON_KEYS if key in comparison},

@@ -11,7 +11,8 @@ from drpo.config import Config
 from drpo.errors import DrpoError
 from drpo.evaluation.summary import read_summary
 from drpo.report.scale import Scale
-from drpo.training.metrics import read_metrics
+from drpo.training.evaluations import EVALUATIONS_FILE, read_evaluations, why_ended
+from drpo.training.metrics import last_step, read_metrics
 from drpo.training.run_folder import CONFIG_FILE, METRICS_FILE, is_run, read_config
 from drpo.training.run_lock import is_being_trained
 
@@ -55,7 +56,7 @@ def read_overview(run_dir: Path) -> Overview:
     except DrpoError:
         return Overview(run_dir.name, "damaged", started=started)
     metrics = read_metrics(run_dir / METRICS_FILE)
-    step = metrics[-1]["step"] if metrics else 0
+    step = last_step(metrics)
     seconds = float(metrics[-1].get("time_s", 0.0)) if metrics else 0.0
     try:
         summary = read_summary(run_dir)
@@ -89,7 +90,7 @@ def _scores(summary: dict[str, Any]) -> tuple[str, str, str]:
 def _find_state(run_dir: Path, config: Config, summary: dict[str, Any], step: int) -> str:
     if is_being_trained(run_dir):
         return "training"
-    if summary.get("stopped"):
+    if why_ended(read_evaluations(run_dir / EVALUATIONS_FILE), step):
         return "ended by a guard"
     if summary.get("mean") and (summary.get("evaluated_step") or step) >= step:
         return "evaluated"

@@ -33,19 +33,23 @@ class Scale:
         better = summary.get("higher_is_better", True)
         if summary.get("percentage"):
             return cls(True, 0.0, 100.0, higher_is_better=better, binary=summary.get("binary", True) and better)
-        values = [row[side] for row in summary.get("tasks", {}).values() for side in ("base", "tuned")] or [0.0, 1.0]
+        rows = summary.get("tasks", {}).values()
+        values = [row[side] for row in rows for side in ("base", "tuned")] or [0.0, 1.0]
         margin = 0.15 * (max(values) - min(values)) or 1.0
-        decimals = max(0, 1 - math.floor(math.log10(max(values) - min(values) + margin)))
-        return cls(False, min(values) - margin, max(values) + margin, decimals, better)
+        low, high = min(values) - margin, max(values) + margin
+        # Tasks may lie far apart and change little: the largest change has two digits.
+        change = max((abs(row["tuned"] - row["base"]) for row in rows), default=0.0)
+        decimals = max(0, 1 - math.floor(math.log10(max(change, (high - low) / 100))))
+        return cls(False, low, high, decimals, better)
 
     def text(self, value: float) -> str:
         """A score with a percent sign, or as a plain number."""
-        number = f"{value:.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
+        number = f"{value:z.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
         return f"{number}\N{NO-BREAK SPACE}%" if self.percentage else number
 
     def difference(self, value: float) -> str:
         """A difference with its sign. Differences of percentages are points, without a percent sign."""
-        return f"{value:+.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
+        return f"{value:+z.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
 
     def interval(self, low: float, high: float) -> str:
         """Both ends of an interval of differences, with their signs."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from drpo.report.pictures import data_uri
-from drpo.training.evaluations import EVALUATIONS_FILE, read_evaluations
+from drpo.training.evaluations import EVALUATIONS_FILE, read_evaluations, why_ended
+from drpo.training.metrics import last_step, read_metrics
+from drpo.training.run_folder import METRICS_FILE
 
 
 class Guard(NamedTuple):
@@ -83,7 +85,7 @@ def read_watched(run_dir: Path, missing: list[str]) -> Watched:
         except (OSError, TypeError) as error:
             missing.append(f"the pictures of step {line['step']}: {error}")
     failed = sum("error" in line for line in every)
-    stopped = every[-1].get("stopped", "") if every else ""
+    stopped = why_ended(every, last_step(read_metrics(run_dir / METRICS_FILE)))
     return Watched(lines, strip, _read_prompts(run_dir, missing) if strip else [], failed, stopped, _compare(lines))
 
 

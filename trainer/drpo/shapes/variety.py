@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,29 +43,49 @@ class Seen:
         return Seen(self.colors + other.colors, self.places + other.places)
 
 
-def look(picture_HW3: NDArray[np.uint8], metadata: Mapping[str, Any]) -> Seen:
+def look(
+    picture_HW3: NDArray[np.uint8], metadata: Mapping[str, Any], objects: Sequence[Mapping[str, Any]] | None = None
+) -> Seen:
     """Counts the objects of a picture whose colour or place its prompt leaves open.
 
     Args:
         picture_HW3: uint8 RGB.
         metadata: the prompt's GenEval specification. Objects that it does not name are not counted.
+        objects: what GenEval's details say about the picture, which saves finding it a second time; None: unknown.
     """
-    clauses = metadata.get("include", [])
-    colored = {clause["class"] for clause in clauses if clause.get("color")}
-    placed = any(clause.get("position") for clause in clauses)
-    (detections,) = ShapesDetector().detect([picture_HW3])
-    found = keep(detections, THRESHOLD)
-    objects = [one for label in {clause["class"] for clause in clauses} for one in found.get(label, [])]
-    free = [one for one in objects if one.label not in colored]
-    colors = Counter(ShapesColorClassifier().classify(picture_HW3, free))
+    if objects is None:
+        objects = _find(picture_HW3)
+    in_any_color, in_any_place = find_open(metadata)
+    colors = Counter(one["color"] for one in objects if one["class"] in in_any_color)
     places: Counter[tuple[int, int]] = Counter()
-    if not placed:
-        height, width = picture_HW3.shape[:2]
-        for one in objects:
-            x1, y1, x2, y2 = one.box
+    height, width = picture_HW3.shape[:2]
+    for one in objects:
+        if one["class"] in in_any_place:
+            x1, y1, x2, y2 = one["box"]
             row, column = _PARTS * (y1 + y2) / (2 * height), _PARTS * (x1 + x2) / (2 * width)
             places[min(int(row), _PARTS - 1), min(int(column), _PARTS - 1)] += 1
     return Seen(colors, places)
+
+
+def find_open(metadata: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """The objects of a prompt whose colour it leaves open, and those whose place.
+
+    Args:
+        metadata: see `look`.
+    """
+    clauses = metadata.get("include", [])
+    asked = {clause["class"] for clause in clauses}
+    colored = {clause["class"] for clause in clauses if clause.get("color")}
+    placed = any(clause.get("position") for clause in clauses)
+    return asked - colored, set() if placed else asked
+
+
+def _find(picture_HW3: NDArray[np.uint8]) -> list[dict[str, Any]]:
+    """The objects of a picture, as GenEval's details describe them."""
+    (detections,) = ShapesDetector().detect([picture_HW3])
+    found = [one for objects in keep(detections, THRESHOLD).values() for one in objects]
+    colors = ShapesColorClassifier().classify(picture_HW3, found)
+    return [{"class": one.label, "box": one.box, "color": color} for one, color in zip(found, colors, strict=True)]
 
 
 def add(seen: Iterable[Seen]) -> Seen:

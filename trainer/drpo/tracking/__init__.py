@@ -11,6 +11,7 @@ breaks neither delays nor ends a run. What they show is in the run's folder anyw
 Files:
     trackers   the threads, and what a tracker gets
     backends   how each tracker is started, and how it takes pictures and results
+    options    which options the start of a tracker takes
 """
 
 from drpo.tracking.trackers import Trackers

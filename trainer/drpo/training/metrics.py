@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
     texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return [line for line in map(parse_line, texts) if line is not None]
+
+
+def last_step(metrics: Sequence[Mapping[str, Any]]) -> int:
+    """The last step in the lines of a metrics.jsonl; 0 before the first one."""
+    return int(metrics[-1]["step"]) if metrics else 0
 
 
 def parse_line(text: str | bytes) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Any
 from drpo.config import Config
 from drpo.errors import ConfigError
 from drpo.training.checkpoint import find_newest_checkpoint, step_of
+from drpo.training.evaluations import EVALUATIONS_FILE, judge_again, read_evaluations
 from drpo.training.run_folder import ADAPTER, CHECKPOINTS
 from drpo.training.version import PROJECT_VERSION
 
@@ -79,8 +80,8 @@ def find_start(config: Config, run_dir: Path) -> list[str]:
         What the user should know about it, one line each: checkpoints that are left out, another version.
 
     Raises:
-        ConfigError: the checkpoint is of other settings than `config`, or of a newer version of the project; or the
-            run's checkpoints were removed.
+        ConfigError: the checkpoint is of other settings than `config`, or of a newer version of the project; or
+            `training.stop_if` has ended the run there; or the run's checkpoints were removed.
         ModelLoadError: the run has checkpoints, but none is whole.
     """
     newest = find_newest_checkpoint(run_dir / CHECKPOINTS)
@@ -95,6 +96,7 @@ def find_start(config: Config, run_dir: Path) -> list[str]:
         before, now = newest.manifest.settings, fixed_settings(config)
         known = before.keys() & now.keys()  # another version may have more settings, or fewer
         _refuse({key: before[key] for key in known}, {key: now[key] for key in known}, f"the checkpoint {newest.path}")
+    _refuse_ended(config, run_dir, step_of(newest.path))
     notes = [f"left out a damaged checkpoint: {problem}" for problem in newest.left_out]
     if newest.left_out:
         notes.append(f"going on from step {step_of(newest.path)}, the newest whole checkpoint")
@@ -102,6 +104,16 @@ def find_start(config: Config, run_dir: Path) -> list[str]:
     if version != PROJECT_VERSION:
         notes.append(f"the checkpoint was written by drpo: {version}; going on with it in drpo {PROJECT_VERSION}")
     return notes
+
+
+def _refuse_ended(config: Config, run_dir: Path, step: int) -> None:
+    """Refuses to go on from a step whose evaluation ends the run."""
+    why = judge_again(read_evaluations(run_dir / EVALUATIONS_FILE), step, config.training.stop_if)
+    if why:
+        raise ConfigError(
+            f"the run {run_dir} is at step {step}, whose evaluation ends it: {why}. To train on, give another limit, "
+            "or none with --training.stop_if null"
+        )
 
 
 def _flatten(config: Config) -> Iterator[tuple[str, Any]]:

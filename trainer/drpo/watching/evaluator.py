@@ -22,7 +22,7 @@ from drpo.method.features.base import FeatureMap
 from drpo.shapes.variety import add, effective_number
 from drpo.training import collective
 from drpo.watching.grid import Cell
-from drpo.watching.guards import COLORS, DISTANCE, DIVERSITY, PLACES, Guards, Measured
+from drpo.watching.guards import COLORS, DISTANCE, DIVERSITY, PLACES, Guards, Measured, choose_groups
 from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.client import RankingClient
 
@@ -61,7 +61,9 @@ class Evaluator:
         self._config = config
         self._generator = generator
         self._client = client
-        self._guards = Guards(feature_map, self._mine, of_shapes=config.evaluation_prompts().source == "shapes")
+        mine = set(map(id, self._mine))
+        measured = [group for group in choose_groups(self.planned) if id(group[0]) in mine]
+        self._guards = Guards(feature_map, measured, of_shapes=config.evaluation_prompts().source == "shapes")
         self._models: list[ModelInfo] = []
         self.pictures: dict[Cell, NDArray[np.uint8]] = {}
 
@@ -123,7 +125,8 @@ class Evaluator:
             batch_size=settings.batch_size,
             observe=observe,
         )
-        return [(one.planned.record.task, one.rewards) for one in result.images], self._guards.collect()
+        objects = {one.planned.key: one.objects for one in result.images if one.objects is not None}
+        return [(one.planned.record.task, one.rewards) for one in result.images], self._guards.collect(objects)
 
 
 def call_together(call: Callable[[], Any]) -> Any:

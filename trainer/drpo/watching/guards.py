@@ -12,11 +12,14 @@ Distances are those of `drpo.evaluation.diversity`, in the feature map of the ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby, zip_longest
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from drpo.evaluation.diversity import measure_distances, measure_diversity
@@ -33,9 +36,12 @@ COLORS = "guard/colors"
 PLACES = "guard/places"
 
 MOST_IMAGES = 256
-"""Images of a worker that are measured: the features of the base's are kept in memory."""
+"""Images that are measured, of all workers together: the features of the base's are kept in memory."""
 
 _Features = dict[str, Tensor]
+_Key = tuple[str, str, int]
+_Objects = Mapping[_Key, Sequence[Mapping[str, Any]]]
+"""What GenEval's details say about images, see `ScoredImage.objects`."""
 
 
 @dataclass(frozen=True)
@@ -50,33 +56,46 @@ class Measured:
     base_seen: Seen
 
 
+def choose_groups(planned: Sequence[PlannedImage]) -> list[list[PlannedImage]]:
+    """The images of each prompt that is measured: prompts of all tasks in turn, up to `MOST_IMAGES`.
+
+    A prompt with a single image is not measured. The choice does not depend on the workers, and so neither do the
+    numbers: a run may go on with another number of them.
+
+    Args:
+        planned: the images of all workers.
+    """
+    by_task: dict[str, list[list[PlannedImage]]] = {}
+    for record, images in groupby(planned, key=lambda image: image.record):
+        group = list(images)
+        if len(group) > 1:
+            by_task.setdefault(record.task, []).append(group)
+    in_turn = [group for row in zip_longest(*by_task.values()) for group in row if group is not None]
+    totals = accumulate(map(len, in_turn))
+    return [group for group, total in zip(in_turn, totals, strict=True) if total <= MOST_IMAGES or group is in_turn[0]]
+
+
 class Guards:
     """Measures the pictures of one worker's prompts. Call `observe` with every batch, then `collect`.
 
     Args:
         feature_map: that of the run; None: distances of latents.
-        planned: the images of this worker. Prompts with a single image are not measured.
+        groups: this worker's share of what `choose_groups` has chosen.
         of_shapes: whether they are of the world of shapes, whose colours and places can be read.
     """
 
     def __init__(
-        self, feature_map: FeatureMap | None, planned: Sequence[PlannedImage], *, of_shapes: bool = False
+        self, feature_map: FeatureMap | None, groups: Sequence[Sequence[PlannedImage]], *, of_shapes: bool = False
     ) -> None:
         self._feature_map = feature_map if feature_map is not None else load_feature_map("raw_latent")
-        self._groups: list[list[PlannedImage]] = []
-        count = 0
-        for _, images in groupby(planned, key=lambda image: image.record):
-            group = list(images)
-            count += len(group)
-            if len(group) > 1 and count <= MOST_IMAGES:
-                self._groups.append(group)
+        self._groups = groups
         self.measured = {image.key for group in self._groups for image in group}
-        self._base: dict[tuple[str, str, int], _Features] = {}
+        self._base: dict[_Key, _Features] = {}
         self._base_diversity: dict[int, float] = {}
-        self._present: dict[tuple[str, str, int], _Features] = {}
+        self._present: dict[_Key, _Features] = {}
         self._of_shapes = of_shapes
-        self._seen: dict[tuple[str, str, int], Seen] = {}
-        self._base_seen: dict[tuple[str, str, int], Seen] = {}
+        self._pictures: dict[_Key, NDArray[np.uint8]] = {}
+        self._base_seen: dict[_Key, Seen] = {}
 
     @property
     def knows_base(self) -> bool:
@@ -86,39 +105,50 @@ class Guards:
     def observe_base(self, batch: Batch) -> None:
         """Takes a batch of the base's pictures."""
         self._base |= self._describe(batch)
-        self._base_seen |= self._look(batch)
+        pictures = self._measured_pictures(batch)
+        self._base_seen |= {
+            image.key: look(pictures[image.key], image.record.metadata or {})
+            for image in batch.planned
+            if image.key in pictures
+        }
 
     def observe(self, batch: Batch) -> None:
         """Takes a batch of the present weights' pictures."""
         self._present |= self._describe(batch)
-        self._seen |= self._look(batch)
+        self._pictures |= self._measured_pictures(batch)
 
-    def collect(self) -> list[Measured]:
-        """The guard metrics of every prompt whose pictures were observed since the last call."""
-        found = []
+    def collect(self, objects: _Objects | None = None) -> list[Measured]:
+        """The guard metrics of every prompt whose pictures were observed since the last call.
+
+        Args:
+            objects: what GenEval has found in them, by the keys of the images. It is looked for in the others.
+        """
+        found, objects = [], objects or {}
         for number, group in enumerate(self._groups):
             base, present = (_stack([seen[image.key] for image in group]) for seen in (self._base, self._present))
             if number not in self._base_diversity:
                 self._base_diversity[number] = measure_diversity(base)
             distance = float(measure_distances(base, present).mean())
             diversity = measure_diversity(present)
-            both = (add(seen.get(image.key, Seen()) for image in group) for seen in (self._seen, self._base_seen))
-            found.append(Measured(group[0].record.task, diversity, distance, self._base_diversity[number], *both))
-        self._present, self._seen = {}, {}
+            seen = add(
+                look(self._pictures[image.key], image.record.metadata or {}, objects.get(image.key))
+                for image in group
+                if self._of_shapes
+            )
+            base_seen = add(self._base_seen[image.key] for image in group if self._of_shapes)
+            found.append(
+                Measured(group[0].record.task, diversity, distance, self._base_diversity[number], seen, base_seen)
+            )
+        self._present, self._pictures = {}, {}
         return found
 
-    def _look(self, batch: Batch) -> dict[tuple[str, str, int], Seen]:
-        """What was free to choose in each measured image of a batch; nothing if they are not of the world of shapes."""
-        if not self._of_shapes:
-            return {}
-        return {
-            image.key: look(picture_HW3, image.record.metadata or {})
-            for image, picture_HW3 in zip(batch.planned, batch.images_NHWC, strict=True)
-            if image.key in self.measured
-        }
+    def _measured_pictures(self, batch: Batch) -> dict[_Key, NDArray[np.uint8]]:
+        """The pictures of a batch in which to look for objects; none if they are not of the world of shapes."""
+        pictures = zip(batch.planned, batch.images_NHWC, strict=True)
+        return {image.key: picture for image, picture in pictures if self._of_shapes and image.key in self.measured}
 
     @torch.no_grad()
-    def _describe(self, batch: Batch) -> dict[tuple[str, str, int], _Features]:
+    def _describe(self, batch: Batch) -> dict[_Key, _Features]:
         """The features of each image of a batch, on the CPU."""
         rows = [row for row, image in enumerate(batch.planned) if image.key in self.measured]
         if not rows:

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drpo.config import Config, StopCondition
+from drpo.config import Config
 from drpo.errors import EvaluationError
 from drpo.method.features.base import FeatureMap
 from drpo.training import collective
 from drpo.training.best import keep_if_best
-from drpo.training.evaluations import EVALUATIONS_FILE, EvaluationsLog
+from drpo.training.evaluations import EVALUATIONS_FILE, EvaluationsLog, find_number, judge_again, judge_stop
 from drpo.training.random_state import random_state, set_random_state
 from drpo.training.trainer import DrPOTrainer
-from drpo.watching.evaluator import Evaluator, Numbers, call_together
+from drpo.watching.evaluator import Evaluator, call_together
 from drpo.watching.grid import Cell, draw, plan_grid, write_grid
 from drpo_rewards.client import RankingClient
 
@@ -48,7 +48,7 @@ class RunWatch:
     ) -> None:
         self._settings = config.evaluation
         self._keep_best = config.training.keep_best
-        self._stop_if = StopCondition.parse(config.training.stop_if) if config.training.stop_if is not None else None
+        self._stop_if = config.training.stop_if
         self._run_dir = run_dir
         self._trainer = trainer
         self._evaluator = Evaluator(config, trainer.generator, feature_map, client)
@@ -69,15 +69,16 @@ class RunWatch:
         step = self._trainer.step
         if not last and step % self._settings.every:
             return ""
-        # a line of this step is there if the run goes on from here
-        known = self._log is not None and any(line["step"] == step and "error" not in line for line in self._log.lines)
-        if collective.gather(known)[0]:
-            return ""
+        # the evaluation of this step is there if the run goes on from here
+        mine = judge_again(self._log.lines, step, self._stop_if) if self._log is not None else None
+        known: str | None = collective.gather(mine)[0]
+        if known is not None:
+            return "" if last else known
         started = time.perf_counter()
         line: dict[str, Any] = {"step": step, "time_s": round(elapsed, 3)}
         with _unchanged_random_state():
             try:
-                self._evaluate(line)
+                self._evaluate(line, last=last)
             except EvaluationError as error:
                 line["error"] = str(error)
                 log.warning("the evaluation at step %d failed: %s", step, error)
@@ -89,21 +90,21 @@ class RunWatch:
                 log.warning("the evaluation at step %d could not be logged: %s", step, error)
         return line.get("stopped", "")
 
-    def _evaluate(self, line: dict[str, Any]) -> None:
+    def _evaluate(self, line: dict[str, Any], *, last: bool) -> None:
         """Adds what is found to the line, which is the same on every worker, as far as it comes."""
         trainer = self._trainer
         line["images"] = len(self._evaluator.planned)
         line["present"] = self._evaluator.measure({cell for row in self._rows for cell in row.cells})
         if self._rows:
             line["grid"] = self._draw_grid(self._evaluator.pictures)
-        if self._stop_if is not None and trainer.step > 0:
-            line |= _check_stop(self._stop_if, line["present"])
+        if not last and (why := judge_stop(line, self._stop_if)):  # a run that has ended anyway is not ended by it
+            line["stopped"] = why
         if trainer.average is not None:
             line["images"] *= 2
             with trainer.average.applied():
                 line["averaged"] = self._evaluator.measure()
         if self._keep_best is not None:
-            value = _find(line["present"], self._keep_best, "training.keep_best")
+            value = find_number(line, self._keep_best, "training.keep_best")
             line["best"] = call_together(lambda: self._keep(value))
 
     def _draw_grid(self, mine: dict[Cell, NDArray[np.uint8]]) -> str:
@@ -133,21 +134,6 @@ class RunWatch:
             value=value,
             higher_is_better=self._evaluator.higher_is_better(self._keep_best),
         )
-
-
-def _check_stop(condition: StopCondition, found: Numbers) -> dict[str, str]:
-    """{"stopped": why} if the run must end, else {}."""
-    value = _find(found, condition.metric, "training.stop_if")
-    if not condition.holds(value):
-        return {}
-    side = "below" if condition.below else "above"
-    return {"stopped": f"{condition.metric} is {value:.4g}, {side} {condition.limit:g} (training.stop_if)"}
-
-
-def _find(found: Numbers, name: str, setting: str) -> float:
-    if name not in found:
-        raise EvaluationError(f"{setting}: the evaluation has no number {name!r}; it has {', '.join(found)}")
-    return found[name]
 
 
 @contextmanager

@@ -61,9 +61,11 @@ class ColorClassifier(Protocol):
 
     Attributes:
         colors: the names that it may return.
+        is_quick: whether it runs no network, so that also the colours that no rule asks for can be named.
     """
 
     colors: tuple[str, ...]
+    is_quick: bool
 
     def classify(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
         """Return one colour name per detection in `image`, (H, W, 3) uint8 RGB, in the detections' order."""

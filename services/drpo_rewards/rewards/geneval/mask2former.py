@@ -210,6 +210,7 @@ class ClipColorClassifier:
     """Names an object's colour with CLIP, three sentences for each colour. The object is cropped and shown on grey."""
 
     colors = COLORS
+    is_quick = False
 
     def __init__(
         self, model: str = CLIP.repo, device: str = "auto", dtype: str = "auto", *, headers_only: bool = False

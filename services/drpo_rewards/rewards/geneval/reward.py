@@ -16,7 +16,7 @@ from drpo_rewards.rewards.base import Score, ScoreItem, StagedReward
 from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.rewards.geneval import prompts, templates
 from drpo_rewards.rewards.geneval.detector import ColorClassifier, Detection, Detector, StagedDetector
-from drpo_rewards.rewards.geneval.rules import judge
+from drpo_rewards.rewards.geneval.rules import THRESHOLD, judge, keep
 
 HOW_TO_SEND = (
     "in the request's body over HTTP; `metadata=` of RankingClient; --metadata FILE on the command line; with Cohere's "
@@ -42,8 +42,9 @@ class GenevalReward(StagedReward):
 
     The score is 0 to 1. A request has a GenEval spec as its metadata. Without one, a prompt is read that follows one of
     GenEval's templates, or with the shapes detector a simple prompt about shapes; others are refused.
-    The details of every score have both numbers, "strict" and "graded", and "reasons", a list with one sentence for
-    each demand that is not met.
+    The details of every score have both numbers, "strict" and "graded"; "reasons", a list with one sentence for each
+    demand that is not met; and "objects", what was found in the picture, each with its class, score, box, and colour if
+    that was looked at.
 
     Args:
         detector: "shapes" finds the eight shapes of the embedded world and has no model. "mask2former" finds COCO's
@@ -123,9 +124,24 @@ class GenevalReward(StagedReward):
         return [self._score_image(*arguments) for arguments in zip(items, specs, detections, strict=True)]
 
     def _score_image(self, item: ScoreItem, spec: GenevalSpec, detections: Sequence[Detection]) -> Score:
-        verdict = judge(spec, detections, lambda objects: self.color_classifier.classify(item.image, objects))
-        value = float(verdict.strict) if self.kind == "strict" else verdict.graded
-        return Score(value, {"strict": verdict.strict, "graded": verdict.graded, "reasons": verdict.reasons})
+        colors: dict[int, str] = {}  # by the identity of the detection
+
+        def name_colors(objects: Sequence[Detection]) -> list[str]:
+            names = self.color_classifier.classify(item.image, objects)
+            colors.update(zip(map(id, objects), names, strict=True))
+            return names
+
+        verdict = judge(spec, detections, name_colors)
+        found = [detection for objects in keep(detections, THRESHOLD).values() for detection in objects]
+        if self.color_classifier.is_quick:
+            name_colors([detection for detection in found if id(detection) not in colors])
+        details = {
+            "strict": verdict.strict,
+            "graded": verdict.graded,
+            "reasons": verdict.reasons,
+            "objects": [_describe(detection, colors.get(id(detection))) for detection in found],
+        }
+        return Score(float(verdict.strict) if self.kind == "strict" else verdict.graded, details)
 
     @staticmethod
     def check_metadata(metadata: Mapping[str, Any], **options: Any) -> None:
@@ -159,6 +175,13 @@ class GenevalReward(StagedReward):
             message = f"geneval needs the prompt's GenEval spec as `metadata` ({HOW_TO_SEND}); {self.needs_in_prompt}"
             raise InvalidRequestError(message, field="metadata")
         return _read_metadata(metadata, self.detector.classes, self.color_classifier.colors)
+
+
+def _describe(detection: Detection, color: str | None) -> dict[str, Any]:
+    """A detection for the details of a score."""
+    box = [round(float(edge), 1) for edge in detection.box]
+    described = {"class": detection.label, "score": round(float(detection.score), 4), "box": box}
+    return described if color is None else described | {"color": color}
 
 
 def _read_metadata(metadata: Mapping[str, Any], classes: Sequence[str], colors: Sequence[str]) -> GenevalSpec:

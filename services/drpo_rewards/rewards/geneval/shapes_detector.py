@@ -51,6 +51,7 @@ class ShapesColorClassifier:
     """Names an object by the colour of the palette that is nearest to the mean colour of its inside."""
 
     colors = tuple(PALETTE)
+    is_quick = True
 
     def classify(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
         """Return one colour name per detection in `image`, (H, W, 3) uint8 RGB, in the detections' order."""

@@ -177,6 +177,9 @@ def test_it_scores_a_prompts_demands(geneval: GenevalReward) -> None:
     ]
     score, _ = check_scores("geneval", geneval.score(items), items)
     assert score.value == 1
+    assert score.details is not None
+    assert label in {one["class"] for one in score.details["objects"]}
+    assert not any("color" in one for one in score.details["objects"])  # no rule asks, and CLIP takes time
     assert geneval.version == "geneval-1/mask2former/graded"
     assert len(check_scores("geneval", geneval.score([probe(geneval)]), [probe(geneval)])) == 1
     with pytest.raises(InvalidRequestError, match="class 'keyboard'"):

@@ -33,9 +33,22 @@ def test_details_have_both_numbers_and_reasons(reward: Reward) -> None:
     picture = squares((10, 10))
     right, wrong = reward.score([ScoreItem(picture, "", spec(color="red")), ScoreItem(picture, "", spec(color="blue"))])
     assert right.value == 1
+    assert right.details is not None
+    assert wrong.details is not None
+    (found,) = right.details.pop("objects")
+    assert wrong.details.pop("objects") == [found]
     assert right.details == {"strict": 1, "graded": 1.0, "reasons": []}
     assert wrong.value == 0.5
     assert wrong.details == {"strict": 0, "graded": 0.5, "reasons": ["expected 1 blue square, found red"]}
+    assert (found["class"], found["color"]) == ("square", "red")
+    assert found["score"] > 0.9
+    assert np.allclose(found["box"], [10, 10, 24, 24], atol=1)
+
+
+def test_details_name_every_object_that_was_found(reward: Reward) -> None:
+    (score,) = reward.score([ScoreItem(squares((5, 5), (40, 40)), "", {"include": [{"class": "circle"}]})])
+    assert score.details is not None
+    assert [(one["class"], one["color"]) for one in score.details["objects"]] == [("square", "red")] * 2
 
 
 def test_score_strict_is_the_benchmarks_number() -> None:

@@ -91,6 +91,17 @@ def test_the_presets_of_this_machine_are_fine(tmp_path: Path) -> None:
             ["rewards.mixture=defualt"],
             "rewards.mixture: the service shapes has no mixture 'defualt'; did you mean def",
         ),
+        (
+            check_rewards,
+            ["training.keep_best=geneval/strct"],
+            "training.keep_best: the evaluation has no number 'geneval/strct'; did you mean geneval/strict?",
+        ),
+        (check_rewards, ["training.stop_if=guard/diverzity < 0.5"], "training.stop_if: the evaluation has no number"),
+        (
+            check_rewards,
+            ["training.stop_if=guard/colors < 0.5", "evaluation.tasks=[colors, color_attr]"],
+            "training.stop_if: no prompt of the evaluation leaves open what guard/colors counts",
+        ),
         (check_rewards, ["rewards.weights={genevl: 1}"], "rewards.weights: the service shapes has no reward 'genevl'"),
         (check_rewards, ["rewards.weights={geneval: 0}"], "rewards.weights: all weights are 0"),
         (check_rewards, ["rewards.service=shapse"], "no service config 'shapse'"),

@@ -48,6 +48,11 @@ def test_overrides_reach_every_level():
     ("override", "message"),
     [
         ("training.step=3", "did you mean training.steps?"),
+        ("training.keep_best=geneval evaluation.every=0", "training.keep_best needs evaluations during training"),
+        (
+            "training.stop_if=guard/distance_to_base>2 evaluation.every=9 evaluation.images_per_prompt=1",
+            "training.stop_if: guard metrics compare the images of a prompt: set evaluation.images_per_prompt",
+        ),
         ("trainin.steps=3", "did you mean training?"),
         ("steps=3", "did you mean training.steps?"),
         ("optimizer.learning_rate=1", "optimizer has lr, betas"),

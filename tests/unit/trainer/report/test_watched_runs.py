@@ -140,6 +140,17 @@ def test_the_command_line_lists_and_compares_runs(
     assert re.search(r"^drpo \d+\.\d+", capsys.readouterr().out, re.M)
 
 
+def test_a_run_that_has_trained_on_is_no_longer_ended_by_its_guard(tmp_path: Path) -> None:
+    run_dir = write_watched_run(tmp_path / "run")
+    assert read_overview(run_dir).state == "ended by a guard"
+    with (run_dir / "metrics.jsonl").open("a") as lines:
+        lines.write(json.dumps({"step": 21, "time_s": 23.1}) + "\n")
+    assert read_overview(run_dir).state == "evaluated"
+    assert call("report", run_dir) == 0
+    assert json.loads((run_dir / "summary.json").read_text())["stopped"] is None
+    assert "ended early" not in (run_dir / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_run_that_is_trained_now_says_so(runs: Path) -> None:
     with lock_run(runs / "second"):
         assert read_overview(runs / "second").state == "training"

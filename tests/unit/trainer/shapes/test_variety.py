@@ -16,6 +16,8 @@ from drpo.shapes.variety import Seen, add, effective_number, look
 from drpo.shapes.world import Shape, render
 from drpo.watching.guards import Guards
 from drpo_rewards.api.shapes import PALETTE
+from drpo_rewards.rewards.base import ScoreItem
+from drpo_rewards.rewards.geneval.reward import GenevalReward
 
 COLORS = tuple(PALETTE)[:4]
 OPEN = {"include": [{"class": "circle", "count": 1}]}
@@ -37,6 +39,15 @@ def test_colours_count_where_the_prompt_names_none() -> None:
     assert look(draw(circle(COLORS[0])), named).colors == Counter()
     other = {"include": [{"class": "square", "count": 1}]}
     assert look(draw(circle(COLORS[0])), other) == Seen()  # what the prompt does not name is not counted
+
+
+def test_what_geneval_has_found_is_not_looked_for_again() -> None:
+    picture = draw(circle(COLORS[0], x=16), circle(COLORS[1], x=46))
+    (score,) = GenevalReward().score([ScoreItem(picture, "", OPEN)])
+    assert score.details is not None
+    blank = np.zeros_like(picture)
+    assert look(blank, OPEN, score.details["objects"]) == look(picture, OPEN)
+    assert look(blank, OPEN) == look(picture, OPEN, []) == Seen()
 
 
 def test_of_two_objects_only_the_one_without_a_colour_counts() -> None:
@@ -70,7 +81,7 @@ def test_the_guards_of_a_run_in_shapes_count_both() -> None:
         conditions=Conditions(torch.zeros(4, 1, 1)),
     )
     for of_shapes, expected in ((True, Counter(COLORS)), (False, Counter())):
-        guards = Guards(None, planned, of_shapes=of_shapes)
+        guards = Guards(None, [planned], of_shapes=of_shapes)
         guards.observe_base(batch)
         for _ in range(2):  # nothing of one evaluation is left for the next
             guards.observe(batch)

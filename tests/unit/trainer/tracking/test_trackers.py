@@ -164,6 +164,33 @@ def test_a_tracker_that_is_not_there_is_found_before_the_start(name: str, found:
     assert found in finding.found
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "found"),
+    [
+        ("wandb", {"entty": "x"}, "trackers.options.wandb: there is no option 'entty'; did you mean entity?"),
+        ("wandb", {"mode": "ofline"}, "mode = 'ofline'; did you mean offline?; it takes online, offline"),
+        ("wandb", {"project": "x"}, "project is no option, because trackers.project sets it"),
+        ("mlflow", {"tracking_url": "x"}, "no option 'tracking_url'; did you mean tracking_uri?"),
+        ("tensorboard", {"max_que": 3}, "no option 'max_que'; did you mean max_queue?"),
+    ],
+)
+def test_an_option_that_a_tracker_does_not_take_is_found_before_the_start(
+    name: str, options: dict[str, Any], found: str
+) -> None:
+    findings = check_trackers(Plan(parse_config({"trackers": {"use": [name], "options": {name: options}}})))
+    assert [found in finding.found for finding in findings if finding.state == "wrong"] == [True]
+
+
+def test_options_that_trackers_take_are_no_mistake() -> None:
+    options = {
+        "wandb": {"mode": "offline", "entity": "my-team", "resume": True, "tags": ["a"]},
+        "mlflow": {"tracking_uri": "http://127.0.0.1:5000", "description": "x"},
+        "tensorboard": {"flush_secs": 5},
+    }
+    config = parse_config({"trackers": {"use": list(options), "options": options}})
+    assert {finding.state for finding in check_trackers(Plan(config))} == {"ok"}
+
+
 @pytest.mark.thorough  # it starts a Python of its own, because the thread of the tracker stays behind
 def test_a_tracker_that_hangs_does_not_hold_up_a_run(run_dir: Path) -> None:
     """MLflow with a server that accepts connections and says nothing."""

@@ -161,6 +161,35 @@ def test_a_config_that_is_not_utf8(run_dir: Path) -> None:
         read_config(run_dir)
 
 
+def test_a_run_that_a_guard_has_ended_goes_on_only_with_another_condition(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_dir / "evaluations.jsonl").write_text(json.dumps({"step": 2, "present": {"guard/diversity": 0.4}}) + "\n")
+    before = content(run_dir)
+    options = ["--evaluation.every", "2", "--training.stop_if", "guard/diversity < 0.5"]
+    with pytest.raises(SystemExit) as end:
+        app(["train", "--resume", str(run_dir), *options])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        f"error: the run {run_dir} is at step 2, whose evaluation ends it: guard/diversity is 0.4, below 0.5 "
+        "(training.stop_if). To train on, give another limit, or none with --training.stop_if null\n"
+    )
+    assert content(run_dir) == before
+    for stop_if in ("null", "guard/diversity < 0.3"):
+        config = override_config(read_config(run_dir), ["evaluation.every=2", f"training.stop_if={stop_if}"])
+        assert find_start(config, run_dir) == []
+
+
+def test_a_run_does_not_go_on_from_another_adapter(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = run_dir / "checkpoints" / "step-000002" / "adapter"
+    for options in (["--adapter", str(adapter)], ["--lora.adapter", str(adapter)]):
+        with pytest.raises(SystemExit) as end:
+            app(["train", "--resume", str(run_dir), *options])
+        assert end.value.code == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"lora.adapter is None, not {adapter}. Leave them out" in line
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

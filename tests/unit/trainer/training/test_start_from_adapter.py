@@ -64,7 +64,8 @@ def test_what_is_no_start_is_told_before(kohya: Path, tmp_path: Path, capsys: py
     for options, message in (
         ([tmp_path], "lora.adapter: there is neither a LoRA adapter nor a U-Net in"),
         ([""], "lora.adapter = '': string should have at least 1 character"),
-        ([kohya, "--lora", "null"], "but --lora null trains the whole U-Net"),
+        ([kohya, "--lora", "null"], "lora.adapter cannot be set with lora: null; leave one"),
+        ([kohya, "--lora", "~"], "lora.adapter cannot be set with lora: null; leave one"),
         ([unet], f"lora.adapter: {unet} is a whole U-Net: train on from it with --model.unet"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -18,12 +18,14 @@ from support.rewards import Redness
 from drpo.config import Config, EmaConfig, parse_config
 from drpo.data.prompts import PromptRecord
 from drpo.evaluation.diversity import measure_diversity
+from drpo.evaluation.plan import plan_images
 from drpo.method.features import load_feature_map
 from drpo.method.features.base import FeatureContext
 from drpo.training.best import read_best
 from drpo.training.evaluations import read_evaluations
 from drpo.training.trainer import DrPOTrainer
-from drpo.watching import RunWatch
+from drpo.watching import RunWatch, guards
+from drpo.watching.guards import choose_groups
 
 PROMPTS = {"a red circle": "one", "two green squares": "two", "a blue triangle": "one"}
 
@@ -205,6 +207,42 @@ def test_a_guard_ends_the_run_with_a_sentence(
     assert said[:2] == ["", ""]
     value = read_evaluations(run_dir / "evaluations.jsonl")[1]["present"]["guard/distance_to_base"]
     assert said[2] == f"guard/distance_to_base is {value:.4g}, above 0.0001 (training.stop_if)"
+
+
+def test_a_run_that_a_guard_has_ended_ends_again_unless_the_condition_is_another(
+    config: Any, run_dir: Path, make_trainer: Any, records: list[PromptRecord]
+) -> None:
+    """Such as after a worker was lost between the last checkpoint and the end."""
+    trainer, distance = make_trainer(), "guard/distance_to_base"
+    stopping = config(training={"stop_if": f"{distance} > 1e-4"})
+    [*_, why] = train(trainer, make_watch(stopping, run_dir, trainer), records, steps=2)
+    assert why.startswith(distance)
+    assert make_watch(stopping, run_dir, trainer).visit(0.0) == why
+    assert make_watch(config(training={"stop_if": f"{distance} > 1e9"}), run_dir, trainer).visit(0.0) == ""
+    other = config(training={"stop_if": "blueness < 9"})  # of another reward, which has not scored there
+    assert make_watch(other, run_dir, trainer).visit(0.0) == ""
+
+
+def test_a_run_that_has_ended_anyway_is_not_ended_by_its_guard(
+    config: Any, run_dir: Path, make_trainer: Any, records: list[PromptRecord]
+) -> None:
+    trainer = make_trainer()
+    watch = make_watch(config(training={"stop_if": "guard/distance_to_base > 1e-4"}), run_dir, trainer)
+    train(trainer, watch, records, steps=1)
+    assert watch.visit(1.0, last=True) == ""
+    [*_, line] = read_evaluations(run_dir / "evaluations.jsonl")
+    assert (line["step"], line.get("stopped")) == (1, None)
+    assert line["present"]["guard/distance_to_base"] > 1e-4
+
+
+def test_guard_metrics_are_of_prompts_of_all_tasks_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [PromptRecord(f"{task} {number}", task=task) for task in ("many", "few") for number in range(9)][:12]
+    planned = plan_images(records, images_per_prompt=4)
+    monkeypatch.setattr(guards, "MOST_IMAGES", 33)
+    chosen = choose_groups(planned)
+    assert [[image.number for image in group] for group in chosen] == [[0, 1, 2, 3]] * 8
+    assert [group[0].record.task for group in chosen] == ["many", "few"] * 3 + ["many"] * 2
+    assert choose_groups(plan_images(records)[:1]) == []
 
 
 def test_a_resumed_run_evaluates_only_what_is_missing(
