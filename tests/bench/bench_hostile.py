@@ -63,6 +63,10 @@ def costly_requests() -> dict[str, tuple[list[bytes], bool]]:
         "8 JPEG of 4096x4096 with 64 scans": ([jpeg_with_scans(SIDE, SIDE, 54)] * 8, False),
         "8 JPEG of 4096x4096 with 500 scans": ([jpeg_with_scans(SIDE, SIDE, 490)] * 8, False),
         "3 PNG of 4096x4096, opaque alpha": ([save(opaque, "PNG", compress_level=1)] * 3, False),
+        "32 flat WebP of 2048x2048": (
+            [save(Image.new("RGB", (2048, 2048)), "WEBP", lossless=True, method=0)] * 32,
+            False,
+        ),
         "8 flat WebP of 4096x4096": ([save(flat, "WEBP", lossless=True, method=0)] * 8, False),
         "60 PNG of 1024x1024": ([save(medium, "PNG", compress_level=1)] * 60, False),
         "79 PNG of 1024x1024": ([save(medium, "PNG", compress_level=1)] * 79, False),

@@ -71,9 +71,16 @@ def _to_numpy(array: ArrayLike) -> np.ndarray:
 
 
 def _quantize(values: np.ndarray, field: str) -> np.ndarray:
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # NaN fails both comparisons
+    if not _is_in_range(values):
+        if values.ndim == 4:  # name the first one of several
+            index = next(index for index, one in enumerate(values) if not _is_in_range(one))
+            values, field = values[index], f"{field}[{index}]"
         raise InvalidImageError(
-            f"{field} has values from {low:.3g} to {high:.3g}; floats must be from 0 to 1", field=field
+            f"{field} has values from {values.min():.3g} to {values.max():.3g}; floats must be from 0 to 1", field=field
         )
     return np.ascontiguousarray(np.rint(np.clip(values, 0, 1).astype(np.float32) * 255).astype(np.uint8))
+
+
+def _is_in_range(values: np.ndarray) -> bool:
+    # NaN fails both comparisons.
+    return not values.size or bool(values.min() >= -TOLERANCE and values.max() <= 1 + TOLERANCE)

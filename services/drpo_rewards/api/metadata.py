@@ -1,7 +1,8 @@
 """Which keys of a request's metadata concern which reward.
 
 A reward declares in its `metadata_schema` which keys it reads. One request may ask several rewards: each gets its own
-keys only, and a key that none of them reads is an error, because it would otherwise be a mistake without effect.
+keys only, and a key that none of them reads is an error, because it would otherwise be a mistake without effect. A key
+whose value is null is as good as absent: tables of data sets fill in what a row has not.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def take_share(metadata: dict[str, Any] | None, schema: Schema) -> dict[str, Any
     keys = list_keys(schema)
     if metadata is None or keys is None:
         return metadata
-    return {key: value for key, value in metadata.items() if key in keys} or None
+    return {key: value for key, value in metadata.items() if key in keys and value is not None} or None
 
 
 def check_keys(metadata: Mapping[str, Any] | None, schemas: Mapping[str, Schema]) -> None:
@@ -56,8 +57,8 @@ def check_keys(metadata: Mapping[str, Any] | None, schemas: Mapping[str, Schema]
     known = {key for keys in read.values() for key in keys or ()}
     if not metadata or not known or None in read.values():
         return
-    for key in metadata:
-        if key not in known:
+    for key, value in metadata.items():
+        if key not in known and value is not None:
             readers = "; ".join(f"{name} reads {', '.join(sorted(keys))}" for name, keys in read.items() if keys)
             hint = did_you_mean(key[:LONGEST], known)
             message = f"`metadata.{key}`: no reward of this request reads this key{hint or f' ({readers})'}"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from drpo_rewards.api.contract import MAX_IMAGES, RewardScores
+from drpo_rewards.api.contract import MAX_IMAGES, RewardScores, check_plain_json
 from drpo_rewards.api.images import Images
 from drpo_rewards.client.payloads import as_list, load_all
 from drpo_rewards.errors import InvalidRequestError, RequestTooLargeError, RewardsError
@@ -86,6 +86,13 @@ def make_batch(images: Images, prompts: str | Sequence[str], metadata: Any) -> B
     if not len(listed):
         raise InvalidRequestError("the batch has no images", field="images")
     entries = _one_each(metadata, len(listed), Mapping | None, "metadata", "dicts or None")
+    for index, entry in enumerate(entries):  # before neighbours are compared, which arrays in them would not stand
+        if index and entry is entries[index - 1]:
+            continue
+        try:
+            check_plain_json(dict(entry or {}))
+        except ValueError as error:
+            raise InvalidRequestError(f"`metadata[{index}]` {error}", field=f"metadata[{index}]") from None
     return Batch(
         load_all(listed, lambda index: f"images[{index}]"),
         _one_each(prompts, len(listed), str, "prompts", "texts"),
@@ -101,7 +108,8 @@ def _one_each(given: Any, count: int, kind: Any, name: str, kinds: str) -> list[
     """Return one value for each of `count` images. A single one is that of all images."""
     if isinstance(given, kind):
         return [given] * count
-    values = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping) else [given]
+    ordered = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping | Set)  # a set has no order
+    values = list(given) if ordered else [given]
     wrong = next((type(value).__name__ for value in values if not isinstance(value, kind)), None)
     if wrong is not None:
         raise InvalidRequestError(f"`{name}` must be {kinds}, one for each image; it has a {wrong}", field=name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def load_all(images: Images, image_field: Callable[[int], str]) -> Sequence[np.n
 def as_list(images: Images, field: str) -> list[ImageLike] | Any:
     """Return images as something with a length: a list, or an array of four axes.
 
-    One image is refused, because a path would be taken for a list of letters.
+    One image is refused, because a path would be taken for a list of letters, and a set, because it has no order.
 
     Args:
         images: the images.
@@ -47,6 +47,6 @@ def as_list(images: Images, field: str) -> list[ImageLike] | Any:
                 field=field,
             )
         return images
-    if isinstance(images, str | bytes | dict) or not isinstance(images, Iterable):
+    if isinstance(images, str | bytes | Mapping | Set) or not isinstance(images, Iterable):
         raise InvalidImageError(f"{field} is a {type(images).__name__}; give a list of images", field=field)
     return list(images)

@@ -7,13 +7,14 @@ import hmac
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, MAX_NAME, Normalize, check_weights
 from drpo_rewards.api.images import ImageLimits
 from drpo_rewards.api.keys import check_key
+from drpo_rewards.api.origins import check_host, check_origin
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.settings.files import parse_settings, read_text
@@ -164,6 +165,9 @@ class LimitsConfig(Section):
     max_scans: int = Field(
         default=ImageLimits.max_scans, ge=1, description="Scans of one JPEG file; encoders make 1 to about 20."
     )
+    max_webp_pixels: int = Field(
+        default=ImageLimits.max_webp_pixels, ge=1, description="For one WebP file; decoding it makes others wait."
+    )
     max_decode_s: float = Field(
         default=4.0,
         gt=0,
@@ -190,7 +194,7 @@ class LimitsConfig(Section):
 
     def for_images(self) -> ImageLimits:
         """Return the limits on images."""
-        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels, self.max_scans)
+        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels, self.max_scans, self.max_webp_pixels)
 
 
 class ServiceConfig(Section):
@@ -216,11 +220,11 @@ class ServiceConfig(Section):
     api_keys_file: Path | None = Field(default=None, description="One key per line; # starts a comment.")
     api_keys_env: str = Field(default="DRPO_REWARDS_API_KEYS", description="Variable with keys, comma-separated.")
     allow_no_auth: bool = Field(default=False, description="Serve other machines without API keys.")
-    allowed_origins: list[str] = Field(
+    allowed_origins: list[Annotated[str, AfterValidator(check_origin)]] = Field(
         default_factory=list,
         description="Origins whose web pages may call the service, such as https://my.site; * for all.",
     )
-    allowed_hosts: list[str] = Field(
+    allowed_hosts: list[Annotated[str, AfterValidator(check_host)]] = Field(
         default_factory=list,
         description="Further host names of a service without API keys; * for all. It has its addresses, the machine's "
         "name, and names that only a private network knows, such as localhost.",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatus
 
 from drpo_rewards.errors import ConfigError, ServiceUnavailableError
@@ -20,6 +21,9 @@ from drpo_rewards.serving.listeners import Ports, choose_ports, start_serve
 from drpo_rewards.serving.replica.replica import RewardReplica
 
 DEFAULT_APP = "ranking"
+
+# The name, because whoever calls a reward imports the class: gateways, training workers, and Serve's controller.
+ROUTER = "drpo_rewards.cluster.fewest_calls.FewestCalls"
 
 # Where gateways run unless the config says it: their addresses must be known.
 ON_HEAD = {"node:__internal_head__": 0.001}
@@ -212,6 +216,7 @@ def build_reward(name: str, reward: RewardConfig) -> serve.Application:
         graceful_shutdown_timeout_s=5,
         graceful_shutdown_wait_loop_s=0.1,
         max_constructor_retry_count=2,
+        request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # type: ignore[arg-type]
     )
     return deployment.bind(name, reward.model_dump(mode="json"))
 

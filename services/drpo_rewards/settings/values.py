@@ -75,7 +75,7 @@ def is_text(kind: Any) -> bool:
 
 def is_text_list(kind: Any) -> bool:
     """Return whether a setting of this type is a list of texts."""
-    return get_origin(kind) in (tuple, list) and get_args(kind)[0] is str
+    return get_origin(kind) in (tuple, list) and without_none(get_args(kind)[0])[0] is str
 
 
 def _is_plain(node: yaml.Node) -> bool:

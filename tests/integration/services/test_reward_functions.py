@@ -66,12 +66,13 @@ def test_flow_grpo(served: Served, images: Any) -> None:
     check(torch.as_tensor(scores).float().tolist())
 
 
-async def test_verl(served: Served) -> None:
-    """The manager of visual rewards calls by keyword, one image in each call, many at the same time."""
+@pytest.mark.parametrize("images", [IMAGES, (IMAGES * 255).round().to(torch.uint8)])
+async def test_verl(served: Served, images: torch.Tensor) -> None:
+    """The manager of visual rewards calls by keyword, one image in each call, many at the same time; now in uint8."""
     compute_score = load("compute_score.py", served)["compute_score"]
     calls = [
         compute_score(data_source="d", solution_image=image, ground_truth=prompt, extra_info={"metadata": spec}, key=1)
-        for image, prompt, spec in zip(IMAGES, PROMPTS, SPECS, strict=True)
+        for image, prompt, spec in zip(images, PROMPTS, SPECS, strict=True)
     ]
     check([answer["score"] for answer in await asyncio.gather(*calls)])
 

@@ -32,15 +32,20 @@ def _words(names: Any) -> str:
 
 
 _OBJECT = rf"({_words(_COUNTS)})(?: ({_words(PALETTE)}))? ({_words(SHAPES)})s?"
-_PROMPT = re.compile(rf"{_OPENINGS}{_OBJECT}(?: (and|{_words(_RELATIONS)}) {_OBJECT})?[.!]?", re.IGNORECASE)
+_PROMPT = re.compile(rf"{_OPENINGS}{_OBJECT}(?: (and|{_words(_RELATIONS)}) {_OBJECT})?")
+
+
+def tidy(prompt: str) -> str:
+    """Return a prompt without what must not count: case, white space, and full stops or marks at its end."""
+    return " ".join(prompt.lower().split()).rstrip(" .!")
 
 
 def read_spec(prompt: str) -> dict[str, Any] | None:
     """Return the GenEval spec of a prompt, or None if it is not wholly of the form that `EXAMPLES` shows."""
-    found = _PROMPT.fullmatch(" ".join(prompt.split()))
+    found = _PROMPT.fullmatch(tidy(prompt))
     if found is None:
         return None
-    words = [word and word.lower() for word in found.groups()]
+    words = found.groups()
     first, link, second = words[:3], words[3], words[4:]
     if link is None:
         return {"include": [_clause(*first)], "exclude": _no_more(*first)}

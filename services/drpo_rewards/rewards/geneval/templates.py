@@ -11,24 +11,34 @@ from functools import lru_cache
 from typing import Any
 
 from drpo_rewards.api.shapes import RELATIONS
+from drpo_rewards.rewards.geneval.prompts import tidy
 
 EXAMPLES = "`a photo of two benches`, `a photo of a red car and a blue dog`, `a photo of a cat left of a bench`"
 
 _NUMBERS = {"two": 2, "three": 3, "four": 4}
+_PLURALS = {
+    "computer mouse": "computer mice",
+    "knife": "knives",
+    "person": "people",
+    "scissors": "scissors",
+    "sheep": "sheep",
+    "skis": "skis",
+}
 
 
 def read_template(prompt: str, classes: Sequence[str], colors: Sequence[str]) -> dict[str, Any] | None:
     """Return the official metadata of a prompt, or None if it follows none of the templates.
 
     Args:
-        prompt: case, white space and a full stop at the end do not count.
+        prompt: case, white space and a full stop at the end do not count. A plural is GenEval's own or the usual one:
+            "two benchs" or "two benches".
         classes: GenEval's names of the objects.
         colors: the colours that an object may have.
     """
-    counting, objects = _patterns(tuple(classes), tuple(colors))
-    text = " ".join(prompt.split()).removesuffix(".").lower()
+    plurals, counting, objects = _patterns(tuple(classes), tuple(colors))
+    text = tidy(prompt)
     if found := counting.fullmatch(text):
-        number, name = _NUMBERS[found["number"]], found["plain"] or found["sibilant"]
+        number, name = _NUMBERS[found["number"]], plurals[found["plural"]]
         include = [{"class": name, "count": number}]
         exclude = [{"class": name, "count": number + 1}]
         return {"tag": "counting", "include": include, "exclude": exclude, "prompt": prompt}
@@ -61,15 +71,21 @@ def _clause(name: str, color: str | None) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=8)
-def _patterns(classes: tuple[str, ...], colors: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return the patterns of the template with a number, and of the others."""
-    names = _either(classes)
-    sibilant = _either([name for name in classes if name.endswith("s")])  # GenEval writes "scissorses"
-    plain = _either([name for name in classes if not name.endswith("s")])
-    thing = rf"an? (?:({_either(colors)}) )?({names})"
-    counting = rf"a photo of (?P<number>{_either(_NUMBERS)}) (?:(?P<sibilant>{sibilant})es|(?P<plain>{plain})s)"
+def _patterns(
+    classes: tuple[str, ...], colors: tuple[str, ...]
+) -> tuple[dict[str, str], re.Pattern[str], re.Pattern[str]]:
+    """Return the class of each plural, the pattern of the template with a number, and that of the others."""
+    plurals = {plural: name for name in classes for plural in _list_plurals(name)}
+    thing = rf"an? (?:({_either(colors)}) )?({_either(classes)})"
+    counting = rf"a photo of (?P<number>{_either(_NUMBERS)}) (?P<plural>{_either(plurals)})"
     objects = rf"a photo of {thing}(?: (and|{_either(RELATIONS)}) {thing})?"
-    return re.compile(counting), re.compile(objects)
+    return plurals, re.compile(counting), re.compile(objects)
+
+
+def _list_plurals(name: str) -> set[str]:
+    """Return the plural that GenEval's prompts have, such as "benchs" or "scissorses", and the usual one."""
+    hissing = name.endswith(("s", "x", "z", "ch", "sh"))
+    return {name + ("es" if name.endswith("s") else "s"), _PLURALS.get(name, name + ("es" if hissing else "s"))}
 
 
 def _either(words: Any) -> str:

@@ -30,6 +30,8 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+SEARCHED = 4_000  # characters at an answer's end; of an endless row of brackets, the search takes time with its square
+
 _QUESTION = (Path(__file__).parent / "prompt.txt").read_text("utf-8").strip()
 
 
@@ -73,10 +75,10 @@ def parse_answer(answer: str) -> Opinion | None:
     Returns:
         The verdict; None if there is none.
     """
-    for text in (answer, *_find_objects(answer)):
+    for text in (answer, *_find_objects(answer[-SEARCHED:])):
         try:
             data = json.loads(text, strict=False)  # models write line breaks inside strings
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for a text of open brackets only
             continue
         if isinstance(data, dict) and (winner := _parse_winner(data.get("winner"))) is not None:
             confidence = data.get("confidence")

@@ -20,8 +20,8 @@ from drpo_rewards.errors import LOGS, ConfigError, InvalidRequestError, RewardEr
 from drpo_rewards.rewards.base import Score, ScoreItem
 from drpo_rewards.rewards.files.model_files import ModelFiles
 from drpo_rewards.rewards.remote.forms import Form, choose_form, read_pickle
-from drpo_rewards.rewards.remote.templates import Sent, check_template, fill, find
-from drpo_rewards.rewards.shared.http_endpoint import HttpEndpoint
+from drpo_rewards.rewards.remote.templates import Sent, check_template, fill, find, has_pictures
+from drpo_rewards.rewards.shared.http_endpoint import HttpEndpoint, read_json
 
 PROBE_METADATA = {
     "tag": "single_object",
@@ -76,8 +76,8 @@ class RemoteReward:
     ) -> None:
         changes = {"path": path, "request": request, "answer": answer, "image": image}
         self.form = _check_form(choose_form(form, reward, changes), form, unsafe_pickle)
-        if images_per_call < 1:
-            raise ConfigError("remote: images_per_call must be at least 1")
+        if not isinstance(images_per_call, int) or images_per_call < 1:
+            raise ConfigError(f"remote: images_per_call is {images_per_call!r}; write a whole number of at least 1")
         key = None
         if api_key_env is not None and not (key := os.environ.get(api_key_env)):
             raise ConfigError(f"remote: ${api_key_env}, which api_key_env names, is not set")
@@ -85,6 +85,7 @@ class RemoteReward:
         self._endpoint = HttpEndpoint(
             "the remote scorer",
             url,
+            self.form.path,
             api_key=key,
             timeout_s=timeout_s,
             concurrency=concurrency,
@@ -113,7 +114,7 @@ class RemoteReward:
         content = self._write(items)
         deadline = self._endpoint.deadline()
         response = self._endpoint.repeat(
-            lambda: self._endpoint.check(self._endpoint.post(self.form.path, deadline, **content)), deadline
+            lambda: self._endpoint.check(self._endpoint.post(deadline, **content)), deadline
         )
         return self._read_scores(self._read(response), len(items))
 
@@ -135,8 +136,8 @@ class RemoteReward:
 
     def _read(self, response: httpx.Response) -> Any:
         try:
-            return read_pickle(response.content) if self.form.body == "pickle" else response.json()
-        except (ValueError, RecursionError) as error:
+            return read_pickle(response.content) if self.form.body == "pickle" else read_json(response)
+        except ValueError as error:
             kind = "pickle of plain numbers" if self.form.body == "pickle" else "JSON"
             sort = response.headers.get("content-type") or "no content type"
             logger.warning("the remote scorer sent no %s (%s): %.500r", kind, error, response.content)
@@ -151,8 +152,8 @@ class RemoteReward:
         if len(found) != count:
             raise RewardError(f"the remote scorer sent {len(found)} scores for {count} pictures")
         for index, value in enumerate(found):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise RewardError(f"the remote scorer's score {index} is {value!r:.80}, and not a finite number")
+            if not _is_score(value):
+                raise RewardError(f"the remote scorer's score {index} is {_show(value)}, and not a finite number")
         return [float(value) for value in found]
 
 
@@ -162,11 +163,13 @@ def _check_form(form: Form, name: str, unsafe_pickle: bool) -> Form:
             f"remote: the form {name} is pickle, and an answer in pickle can run code of whoever answers. "
             "If the service is your own, write unsafe_pickle: true"
         )
-    if not form.answer.startswith("/"):
+    if not (isinstance(form.answer, str) and form.answer.startswith("/")):
         raise ConfigError(f"remote: answer is {form.answer!r}; write a JSON pointer such as /scores")
     if form.image not in ("png", "jpeg"):
         raise ConfigError(f"remote: image is {form.image!r}; write png or jpeg")
     check_template(form.request)
+    if form.body != "multipart" and not has_pictures(form.request):  # whose pictures are files of their own
+        raise ConfigError("remote: the request has no {images} or {image}, so the service would see no picture")
     return form
 
 
@@ -175,6 +178,17 @@ def _encode(image_HW3: np.ndarray, format: str) -> bytes:
     settings = {"quality": 95} if format == "jpeg" else {"compress_level": 1}
     Image.fromarray(image_HW3).save(file, format.upper(), **settings)
     return file.getvalue()
+
+
+def _is_score(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _show(value: Any) -> str:
+    return "an integer of many digits" if isinstance(value, int) and abs(value) > 10**80 else f"{value!r:.80}"
 
 
 def _plain(value: Any) -> Any:

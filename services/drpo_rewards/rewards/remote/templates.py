@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,15 +29,11 @@ def check_template(template: Any, inside_each: bool = False) -> None:
         ConfigError: one does not; the message names it.
     """
     if isinstance(template, str):
-        if template in PER_ITEM and not inside_each:
-            raise ConfigError(
-                f'remote: {template} of one picture stands inside {{"each": ...}} only; or write {{images}}'
-            )
-        if template.startswith("{") and template.endswith("}") and template not in {*PER_ITEM, *LISTS}:
-            known = ", ".join([*PER_ITEM, *LISTS])
-            raise ConfigError(f"remote: the request has no placeholder {template}; known are {known}")
+        _check_text(template, inside_each)
     elif isinstance(template, Mapping):
         each = set(template) == {"each"}
+        if each and inside_each:
+            raise ConfigError('remote: {"each": ...} stands inside another one, and means nothing there')
         for value in template.values():
             check_template(value, inside_each or each)
     elif isinstance(template, list):
@@ -44,11 +41,30 @@ def check_template(template: Any, inside_each: bool = False) -> None:
             check_template(value, inside_each)
 
 
+def _check_text(text: str, inside_each: bool) -> None:
+    """Check the placeholders of one text. A wrong one would be sent as it stands, for scores of something else."""
+    for many, one in LISTS.items():
+        if one in text and not inside_each:
+            raise ConfigError(f'remote: {one} of one picture stands inside {{"each": ...}} only; or write {many}')
+        for name in (many, one):
+            if name in text and name not in (text, "{prompt}"):
+                raise ConfigError(f"remote: {name} must be a whole text, not a part of {text!r} as {{prompt}} may be")
+    if re.fullmatch(r"\{\s*\w+\s*\}", text) and text not in {*PER_ITEM, *LISTS}:
+        raise ConfigError(f"remote: the request has no placeholder {text}; known are {', '.join([*PER_ITEM, *LISTS])}")
+
+
+def has_pictures(template: Any) -> bool:
+    """Return whether a request has its pictures somewhere."""
+    if isinstance(template, Mapping):
+        return any(map(has_pictures, template.values()))
+    return any(map(has_pictures, template)) if isinstance(template, list) else template in ("{image}", "{images}")
+
+
 def fill(template: Any, items: Sequence[Sent], item: Sent | None = None) -> Any:
     """Return a request: the template with the values of the items for its placeholders.
 
     A placeholder is a whole text: "{images}" becomes the list of all images, and inside {"each": ...}, which becomes a
-    list with an entry per picture, "{image}" is that picture's.
+    list with an entry per picture, "{image}" is that picture's. There, "{prompt}" may also stand in a longer text.
 
     Example:
         fill({"data": {"each": {"text": "{prompt}"}}}, [Sent("a", "..", None)])  # {"data": [{"text": "a"}]}
@@ -58,7 +74,7 @@ def fill(template: Any, items: Sequence[Sent], item: Sent | None = None) -> Any:
             return [fill(LISTS[template], items, each) for each in items]
         if item is not None and template in PER_ITEM:
             return getattr(item, template.strip("{}"))
-        return template
+        return template.replace("{prompt}", item.prompt) if item is not None else template
     if isinstance(template, Mapping):
         if set(template) == {"each"}:
             return [fill(template["each"], items, each) for each in items]

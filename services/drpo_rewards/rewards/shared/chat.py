@@ -18,10 +18,11 @@ import numpy as np
 from PIL import Image
 
 from drpo_rewards.errors import LOGS, ConfigError, RewardError
-from drpo_rewards.rewards.shared.http_endpoint import HttpEndpoint
+from drpo_rewards.rewards.shared.http_endpoint import HttpEndpoint, check_address, read_json
 
 BASE_URL, MODEL, API_KEY = "DRPO_JUDGE_BASE_URL", "DRPO_JUDGE_MODEL", "DRPO_JUDGE_API_KEY"
 
+PATH = "/chat/completions"
 TOP_TOKENS = 20  # the most that OpenAI's API and vLLM give
 
 logger = logging.getLogger(__name__)
@@ -54,13 +55,13 @@ class ChatEndpoint(HttpEndpoint):
         retries: int = 3,
     ) -> None:
         self.model = model or _from_environment(owner, MODEL, "model")
-        url = (base_url or _from_environment(owner, BASE_URL, "base_url")).rstrip("/")
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"the {owner}'s base_url is {url!r}; write http://HOST:PORT/v1")
+        url = base_url or _from_environment(owner, BASE_URL, "base_url")
+        check_address(f"the {owner}'s base_url", url, PATH, "http://HOST:PORT/v1")
         key_hint = f" (is the key in ${API_KEY} right?)"
         super().__init__(
             f"the {owner}'s endpoint",
             url,
+            PATH,
             api_key=os.environ.get(API_KEY),
             timeout_s=timeout_s,
             concurrency=concurrency,
@@ -100,9 +101,9 @@ class ChatEndpoint(HttpEndpoint):
         body = {"model": self.model, "messages": messages, **settings}
         response = self.repeat(lambda: self._ask_for_tokens(body, deadline), deadline)
         try:
-            entries = response.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            entries = read_json(response)["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
             found = [(str(entry["token"]), math.exp(min(float(entry["logprob"]), 0.0))) for entry in entries]
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
             logger.warning("%s at %s sent no logprobs: %.500s", self.name, self.url, response.text)
             found = []
         if not found or any(math.isnan(chance) for _, chance in found):
@@ -113,7 +114,7 @@ class ChatEndpoint(HttpEndpoint):
         return chances
 
     def _ask_for_tokens(self, body: dict[str, Any], deadline: float) -> httpx.Response:
-        response = self.post("/chat/completions", deadline, json=body)
+        response = self.post(deadline, json=body)
         if response.status_code in (400, 422) and "logprobs" in response.text:
             logger.warning("%s at %s does not accept logprobs: %.500s", self.name, self.url, response.text)
             raise RewardError(f"{self.name} does not accept top_logprobs: {TOP_TOKENS}, which are needed; {LOGS}")
@@ -122,20 +123,23 @@ class ChatEndpoint(HttpEndpoint):
     def _complete_once(self, body: dict[str, Any], schema: dict[str, Any], deadline: float) -> str:
         if self._accepts_schema:
             format = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
-            response = self.post("/chat/completions", deadline, json=body | {"response_format": format})
+            response = self.post(deadline, json=body | {"response_format": format})
             if response.status_code not in (400, 422) or "response_format" not in response.text:
                 return self._read(response)
             logger.warning("%s does not accept a JSON schema and is asked without one from now on", self.name)
             self._accepts_schema = False
-        return self._read(self.post("/chat/completions", deadline, json=body))
+        return self._read(self.post(deadline, json=body))
 
     def _read(self, response: httpx.Response) -> str:
         self.check(response)
         try:
-            return response.json()["choices"][0]["message"].get("content") or ""
+            answer = read_json(response)["choices"][0]["message"].get("content") or ""
         except (ValueError, LookupError, TypeError, AttributeError):
+            answer = None
+        if not isinstance(answer, str):
             logger.warning("%s at %s sent no chat completion: %.500s", self.name, self.url, response.text)
-            raise RewardError(f"{self.name} sent no chat completion; {LOGS}") from None
+            raise RewardError(f"{self.name} sent no chat completion; {LOGS}")
+        return answer
 
 
 def _from_environment(owner: str, variable: str, option: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
+from drpo_rewards.client.background import BackgroundLoop
+from drpo_rewards.client.proxies import environment_is_read
 from drpo_rewards.client.retries import may_retry, parse_retry_after, wait
 from drpo_rewards.errors import (
     LOGS,
@@ -35,6 +38,7 @@ class HttpEndpoint:
     Args:
         name: what it is, for messages, e.g. "the judge's endpoint".
         url: its address.
+        path: appended to the address; all calls go there.
         api_key: sent as a bearer token, if there is one.
         timeout_s: seconds for one answer, with all attempts.
         concurrency: how many answers are requested at the same time.
@@ -42,13 +46,15 @@ class HttpEndpoint:
         hints: by HTTP status, what to look at if it answers that.
 
     Raises:
-        ConfigError: `url` is not an http address.
+        ConfigError: `url` is not an http address, one of the numbers cannot be used, or the environment names a proxy
+            that cannot.
     """
 
     def __init__(
         self,
         name: str,
         url: str,
+        path: str = "",
         *,
         api_key: str | None = None,
         timeout_s: float = 60.0,
@@ -56,13 +62,20 @@ class HttpEndpoint:
         retries: int = 3,
         hints: dict[int, str] | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"the address of {name} is {url!r}; write http://HOST:PORT/...")
-        if timeout_s <= 0 or concurrency < 1 or retries < 0:
-            raise ConfigError(f"{name}: timeout_s must be over 0, concurrency at least 1, and retries at least 0")
-        self.name, self.url = name, url.rstrip("/")
+        check_address(f"the address of {name}", url, path, "http://HOST:PORT/...")
+        whole = isinstance(concurrency, int) and isinstance(retries, int) and isinstance(timeout_s, int | float)
+        if not whole or timeout_s <= 0 or concurrency < 1 or retries < 0:
+            raise ConfigError(
+                f"{name}: timeout_s must be a number over 0, concurrency a whole number of at least 1, and retries one "
+                f"of at least 0, not {timeout_s!r}, {concurrency!r} and {retries!r}"
+            )
+        self.name, self.url = name, url.rstrip("/") + path
         self.timeout_s, self.retries, self.hints = timeout_s, retries, hints or {}
-        self._client = httpx.Client(headers={"authorization": f"Bearer {api_key}"} if api_key else {})
+        # Only asyncio bounds a whole call: sockets bound the wait for each piece of an answer, or of its headers.
+        self._loop = BackgroundLoop("endpoint's calls")
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        with environment_is_read():
+            self._client = httpx.AsyncClient(headers=headers, timeout=None)
         self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="endpoint")
 
     def map(self, ask: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
@@ -88,11 +101,10 @@ class HttpEndpoint:
         )
         return attempts(call)
 
-    def post(self, path: str, deadline: float, **content: Any) -> httpx.Response:
-        """Send one POST, and return the answer, whatever its status is.
+    def post(self, deadline: float, **content: Any) -> httpx.Response:
+        """Send one POST, and return the answer, whatever its status is. A redirect is not followed.
 
         Args:
-            path: appended to the address.
             deadline: when to give up, of time.monotonic.
             content: `json`, `content`, `files` or `headers`, as httpx takes them.
 
@@ -101,26 +113,24 @@ class HttpEndpoint:
                 too large.
         """
         try:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError
-            with self._client.stream("POST", self.url + path, timeout=left_s, **content) as response:
-                body = bytearray()
-                for piece in response.iter_bytes():
-                    body += piece
-                    if time.monotonic() > deadline:  # httpx limits the wait for each piece only
-                        raise TimeoutError
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise RewardError(f"{self.name} answered with over {MAX_ANSWER_BYTES // 10**6} MB")
-                headers = {"content-type": response.headers.get("content-type", "")}
-                if "retry-after" in response.headers:
-                    headers["retry-after"] = response.headers["retry-after"]
-                return httpx.Response(response.status_code, headers=headers, content=bytes(body))
-        except (httpx.TimeoutException, TimeoutError):
+            return self._loop.run(asyncio.wait_for(self._post(content), deadline - time.monotonic()))
+        except TimeoutError:
             raise RewardTimeoutError(f"{self.name} gave no answer within {self.timeout_s:g} s") from None
         except httpx.HTTPError as error:
             logger.warning("%s at %s cannot be reached: %s", self.name, self.url, error)
             raise RewardUnavailableError(f"{self.name} cannot be reached ({type(error).__name__})") from None
+
+    async def _post(self, content: dict[str, Any]) -> httpx.Response:
+        async with self._client.stream("POST", self.url, **content) as response:
+            body = bytearray()
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise RewardError(f"{self.name} answered with over {MAX_ANSWER_BYTES // 10**6} MB")
+            headers = {"content-type": response.headers.get("content-type", "")}
+            if "retry-after" in response.headers:
+                headers["retry-after"] = response.headers["retry-after"]
+            return httpx.Response(response.status_code, headers=headers, content=bytes(body))
 
     def check(self, response: httpx.Response) -> httpx.Response:
         """Return an answer if its status says that it is one.
@@ -134,10 +144,46 @@ class HttpEndpoint:
         if response.is_success:
             return response
         logger.warning("%s at %s answered %d: %.500s", self.name, self.url, status, response.text)
-        message = f"{self.name} answered {status}{self.hints.get(status, '')}; {LOGS}"
+        hint = self.hints.get(status, " (it redirects; write the address that it leads to)" if status < 400 else "")
+        message = f"{self.name} answered {status}{hint}; {LOGS}"
         wait_s = parse_retry_after(response.headers.get("retry-after", ""))
         if status == 429:
             raise OverloadedError(message, retry_after_s=wait_s)
         if status >= 500:
             raise RewardUnavailableError(message, retry_after_s=wait_s)
         raise RewardError(message)
+
+
+def check_address(name: str, url: Any, path: Any, example: str) -> None:
+    """Check the address of a service, and the path that is appended to it.
+
+    Args:
+        name: what the address is, for messages.
+        url: the address. Only without a path it may have a query.
+        path: empty, or with a slash at its beginning.
+        example: an address, for messages.
+
+    Raises:
+        ConfigError: one of them cannot be used; the message names it.
+    """
+    try:
+        parts = httpx.URL(url)
+        usable = parts.scheme in ("http", "https") and parts.host and not parts.fragment and not (path and parts.query)
+    except (TypeError, httpx.InvalidURL):
+        usable = False
+    if not usable:
+        raise ConfigError(f"{name} is {url!r}; write {example}")
+    if path and not (isinstance(path, str) and path.startswith("/")):
+        raise ConfigError(f"{name} gets the path {path!r}; write it with a slash at its beginning")
+
+
+def read_json(response: httpx.Response) -> Any:
+    """Return the JSON of an answer.
+
+    Raises:
+        ValueError: it is none, or nested so deeply that it cannot be read.
+    """
+    try:
+        return response.json()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

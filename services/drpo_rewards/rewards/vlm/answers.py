@@ -36,13 +36,18 @@ def add_chances(chances: Mapping[str, float], forms: Iterable[str]) -> float:
     Example:
         add_chances({"Yes": 0.5, " yes": 0.2, "No": 0.1}, list_forms("yes"))  # 0.7
     """
-    found = set()
+    return sum(chances[token] for token in find_tokens(chances, forms))
+
+
+def find_tokens(chances: Iterable[str], forms: Iterable[str]) -> set[str]:
+    """Return the tokens whose probabilities `add_chances` adds."""
+    found: set[str] = set()
     for form in forms:
         begins = [token for token in chances if token.strip() and form.startswith(token)]
         if form.strip().isdecimal():
             begins = [token for token in begins if token == form]
         found |= {max(begins, key=len)} if begins else set()
-    return sum(chances[token] for token in found)
+    return found
 
 
 def first_tokens(tokenizer: Any, forms: Iterable[str]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from drpo_rewards.errors import LOGS, RewardError
 from drpo_rewards.rewards.base import Score, ScoreItem
 from drpo_rewards.rewards.shared.chat import ChatEndpoint, break_markup, image_part, text_part
-from drpo_rewards.rewards.vlm.answers import add_chances, list_forms
+from drpo_rewards.rewards.vlm.answers import find_tokens, list_forms
 from drpo_rewards.rewards.vlm.question import ScoredQuestion, expect, read_answer
 
 ANSWER_TOKENS = 40
@@ -90,10 +91,14 @@ class ProbableAnswers:
     def _ask_once(self, question: ScoredQuestion, item: ScoreItem) -> Score:
         text = question.write(break_markup(item.prompt))
         chances = ask_for_tokens(self._endpoint, image_part(item.image), text)
-        chances_A = np.array([add_chances(chances, forms) for forms in self._forms])
-        if question.renormalize and not chances_A.any():
+        begun = [find_tokens(chances, forms) for forms in self._forms]
+        counts = Counter(token for tokens in begun for token in tokens)
+        shared = sum(chances[token] for token, count in counts.items() if count > 1)  # tells no answers apart
+        chances_A = np.array([sum(chances[token] for token in tokens if counts[token] == 1) for tokens in begun])
+        if question.renormalize and chances_A.sum() <= shared:
             logger.warning("vlm_score: %s begins its answer with none of the answers: %s", self.checkpoint, chances)
-            raise RewardError(f"the vlm_score's endpoint begins its answer with none of the answers; {LOGS}")
+            common = ", or with what several of them begin with" if shared else ""
+            raise RewardError(f"the vlm_score's endpoint begins its answer with none of the answers{common}; {LOGS}")
         with np.errstate(divide="ignore"):
             return expect(question, np.log(chances_A))
 

@@ -78,10 +78,10 @@ def make_question(
     if question is not None and rubric is not None and "{rubric}" not in question:
         raise ConfigError("vlm_score: the question has no {rubric}; leave `rubric` out, or add it to the question")
     template = DEFAULT_QUESTION if question is None else question
-    for name in re.findall(r"\{(\w+)\}", template):
-        if name not in PLACEHOLDERS:
-            known = ", ".join(f"{{{one}}}" for one in PLACEHOLDERS)
-            raise ConfigError(f"vlm_score: the question has no placeholder {{{name}}}; known are {known}")
+    if not template.strip():
+        raise ConfigError("vlm_score: the question is empty")
+    for text in (template, rubric or ""):
+        _check_placeholders(text)
     in_order = sorted(worth, key=lambda answer: worth[answer])
     filled = {
         "rubric": rubric or DEFAULT_RUBRIC,
@@ -92,6 +92,16 @@ def make_question(
     for name, text in filled.items():
         template = template.replace(f"{{{name}}}", text)
     return ScoredQuestion("own", template, worth, answer_start or "")
+
+
+def _check_placeholders(text: str) -> None:
+    """Check that what looks like a placeholder is one. Other braces, as of JSON, stay in the question as they are."""
+    for braces in re.findall(r"\{\{[^{}]*\}\}|\{[^{}]*\}", text):
+        inner = braces.strip("{}")
+        named = re.match(rf"\s*(?:{'|'.join(PLACEHOLDERS)})\b", inner)
+        if (named or re.fullmatch(r"\s*\w*\s*", inner)) and braces not in [f"{{{one}}}" for one in PLACEHOLDERS]:
+            known = ", ".join(f"{{{one}}}" for one in PLACEHOLDERS)
+            raise ConfigError(f"vlm_score: the question has no placeholder {braces}; known are {known}")
 
 
 def expect(question: ScoredQuestion, logs_A: np.ndarray) -> Score:
@@ -124,6 +134,8 @@ def _check_answers(answers: Any) -> dict[str, float]:
         checked[str(answer).strip()] = float(value)
     if "" in checked or len(set(map(str.lower, checked))) < len(answers):
         raise ConfigError(f"vlm_score: two of the answers {', '.join(map(str, answers))} are the same, or one is empty")
+    if len(set(checked.values())) == 1:
+        raise ConfigError("vlm_score: all answers are worth the same, so every picture would get the same score")
     return checked
 
 
@@ -137,7 +149,7 @@ def read_answer(text: str, answers: dict[str, float]) -> str | None:
     for candidate in (text, *re.findall(r"\{[^{}]*\}", text)):
         try:
             data = json.loads(candidate, strict=False)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for a text of open brackets only
             continue
         said = data.get("score") if isinstance(data, dict) else None
         if isinstance(said, float) and said.is_integer():

@@ -128,6 +128,11 @@ class Allowance:
         """The most scans that one JPEG file may have."""
         return self._image_limits.max_scans
 
+    @property
+    def max_webp_pixels(self) -> int:
+        """The most pixels that one WebP file may have."""
+        return self._image_limits.max_webp_pixels
+
     def check_body(self, size: int) -> None:
         """Reserve memory for a body of `size` bytes, which were announced or have been received so far.
 
@@ -160,6 +165,15 @@ class Allowance:
                 self._pixel_pool.take(pixels)
                 self._pixels += pixels
 
+    def check_time(self, decode_s: float, field: str) -> None:
+        """Check the processor time that the images up to this one will probably take.
+
+        Raises:
+            RequestTooLargeError: it is too much; the error names `field`.
+        """
+        if decode_s > self._max_decode_s:
+            raise self._too_slow(field)
+
     def reserve_time(self, decode_s: float, field: str) -> None:
         """Count the processor time that an image will probably take.
 
@@ -168,8 +182,7 @@ class Allowance:
         """
         with self._lock:
             self._reserved_s += decode_s
-            if self._reserved_s > self._max_decode_s:
-                raise self._too_slow(field)
+            self.check_time(self._reserved_s, field)
 
     def spend_time(self, cpu_s: float, field: str) -> None:
         """Count processor time that an image has taken.

@@ -34,6 +34,9 @@ LARGE_S = 0.1
 # Large pictures of one request that are decoded at the same time: each may go on for a while when time has run out.
 LARGE_AT_ONCE = 4
 
+# Files of one request from which all headers are read before any file is decoded. This costs a few milliseconds.
+EARLY_BYTES = 32_000_000
+
 # How much less readily the system gives a core to a thread with a large picture than to others.
 LARGE_NICENESS = 4
 
@@ -57,9 +60,6 @@ class Decoders:
         self._cores = cores
         self._small = ThreadPoolExecutor(SMALL_PER_CORE * cores, "decode-small")
         self._large = ThreadPoolExecutor(cores, "decode-large", initializer=_be_nice)
-        # Pillow copies a decoded WebP picture while it holds Python's lock, and two at once hold it five times as long.
-        # A thread that holds it must not wait for others, so this one is not nice.
-        self._webp = ThreadPoolExecutor(1, "decode-webp")
 
     async def decode_all(
         self, contents: Sequence[Content], fields: Sequence[str], allowance: Allowance
@@ -81,12 +81,13 @@ class Decoders:
             if isinstance(decoded, np.ndarray):
                 return decoded
             async with large_turns:
-                threads = self._webp if decoded.kind == "WEBP" else self._large
-                return await _run(threads, partial(decode_file, decoded, field=field, limits=allowance))
+                return await _run(self._large, partial(decode_file, decoded, field=field, limits=allowance))
 
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._deadline_s):
+                if sum(len(content) for content in contents if isinstance(content, bytes)) > EARLY_BYTES:
+                    await _run(self._small, partial(_check_time, contents, fields, allowance))
                 return await run_together(map(decode_one, contents, fields))
         except TimeoutError:
             raise OverloadedError(
@@ -94,6 +95,15 @@ class Decoders:
             ) from None
         finally:
             allowance.decoding_s = time.perf_counter() - started
+
+
+def _check_time(contents: Sequence[Content], fields: Sequence[str], allowance: Allowance) -> None:
+    """Refuse files that together take too long, before any of them is decoded."""
+    decode_s = 0.0
+    for content, field in zip(contents, fields, strict=True):
+        if isinstance(content, bytes):
+            decode_s += read_file(content, field=field).decode_s
+            allowance.check_time(decode_s, field)
 
 
 def _decode_if_small(content: bytes | str, field: str, allowance: Allowance) -> np.ndarray | ImageFile:

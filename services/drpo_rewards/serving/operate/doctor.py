@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ from drpo_rewards.serving.operate.resources import (
     total_host_gb,
 )
 from drpo_rewards.serving.operate.surroundings import check_ports, check_surroundings
+
+MADE_BY = {"conda": "conda", "container": "podman", "image_uri": "podman"}  # by the key of a runtime_env
 
 
 def examine(
@@ -65,7 +68,7 @@ def examine(
             findings.append(_check_elsewhere(name, reward, starts_here))
             continue
         reward_findings, need = _check_reward(name, reward, starts_here)
-        findings += reward_findings
+        findings += [*_check_environment(name, reward), *reward_findings]
         needs.append(need)
     findings.append(_check_cpus(here))
     if any(need.num_gpus for need in needs):  # looking for GPUs imports torch, which takes seconds
@@ -144,6 +147,9 @@ def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[l
         needed = rewards.needed_files(reward.type, reward.options)
     except (ConfigError, TypeError) as error:
         return [Finding("files", name, "wrong", str(error), f"correct rewards.{name}.options")], need
+    if reward.runtime_env:  # its variables may name keys, addresses and the hub's cache
+        found = "it has a runtime_env, so its files and what its options say are checked when its replicas start"
+        return [Finding("files", name, "skipped", found)], need.with_estimates(0)
     if not needed and reward.type in rewards.CATALOGUE and not hasattr(cls, "extra"):
         return [_check_options(name, reward)], need.with_estimates(0)
     if not needed:
@@ -157,6 +163,23 @@ def _check_reward(name: str, reward: RewardConfig, starts_here: bool) -> tuple[l
         findings.append(finding)
         weights_gb = weights_gb if counted_gb is None else counted_gb
     return findings, need.with_estimates(weights_gb)
+
+
+def _check_environment(name: str, reward: RewardConfig) -> list[Finding]:
+    """Check that the program is here with which Ray makes the reward's runtime_env; without it, no replica starts."""
+    for key, program in MADE_BY.items():
+        if key in (reward.runtime_env or {}) and shutil.which(_locate(program)) is None:
+            found = f"rewards.{name}.runtime_env has {key}, for which Ray needs the program {program}; it is not here"
+            return [Finding("packages", name, "wrong", found, f"install {program}, or use pip or uv instead")]
+    return []
+
+
+def _locate(program: str) -> str:
+    """Return where Ray looks for a program: for conda, also where its own variables say."""
+    home, activated = os.environ.get("RAY_CONDA_HOME"), os.environ.get("CONDA_EXE")
+    if program == "conda" and home:
+        return os.path.join(home, "bin", program)
+    return activated if program == "conda" and activated else program
 
 
 def _check_options(name: str, reward: RewardConfig) -> Finding:

@@ -54,8 +54,8 @@ def test_a_pil_image_stays_one() -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (FLOATS * 255, "values from 0 to 255"),
-        (FLOATS * 2 - 1, "values from -1 to 1"),
+        (FLOATS[0] * 255, "values from 0 to 255"),
+        (FLOATS[0] * 2 - 1, "values from -1 to 1"),
         (np.full((3, 8, 8), np.nan, np.float32), "values from nan to nan"),
         (PIXELS_N.astype(np.int64), "int64"),
         (PIXELS_N[..., :2], "uint8 (2, 9, 11, 2)"),
@@ -69,6 +69,13 @@ def test_what_cannot_be_pixels_is_refused(given: Any, reason: str) -> None:
         to_pixels(given, field="images[3]")
     assert reason in str(caught.value)
     assert caught.value.field == "images[3]"
+
+
+def test_the_first_wrong_picture_of_several_is_named() -> None:
+    given = np.stack([FLOATS[0], FLOATS[1], FLOATS[0] * np.nan, FLOATS[0] * 2])
+    with pytest.raises(InvalidImageError, match=r"^images\[2\] has values from nan to nan") as caught:
+        to_pixels(torch.tensor(given).permute(0, 3, 1, 2), field="images")
+    assert caught.value.field == "images[2]"
 
 
 def test_tensors_are_taken_without_importing_torch() -> None:

@@ -111,3 +111,13 @@ def test_clients_may_give_images_in_any_form(tmp_path: Path) -> None:
         images.load(tmp_path / "none.png")
     with pytest.raises(InvalidImageError, match="int"):
         images.load(3)  # type: ignore[arg-type]
+
+
+def test_webp_has_a_smaller_limit_than_other_formats() -> None:
+    """Pillow makes other threads wait while it copies what it decoded."""
+    flat = Image.new("RGB", (2048, 2056))
+    assert images.decode(encode(flat, "PNG")).shape == (2056, 2048, 3)
+    with pytest.raises(InvalidImageError, match=r"WebP file of 2048x2056; at most 4194304 pixels .* send PNG, JPEG"):
+        images.decode(encode(flat, "WEBP", lossless=True))
+    allowed = images.decode(encode(flat, "WEBP", lossless=True), limits=images.ImageLimits(max_webp_pixels=2048 * 2056))
+    assert allowed.shape == (2056, 2048, 3)

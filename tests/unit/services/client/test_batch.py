@@ -11,6 +11,7 @@ from drpo_rewards.client.batch import make_batch
 from drpo_rewards.errors import InvalidRequestError
 
 SMALL = np.zeros((8, 8, 3), np.uint8)
+ARRAY = np.zeros(2)
 LARGE = np.zeros((2400, 2400, 3), np.uint8)  # 17 MB
 
 
@@ -56,6 +57,11 @@ def test_a_copy_does_not_change_with_the_images() -> None:
         ([SMALL] * 2, ["p", "q"], ["a", "b"], "metadata", "it has a str"),
         ([SMALL] * 2, "p", "text", "metadata", "it has a str"),
         ([], [], None, "images", "no images"),
+        ([SMALL] * 2, {"p", "q"}, None, "prompts", "it has a set"),
+        ({"a.png", "b.png"}, "p", None, "images", "give a list of images"),
+        ([SMALL] * 2, "p", [None, {"a": ARRAY}], "metadata[1]", "must be plain JSON"),
+        ([SMALL] * 2, "p", [{"a": ARRAY}, {"a": ARRAY + 1}], "metadata[0]", "must be plain JSON"),
+        ([SMALL] * 2, "p", {"a": float("nan")}, "metadata[0]", "must be plain JSON"),
         ([SMALL, "/nowhere.png"], "p", None, "images[1]", "cannot read /nowhere.png"),
     ],
 )

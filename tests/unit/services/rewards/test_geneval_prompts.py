@@ -25,6 +25,7 @@ def test_every_prompt_of_the_shapes_world_is_read_as_its_own_spec() -> None:
     ("prompt", "include"),
     [
         ("A Red  circle.", [{"class": "circle", "count": 1, "color": "red"}]),
+        ("two stars !", [{"class": "star", "count": 2}]),
         ("the photo of a moon", [{"class": "moon", "count": 1}]),
         ("one ring and three bars", [{"class": "ring", "count": 1}, {"class": "bar", "count": 3}]),
     ],

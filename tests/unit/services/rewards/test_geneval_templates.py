@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 
 import pytest
 from support import ROOT
 
 from drpo.data.prompts.sources import geneval_templates as official
 from drpo_rewards.rewards.geneval.mask2former import CLASSES, COLORS
-from drpo_rewards.rewards.geneval.templates import read_template
+from drpo_rewards.rewards.geneval.templates import EXAMPLES, _list_plurals, read_template
 
 SHARED = ROOT.parent / "shared" / "data" / "geneval" / "evaluation_metadata.jsonl"
 
@@ -48,10 +49,29 @@ def test_every_prompt_that_the_templates_form(task: str) -> None:
         ("A photo of  a Bench.", "a photo of a bench"),
         ("a photo of an Orange Orange", "a photo of an orange orange"),
         ("a photo of a elephant", "a photo of an elephant"),
+        ("a photo of an elephant !", "a photo of an elephant"),
+        ("a photo of two Benches.", "a photo of two benchs"),
+        ("a photo of three people", "a photo of three persons"),
+        ("a photo of four knives", "a photo of four knifes"),
+        ("a photo of two sheep", "a photo of two sheeps"),
+        ("a photo of two scissors", "a photo of two scissorses"),
+        ("a photo of two toothbrushes", "a photo of two toothbrushs"),
+        ("a photo of two wine glasses", "a photo of two wine glasses"),
     ],
 )
-def test_case_space_and_articles_do_not_count(prompt: str, same: str) -> None:
+def test_case_space_articles_and_usual_plurals_do_not_count(prompt: str, same: str) -> None:
     assert read(prompt) == read(same) | {"prompt": prompt}  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("prompt", re.findall("`(.*?)`", EXAMPLES))
+def test_the_examples_of_its_error_are_read(prompt: str) -> None:
+    assert read(prompt) is not None
+
+
+def test_no_plural_is_that_of_two_classes_or_another_class() -> None:
+    plurals = [plural for name in CLASSES for plural in _list_plurals(name)]
+    assert len(set(plurals)) == len(plurals)
+    assert set(plurals) & set(CLASSES) == {"sheep", "scissors", "skis"}, "whose plural is the word itself"
 
 
 @pytest.mark.parametrize(

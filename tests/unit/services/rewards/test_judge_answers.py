@@ -34,6 +34,8 @@ PLAIN = {"scores": [2.0, 1.0], "version": "v", "weight": 0.0}
         ('{"winner":"A","confidence":true}', Opinion("first", None)),
         ('{"answer":{"winner":"A"}}', None),
         ('{"winner":"Image A"}', None),
+        ('{"winner":' * 100_000, None),
+        ("[" * 100_000 + '{"winner":"A"}', Opinion("first")),
         ('{"winner":null}', None),
         ('{"winner":"A"', None),
         ('["A"]', None),

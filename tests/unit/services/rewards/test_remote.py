@@ -8,7 +8,11 @@ import io
 import json
 import os
 import pickle
+import socket
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +134,41 @@ def test_a_template_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         assert json.loads(server.requests[0].content)["what"] == "mean"
 
 
+def test_a_prompt_may_stand_in_a_longer_text() -> None:
+    """A prompt that looks like a placeholder stays what it is."""
+    with score_server(lambda _: as_json({"scores": [1.0]})) as server:
+        request = {"of": {"each": {"text": "Caption: {prompt}!", "form": '{"a": 1}', "picture": "{image}"}}}
+        rewards.load("remote", url=server.url, request=request).score([ScoreItem(ITEMS[0].image, "{image}")])
+        (sent,) = json.loads(server.requests[0].content)["of"]
+    assert (sent["text"], sent["form"]) == ("Caption: {image}!", '{"a": 1}')
+
+
+def test_an_address_may_have_a_query_if_nothing_is_appended() -> None:
+    with score_server(lambda _: as_json({"scores": [1.0]})) as server:
+        rewards.load("remote", url=f"{server.url}/score?key=a").score(ITEMS[:1])
+        rewards.load("remote", url=f"{server.url}/", path="/score?key=a").score(ITEMS[:1])
+    assert [request.path for request in server.requests] == ["/score?key=a"] * 2
+
+
+def test_the_deadline_holds_for_headers_too() -> None:
+    """Each piece of them comes soon after the one before, and all together too late; the answer itself is empty."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):  # the client goes away
+                for piece in [b"HTTP/1.1 200 OK\r\nx: ", *[b"a"] * 30, b"\r\ncontent-length: 0\r\n\r\n"]:
+                    connection.sendall(piece)
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(RewardTimeoutError, match="no answer within 1 s"):
+            rewards.load("remote", url=url, timeout_s=1, retries=0).score(ITEMS[:1])
+        thread.join()
+
+
 HTML = Answer(b"<html><body>Please log in</body></html>", headers={"content-type": "text/html"})
 
 
@@ -140,6 +179,7 @@ HTML = Answer(b"<html><body>Please log in</body></html>", headers={"content-type
         (as_json({"scores": [1.0] * 6}), RewardError, "sent 6 scores for 5 pictures"),
         (Answer(b'{"scores": [1, 2, NaN, 4, 5]}'), RewardError, "score 2 is nan"),
         (Answer(b'{"scores": [1, 2, 1e999, 4, 5]}'), RewardError, "score 2 is inf"),
+        (as_json({"scores": [1, 10**400, 3, 4, 5]}), RewardError, "score 1 is an integer of many digits, and not"),
         (as_json({"scores": [1, "0.5", 3, 4, 5]}), RewardError, "score 1 is '0.5'"),
         (as_json({"scores": [1, None, 3, 4, 5]}), RewardError, "score 1 is None"),
         (as_json({"scores": [True] * 5}), RewardError, "score 0 is True"),
@@ -151,7 +191,7 @@ HTML = Answer(b"<html><body>Please log in</body></html>", headers={"content-type
         (Answer(b"[" * 100_000), RewardError, "sent no JSON"),
         (Answer(b" " * 17_000_000), RewardError, "over 16 MB"),
         (Answer(b"no", 401), RewardError, r"answered 401 \(does it need a key"),
-        (Answer(b"", 302, {"location": "http://elsewhere/"}), RewardError, "answered 302"),
+        (Answer(b"", 302, {"location": "http://elsewhere/"}), RewardError, r"answered 302 \(it redirects; write"),
         (Answer(b"secret host", 503), RewardUnavailableError, "answered 503"),
         (Answer(b"", 429), OverloadedError, "answered 429"),
         (Answer(b"{}", delay_s=3), RewardTimeoutError, "no answer within 1 s"),
@@ -200,6 +240,20 @@ def test_an_answer_in_pickle_runs_no_code(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"url": "localhost:8000"}, "write http://HOST:PORT"),
+        ({"url": None}, "the remote scorer is None; write http://HOST:PORT"),
+        ({"url": "http://127.0.0.1:port"}, "'http://127.0.0.1:port'; write http://HOST:PORT"),
+        ({"url": "http://"}, "write http://HOST:PORT"),
+        ({"url": "http://h/score?a=1", "path": "/x"}, "write http://HOST:PORT"),
+        ({"path": "v1/judge"}, "gets the path 'v1/judge'; write it with a slash"),
+        ({"path": 5}, "gets the path 5"),
+        ({"answer": 5}, "write a JSON pointer"),
+        ({"images_per_call": 2.5}, "images_per_call is 2.5; write a whole number"),
+        ({"retries": "3"}, "one of at least 0, not 30.0, 4 and '3'"),
+        ({"request": {"prompts": "{prompts}"}}, "would see no picture"),
+        ({"request": ["{images}", "Caption: {prompts}"]}, "{prompts} must be a whole text, not a part of 'Caption"),
+        ({"request": ["{images}", "Caption: {prompt}"]}, "of one picture stands inside"),
+        ({"request": {"each": {"i": "data:image/png;base64,{image}"}}}, "{image} must be a whole text"),
+        ({"request": {"each": {"a": {"each": "{image}"}}}}, "stands inside another one"),
         ({"form": "flow_grpo"}, "write unsafe_pickle: true"),
         ({"form": "flow_grpo", "unsafe_pickle": "yes"}, "write unsafe_pickle: true"),
         ({"form": "grpc"}, "no form 'grpc'; known are json"),
@@ -210,7 +264,7 @@ def test_an_answer_in_pickle_runs_no_code(tmp_path: Path) -> None:
         ({"answer": "scores"}, "write a JSON pointer"),
         ({"image": "gif"}, "write png or jpeg"),
         ({"images_per_call": 0}, "at least 1"),
-        ({"timeout_s": 0}, "timeout_s must be over 0"),
+        ({"timeout_s": 0}, "timeout_s must be a number over 0"),
         ({"api_key_env": "NO_SUCH_KEY"}, r"\$NO_SUCH_KEY, which api_key_env names, is not set"),
         ({"wait": 1}, "has no option 'wait'"),
     ],

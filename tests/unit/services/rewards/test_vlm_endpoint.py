@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.chat_server import Reply, chat_server, shown
 from support.images import picture
+from support.score_server import Answer, score_server
 
 from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError, InvalidRequestError, RewardError
@@ -69,6 +70,40 @@ def test_an_endpoint_is_asked_for_probabilities() -> None:
         with pytest.raises(RewardError, match="none of the answers"):
             endpoint(server.url, **options).score([ScoreItem(IMAGES[0], "a cat")])
         assert endpoint(server.url, preset="vqascore").score([ScoreItem(IMAGES[1], "a cat")])[0].value == 0
+
+
+def test_tokens_that_begin_several_answers_tell_nothing() -> None:
+    options = {"answers": {"not good": 0, "not bad": 1, "fine": 2}, "logprobs": True}
+    for chances, value in (({"not": 0.2, "f": 0.6}, 2), ({"not_g": 0.3, "not_b": 0.1, "not": 0.2}, 0.25)):
+        with chat_server(lambda _, chances=chances: probable(**chances)) as server:
+            assert endpoint(server.url, **options).score([ScoreItem(IMAGES[0], "a")])[0].value == pytest.approx(value)
+    with (
+        chat_server(lambda _: probable(**{"not": 0.9, "fine": 0.05})) as server,
+        pytest.raises(RewardError, match="or with what several of them begin with"),
+    ):
+        endpoint(server.url, **options).score([ScoreItem(IMAGES[0], "a")])
+
+
+@pytest.mark.parametrize("content", [["parts"], 5, {"text": "5"}])
+def test_a_message_that_is_no_text_is_an_error(content: Any) -> None:
+    with chat_server(lambda _: Reply(content)) as server, pytest.raises(RewardError, match="sent no chat completion"):
+        endpoint(server.url).score([ScoreItem(IMAGES[0], "a")])
+
+
+def test_an_answer_that_cannot_be_read_for_its_depth_or_size_is_an_error() -> None:
+    huge = {"content": [{"top_logprobs": [{"token": "a", "logprob": -(10**400)}]}]}
+    with (
+        chat_server(lambda _: Reply("", logprobs=huge)) as server,
+        pytest.raises(RewardError, match="no probabilities"),
+    ):
+        soft_tifa(server.url).score([ScoreItem(IMAGES[0], "a", {"vqa": VQA})])
+    with score_server(lambda _: Answer(b"[" * 100_000)) as server:
+        with pytest.raises(RewardError, match="no probabilities"):
+            soft_tifa(server.url).score([ScoreItem(IMAGES[0], "a", {"vqa": VQA})])
+        with pytest.raises(RewardError, match="no chat completion"):
+            endpoint(server.url).score([ScoreItem(IMAGES[0], "a")])
+    with chat_server(lambda _: Reply("[" * 100_000)) as server, pytest.raises(RewardError, match="gave none of"):
+        endpoint(server.url).score([ScoreItem(IMAGES[0], "a")])
 
 
 def test_soft_tifa_asks_an_endpoint_each_question() -> None:
@@ -132,13 +167,24 @@ def test_bad_questions_and_options_of_an_endpoint() -> None:
     with pytest.raises(InvalidRequestError, match="one skill for each question"):
         soft_tifa(url).score([ScoreItem(IMAGES[0], "a", {"vqa": VQA, "skills": ["a"]})])
     for options, message in (
+        ({"question": " "}, "the question is empty"),
+        ({"question": "Is it { prompt }?"}, r"no placeholder \{ prompt \}"),
+        ({"question": "Is it {{prompt}}?"}, r"no placeholder \{\{prompt\}\}"),
+        ({"question": "Is it {prompt!r}?"}, r"no placeholder \{prompt!r\}"),
+        ({"question": "Is it {}?"}, r"no placeholder \{\}"),
+        ({"rubric": "Is it {promt}?"}, r"no placeholder \{promt\}"),
+        ({"answers": {"yes": 1, "no": 1}}, "worth the same"),
+        ({"base_url": "http://127.0.0.1:9/v1?key=a"}, "write http://HOST:PORT/v1"),
+        ({"base_url": "http://[::1/v1"}, "write http://HOST:PORT/v1"),
         ({"preset": "vqascore", "votes": 3}, "need no votes"),
         ({"logprobs": True, "votes": 2}, "need no votes"),
         ({"logprobs": True, "answer_start": "So: "}, "cannot begin the answer"),
         ({"preset": "unified_reward", "logprobs": True}, "cannot begin the answer"),
     ):
         with pytest.raises(ConfigError, match=message):
-            endpoint(url, **options)
+            endpoint(**{"url": options.pop("base_url", url), **options})
+    json_like = 'Say {"is": "{prompt}"} or {score: 1} of {"a": {prompt}}'
+    assert endpoint(url, question=json_like).question.write("it") == 'Say {"is": "it"} or {score: 1} of {"a": it}'
     with pytest.raises(ConfigError, match="soft_tifa has no backend 'vllm'"):
         rewards.load("soft_tifa", backend="vllm")
 

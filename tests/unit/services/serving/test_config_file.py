@@ -98,11 +98,11 @@ rewards:
 mixtures: {{m: {{rewards: {{{name}: 1}}}}}}
 host: {text}
 api_keys_file: {text}
-allowed_origins: [{text}, "{text}"]
+allowed_hosts: [{name}, "{name}"]
 limits:
 """
     config = load(tmp_path, content.encode())
-    assert (config.host, str(config.api_keys_file), config.allowed_origins) == (text, text, [text, text])
+    assert (config.host, str(config.api_keys_file), config.allowed_hosts) == (text, text, [name, name])
     assert config.rewards["a"].type == text
     assert config.rewards["a"].options == {"answers": {text: 1}}
     assert list(config.rewards) == ["a", name]

@@ -132,6 +132,17 @@ async def test_models_say_what_a_mixture_reads() -> None:
     assert combine_schemas({"a": READS_NONE, "b": READS_NONE}) == READS_NONE
 
 
+async def test_a_key_that_is_null_is_absent() -> None:
+    """Tables of data sets fill in every key that any row has."""
+    row = SPEC | {"exclude": None, "text": None, "vqa": None}
+    async with serve("http", **REWARDS) as (client, _):
+        ranking = await client.rank("p", PICTURES, rewards={"geneval": 1, "text": 1}, metadata=row, details=True)
+        assert ranking.rewards["geneval"].scores == [1, 1]
+        assert ranking.rewards["text"].details == [{"got": None}] * 2
+        scores = await client.score_batch(PICTURES, "a red circle", dict.fromkeys(row), rewards="geneval")
+        assert scores["geneval"].tolist() == [1, 1]  # from the prompt
+
+
 def test_which_keys_a_schema_declares() -> None:
     assert list_keys(TEXT) == {"text", "size"}
     assert list_keys(READS_NONE) == set()

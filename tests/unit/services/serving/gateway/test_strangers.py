@@ -80,6 +80,36 @@ def test_pages_of_another_origin(headers: dict[str, str]) -> None:
         check_sender("POST", sent, config(allowed_origins=["*"]))
 
 
+@pytest.mark.parametrize("origin", ["*", "null", "https://my.site", "http://localhost:3000", "chrome-extension://abc"])
+def test_origins_as_browsers_send_them(origin: str) -> None:
+    assert config(allowed_origins=[origin]).allowed_origins == [origin]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "my.site",
+        "https://my.site/",
+        "https://My.site",
+        "https://my.site:443",
+        "http://my.site:80",
+        "https://",
+        "",
+        "https://a/b",
+    ],
+)
+def test_origins_that_no_browser_sends_are_refused(origin: str) -> None:
+    """They would never be equal to the header."""
+    with pytest.raises(ValueError, match="no origin as browsers send it"):
+        config(allowed_origins=[origin])
+
+
+@pytest.mark.parametrize("host", ["https://rank.my.site", "rank.my.site:8000", "rank.my.site/", "a b", ""])
+def test_hosts_that_are_no_names_are_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="is not a host name"):
+        config(allowed_hosts=[host])
+
+
 def test_a_link_on_another_page_may_be_followed() -> None:
     link = {"host": "127.0.0.1:8000", "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     check_sender("GET", link, config())

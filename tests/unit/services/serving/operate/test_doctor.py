@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from drpo_rewards import rewards
 from drpo_rewards.cli import app
 from drpo_rewards.errors import WeightsError
+from drpo_rewards.serving.operate.declared import read_declared_models, read_metadata_checks
 from drpo_rewards.serving.operate.doctor import Finding, examine
 from drpo_rewards.serving.operate.resources import (
     Gpu,
@@ -237,6 +238,34 @@ def _tensors(reward: object) -> list[object]:
     modules = [value for value in vars(reward).values() if isinstance(value, nn.Module)]
     modules += [reward.clip.model] if hasattr(reward, "clip") else []
     return [parameter for module in modules for parameter in module.parameters()]
+
+
+def test_a_reward_with_an_environment_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its variables may name keys, endpoints and the hub's cache; the program that makes it must be here."""
+    for name in ("CONDA_EXE", "RAY_CONDA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    far = {"url": "http://127.0.0.1:1", "api_key_env": "KEY_OF_ITS_OWN"}
+    judge = {"backend": "endpoint", "model": "m"}
+    rewards_section = {
+        "far": {"type": "remote", "options": far, "runtime_env": {"env_vars": {"KEY_OF_ITS_OWN": "a"}}},
+        "judge": {"type": "judge", "options": judge, "runtime_env": {"env_vars": {"DRPO_JUDGE_BASE_URL": "http://h"}}},
+        "cached": {"type": "clip", "runtime_env": {"env_vars": {"HF_HUB_CACHE": "/elsewhere"}}},
+        "misspelt": {"type": "clip", "options": {"modle": "m"}, "runtime_env": {"pip": ["a"]}},
+        "conda": {"type": "its.own:Reward", "runtime_env": {"conda": {"dependencies": ["pip"]}}},
+        "container": {"type": "jpeg_size", "runtime_env": {"image_uri": "a/b:1"}},
+    }
+    path = config(tmp_path, rewards={name: {**one, "num_cpus": 0.1} for name, one in rewards_section.items()})
+    found = wrong(examine(path))
+    assert found.keys() == {("files", "misspelt"), ("packages", "conda"), ("packages", "container")}
+    assert "runtime_env has conda, for which Ray needs the program conda" in found["packages", "conda"].found
+    assert found["packages", "container"].fix == "install podman, or use pip or uv instead"
+    assert {model.name for model in read_declared_models(path)} == {*rewards_section, "default"}
+    assert read_metadata_checks(path) == {}, "a class that is not here is not asked"
+    for program in ("conda", "podman"):
+        (tmp_path / program).write_text("#!/bin/sh")
+        (tmp_path / program).chmod(0o755)
+    assert wrong(examine(path)).keys() == {("files", "misspelt")}
 
 
 def test_options_of_rewards_without_files_are_checked(tmp_path: Path) -> None:
