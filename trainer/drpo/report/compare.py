@@ -57,8 +57,8 @@ def write_comparison_page(run_dirs: Sequence[Path], out: Path) -> Path:
     template = environment.from_string(files.joinpath("compare.html.j2").read_text(encoding="utf-8"))
     html = template.render(
         runs=runs,
-        held_out=_draw(runs, [one.watched.lines for one in runs], "present"),
-        training=_draw(runs, [one.metrics for one in runs], None),
+        held_out=_draw(runs, [one.watched.lines for one in runs], "present", missing),
+        training=_draw(runs, [one.metrics for one in runs], None, missing),
         missing=missing,
         style=Markup(files.joinpath("report.css").read_text(encoding="utf-8")),
     )
@@ -68,11 +68,22 @@ def write_comparison_page(run_dirs: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _draw(runs: Sequence[ComparedRun], lines: Sequence[Sequence[dict[str, Any]]], side: str | None) -> list[Figure]:
-    """A figure with one curve per run, for each number that a run has: of the evaluations, or of training."""
+def _draw(
+    runs: Sequence[ComparedRun], lines: Sequence[Sequence[dict[str, Any]]], side: str | None, missing: list[str]
+) -> list[Figure]:
+    """A figure with one curve per run, for each number that a run has: of the evaluations, or of training.
+
+    What cannot be drawn is named in `missing`.
+    """
     colors = [one.color for one in runs]
     numbers = [[{"step": line["step"], **(line[side] if side else line)} for line in one] for one in lines]
     keys = dict.fromkeys(key for one in numbers for line in one for key in line)
     if side is None:
         keys = dict.fromkeys(key for key in keys if key.startswith(("reward/", "metric/")) or key == "loss")
-    return [draw_together(key, numbers, colors, smooth=side is None) for key in keys if key != "step"]
+    figures = []
+    for key in keys:
+        try:
+            figures += [draw_together(key, numbers, colors, smooth=side is None)] if key != "step" else []
+        except Exception as error:  # whatever a curve fails with, the others are drawn
+            missing.append(f"the curves {key} ({type(error).__name__}: {error})")
+    return figures

@@ -225,10 +225,10 @@ def _tasks(run_dir: Path, summary: Mapping[str, Any], scale: Scale, missing: lis
 def _pairs(folder: Path, scale: Scale, missing: list[str]) -> dict[str, list[Pair]]:
     """The pictures in a run's samples/, by task."""
     try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        index = list[Any](json.loads((folder / "index.json").read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         missing.append(f"all pictures: {folder / 'index.json'} is damaged ({error})")
         return {}
     pairs: dict[str, list[Pair]] = {}

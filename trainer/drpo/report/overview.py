@@ -43,8 +43,9 @@ class Overview:
 
 
 def read_overviews(folder: Path) -> list[Overview]:
-    """The runs in a folder, the newest last."""
-    found = [path for path in folder.iterdir() if path.is_dir() and (path / CONFIG_FILE).is_file() and is_run(path)]
+    """The runs in a folder, the newest last. One with metrics whose settings cannot be read is damaged."""
+    found = [path for path in folder.iterdir() if (path / CONFIG_FILE).is_file()]
+    found = [path for path in found if is_run(path) or (path / METRICS_FILE).is_file()]
     return [read_overview(path) for path in sorted(found, key=_started)]
 
 

@@ -82,7 +82,7 @@ def read_watched(run_dir: Path, missing: list[str]) -> Watched:
             continue
         try:
             strip.append(Moment(line["step"], data_uri(run_dir / line["grid"]), _describe(line["present"])))
-        except (OSError, TypeError) as error:
+        except (OSError, TypeError, ValueError) as error:
             missing.append(f"the pictures of step {line['step']}: {error}")
     failed = sum("error" in line for line in every)
     stopped = why_ended(every, last_step(read_metrics(run_dir / METRICS_FILE)))
@@ -107,4 +107,8 @@ def _read_prompts(run_dir: Path, missing: list[str]) -> list[str]:
 def _compare(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
     """The title of each guard metric, its value for the base, and that of the last evaluation."""
     last = lines[-1]["present"] if lines else {}
-    return [(guard.title, guard.of_base, last[name]) for name, guard in GUARDS.items() if name in last]
+    return [
+        (guard.title, guard.of_base, last[name])
+        for name, guard in GUARDS.items()
+        if isinstance(last.get(name), int | float)  # not in a damaged line
+    ]

@@ -13,9 +13,10 @@ from PIL import Image
 from support.synthetic_run import write_synthetic_run
 
 from drpo.cli import app
+from drpo.errors import EvaluationError
 from drpo.report import write_report
 from drpo.report.compare import write_comparison_page
-from drpo.report.overview import read_overview
+from drpo.report.overview import read_overview, read_overviews
 from drpo.report.watched import read_watched
 from drpo.training.run_lock import lock_run
 from drpo.watching import guards
@@ -114,6 +115,21 @@ def test_a_damaged_picture_is_named_and_the_rest_is_shown(tmp_path: Path) -> Non
     assert missing[0].startswith("the pictures of step 0: ")
 
 
+def test_a_damaged_line_takes_only_its_curve_and_its_picture_along(tmp_path: Path) -> None:
+    good, bad = write_watched_run(tmp_path / "good"), write_watched_run(tmp_path / "bad")
+    damaged = {"step": 20, "present": {"geneval": "x", "guard/diversity": "x"}, "grid": "samples/step-20.png"}
+    (bad / "evaluations.jsonl").write_text(json.dumps(damaged) + "\n")
+    (bad / "metrics.jsonl").write_text(json.dumps({"step": 20, "loss": "x", "reward/geneval": 0.5}) + "\n")
+    (bad / "samples" / "index.json").write_text("5")
+    page = write_comparison_page([good, bad], tmp_path / "compare.html").read_text()
+    [note] = re.findall(r"Missing from this page.*", page)
+    assert [name in note for name in ("the pictures of step 20", "the curves geneval", "the curves loss")] == [True] * 3
+    assert "<h3>geneval/strict</h3>" in page
+    with pytest.raises(EvaluationError, match=r"lacks all pictures.*the curve Reward geneval"):
+        write_report(bad)
+    assert "the curve Diversity" in (bad / "report.html").read_text()
+
+
 def test_runs_are_compared_on_one_page(runs: Path, tmp_path: Path) -> None:
     page = write_comparison_page([runs / "first", runs / "second"], tmp_path / "compare.html").read_text()
     assert not re.search(r"https?://|<script", page)
@@ -138,6 +154,15 @@ def test_the_command_line_lists_and_compares_runs(
     assert call("runs", tmp_path / "nothing") == 2
     assert call("--version") == 0
     assert re.search(r"^drpo \d+\.\d+", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize("settings", ["", "preset: [", "a: 1"])
+def test_a_run_whose_settings_cannot_be_read_is_listed_as_damaged(tmp_path: Path, settings: str) -> None:
+    for name in ("run", "other"):  # a folder of somebody else has no metrics of ours
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(settings)
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert [(one.name, one.state) for one in read_overviews(tmp_path)] == [("run", "damaged")]
 
 
 def test_a_run_that_has_trained_on_is_no_longer_ended_by_its_guard(tmp_path: Path) -> None:
