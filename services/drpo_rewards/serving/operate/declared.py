@@ -11,6 +11,8 @@ from drpo_rewards.api.metadata import take_share
 from drpo_rewards.rewards import load_class
 from drpo_rewards.serving.config import ServiceConfig
 
+RequestCheck = Callable[[str, Mapping[str, Any] | None], None]
+
 
 def read_declared_models(source: str) -> list[ModelInfo]:
     """Read the rewards and mixtures of a service config, as `GET /v1/models` will list them.
@@ -46,10 +48,10 @@ def read_declared_models(source: str) -> list[ModelInfo]:
     ]
 
 
-def read_metadata_checks(source: str) -> dict[str, Callable[[Mapping[str, Any]], None]]:
-    """Read the rewards of a service config that say which metadata they refuse, with a function that does so.
+def read_request_checks(source: str) -> dict[str, RequestCheck]:
+    """Read the rewards of a service config that say what they refuse, with a function that does so.
 
-    As in a service, each gets the keys that it reads, and nothing is refused if there are none.
+    It takes a prompt and its metadata. As in a service, a reward gets the keys that it reads.
 
     Raises:
         ConfigError: see `read_declared_models`.
@@ -62,7 +64,7 @@ def read_metadata_checks(source: str) -> dict[str, Callable[[Mapping[str, Any]],
     return {
         name: partial(_check_share, cls, options)
         for name, (cls, options) in rewards.items()
-        if hasattr(cls, "check_metadata")
+        if hasattr(cls, "check_request")
     }
 
 
@@ -71,7 +73,6 @@ def _read_schema(cls: type) -> dict[str, Any] | None:
     return schema if isinstance(schema, dict) else None
 
 
-def _check_share(cls: Any, options: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    share = take_share(dict(metadata), _read_schema(cls))
-    if share is not None:
-        cls.check_metadata(share, **options)
+def _check_share(cls: Any, options: Mapping[str, Any], prompt: str, metadata: Mapping[str, Any] | None) -> None:
+    share = take_share(None if metadata is None else dict(metadata), _read_schema(cls))
+    cls.check_request(prompt, share, **options)
