@@ -22,7 +22,7 @@ SERVICES = {
     "drpo_rewards": {"api", "client", "operations"},  # the public face, __init__.py
     "cli": {
         "serving", "serving.config", "serving.operate", "rewards", "rewards.base",
-        "client", "ranking", "operations", "cluster", "settings", "api",
+        "client", "ranking", "operations", "cluster", "settings", "screen", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
     "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "api"},
@@ -33,14 +33,13 @@ SERVICES = {
     "serving.config": {"settings", "api"},
     "serving.ports": set(),
     "client": {"client.transports", "client.retries", "client.background", "operations", "api"},
-    "client.transports": {"client.retries", "operations", "wire", "v1", "cluster", "api"},
-    "client.retries": set(),
-    "client.background": set(),
+    "client.transports": {"client.proxies", "client.retries", "operations", "wire", "v1", "cluster", "api"},
+    "client.proxies": set(), "client.retries": set(), "client.background": set(),
     "operations": {"ranking", "wire", "v1", "api"},
     "ranking": {"api"},
     "rewards": {"rewards.base", "rewards.files", "rewards.shared", "ranking", "settings", "api"},
     "rewards.judge": {"rewards.base", "rewards.files", "rewards.shared"},
-    "rewards.shared": {"rewards.base", "rewards.files", "client.retries", "client.background"},
+    "rewards.shared": {"rewards.base", "rewards.files", "client.proxies", "client.retries", "client.background"},
     "rewards.files": set(),
     "rewards.base": {"api"},
     "wire": {"v1", "api"},
@@ -48,8 +47,7 @@ SERVICES = {
     "cluster": set(),
     "settings": set(),
     "api": set(),
-    "errors": set(),
-    "findings": set(),
+    "errors": set(), "findings": set(), "screen": set(),
 }  # fmt: skip
 
 TRAINER = {
@@ -59,6 +57,7 @@ TRAINER = {
         "checks", "paper", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
         "training.choices", "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
+        "drpo_rewards.screen",
     },
     "checks": {
         "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
@@ -121,7 +120,7 @@ TRAINER = {
     "shapes.cli": {"shapes.pretrain", "shapes", "checks"},
     "shapes.pretrain": {"method.features", "shapes", "drpo_rewards.api.shapes"},
     "data.prompts.sources.shapes": {"data", "shapes", "config"},
-    "data": {"config"},
+    "data": {"config", "drpo_rewards.api.images", "drpo_rewards.errors"},
     "shapes.variety": {"drpo_rewards.rewards.geneval.rules", "drpo_rewards.rewards.geneval.shapes_detector"},
     "shapes": {"drpo_rewards.api.shapes"},
     "presets": set(),

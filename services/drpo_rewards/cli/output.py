@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from drpo_rewards.findings import Finding
+from drpo_rewards.screen import make_console
 
-console = Console()
-errors = Console(stderr=True)
+console = make_console("stdout")
+errors = make_console("stderr")
 
 
 def fail(code: str, message: str, status: int = 1) -> NoReturn:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from drpo_rewards.api.suggestions import did_you_mean
-from drpo_rewards.errors import ConfigError
+from drpo_rewards.errors import ConfigError, RewardsError
 from drpo_rewards.rewards.base import AnyReward, DifferentiableReward, PairwiseReward, Reward
 from drpo_rewards.rewards.files import hub
 from drpo_rewards.rewards.files.hub import MissingFilesError
@@ -49,10 +50,35 @@ def load_class(kind: str) -> type:
     if not colon:
         known = ", ".join(sorted(CATALOGUE))
         raise ConfigError(f"no reward {kind!r}; known are {known}, and your own is written as package.module:Class")
+    with code_of(kind, "cannot be loaded"):
+        try:
+            cls = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"cannot load reward {kind!r}: {error}") from error
+    if not callable(cls):
+        raise ConfigError(f"reward {kind!r} is a {type(cls).__name__}, not a class")
+    return cls
+
+
+@contextmanager
+def code_of(kind: str, problem: str) -> Iterator[None]:
+    """Turn what the code of your own reward raises in this block into an error that names the reward.
+
+    A module without a guard for `__main__` may also end the process when it is imported, as argparse does.
+
+    Args:
+        kind: the reward. Those of the catalogue are not changed: what they raise otherwise is a fault of ours.
+        problem: what does not work then.
+
+    Raises:
+        ConfigError: the code has failed.
+    """
     try:
-        return getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot load reward {kind!r}: {error}") from error
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, RewardsError) or kind in CATALOGUE:
+            raise
+        raise ConfigError(f"reward {kind!r} {problem}: {type(error).__name__}: {error}") from error
 
 
 def create(kind: str, options: dict[str, Any], headers_only: bool = False) -> AnyReward:
@@ -72,15 +98,17 @@ def create(kind: str, options: dict[str, Any], headers_only: bool = False) -> An
     if headers_only and not accepts_headers_only(kind):
         raise ConfigError(f"reward {kind!r} has no argument `headers_only`, so loading is the only check of its files")
     check_option_names(kind, options)
-    try:
-        reward = cls(**options, headers_only=True) if headers_only else cls(**options)
-    except MissingFilesError as error:
-        raise MissingFilesError(f"{error}. `{download_command(kind, options)}` fetches it") from error
-    except TypeError as error:
-        unknown = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))  # of a part of the reward
-        problem = f"has no option {unknown[1]!r} that fits its others" if unknown else f"cannot be built: {error}"
-        raise ConfigError(f"reward {kind!r} {problem}; its options are {options}") from error
-    if not isinstance(reward, Reward | PairwiseReward):
+    with code_of(kind, "cannot be built"):
+        try:
+            reward = cls(**options, headers_only=True) if headers_only else cls(**options)
+        except MissingFilesError as error:
+            raise MissingFilesError(f"{error}. `{download_command(kind, options)}` fetches it") from error
+        except TypeError as error:
+            unknown = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))  # of a part of the reward
+            problem = f"has no option {unknown[1]!r} that fits its others" if unknown else f"cannot be built: {error}"
+            raise ConfigError(f"reward {kind!r} {problem}; its options are {options}") from error
+        is_reward = isinstance(reward, Reward | PairwiseReward)
+    if not is_reward:
         raise ConfigError(f"reward {kind!r} needs a `version` and a method `score(items)` (or `compare(items)`)")
     needed = needed_files(kind, options)
     if needed and not hasattr(reward, "revision"):
@@ -179,7 +207,8 @@ def needed_files(kind: str, options: Mapping[str, Any]) -> list[tuple[ModelFiles
         ConfigError: there is no such reward.
     """
     declared: Any = getattr(load_class(kind), "files", None)
-    return [(files, files.source(options)) for files in declared(**options)] if callable(declared) else []
+    with code_of(kind, "cannot say which files it reads"):
+        return [(files, files.source(options)) for files in declared(**options)] if callable(declared) else []
 
 
 def download_command(kind: str, options: Mapping[str, Any]) -> str:

@@ -11,15 +11,17 @@ import itertools
 import math
 import numbers
 import reprlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
 from drpo_rewards.api.contract import Metric, ModelInfo, check_plain_json
 from drpo_rewards.api.metadata import close_schema
-from drpo_rewards.errors import RewardError
+from drpo_rewards.errors import ConfigError, RewardError
 from drpo_rewards.rewards.base import AnyReward, Comparison, Item, PairItem, PairwiseReward, Reward, Score, ScoreItem
 
 ItemT = TypeVar("ItemT", ScoreItem, PairItem)
@@ -31,22 +33,43 @@ def is_pairwise(reward: AnyReward) -> TypeGuard[PairwiseReward]:
 
 
 def describe(name: str, reward: AnyReward) -> ModelInfo:
-    """Make the entry of `GET /v1/models` for a reward that is served as `name`."""
-    return ModelInfo(
-        name=name,
-        description=getattr(reward, "description", (type(reward).__doc__ or "").strip().split("\n")[0]),
-        mode="pairwise" if is_pairwise(reward) else "pointwise",
-        version=reward.version,
-        checkpoint=getattr(reward, "checkpoint", None),
-        revision=getattr(reward, "revision", None),
-        license=getattr(reward, "license", None),
-        range=getattr(reward, "range", None),
-        higher_is_better=getattr(reward, "higher_is_better", True),
-        metrics=list(getattr(reward, "metrics", ())),
-        needs_metadata=getattr(reward, "needs_metadata", False),
-        metadata_schema=close_schema(getattr(reward, "metadata_schema", None)),
-        needs_in_prompt=getattr(reward, "needs_in_prompt", ""),
-    )
+    """Make the entry of `GET /v1/models` for a reward that is served as `name`.
+
+    Raises:
+        ConfigError: what the reward says about itself cannot be sent.
+    """
+    with describing(name):
+        return ModelInfo(
+            name=name,
+            description=getattr(reward, "description", (type(reward).__doc__ or "").strip().split("\n")[0]),
+            mode="pairwise" if is_pairwise(reward) else "pointwise",
+            version=reward.version,
+            checkpoint=getattr(reward, "checkpoint", None),
+            revision=getattr(reward, "revision", None),
+            license=getattr(reward, "license", None),
+            range=getattr(reward, "range", None),
+            higher_is_better=getattr(reward, "higher_is_better", True),
+            metrics=list(getattr(reward, "metrics", ())),
+            needs_metadata=getattr(reward, "needs_metadata", False),
+            metadata_schema=close_schema(getattr(reward, "metadata_schema", None)),
+            needs_in_prompt=getattr(reward, "needs_in_prompt", ""),
+        )
+
+
+@contextmanager
+def describing(name: str) -> Iterator[None]:
+    """Turn what goes wrong while a reward is described into an error that names the reward.
+
+    Raises:
+        ConfigError: what the reward says about itself cannot be sent.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ConfigError(f"reward {name!r} describes itself wrongly: {wrong}") from None
+    except Exception as error:  # its attributes may be properties, which run its code
+        raise ConfigError(f"reward {name!r} cannot describe itself: {type(error).__name__}: {error}") from error
 
 
 def probe(reward: AnyReward) -> Item:

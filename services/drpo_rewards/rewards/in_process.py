@@ -125,5 +125,5 @@ def _reward_errors(name: str) -> Iterator[None]:
         yield
     except RewardsError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RewardError(f"reward {name!r} failed: {type(error).__name__}: {error}", reward=name) from error

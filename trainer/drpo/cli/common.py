@@ -24,9 +24,10 @@ from drpo.config import Config, Problem, override, salvage_config, set_value
 from drpo.errors import ConfigError, DrpoError
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.findings import Finding
+from drpo_rewards.screen import make_console
 
-console = Console()
-errors = Console(stderr=True)
+console = make_console("stdout")
+errors = make_console("stderr")
 
 DryRun = Annotated[bool, typer.Option(help="Only check what the start needs, and print what is found.")]
 

@@ -127,10 +127,10 @@ def is_judged(plan: PaperPlan) -> bool:
 
 def carry_out(plan: PaperPlan, config: Config, sets: Sequence[PromptSet]) -> None:
     """Starts Ray and the rewards, trains what is not finished, and evaluates."""
-    from drpo.cli.train import sigterm_as_ctrl_c
+    from drpo.cli.train import endings_as_ctrl_c
 
     runs = plan.runs()
-    with ray_and_rewards(config) as served, sigterm_as_ctrl_c():
+    with ray_and_rewards(config) as served, endings_as_ctrl_c():
         for number, run in enumerate(runs, start=1):
             if not run.finished:
                 say(f"run {number} of {len(runs)}: ", (run.run_dir.name, "bold"))

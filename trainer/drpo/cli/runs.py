@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +14,7 @@ from drpo.cli.common import console, say
 from drpo.cli.report import find_run_by_name
 from drpo.config import runs_folder
 from drpo.errors import ConfigError
+from drpo_rewards.screen import make_console
 
 PIPED_WIDTH = 500
 """Characters of a line that no terminal shows, so that every run has one line for `grep`."""
@@ -53,7 +53,7 @@ def runs(
             one.started.partition("-")[2],  # the year is left out
         )
         table.add_row(*(Text(cell) for cell in cells))
-    to = console if console.is_terminal else Console(width=PIPED_WIDTH)
+    to = console if console.is_terminal else make_console("stdout", width=PIPED_WIDTH)
     to.print(table)
 
 

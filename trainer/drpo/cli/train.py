@@ -44,7 +44,7 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train an adapter. Any setting of the preset can be changed: --training.steps 50 --optimizer.lr 3e-4."""
-    from drpo.training.run_folder import create_run
+    from drpo.training.run_folder import create_run, read_config
     from drpo.training.run_lock import lock_run
 
     started = time.perf_counter()
@@ -58,6 +58,7 @@ def train(
         run_dir = create_run(config)
     else:
         run_dir = find_run_by_name(resume)
+        read_config(run_dir)  # before the lock is written into a folder that is no run
     with lock_run(run_dir) as lock:
         if not lock.held:
             say("the file system of the run has no locks: make sure that no other process trains this run")
@@ -118,10 +119,10 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
 
     say("run ", (run_dir.name, "bold"), f" in {run_dir}")
     parts = Parts(run_dir)
-    resumed_s = max((line["time_s"] for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
+    resumed_s = max((line.get("time_s", 0.0) for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
     with (
         ray_and_rewards(config, rewards=asks_rewards(config)) as served,
-        sigterm_as_ctrl_c(),
+        endings_as_ctrl_c(),
         Trackers(config, run_dir, warn=lambda text: say(("warning: ", "yellow"), text)) as trackers,
     ):
         with TrainingProgress(config, console) as progress:
@@ -173,18 +174,25 @@ def call_all(*watchers: Callable[[dict[str, Any]], None]) -> Callable[[dict[str,
 
 
 @contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Treats SIGTERM as Ctrl-C within this block, so that the run writes a checkpoint before it ends.
+def endings_as_ctrl_c() -> Iterator[None]:
+    """Treats SIGTERM and SIGHUP as Ctrl-C within this block, so that the run writes a checkpoint before it ends.
 
-    `ray job stop` and container runtimes send SIGTERM. Enter the block after Ray has started, because Ray installs its
-    own handler when it starts.
+    `ray job stop` and container runtimes send SIGTERM. A terminal that is closed sends SIGHUP, often twice, so a second
+    one does not hurry; a program that was started by nohup ignores it. Enter the block after Ray has started, because
+    Ray installs its own handlers when it starts.
     """
+    told = set[int]()
 
     def interrupt(number: int, frame: object) -> None:
+        if number == signal.SIGHUP and number in told:
+            return
+        told.add(number)
         raise KeyboardInterrupt
 
-    earlier_handler = signal.signal(signal.SIGTERM, interrupt)
+    endings = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    earlier = {number: signal.signal(number, interrupt) for number in endings}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier_handler)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

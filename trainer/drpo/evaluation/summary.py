@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from drpo.config import Config
 from drpo.errors import EvaluationError
 from drpo.training.best import read_best
@@ -108,18 +110,33 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise EvaluationError(f"{run_dir} has no {SUMMARY_FILE}. Write it with `drpo report {run_dir}`")
     summary = _read_json(path)
-    if summary is None:
+    if summary is None or not {"run", "steps", "images"} <= summary.keys():
         raise EvaluationError(f"{path} is damaged. Write it anew with `drpo report {run_dir}`")
     return summary
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None if the file is missing or damaged."""
+    """The results in a JSON file; None if the file is missing or damaged, or holds something else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        _Results.model_validate(values)
+    except (OSError, ValueError, RecursionError):
         return None
-    return values if isinstance(values, dict) else None
+    return values
+
+
+class _Row(BaseModel):
+    base: float
+    tuned: float
+
+
+class _Results(BaseModel):
+    """What every reader of evaluation.json and summary.json relies on."""
+
+    mean: _Row | None = None
+    tasks: dict[str, _Row] = {}
+    seconds: dict[str, Any] = {}
+    evaluated_step: int | None = None
 
 
 def installed_versions() -> dict[str, str]:

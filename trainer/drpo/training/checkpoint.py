@@ -152,12 +152,15 @@ def _check_whole(path: Path) -> Manifest | None:
         return None
     try:
         manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
-        run_format, files = manifest["format"], manifest["files"]
-        described = Manifest(manifest["drpo"], manifest["settings"])
-    except (OSError, ValueError, LookupError, TypeError):
+        run_format, described = int(manifest["format"]), Manifest(str(manifest["drpo"]), dict(manifest["settings"]))
+        files = {name: {"bytes": one["bytes"], "sha256": one["sha256"]} for name, one in manifest["files"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ModelLoadError(f"{path.name}: {MANIFEST_FILE} is damaged") from None
     check_format(path, described.version, run_format)
-    found = _describe_files(path)
+    try:
+        found = _describe_files(path)
+    except OSError as error:  # a bad disk, or files of another user
+        raise ModelLoadError(f"{path.name}: {error.filename} cannot be read: {error.strerror}") from None
     for name, expected in files.items():
         if name not in found:
             raise ModelLoadError(f"{path.name}: {name} is missing")

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import torch
+from pydantic import BaseModel
 
 from drpo.config import Config
 from drpo.generators.base import OneStepGenerator
@@ -169,7 +170,23 @@ def _remember(run_dir: Path, name: str, choose: Any) -> Any:
 
 
 def _read(run_dir: Path) -> dict[str, Any]:
+    """The choices that a run has made; none if the file is damaged."""
     try:
-        return dict(json.loads((run_dir / CHOICES_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        choices = json.loads((run_dir / CHOICES_FILE).read_text(encoding="utf-8"))
+        read = _Choices.model_validate(choices).model_dump()
+        return {name: choice for name, choice in read.items() if choice is not None}
+    except (OSError, ValueError, RecursionError):
         return {}
+
+
+class _Memory(BaseModel):
+    gradient_checkpointing: bool
+    chunk_size: int | None
+    why: str
+
+
+class _Choices(BaseModel):
+    """What choices.json holds."""
+
+    memory: _Memory | None = None
+    decode_chunk: int | None = None

@@ -60,6 +60,8 @@ def parse_line(text: str | bytes) -> dict[str, Any] | None:
     """The metrics in a line of a metrics.jsonl; None if the line is none, such as what a kill or a full disk left."""
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        return None
+    return line if type(line.get("time_s", 0.0)) in (float, int) else None

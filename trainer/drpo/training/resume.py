@@ -13,7 +13,7 @@ from drpo.config import Config
 from drpo.errors import ConfigError
 from drpo.training.checkpoint import find_newest_checkpoint, step_of
 from drpo.training.evaluations import EVALUATIONS_FILE, judge_again, read_evaluations
-from drpo.training.run_folder import CHECKPOINTS
+from drpo.training.run_folder import ADAPTER, CHECKPOINTS
 from drpo.training.version import PROJECT_VERSION
 
 CHANGEABLE = {
@@ -81,10 +81,15 @@ def find_start(config: Config, run_dir: Path) -> list[str]:
 
     Raises:
         ConfigError: the checkpoint is of other settings than `config`, or of a newer version of the project; or
-            `training.stop_if` has ended the run there.
+            `training.stop_if` has ended the run there; or the run's checkpoints were removed.
         ModelLoadError: the run has checkpoints, but none is whole.
     """
     newest = find_newest_checkpoint(run_dir / CHECKPOINTS)
+    if newest.path is None and (run_dir / ADAPTER).exists():  # only a checkpoint is followed by an adapter
+        raise ConfigError(
+            f"{run_dir} has an adapter but none of its checkpoints any more, and a run goes on from a checkpoint only. "
+            f"Restore one from a copy, or start a new run, which can start from {run_dir / ADAPTER} with --adapter"
+        )
     if newest.path is None:
         return ["the run has no checkpoint yet, so it starts at step 0"]
     if newest.manifest is not None:

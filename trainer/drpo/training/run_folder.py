@@ -29,6 +29,9 @@ ADAPTER_EMA = "adapter-ema"
 ADAPTER_BEST = "adapter-best"
 UNET = "unet"
 
+_SECTIONS = {"preset", "lora", "objective", "rewards"}
+"""What the config of a run has, among others, and that of another program has not."""
+
 _WRITTEN_BY = re.compile(r"^# drpo (\S+), format (\d+)$", re.MULTILINE)
 """The first line of a config.yaml. A comment, so that the file is also a preset: `drpo train --preset config.yaml`."""
 
@@ -86,6 +89,11 @@ def read_config(run_dir: Path) -> Config:
     if written_by:
         check_format(path, written_by[1], int(written_by[2]))
     config, problems = salvage_config(sections)
+    if not problems and not _SECTIONS.issubset(sections):
+        raise ConfigError(
+            f"{run_dir} is not a run: {path} has not all sections that a run writes. If it is a preset, start a run "
+            f"with --preset {path}"
+        )
     if problems:
         version = written_by[1] if written_by else "an earlier version"
         versions = "" if version == PROJECT_VERSION else f" (written by drpo: {version}; this is {PROJECT_VERSION})"
@@ -139,6 +147,6 @@ def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run: its config.yaml has the sections of our configs, not somebody else's."""
     try:
         settings = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return False
-    return isinstance(settings, dict) and {"preset", "lora", "objective", "rewards"} <= settings.keys()
+    return isinstance(settings, dict) and _SECTIONS.issubset(settings)

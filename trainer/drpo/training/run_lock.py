@@ -19,14 +19,17 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+
+import psutil
 
 from drpo.errors import RunInUseError
 from drpo.training.files import storing
 
 LOCK_FILE = ".lock"
+CLOCKS_S = 60.0  # by which the system's clock may be put forward while a run trains
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
@@ -44,6 +47,16 @@ class RunLock:
     held: bool
 
 
+@dataclass(frozen=True)
+class _Holder:
+    """Who holds a run: what the lock's file says."""
+
+    token: str
+    pid: int
+    host: str
+    since: float
+
+
 @contextmanager
 def lock_run(run_dir: Path) -> Iterator[RunLock]:
     """Keeps other processes from training this run within the block.
@@ -58,10 +71,10 @@ def lock_run(run_dir: Path) -> Iterator[RunLock]:
     with file:
         held = _try_to_lock(file, run_dir)
         token = uuid.uuid4().hex
-        holder = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+        holder = _Holder(token, os.getpid(), socket.gethostname(), time.time())
         with storing(path):
             file.truncate(0)
-            file.write(json.dumps(holder))
+            file.write(json.dumps(asdict(holder)))
             file.flush()
         try:
             yield RunLock(token, held)
@@ -73,21 +86,20 @@ def lock_run(run_dir: Path) -> Iterator[RunLock]:
 def is_taken_over(run_dir: Path, token: str) -> bool:
     """Whether another start of the run has come after the one with this token."""
     holder = _read_holder(run_dir)
-    return bool(holder) and holder.get("token") != token
+    return holder is not None and holder.token != token
 
 
 def is_being_trained(run_dir: Path) -> bool:
     """Whether a process seems to train the run: one that holds its lock, and lives if it is on this machine."""
     holder = _read_holder(run_dir)
-    if not holder or holder.get("host") != socket.gethostname():
-        return bool(holder)
-    try:
-        os.kill(int(holder["pid"]), 0)  # signal 0 only asks
-    except ProcessLookupError:
+    if holder is None or holder.host != socket.gethostname():
+        return holder is not None
+    try:  # a process that started later has the number of one that was killed
+        return psutil.Process(holder.pid).create_time() <= holder.since + CLOCKS_S
+    except (psutil.NoSuchProcess, ValueError):
         return False
-    except (OSError, ValueError, LookupError):  # a process of another user lives too
+    except psutil.Error:  # a process of another user lives too
         return True
-    return True
 
 
 def _try_to_lock(file: TextIO, run_dir: Path) -> bool:
@@ -104,16 +116,17 @@ def _try_to_lock(file: TextIO, run_dir: Path) -> bool:
     return True
 
 
-def _read_holder(run_dir: Path) -> dict[str, Any]:
+def _read_holder(run_dir: Path) -> _Holder | None:
+    """Who holds the run, as the file says; None if it says nothing whole."""
     try:
         holder = json.loads((run_dir / LOCK_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # just being written
-        return {}
-    return holder if isinstance(holder, dict) else {}
+        return _Holder(str(holder["token"]), int(holder["pid"]), str(holder["host"]), float(holder["since"]))
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):  # just being written
+        return None
 
 
-def _describe(holder: dict[str, Any]) -> str:
-    if not holder:
+def _describe(holder: _Holder | None) -> str:
+    if holder is None:
         return "another process"
-    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
-    return f"process {holder['pid']} on {holder['host']}, since {started}"
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
+    return f"process {holder.pid} on {holder.host}, since {started}"

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from drpo_rewards.api.contract import ModelInfo, ModelList, ModelT, Problem, Readiness
+from drpo_rewards.client.proxies import environment_is_read
 from drpo_rewards.client.retries import parse_retry_after
 from drpo_rewards.client.transports.base import Payload
 from drpo_rewards.errors import (
@@ -32,7 +33,8 @@ class HttpTransport:
         self.url = url
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         # By default the environment's proxies are ignored: they are for the web, and a ranking service runs nearby.
-        self._client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=use_proxies)
+        with environment_is_read():
+            self._client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=use_proxies)
 
     async def perform(
         self, operation: Operation[OptionsT, ResponseT], options: OptionsT, images: Sequence[Payload], timeout_s: float

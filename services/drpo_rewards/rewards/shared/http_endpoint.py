@@ -13,6 +13,7 @@ import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
 from drpo_rewards.client.background import BackgroundLoop
+from drpo_rewards.client.proxies import environment_is_read
 from drpo_rewards.client.retries import may_retry, parse_retry_after, wait
 from drpo_rewards.errors import (
     LOGS,
@@ -45,7 +46,8 @@ class HttpEndpoint:
         hints: by HTTP status, what to look at if it answers that.
 
     Raises:
-        ConfigError: `url` is not an http address, or one of the numbers cannot be used.
+        ConfigError: `url` is not an http address, one of the numbers cannot be used, or the environment names a proxy
+            that cannot.
     """
 
     def __init__(
@@ -72,7 +74,8 @@ class HttpEndpoint:
         # Only asyncio bounds a whole call: sockets bound the wait for each piece of an answer, or of its headers.
         self._loop = BackgroundLoop("endpoint's calls")
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.AsyncClient(headers=headers, timeout=None)
+        with environment_is_read():
+            self._client = httpx.AsyncClient(headers=headers, timeout=None)
         self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="endpoint")
 
     def map(self, ask: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:

@@ -10,13 +10,13 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from drpo_rewards.api.images import DecodingLimits, from_rgb8
 from drpo_rewards.errors import UNEXPECTED, IncompleteRequestError, InternalError, InvalidRequestError, RewardsError
@@ -34,6 +34,7 @@ from drpo_rewards.wire.models import models_to_proto, readiness_to_proto
 logger = logging.getLogger("ray.serve")
 
 RANKING = pb.DESCRIPTOR.services_by_name["Ranking"]
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 # The names that the health service knows: the whole server, and its one service.
 SERVICES = ("", RANKING.full_name)
@@ -51,6 +52,7 @@ LEAST_MESSAGE_BYTES = 64_000_000
 MESSAGE_IDLE_TIMES = 10
 
 Context: TypeAlias = grpc.aio.ServicerContext
+MessageT = TypeVar("MessageT", bound=Message)
 Method = Callable[[Context, Origin], Awaitable[Message]]
 
 
@@ -91,29 +93,46 @@ def build_server(gateway: Gateway, application: str) -> grpc.aio.Server:
         for name, method in methods.items()
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(RANKING.full_name, handlers),))
-    health_pb2_grpc.add_HealthServicer_to_server(Health(gateway), server)
+    server.add_generic_rpc_handlers((Health(gateway).handler(),))
     return server
 
 
-class Health(health_pb2_grpc.HealthServicer):
+class Health:
     """The standard health service: the state of the rewards."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return what answers the calls of this service."""
+        serialize = health_pb2.HealthCheckResponse.SerializeToString
+        return grpc.method_handlers_generic_handler(
+            HEALTH.full_name,
+            {
+                "Check": grpc.unary_unary_rpc_method_handler(self._check, response_serializer=serialize),
+                "Watch": grpc.unary_stream_rpc_method_handler(self._watch, response_serializer=serialize),
+            },
+        )
+
+    async def _check(self, data: bytes, context: Context) -> health_pb2.HealthCheckResponse:
+        request = await self._parse(data, context)
         if request.service not in SERVICES:
-            context.set_code(grpc.StatusCode.NOT_FOUND)
-            context.set_details(f"no service {request.service[:100]!r}; the services are {SERVICES}")
-            return health_pb2.HealthCheckResponse()
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"no service {request.service[:100]!r}; the services are {SERVICES}"
+            )
         return health_pb2.HealthCheckResponse(status=await self._find_state(request))
 
-    async def Watch(
-        self, request: health_pb2.HealthCheckRequest, context: Context
-    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+    async def _watch(self, data: bytes, context: Context) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        request = await self._parse(data, context)
         while True:
             yield health_pb2.HealthCheckResponse(status=await self._find_state(request))
             await asyncio.sleep(WATCH_INTERVAL_S)
+
+    async def _parse(self, data: bytes, context: Context) -> health_pb2.HealthCheckRequest:
+        try:
+            return _parse(health_pb2.HealthCheckRequest, data)
+        except InvalidRequestError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def _find_state(self, request: health_pb2.HealthCheckRequest) -> int:
         states = health_pb2.HealthCheckResponse
@@ -177,7 +196,7 @@ async def _receive(context: Context, seconds: float, allowance: Allowance) -> by
     return data
 
 
-def _parse(message_class: type[Message], data: bytes) -> Message:
+def _parse(message_class: type[MessageT], data: bytes) -> MessageT:
     try:
         return message_class.FromString(data)
     except DecodeError:

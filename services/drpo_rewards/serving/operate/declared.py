@@ -8,7 +8,8 @@ from typing import Any
 
 from drpo_rewards.api.contract import ModelInfo
 from drpo_rewards.api.metadata import take_share
-from drpo_rewards.rewards import load_class
+from drpo_rewards.rewards import code_of, load_class
+from drpo_rewards.rewards.checks import describing
 from drpo_rewards.serving.config import ServiceConfig
 
 RequestCheck = Callable[[str, Mapping[str, Any] | None], None]
@@ -33,15 +34,15 @@ def read_declared_models(source: str) -> list[ModelInfo]:
             continue
         cls = load_class(reward.type)
         metrics, needs_metadata = getattr(cls, "metrics", ()), getattr(cls, "needs_metadata", False)
-        models.append(
-            ModelInfo(
+        with describing(name):
+            described = ModelInfo(
                 name=name,
                 mode="pairwise" if hasattr(cls, "compare") else "pointwise",
                 metrics=list(metrics) if isinstance(metrics, list | tuple) else [],
                 needs_metadata=needs_metadata is True,
                 metadata_schema=_read_schema(cls),
             )
-        )
+        models.append(described)
     return models + [
         ModelInfo(name=name, kind="mixture", weights=mixture.rewards, normalize=mixture.normalize)
         for name, mixture in settings.mixtures.items()
@@ -56,15 +57,11 @@ def read_request_checks(source: str) -> dict[str, RequestCheck]:
     Raises:
         ConfigError: see `read_declared_models`.
     """
-    rewards = {
-        name: (load_class(one.type), one.options)
-        for name, one in ServiceConfig.load(source).rewards.items()
-        if not one.class_may_be_elsewhere
-    }
+    rewards = ServiceConfig.load(source).rewards
     return {
-        name: partial(_check_share, cls, options)
-        for name, (cls, options) in rewards.items()
-        if hasattr(cls, "check_request")
+        name: partial(_check_share, one.type, one.options)
+        for name, one in rewards.items()
+        if not one.class_may_be_elsewhere and hasattr(load_class(one.type), "check_request")
     }
 
 
@@ -73,6 +70,8 @@ def _read_schema(cls: type) -> dict[str, Any] | None:
     return schema if isinstance(schema, dict) else None
 
 
-def _check_share(cls: Any, options: Mapping[str, Any], prompt: str, metadata: Mapping[str, Any] | None) -> None:
+def _check_share(kind: str, options: Mapping[str, Any], prompt: str, metadata: Mapping[str, Any] | None) -> None:
+    cls: Any = load_class(kind)
     share = take_share(None if metadata is None else dict(metadata), _read_schema(cls))
-    cls.check_request(prompt, share, **options)
+    with code_of(kind, "cannot check a request"):
+        cls.check_request(prompt, share, **options)

@@ -224,6 +224,9 @@ def test_plain_http(service: serving.RunningService) -> None:
     assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
 
 
+HEALTH = "/grpc.health.v1.Health"
+
+
 def test_grpc_health(service: serving.RunningService) -> None:
     with grpc.insecure_channel(address(service, "grpc").removeprefix("grpc://")) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -232,6 +235,12 @@ def test_grpc_health(service: serving.RunningService) -> None:
         assert stub.Check(request, metadata=metadata, timeout=30).status == health_pb2.HealthCheckResponse.SERVING
         first = next(iter(stub.Watch(request, metadata=metadata, timeout=30)))
         assert first.status == health_pb2.HealthCheckResponse.SERVING
+        check, watch = channel.unary_unary(f"{HEALTH}/Check"), channel.unary_stream(f"{HEALTH}/Watch")
+        for call in (check, lambda data, timeout: next(watch(data, timeout=timeout))):
+            with pytest.raises(grpc.RpcError, match=r"(?s)INVALID_ARGUMENT.*no.* of the type HealthCheckRequest"):
+                call(b"\xff\xff", timeout=30)
+        with pytest.raises(grpc.RpcError, match=r"(?s)NOT_FOUND.*no service 'none'"):
+            stub.Check(health_pb2.HealthCheckRequest(service="none"), timeout=30)
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])

@@ -11,6 +11,7 @@ import pytest
 from drpo_rewards import AsyncRankingClient, Group, RankingClient
 from drpo_rewards.client.transports import open_transport
 from drpo_rewards.errors import ConfigError, InvalidImageError, InvalidRequestError, ServiceUnavailableError
+from drpo_rewards.rewards.shared.http_endpoint import HttpEndpoint
 
 PICTURES = np.zeros((2, 16, 16, 3), np.uint8)
 
@@ -191,3 +192,22 @@ async def test_proxies_are_used_only_if_asked_for(
     assert reached == {"proxy" if use_proxies else "service"}
     for server in (proxy, service):
         server.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("ALL_PROXY", "garbage://", "Unknown scheme for proxy URL"),
+        ("HTTPS_PROXY", "http://proxy:port", "Invalid port"),
+        ("SSL_CERT_FILE", "/none/such.pem", "No such file"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_the_users_mistake(
+    name: str, value: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    RankingClient("http://127.0.0.1:9").close()  # it looks at none
+    with pytest.raises(ConfigError, match=rf"that the environment names cannot be used: .*{problem}.*; correct \$HTTP"):
+        RankingClient("http://127.0.0.1:9", use_proxies=True)
+    with pytest.raises(ConfigError, match="that the environment names cannot be used"):
+        HttpEndpoint("the judge", "http://127.0.0.1:9")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from drpo.cli import app
 from drpo.cli.common import Application, parse_settings
 from drpo.cli.progress import TrainingProgress
+from drpo.cli.train import endings_as_ctrl_c
 from drpo.config import load_config
 from drpo.errors import ConfigError, ModelLoadError
 from drpo.generators import check_adapter
@@ -150,3 +152,22 @@ def test_the_home_folder_in_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     command_line(["~/x", "a~/x", "--text=~/c"], standalone_mode=False)
     assert taken == [[tmp_path / "x", Path("a~/x")], tmp_path / "a.png", "~/c", None]
+
+
+def test_a_closed_terminal_ends_a_run_as_ctrl_c_does() -> None:
+    """Shell and kernel both send SIGHUP, so only the first one counts. A second SIGTERM hurries, as a second Ctrl-C."""
+    before = signal.getsignal(signal.SIGHUP)
+    with endings_as_ctrl_c():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGHUP) == before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with endings_as_ctrl_c():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)

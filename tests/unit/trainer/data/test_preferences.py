@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.preferences import PROMPTS, draw_image, encode_image, pick_row, write_parquet, write_pickapic, write_table
 
@@ -198,6 +200,32 @@ def test_a_picture_of_the_right_size_is_unchanged() -> None:
     prepared = read_picture(encode_image("red", 3), (64, 64), "here")
     expected = np.asarray(image).astype(np.float64) / 255 * 2 - 1
     np.testing.assert_allclose(prepared.permute(1, 2, 0).numpy(), expected, atol=1e-6)
+
+
+def test_a_picture_is_read_as_the_services_read_theirs(tmp_path: Path) -> None:
+    """Upright, and refused if rows are missing or a conversion would be a guess."""
+    file = tmp_path / "picture.png"
+    pixels = np.random.default_rng(0).integers(1, 256, (64, 64, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees, as a phone notes it
+    Image.fromarray(pixels[..., :3]).save(file, exif=exif)
+    turned = torch.from_numpy(pixels[..., :3] / 127.5 - 1).permute(2, 0, 1).flip(1, 2)
+    torch.testing.assert_close(read_picture(file, (64, 64), "here"), turned.float())
+
+    Image.fromarray(pixels).save(file)
+    with pytest.raises(
+        ConfigError, match=r"set:4: cannot read .*picture\.png: it has transparent pixels; .* the image$"
+    ):
+        read_picture(file, (64, 64), "set:4")
+    Image.fromarray(pixels[..., :3]).save(file)
+    whole = file.read_bytes()
+    length, start = int.from_bytes(whole[33:37], "big"), whole.index(b"IDAT") + 4
+    rows = zlib.compress(zlib.decompress(whole[start : start + length])[: 40 * (1 + 3 * 64)])
+    chunk = b"IDAT" + rows
+    parts = [whole[:33], len(rows).to_bytes(4, "big"), chunk, zlib.crc32(chunk).to_bytes(4, "big"), whole[-12:]]
+    file.write_bytes(b"".join(parts))
+    with pytest.raises(ConfigError, match=r"picture\.png: it is truncated or damaged"):
+        read_picture(file, (64, 64), "set:4")
 
 
 @pytest.mark.parametrize("content", [b"no image", b"", encode_image("red", 0)[:300]])

@@ -102,6 +102,25 @@ def test_summary_and_report_are_made_anew(run_dir: Path, capsys: pytest.CaptureF
     assert "has\n  not been compared" in (run_dir / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"seconds": 5}', '{"mean": 5}', '{"mean": {"base": "x", "tuned": 1}}', '{"tasks": {"a": {}}}', "[" * 100_000],
+)
+def test_results_that_are_whole_but_other_ones_are_damaged(
+    run_dir: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads((run_dir / "summary.json").read_text())
+    (run_dir / "summary.json").write_text(text)
+    assert status("runs", str(run_dir.parent)) == 0
+    assert "run" in capsys.readouterr().out
+    assert status("report", str(run_dir)) == 0
+    assert json.loads((run_dir / "summary.json").read_text())["mean"] == before["mean"]
+    (run_dir / "evaluation.json").write_text(text)
+    assert status("report", str(run_dir)) == 1
+    assert "evaluation.json is damaged; evaluate the run again" in capsys.readouterr().err
+    assert json.loads((run_dir / "summary.json").read_text())["mean"] == before["mean"]
+
+
 def test_the_report_of_a_run_that_still_trains(run_dir: Path, tmp_path: Path) -> None:
     young = tmp_path / "young"
     young.mkdir()

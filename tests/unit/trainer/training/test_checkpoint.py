@@ -73,6 +73,10 @@ def change_a_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
+def with_manifest(**changes: object) -> Callable[[Path], object]:
+    return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 @pytest.mark.parametrize(
     ("damage", "file", "problem"),
     [
@@ -84,6 +88,11 @@ def change_a_byte(path: Path) -> None:
         (Path.unlink, ADAPTER_FILE, f"{ADAPTER_FILE} is missing"),
         (empty, "manifest.json", "manifest.json is damaged"),
         (lambda path: path.write_text("[1]"), "manifest.json", "manifest.json is damaged"),
+        (lambda path: path.write_text("[" * 100_000), "manifest.json", "manifest.json is damaged"),
+        (with_manifest(files=[1]), "manifest.json", "manifest.json is damaged"),
+        (with_manifest(files={"state.pt": 3}), "manifest.json", "manifest.json is damaged"),
+        (with_manifest(settings=3), "manifest.json", "manifest.json is damaged"),
+        (with_manifest(format="x"), "manifest.json", "manifest.json is damaged"),
         (lambda path: shutil.rmtree(path.parent) or path.parent.mkdir(), "state.pt", "cannot read the checkpoint"),
     ],
 )
@@ -160,7 +169,15 @@ def test_a_full_disk_while_metrics_are_written(tmp_path):
 
 def test_what_is_no_step_is_skipped_in_metrics(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1}\n\x00\x00\xff\n[2]\n{"loss": 1}\n{"step": 2}\n{"step": 3, "lo')
+    no_steps = (
+        b"\x00\x00\xff",
+        b"[2]",
+        b'{"loss": 1}',
+        b'{"step": true}',
+        b'{"step": 4, "time_s": "late"}',
+        b"[" * 100_000,
+    )
+    path.write_bytes(b'{"step": 1}\n' + b"\n".join(no_steps) + b'\n{"step": 2}\n{"step": 3, "lo')
     assert [line["step"] for line in read_metrics(path)] == [1, 2]
     log = MetricsLog(tmp_path, after=1)
     log.write({"step": 2, "loss": 0.5})

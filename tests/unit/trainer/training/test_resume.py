@@ -19,7 +19,7 @@ from drpo.generators.sd_turbo import SDTurboGenerator
 from drpo.training.checkpoint import write_checkpoint
 from drpo.training.resume import CHANGEABLE, find_start, fixed_settings, refuse_changes
 from drpo.training.run_folder import create_run, read_config
-from drpo.training.run_lock import LOCK_FILE, is_taken_over, lock_run
+from drpo.training.run_lock import LOCK_FILE, is_being_trained, is_taken_over, lock_run
 from drpo.training.version import PROJECT_VERSION
 
 
@@ -225,3 +225,41 @@ def test_one_process_at_a_time_trains_a_run(run_dir: Path, capsys: pytest.Captur
         assert is_taken_over(run_dir, first.token)
         assert not is_taken_over(run_dir, second.token)
     assert (run_dir / LOCK_FILE).read_bytes() == b""
+
+
+def test_who_holds_a_run_is_told_whatever_the_file_says(run_dir: Path) -> None:
+    file = run_dir / LOCK_FILE
+    with lock_run(run_dir):
+        assert is_being_trained(run_dir)
+        whole = json.loads(file.read_text())
+        for garbage in ("3", "[]", "{}", '{"pid": 1}', json.dumps({**whole, "since": "now"}), "[" * 100_000):
+            file.write_text(garbage)
+            with pytest.raises(RunInUseError, match="by another process; wait"):
+                lock_run(run_dir).__enter__()
+            assert not is_taken_over(run_dir, "mine")
+    file.write_text(json.dumps({**whole, "pid": 2**40}))
+    assert not is_being_trained(run_dir)
+    file.write_text(json.dumps({**whole, "since": 0.0}))  # that process has ended, and its number is another one's
+    assert not is_being_trained(run_dir)
+
+
+def test_a_run_without_its_checkpoints_is_not_begun_anew(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.move(run_dir / "checkpoints" / "step-000002" / "adapter", run_dir / "adapter")
+    shutil.rmtree(run_dir / "checkpoints")
+    (run_dir / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    before = content(run_dir)
+    with pytest.raises(SystemExit) as end:
+        app(["train", "--resume", str(run_dir), "--training.steps", "5"])
+    assert end.value.code == 2
+    assert "has an adapter but none of its checkpoints any more" in capsys.readouterr().err
+    assert content(run_dir) == before
+
+
+@pytest.mark.parametrize("text", ["training: {steps: 4}\n", "model: {name: resnet}\nseed: 3\n", "- a\n"])
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        app(["train", "--resume", str(tmp_path)])
+    assert end.value.code == 2
+    assert str(tmp_path / "config.yaml") in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [tmp_path / "config.yaml"]

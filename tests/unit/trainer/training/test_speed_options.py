@@ -107,6 +107,10 @@ def test_memory_is_chosen_by_what_is_free_and_the_choice_is_kept(tmp_path: Path)
     kept = (tmp_path / "choices.json").read_text()
     (tmp_path / "choices.json").write_text(kept.replace('"chunk_size": null', '"chunk_size": 3'))
     assert settle_memory(config, tmp_path, torch.device("cpu")).training.chunk_size == 3  # as a resumed run reads it
+    for damaged in ("[1]", "3", '{"memory": {"why": "so"}}', '{"memory": null}', '{"memory": 3}', "[" * 100_000):
+        (tmp_path / "choices.json").write_text(damaged)
+        assert list(describe_choices(tmp_path)) == []
+        assert settle_memory(config, tmp_path, torch.device("cpu")).training.chunk_size is None
 
 
 def test_the_decoder_is_measured_once_a_run(tiny: Path, tmp_path: Path) -> None:

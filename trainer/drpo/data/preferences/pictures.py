@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,15 @@ from torch import Tensor
 
 from drpo.data.preferences.record import Picture
 from drpo.errors import ConfigError
+from drpo_rewards.api.images import ImageLimits, decode
+from drpo_rewards.errors import InvalidImageError
+
+LIMITS = ImageLimits(min_side=1, max_pixels=2**27)
+"""Photographs may be large, and are scaled down. A file whose header states far more is no photograph."""
 
 
 def read_picture(picture: Picture, size: tuple[int, int], position: str) -> Tensor:
-    """Reads an image, scales and crops it.
+    """Reads an image as the rewards' services read theirs, scales and crops it.
 
     Args:
         picture: its file, or the content of one.
@@ -26,14 +30,14 @@ def read_picture(picture: Picture, size: tuple[int, int], position: str) -> Tens
         (3, H, W) float32 in [-1, 1].
 
     Raises:
-        ConfigError: it is not an image, or cannot be read.
+        ConfigError: it is not a PNG, JPEG or WebP image, is damaged, or has no one conversion to RGB.
     """
+    what = str(picture) if isinstance(picture, Path) else f"an image of {len(picture)} bytes"
     try:
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        what = str(picture) if isinstance(picture, Path) else f"an image of {len(picture)} bytes"
-        reason = "it is in no known format" if "cannot identify" in str(error) else str(error)
+        content = picture if isinstance(picture, bytes) else picture.read_bytes()
+        image = Image.fromarray(decode(content, field="it", limits=LIMITS))
+    except (OSError, InvalidImageError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{position}: cannot read {what}: {reason}; remove the row or replace the image") from error
     height, width = size
     scale = max(height / image.height, width / image.width)

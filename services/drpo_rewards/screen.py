@@ -1,0 +1,61 @@
+"""Where commands print. A closed terminal, a `| head` that has read enough, or a full disk ends none of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from rich.console import Console
+
+USUAL_WIDTH = 80
+
+
+def make_console(stream: str, **options: Any) -> Console:
+    """Make a console that prints to "stdout" or "stderr".
+
+    Args:
+        stream: which of the two.
+        options: of rich's Console.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) == 0:  # rich would take it, and print nothing
+        options = {"width": USUAL_WIDTH, **options}
+    stands_in: Any = Stream(stream)
+    return Console(file=stands_in, **options)
+
+
+class Stream:
+    """sys.stdout or sys.stderr, whatever stands there at the moment. What cannot be written is left out."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def write(self, text: str) -> int:
+        """Write a text, if that is possible."""
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand over what was written, if that is possible."""
+        self._try("flush")
+
+    @property
+    def _stream(self) -> Any:
+        """The stream; None if the process was started without it."""
+        stream = getattr(sys, self._name)
+        return getattr(stream, "rich_proxied_file", stream)  # while a progress bar moves, rich stands in for it
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, method: str, *arguments: str) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        try:
+            getattr(stream, method)(*arguments)
+        except OSError:  # from here on into nothing, because Python tries once more at its end, and complains
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, stream.fileno())
+            os.close(nothing)
