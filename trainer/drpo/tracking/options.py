@@ -65,7 +65,7 @@ def find_wrong_options(name: str, options: Mapping[str, Any]) -> Iterator[str]:
             choices = _find_choices(function, option)
             if choices and value not in choices:
                 names = [choice for choice in choices if isinstance(choice, str)]
-                yield f"{option} = {value!r}{did_you_mean(str(value), names)}; it takes {', '.join(map(str, choices))}"
+                yield f"{option} = {value!r}{did_you_mean(str(value), names)}; it takes {', '.join(names)}"
         elif not takes_any:
             there = [one for one in known if one not in start.ours]
             yield f"there is no option {option!r}{did_you_mean(option, there)}; it takes {', '.join(there)}"
