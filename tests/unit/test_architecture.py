@@ -60,8 +60,8 @@ TRAINER = {
         "drpo_rewards.process", "drpo_rewards.screen",
     },
     "checks": {
-        "training.build", "training.memory", "training.choices", "training.reward_gradient", "method.objectives",
-        "method.features", "generators", "shapes", "shapes.variety", "tracking", "data", "config",
+        "training", "training.build", "training.memory", "training.choices", "training.reward_gradient",
+        "method.objectives", "method.features", "generators", "shapes", "shapes.variety", "tracking", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.metadata", "drpo_rewards.api.suggestions",
         "drpo_rewards.errors", "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
         "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",

@@ -327,4 +327,8 @@ def _options(operation: Operation[OptionsT, ResponseT], fields: dict[str, Any]) 
 
 
 def _list_names(rewards: str | Sequence[str] | None) -> list[str] | None:
+    if isinstance(rewards, Mapping):
+        raise InvalidRequestError(
+            "`rewards` must be names: scores are not added, so they have no weights", field="rewards"
+        )
     return [rewards] if isinstance(rewards, str) else None if rewards is None else list(rewards)

@@ -62,8 +62,8 @@ class Reward(Protocol):
     Optional methods and arguments:
         files: a static method `files(**options)`, which returns the ModelFiles that a reward with these options reads,
             for `drpo-rewards download` and `doctor`.
-        check_metadata: a static method `check_metadata(metadata, **options)`, which raises an InvalidRequestError for
-            metadata that a reward with these options would refuse, so that a training run learns it before it starts.
+        check_request: a static method `check_request(prompt, metadata, **options)`, which raises an InvalidRequestError
+            for what a reward with these options would refuse, so that a training run learns it before it starts.
         headers_only: a keyword argument of the constructor. If it is True, the constructor reads only the headers of
             its files (see `files/weights.py`), so that `download` and `doctor` can check every key and shape.
     """

@@ -16,6 +16,7 @@ Files:
     memory         Does a step fit into a GPU?
     devices        Are there the devices, CPUs and Ray resources?
     outputs        Can everything be written, and is there room for it?
+    resume         Can the run that shall go on do so with these settings?
     trackers       Are the experiment trackers installed, and do they take the options?
     surroundings   Do the temporary folder, the home folder and the locale serve?
 """
@@ -31,6 +32,7 @@ from drpo.checks.outputs import check_outputs
 from drpo.checks.paths import make_paths_absolute
 from drpo.checks.plan import Plan
 from drpo.checks.prompts import check_prompts
+from drpo.checks.resume import RESUME, check_resume
 from drpo.checks.rewards import check_rewards
 from drpo.checks.settings import check_settings
 from drpo.checks.surroundings import check_surroundings
@@ -47,6 +49,7 @@ CHECKS: tuple[Callable[[Plan], Iterator[Finding]], ...] = (
     check_devices,
     check_memory,
     check_outputs,
+    check_resume,
     check_trackers,
     check_surroundings,
 )
@@ -95,4 +98,4 @@ def check_config(config: Config) -> Config:
     return config
 
 
-__all__ = ["CHECKS", "Plan", "check_config", "examine", "make_paths_absolute", "require"]
+__all__ = ["CHECKS", "RESUME", "Plan", "check_config", "examine", "make_paths_absolute", "require"]

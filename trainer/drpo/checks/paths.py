@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from drpo.config import Config
+from drpo.config import Config, runs_folder
 from drpo.shapes.embedded import is_embedded
 
 
@@ -18,7 +18,9 @@ def make_paths_absolute(config: Config) -> Config:
         if path := getattr(config.model, name):
             setattr(config.model, name, _absolute(path))
     if config.lora is not None and config.lora.adapter:
-        config.lora.adapter = _absolute(config.lora.adapter)
+        named = runs_folder() / config.lora.adapter  # a run by its name
+        is_name = not os.path.exists(os.path.expanduser(config.lora.adapter)) and named.exists()
+        config.lora.adapter = _absolute(str(named) if is_name else config.lora.adapter)
     if config.features.path:
         config.features.path = _absolute(config.features.path)
     if config.rewards.service:

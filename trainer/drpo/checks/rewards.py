@@ -22,7 +22,7 @@ from drpo_rewards.cluster.local_ray import join_ray, stop_ray
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.findings import Finding
 
-MetadataCheck = Callable[[Mapping[str, Any]], None]
+RequestCheck = Callable[[str, Mapping[str, Any] | None], None]  # of a prompt and its metadata
 
 ANSWER_S = 10.0
 """Seconds within which a running service must list its rewards."""
@@ -56,7 +56,7 @@ def _check_weights(config: Config) -> Iterator[Finding]:
 
 def _check_service(plan: Plan, source: str) -> Iterator[Finding]:
     """Checks the service that will be started, as `drpo-rewards doctor` does."""
-    from drpo_rewards.serving.operate.declared import read_declared_models, read_metadata_checks
+    from drpo_rewards.serving.operate.declared import read_declared_models, read_request_checks
     from drpo_rewards.serving.operate.doctor import examine
 
     if os.getcwd() not in sys.path:  # Ray's workers find a user's own rewards there too
@@ -78,7 +78,7 @@ def _check_service(plan: Plan, source: str) -> Iterator[Finding]:
     except RewardsError as error:
         yield Finding("rewards", "rewards.service", "wrong", f"rewards.service: {error}")
         return
-    yield from _check_names(plan, models, f"the service {os.path.basename(source)}", read_metadata_checks(source))
+    yield from _check_names(plan, models, f"the service {os.path.basename(source)}", read_request_checks(source))
 
 
 def _check_handle(plan: Plan, address: str) -> Iterator[Finding]:
@@ -120,7 +120,7 @@ def _check_address(plan: Plan, address: str, api_key: str | None) -> Iterator[Fi
 
 
 def _check_names(
-    plan: Plan, models: Sequence[ModelInfo], service: str, metadata_checks: Mapping[str, MetadataCheck] | None = None
+    plan: Plan, models: Sequence[ModelInfo], service: str, request_checks: Mapping[str, RequestCheck] | None = None
 ) -> Iterator[Finding]:
     """Checks the names in the settings, and the prompts' metadata, against what a service offers.
 
@@ -128,7 +128,7 @@ def _check_names(
         plan: what is about to start.
         models: the rewards and mixtures of the service.
         service: the service in words.
-        metadata_checks: the checks of the rewards that have one; None: the service runs already and does not say.
+        request_checks: the checks of the rewards that have one; None: the service runs already and does not say.
     """
     rewards = {model.name: model for model in models if model.kind == "reward"}
     mixtures = {model.name: model for model in models if model.kind == "mixture"}
@@ -148,7 +148,7 @@ def _check_names(
     known = scorers = {name: rewards[name] for name in chosen if name in rewards}
     yield Finding("rewards", "rewards", "ok", f"ranked by {', '.join(known)}")
     if plan.evaluates and len(known) == len(chosen):
-        runs = metadata_checks is None
+        runs = request_checks is None
         scoring = plan.config.evaluation.rewards or tuple(known)
         for name in scoring:
             if name not in rewards:
@@ -158,7 +158,7 @@ def _check_names(
         scorers = {name: rewards[name] for name in scoring}
         yield from _check_shown(plan.config, scorers, runs)
         yield from _check_watched(plan, scorers, runs)
-    yield from _check_metadata(plan, known, scorers, metadata_checks or {})
+    yield from _check_metadata(plan, known, scorers, request_checks or {})
 
 
 def _check_shown(config: Config, known: Mapping[str, ModelInfo], runs: bool) -> Iterator[Finding]:
@@ -213,7 +213,7 @@ def _check_metadata(
     plan: Plan,
     known: Mapping[str, ModelInfo],
     scorers: Mapping[str, ModelInfo],
-    checks: Mapping[str, MetadataCheck],
+    checks: Mapping[str, RequestCheck],
 ) -> Iterator[Finding]:
     """Checks that prompts have metadata if a reward needs them, and such as the rewards take.
 
@@ -223,7 +223,6 @@ def _check_metadata(
         scorers: the rewards of the evaluation.
         checks: of rewards, by name.
     """
-    needing = [name for name, model in known.items() if model.needs_metadata]
     sets: dict[str, tuple[list[PromptRecord] | DrpoError, Mapping[str, ModelInfo]]] = {}
     if plan.trains and plan.config.offline is None:
         sets["prompts"] = plan.training_prompts, known
@@ -233,25 +232,38 @@ def _check_metadata(
         if isinstance(records, DrpoError):
             continue
         schemas = {name: model.metadata_schema for name, model in asked.items()}
-        yield from _check_each(section, records, "the rewards refuse", partial(check_keys, schemas=schemas))
-        for name in checks.keys() & known.keys():
+        yield from _check_each(section, records, "the rewards refuse", partial(_check_read, schemas))
+        for name in checks.keys() & asked.keys():
             yield from _check_each(section, records, f"the reward {name!r} refuses", checks[name])
-        without = sum(record.metadata is None for record in records)
-        if needing and without:
-            found = f"{without} of {len(records)} prompts of {section} have no metadata, which {needing[0]} needs"
+        yield from _check_presence(section, records, [model for name, model in asked.items() if name not in checks])
+
+
+def _check_read(schemas: Mapping[str, Any], prompt: str, metadata: Mapping[str, Any] | None) -> None:
+    """Raises a RewardsError if no reward reads a key of the metadata."""
+    check_keys(metadata, schemas)
+
+
+def _check_presence(section: str, records: Sequence[PromptRecord], models: Sequence[ModelInfo]) -> Iterator[Finding]:
+    """Checks that prompts have metadata if a reward that has no check of its own needs them."""
+    without = sum(record.metadata is None for record in records)
+    needing = [model for model in models if model.needs_metadata]
+    for model in needing[:1] if without else ():
+        found = f"{without} of {len(records)} prompts of {section} have no metadata, which {model.name} needs"
+        if model.needs_in_prompt:  # it may read these prompts
+            yield Finding("rewards", section, "skipped", f"{found}, {model.needs_in_prompt}")
+        else:
             fix = "give each prompt its metadata, or rank with another reward"
             yield Finding("rewards", section, "wrong", found, fix)
 
 
-def _check_each(section: str, records: Sequence[PromptRecord], problem: str, check: MetadataCheck) -> Iterator[Finding]:
-    """Checks the metadata of every prompt that has some. The first problem stands for all."""
+def _check_each(section: str, records: Sequence[PromptRecord], problem: str, check: RequestCheck) -> Iterator[Finding]:
+    """Checks every prompt with its metadata. The first problem stands for all."""
     problems = []
     for number, record in enumerate(records, start=1):
         try:
-            if record.metadata is not None:
-                check(record.metadata)
+            check(record.prompt, record.metadata)
         except RewardsError as error:
             problems.append(f"prompt {number} ({record.prompt[:60]!a}): {error}")
     if problems:
         found = f"{problem} {len(problems)} of the {len(records)} prompts of {section}: {problems[0]}"
-        yield Finding("rewards", section, "wrong", found, "correct the metadata")
+        yield Finding("rewards", section, "wrong", found, "correct the prompts or their metadata")

@@ -220,7 +220,7 @@ def check_before_start(
             set_value(values, key, value)
     config, wrong = salvage_config(values)
 
-    from drpo.checks import Plan, examine, make_paths_absolute, require
+    from drpo.checks import RESUME, Plan, examine, make_paths_absolute, require
 
     config = make_paths_absolute(config)
     with console.status("checking"):
@@ -228,6 +228,9 @@ def check_before_start(
     if dry_run:
         raise typer.Exit(2 if print_findings(findings) else 0)
     require(findings)
+    for finding in findings:
+        if finding.check == RESUME and finding.state == "warning":
+            say(finding.found)
     return config
 
 

@@ -42,7 +42,7 @@ def evaluate(
     context: typer.Context,
     adapter: Annotated[
         Path | None,
-        typer.Option(help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run."),
+        typer.Option(help="A LoRA adapter or a whole U-Net: its file or folder, or a run by its folder or name."),
     ] = None,
     row: Annotated[
         list[str] | None,

@@ -27,7 +27,10 @@ MOST_DIFFERENCE = 3
 def export(
     adapter: Annotated[
         Path,
-        typer.Argument(help="A run, or a LoRA adapter or a whole U-Net: its folder or file.", metavar="RUN_OR_ADAPTER"),
+        typer.Argument(
+            help="A run by its folder or name, or a LoRA adapter or a whole U-Net: its folder or file.",
+            metavar="RUN_OR_ADAPTER",
+        ),
     ],
     form: Annotated[
         ExportFormat,

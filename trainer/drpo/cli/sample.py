@@ -20,7 +20,7 @@ def sample(
     adapter: Annotated[
         Path | None,
         typer.Option(
-            help="A LoRA adapter or a whole U-Net: its file or folder, or the folder of a run. Without it, the base."
+            help="A LoRA adapter or whole U-Net: its file or folder, or a run by folder or name. Without it, the base."
         ),
     ] = None,
     generator: Annotated[

@@ -36,7 +36,8 @@ def train(
         typer.Option(help="The run to continue: its folder, or its name under runs/."),
     ] = None,
     adapter: Annotated[
-        str | None, typer.Option(help="A LoRA adapter to start from: its file or folder, or the folder of a run.")
+        str | None,
+        typer.Option(help="A LoRA adapter to start from: its file or folder, or a run by its folder or name."),
     ] = None,
     generator: Annotated[str | None, typer.Option(help="A diffusers folder or hub id: SD-Turbo, SDXL-Turbo.")] = None,
     seed: Seed = None,
@@ -78,10 +79,8 @@ def continue_run(
         overrides, typed, dry_run: see `check_before_start`.
 
     Raises:
-        ConfigError: it cannot go on with these settings, and is unchanged.
-        ModelLoadError: none of its checkpoints is whole.
+        ConfigError: it cannot go on, or not with these settings, and is unchanged.
     """
-    from drpo.training.resume import find_start, refuse_changes
     from drpo.training.run_folder import read_config, write_config
 
     earlier = read_config(run_dir)
@@ -92,9 +91,6 @@ def continue_run(
         )
     values = earlier.model_dump(mode="json")
     config = check_before_start(values, overrides, typed=typed, run_dir=run_dir, dry_run=dry_run)
-    refuse_changes(earlier, config, run_dir)
-    for note in find_start(config, run_dir):
-        say(note)
     write_config(config, run_dir)
     return config
 

@@ -1,6 +1,7 @@
 """Read the weights of a whole U-Net of any origin.
 
-diffusers     the folder unet/, or a folder that has it: a pipeline, or what a run with `lora: null` wrote
+diffusers     the folder unet/, or a folder that has it: a pipeline, or the adapter/ of a run with `lora: null`; or
+              the folder of such a run
 a file        .safetensors, .bin, .pt, .pth or .ckpt with the names of diffusers, also after "unet." or
               "model.diffusion_model.", or with those of the original code of Stable Diffusion
               also the state of a U-Net with peft's adapter around its layers (`to_q.base_layer.weight`)
@@ -22,6 +23,7 @@ from drpo.errors import ModelLoadError
 from drpo.generators.loading import weights_by_variant
 
 FOLDER = "unet"
+_OF_RUN = "adapter"  # where a run puts what it has trained
 _ORIGINAL = "model.diffusion_model."  # before the names of the original code, which other programs took over
 _PREFIXES = (_ORIGINAL, "base_model.model.unet.", "base_model.model.", "unet.", "")
 _WRAPPED = ".base_layer."  # in the names of a layer's own weights, where peft has laid an adapter around it
@@ -34,7 +36,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 def find_unet(path: Path) -> Path | None:
     """The file or folder with a whole U-Net: `path` itself, or in that folder; None if it is something else."""
     if path.is_dir():
-        folders = [folder for folder in (path / FOLDER, path) if _find_parts(folder)]
+        folders = [folder for folder in (path / _OF_RUN / FOLDER, path / FOLDER, path) if _find_parts(folder)]
         if folders:
             return folders[0]
         files = list(path.glob("*.safetensors"))
@@ -87,7 +89,7 @@ def _collect(path: Path, unet: UNet2DConditionModel, *, weights: bool) -> dict[s
     """The weights, or without `weights` tensors on the meta device that have only their shapes."""
     found = find_unet(path)
     if found is None:
-        raise ModelLoadError(f"there is no U-Net in {path}: give a folder with unet/, or a file with its weights")
+        raise ModelLoadError(f"there is no U-Net in {path}: give a run's folder, one with unet/, or a file of weights")
     tensors: dict[str, Tensor] = {}
     for file in _find_parts(found) if found.is_dir() else [found]:
         tensors |= _read(file, weights=weights)

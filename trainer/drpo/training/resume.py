@@ -56,21 +56,18 @@ def fixed_settings(config: Config) -> dict[str, Any]:
     return {key: value for key, value in _flatten(config) if key not in _NOT_IN_CHECKPOINTS}
 
 
-def refuse_changes(earlier: Config, config: Config, run_dir: Path) -> None:
-    """Refuses settings that differ from those of the run and may not change.
+def find_changes(earlier: Config, config: Config, run_dir: Path) -> dict[str, str]:
+    """The settings that differ from those of the run and may not change: for each key both values in words.
 
     Args:
         earlier: the config of the run.
         config: the config with which it shall go on; like the other, with absolute paths.
         run_dir: the run's folder.
-
-    Raises:
-        ConfigError: lists each such setting with both values.
     """
     before, now = dict(_flatten(earlier)), dict(_flatten(config))
     now["run.name"] = before["run.name"] if now["run.name"] == run_dir.name else now["run.name"]
     now["run.folder"] = before["run.folder"] if Path(now["run.folder"]) == run_dir.parent else now["run.folder"]
-    _refuse(before, now, f"the run {run_dir}")
+    return _compare(before, now)
 
 
 def find_start(config: Config, run_dir: Path) -> list[str]:
@@ -95,7 +92,12 @@ def find_start(config: Config, run_dir: Path) -> list[str]:
     if newest.manifest is not None:
         before, now = newest.manifest.settings, fixed_settings(config)
         known = before.keys() & now.keys()  # another version may have more settings, or fewer
-        _refuse({key: before[key] for key in known}, {key: now[key] for key in known}, f"the checkpoint {newest.path}")
+        changes = _compare({key: before[key] for key in known}, {key: now[key] for key in known})
+        if changes:
+            raise ConfigError(
+                f"the checkpoint {newest.path} cannot go on with other settings, because its steps so far depend on "
+                f"them. {'; '.join(changes.values())}. Leave them out, or start a new run"
+            )
     _refuse_ended(config, run_dir, step_of(newest.path))
     notes = [f"left out a damaged checkpoint: {problem}" for problem in newest.left_out]
     if newest.left_out:
@@ -127,14 +129,9 @@ def _flatten(config: Config) -> Iterator[tuple[str, Any]]:
                 yield f"{section}.{key}", value
 
 
-def _refuse(before: Mapping[str, Any], now: Mapping[str, Any], owner: str) -> None:
-    changed = [
-        f"{key} is {before.get(key)}, not {now.get(key)}"
+def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        key: f"{key} is {before.get(key)}, not {now.get(key)}"
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
-    ]
-    if changed:
-        raise ConfigError(
-            f"{owner} cannot go on with other settings, because its steps so far depend on them. "
-            f"{'; '.join(changed)}. Leave them out, or start a new run"
-        )
+    }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from drpo.config import Config, read_settings_file, salvage_config
+from drpo.config import Config, read_settings_file, runs_folder, salvage_config
 from drpo.errors import ConfigError, ModelLoadError
 from drpo.training.files import storing, write_text
 from drpo.training.version import PROJECT_VERSION, RUN_FORMAT, check_format
@@ -122,19 +122,21 @@ def find_run(path: Path) -> Path | None:
 def locate_adapter(path: Path) -> Path:
     """The absolute path of an adapter in a file or folder, see `drpo.generators.find_adapter`, or of that of a run.
 
+    A run is given as everywhere: its folder, or its name in the folder of all runs.
+
     Raises:
         ConfigError: there is none, or there are several.
     """
     from drpo.generators import find_adapter
 
     try:
-        file = find_adapter(path) or find_adapter(path / ADAPTER)
+        file = find_adapter(path) or find_adapter(path / ADAPTER) or find_adapter(runs_folder() / path / ADAPTER)
     except ModelLoadError as error:
         raise ConfigError(str(error)) from error
     if file is None:
         raise ConfigError(
             f"there is neither a LoRA adapter nor a U-Net in {path}; give a .safetensors file, a folder with one or "
-            "with unet/, or a run's folder"
+            f"with unet/, or a run: its folder, or its name under {runs_folder()}/"
         )
     return file.resolve()
 

@@ -91,9 +91,8 @@ class GenevalReward(StagedReward):
         build = DETECTORS[detector]
         self.detector, self.color_classifier = build(ModelOptions(model, clip, device, dtype, headers_only))
         self.kind = score
-        examples = prompts.EXAMPLES if detector == "shapes" else templates.EXAMPLES
         self.reads_shapes = detector == "shapes"
-        self.needs_in_prompt = f"without metadata: a form like {examples}"
+        self.needs_in_prompt = _needs_in_prompt(self.reads_shapes)
         self.checkpoint: str | None = getattr(self.detector, "checkpoint", None)  # the detector may have no model
         self.version = f"geneval-1/{detector}/{score}"
         self.description = f"GenEval's rules with the {detector} detector, {score} score"
@@ -144,13 +143,16 @@ class GenevalReward(StagedReward):
         return Score(float(verdict.strict) if self.kind == "strict" else verdict.graded, details)
 
     @staticmethod
-    def check_metadata(metadata: Mapping[str, Any], **options: Any) -> None:
-        """Check a spec as `score` will, but for the words of Mask2Former, which are in its files."""
-        from drpo_rewards.rewards.geneval.shapes_detector import ShapesColorClassifier, ShapesDetector
+    def check_request(prompt: str, metadata: Mapping[str, Any] | None, **options: Any) -> None:
+        """Check what is asked as `score` will."""
+        if _detector_name(options.get("detector"), options.get("model")) == "shapes":
+            from drpo_rewards.rewards.geneval.shapes_detector import ShapesColorClassifier, ShapesDetector
 
-        shapes = _detector_name(options.get("detector"), options.get("model")) == "shapes"
-        words = (ShapesDetector.classes, ShapesColorClassifier.colors) if shapes else ((), ())
-        _read_metadata(metadata, *words)
+            _find_spec(prompt, metadata, ShapesDetector.classes, ShapesColorClassifier.colors, shapes=True)
+        else:
+            from drpo_rewards.rewards.geneval.mask2former import CLASSES, COLORS
+
+            _find_spec(prompt, metadata, CLASSES, COLORS, shapes=False)
 
     def _parse_specs(self, items: Sequence[ScoreItem]) -> list[GenevalSpec]:
         """Return each item's spec. The images of a group share prompt and metadata, so each pair is parsed once."""
@@ -161,20 +163,25 @@ class GenevalReward(StagedReward):
                 specs[key] = self._parse_spec(item)
         return [specs[key] for key in keys]
 
-    def _read_prompt(self, prompt: str) -> dict[str, Any] | None:
-        if self.reads_shapes:
-            return prompts.read_spec(prompt)
-        return templates.read_template(prompt, self.detector.classes, self.color_classifier.colors)
-
     def _parse_spec(self, item: ScoreItem) -> GenevalSpec:
-        """Parse an item's spec. Raises InvalidRequestError if it has none, or one that the detector cannot check."""
-        metadata = item.metadata
-        if metadata is None:
-            metadata = self._read_prompt(item.prompt)
-        if metadata is None:
-            message = f"geneval needs the prompt's GenEval spec as `metadata` ({HOW_TO_SEND}); {self.needs_in_prompt}"
-            raise InvalidRequestError(message, field="metadata")
-        return _read_metadata(metadata, self.detector.classes, self.color_classifier.colors)
+        classes, colors = self.detector.classes, self.color_classifier.colors
+        return _find_spec(item.prompt, item.metadata, classes, colors, shapes=self.reads_shapes)
+
+
+def _needs_in_prompt(shapes: bool) -> str:
+    return f"without metadata: a form like {prompts.EXAMPLES if shapes else templates.EXAMPLES}"
+
+
+def _find_spec(
+    prompt: str, metadata: Mapping[str, Any] | None, classes: Sequence[str], colors: Sequence[str], *, shapes: bool
+) -> GenevalSpec:
+    """Parse the spec of a request. Raises InvalidRequestError if it has none, or one that the detector cannot check."""
+    if metadata is None:
+        metadata = prompts.read_spec(prompt) if shapes else templates.read_template(prompt, classes, colors)
+    if metadata is None:
+        message = f"geneval needs the prompt's GenEval spec as `metadata` ({HOW_TO_SEND}); {_needs_in_prompt(shapes)}"
+        raise InvalidRequestError(message, field="metadata")
+    return _read_metadata(metadata, classes, colors)
 
 
 def _describe(detection: Detection, color: str | None) -> dict[str, Any]:
@@ -185,7 +192,7 @@ def _describe(detection: Detection, color: str | None) -> dict[str, Any]:
 
 
 def _read_metadata(metadata: Mapping[str, Any], classes: Sequence[str], colors: Sequence[str]) -> GenevalSpec:
-    """Read a GenEval spec, and check its words. Empty `classes` or `colors` are not known."""
+    """Read a GenEval spec, and check its words."""
     try:
         spec = parse(GenevalSpec, metadata)
     except InvalidRequestError as error:
@@ -230,7 +237,7 @@ def _detector_name(detector: str | None, model: str | None) -> str:
 
 
 def _check_known(kind: str, value: str, known: Sequence[str]) -> None:
-    if known and value not in known:
+    if value not in known:
         raise InvalidRequestError(
             f"metadata asks for {kind} {value!r}; the detector knows {', '.join(known)}", field="metadata"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -68,6 +68,11 @@ class OcrReward:
     @staticmethod
     def files(**options: Any) -> tuple[ModelFiles, ...]:
         return ()
+
+    @staticmethod
+    def check_request(prompt: str, metadata: Mapping[str, Any] | None, **options: Any) -> None:
+        """Check that the prompt or its metadata has the text to show."""
+        find_targets(prompt, metadata)
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         targets = [find_targets(item.prompt, item.metadata) for item in items]  # before the pictures are read

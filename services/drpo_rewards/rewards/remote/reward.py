@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import httpx
@@ -19,7 +19,7 @@ from PIL import Image
 from drpo_rewards.errors import LOGS, ConfigError, InvalidRequestError, RewardError
 from drpo_rewards.rewards.base import Score, ScoreItem
 from drpo_rewards.rewards.files.model_files import ModelFiles
-from drpo_rewards.rewards.remote.forms import Form, choose_form, read_pickle
+from drpo_rewards.rewards.remote.forms import FORMS, Form, choose_form, read_pickle
 from drpo_rewards.rewards.remote.templates import Sent, check_template, fill, find, has_pictures
 from drpo_rewards.rewards.shared.http_endpoint import HttpEndpoint, read_json
 
@@ -75,6 +75,7 @@ class RemoteReward:
         retries: int = 3,
     ) -> None:
         changes = {"path": path, "request": request, "answer": answer, "image": image}
+        self._form_name = form
         self.form = _check_form(choose_form(form, reward, changes), form, unsafe_pickle)
         if not isinstance(images_per_call, int) or images_per_call < 1:
             raise ConfigError(f"remote: images_per_call is {images_per_call!r}; write a whole number of at least 1")
@@ -102,11 +103,17 @@ class RemoteReward:
     def files(**options: Any) -> tuple[ModelFiles, ...]:
         return ()
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        if self.needs_metadata and any(item.metadata is None for item in items):
+    @staticmethod
+    def check_request(prompt: str, metadata: Mapping[str, Any] | None, **options: Any) -> None:
+        """Check that there is metadata if the form needs them."""
+        if metadata is None and FORMS[options.get("form", "json")].needs_metadata:
             raise InvalidRequestError(
                 "this remote scorer needs the prompt's GenEval spec as `metadata`", field="metadata"
             )
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        for item in items:
+            self.check_request(item.prompt, item.metadata, form=self._form_name)
         calls = [items[start : start + self._most] for start in range(0, len(items), self._most)]
         return [Score(value) for values in self._endpoint.map(self._ask, calls) for value in values]
 

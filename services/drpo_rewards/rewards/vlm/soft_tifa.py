@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -113,9 +113,14 @@ class SoftTifa:
 
         return (MODEL,)
 
+    @staticmethod
+    def check_request(prompt: str, metadata: Mapping[str, Any] | None, **options: Any) -> None:
+        """Check the questions, but for answers that the model's tokens cannot tell."""
+        read_skills(metadata, len(read_questions(metadata)))
+
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        asked = [read_questions(item) for item in items]
-        skills = [read_skills(item, len(questions)) for item, questions in zip(items, asked, strict=True)]
+        asked = [read_questions(item.metadata) for item in items]
+        skills = [read_skills(item.metadata, len(questions)) for item, questions in zip(items, asked, strict=True)]
         logs = self._asker.ask([item.image for item in items], asked)
         return [self._score(*of_one) for of_one in zip(logs, skills, strict=True)]
 
@@ -193,18 +198,18 @@ def _create_asker(backend: str, headers_only: bool, options: dict[str, Any]) -> 
     raise ConfigError(f"soft_tifa has no backend {backend!r}; write transformers or endpoint")
 
 
-def read_skills(item: ScoreItem, count: int) -> list[str]:
+def read_skills(metadata: Mapping[str, Any] | None, count: int) -> list[str]:
     """Return the skill that each question tests, if the metadata says so; empty otherwise."""
-    skills = (item.metadata or {}).get("skills", [])
+    skills = (metadata or {}).get("skills", [])
     texts = isinstance(skills, list) and all(isinstance(skill, str) for skill in skills)
     if not texts or len(skills) not in (0, count):
         raise InvalidRequestError("metadata.skills must name one skill for each question", field="metadata.skills")
     return skills
 
 
-def read_questions(item: ScoreItem) -> list[tuple[str, str]]:
-    """Return an item's questions and answers. Raises InvalidRequestError if it has none, or other ones."""
-    given = item.metadata or {}
+def read_questions(metadata: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return the questions and answers. Raises InvalidRequestError if there are none, or other ones."""
+    given = metadata or {}
     vqa = given.get("vqa", given.get("vqa_list"))  # the latter is GenEval 2's own name
     if vqa is None:
         raise InvalidRequestError(

@@ -12,6 +12,8 @@ from drpo_rewards.rewards import code_of, load_class
 from drpo_rewards.rewards.checks import describing
 from drpo_rewards.serving.config import ServiceConfig
 
+RequestCheck = Callable[[str, Mapping[str, Any] | None], None]
+
 
 def read_declared_models(source: str) -> list[ModelInfo]:
     """Read the rewards and mixtures of a service config, as `GET /v1/models` will list them.
@@ -47,10 +49,10 @@ def read_declared_models(source: str) -> list[ModelInfo]:
     ]
 
 
-def read_metadata_checks(source: str) -> dict[str, Callable[[Mapping[str, Any]], None]]:
-    """Read the rewards of a service config that say which metadata they refuse, with a function that does so.
+def read_request_checks(source: str) -> dict[str, RequestCheck]:
+    """Read the rewards of a service config that say what they refuse, with a function that does so.
 
-    As in a service, each gets the keys that it reads, and nothing is refused if there are none.
+    It takes a prompt and its metadata. As in a service, a reward gets the keys that it reads.
 
     Raises:
         ConfigError: see `read_declared_models`.
@@ -59,7 +61,7 @@ def read_metadata_checks(source: str) -> dict[str, Callable[[Mapping[str, Any]],
     return {
         name: partial(_check_share, one.type, one.options)
         for name, one in rewards.items()
-        if not one.class_may_be_elsewhere and hasattr(load_class(one.type), "check_metadata")
+        if not one.class_may_be_elsewhere and hasattr(load_class(one.type), "check_request")
     }
 
 
@@ -68,9 +70,8 @@ def _read_schema(cls: type) -> dict[str, Any] | None:
     return schema if isinstance(schema, dict) else None
 
 
-def _check_share(kind: str, options: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+def _check_share(kind: str, options: Mapping[str, Any], prompt: str, metadata: Mapping[str, Any] | None) -> None:
     cls: Any = load_class(kind)
-    share = take_share(dict(metadata), _read_schema(cls))
-    if share is not None:
-        with code_of(kind, "cannot check metadata"):
-            cls.check_metadata(share, **options)
+    share = take_share(None if metadata is None else dict(metadata), _read_schema(cls))
+    with code_of(kind, "cannot check a request"):
+        cls.check_request(prompt, share, **options)

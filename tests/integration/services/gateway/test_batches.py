@@ -59,6 +59,8 @@ async def test_errors_name_the_image_prompt_or_metadata_of_the_batch(client: Asy
     with pytest.raises(InvalidRequestError) as caught:
         await client.score_batch(PIXELS[:70], "p", metadata, rewards=["failing"])
     assert caught.value.field == "metadata[69].how"
+    with pytest.raises(InvalidRequestError, match="so they have no weights"):
+        await client.score_batch(PIXELS, "p", rewards={"redness": 2.0})  # type: ignore[arg-type]
     with pytest.raises(RewardError, match="failed with ZeroDivisionError"):
         await client.score_batch(PIXELS[:70], "p", {"how": "raise"}, rewards=["failing"])
 

@@ -10,7 +10,7 @@ from drpo_rewards import rewards
 from drpo_rewards.errors import ConfigError, RewardError
 from drpo_rewards.rewards.checks import describe
 from drpo_rewards.rewards.in_process import score_items
-from drpo_rewards.serving.operate.declared import read_declared_models, read_metadata_checks
+from drpo_rewards.serving.operate.declared import read_declared_models, read_request_checks
 
 WHOLE = """
 class Mine:
@@ -90,15 +90,15 @@ def test_a_wrong_description_is_told_before_the_start(kind: str, tmp_path: Path)
         read_declared_models(str(tmp_path / "service.yaml"))
 
 
-@pytest.mark.parametrize("kind", [made("check_metadata = staticmethod(lambda metadata: 1 / 0)")], indirect=True)
-def test_a_check_of_metadata_that_fails_is_named(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [made("check_request = staticmethod(lambda prompt, metadata: 1 / 0)")], indirect=True)
+def test_a_check_of_requests_that_fails_is_named(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "service.yaml"
     elsewhere = "{type: 'none_of_this:Yours', runtime_env: {pip: [none-of-this]}}"
     file.write_text(f"rewards: {{mine: {{type: '{kind}'}}, yours: {elsewhere}}}")
-    checks = read_metadata_checks(str(file))
+    checks = read_request_checks(str(file))
     assert list(checks) == ["mine"]  # the class of the other one may be in its replicas' environment only
-    with pytest.raises(ConfigError, match=f"reward '{kind}' cannot check metadata: ZeroDivisionError"):
-        checks["mine"]({"size": 3})
+    with pytest.raises(ConfigError, match=f"reward '{kind}' cannot check a request: ZeroDivisionError"):
+        checks["mine"]("a prompt", {"size": 3})
 
 
 def test_a_reward_that_ends_the_process_fails_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -183,12 +184,43 @@ def test_rewards_of_ones_own_are_found_in_the_working_directory(
     assert wrong
 
 
-def test_metadata_that_a_reward_needs(tmp_path: Path) -> None:
+def test_metadata_that_a_reward_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text('{"prompt": "a red ring"}\n')
-    lines = find_wrong("prompts.source=file", f"prompts.path={prompts}", check=check_rewards)
-    assert "1 of 1 prompts of prompts have no metadata, which geneval needs" in lines[0]
-    assert "of evaluation have no metadata" in lines[1]
+    settings = ["prompts.source=file", f"prompts.path={prompts}"]
+    prompts.write_text('{"prompt": "a red ring"}\n')  # of which the reward reads what it needs
+    assert find_wrong(*settings, check=check_rewards) == []
+    prompts.write_text('{"prompt": "a red ring"}\n{"prompt": "a red cat", "metadata": null}\n')
+    lines = find_wrong(*settings, check=check_rewards)
+    for section, line in zip(("prompts", "evaluation"), lines, strict=True):
+        assert f"'geneval' refuses 1 of the 2 prompts of {section}: prompt 2 ('a red cat'): geneval needs the" in line
+    service = tmp_path / "service.yaml"
+    mine = "class Mine:\n    version = '1'\n    needs_metadata = True\n    def score(self, items): ...\n"
+    (tmp_path / "reward_with_needs.py").write_text(mine)
+    service.write_text("rewards: {own: {type: 'reward_with_needs:Mine', num_cpus: 0}}")
+    lines = find_wrong(*settings, f"rewards.service={service}", "evaluation.enabled=false", check=check_rewards)
+    assert "2 of 2 prompts of prompts have no metadata, which own needs" in lines[0]
+
+
+def test_prompts_that_a_reward_will_refuse(tmp_path: Path) -> None:
+    """Each of these would end the run at its first step."""
+    service, prompts = tmp_path / "service.yaml", tmp_path / "prompts.jsonl"
+    settings = [f"rewards.service={service}", "prompts.source=file", f"prompts.path={prompts}"]
+    for options, prompt, metadata, message in (
+        ("type: ocr", "a sign", {}, "ocr needs the text"),
+        ("type: soft_tifa, options: {backend: endpoint, base_url: 'http://h', model: m}", "p", {}, "soft_tifa needs"),
+        ("type: geneval, options: {detector: shapes}", "two cats", {"exclude": None}, "geneval needs"),
+        (
+            "type: remote, options: {url: 'http://h', form: flow_grpo_geneval, unsafe_pickle: true}",
+            "a photo of a cat",
+            None,
+            "this remote scorer needs",
+        ),
+    ):
+        service.write_text(f"rewards: {{one: {{{options}}}}}")
+        prompts.write_text(json.dumps({"prompt": prompt, "metadata": metadata}))
+        (line,) = find_wrong(*settings, "evaluation.enabled=false", check=check_rewards)
+        assert f"the reward 'one' refuses 1 of the 1 prompts of prompts: prompt 1 ({prompt!r}): {message}" in line
 
 
 def test_a_run_whose_name_is_taken(tmp_path: Path) -> None:

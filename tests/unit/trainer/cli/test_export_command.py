@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from drpo.cli import app
+from drpo.cli.export import _choose_out
 from drpo.generators.export import ExportFormat
 
 FORMS = ExportFormat.__args__
@@ -54,6 +55,11 @@ def test_where_it_is_written(run: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(tmp_path))
     assert call("export", run, "--format", "kohya", "--out=~/loras") == 0  # a shell leaves the ~ here
     assert (tmp_path / "loras" / "kohya.safetensors").is_file()
+
+
+def test_a_whole_unet_is_exported_beside_its_adapters_folder_too(tmp_path: Path) -> None:
+    (tmp_path / "adapter" / "unet").mkdir(parents=True)
+    assert _choose_out(None, "diffusers", tmp_path / "adapter" / "unet") == tmp_path / "export" / "diffusers"
 
 
 def test_what_cannot_be_exported_is_told_before(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

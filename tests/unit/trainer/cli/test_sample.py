@@ -12,7 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from support.tiny.sd_turbo import write_tiny_pipeline
 
+from drpo.checks import make_paths_absolute
 from drpo.cli.sample import choose_config, load_with_adapter, sample
+from drpo.config import load_config
 from drpo.errors import ConfigError, ModelLoadError
 from drpo.generators import OneStepGenerator
 from drpo.shapes.assets import generator_path
@@ -55,6 +57,16 @@ def test_an_adapter_is_found_in_a_run_a_folder_or_a_file(run: Path, tmp_path: Pa
     for nothing in (tmp_path, tmp_path / "none", tmp_path / "none.safetensors"):
         with pytest.raises(ConfigError, match="there is neither a LoRA adapter nor a U-Net"):
             locate_adapter(nothing)
+
+
+def test_a_run_is_found_by_its_name(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DRPO_SITE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to(run.parent)
+    assert locate_adapter(Path(run.name)) == run / ADAPTER / "pytorch_lora_weights.safetensors"
+    config = make_paths_absolute(load_config("shapes", [f"lora.adapter={run.name}"]))
+    assert config.lora is not None
+    assert config.lora.adapter == str(tmp_path / "runs" / run.name)  # workers run in other folders
 
 
 def load(adapter: Path | None, generator: str | None) -> OneStepGenerator:

@@ -9,7 +9,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas
 import pytest
 from support import ROOT
@@ -20,7 +19,6 @@ from drpo.data.prompts import PROMPT_SOURCES, PromptRecord, find_source, load_pr
 from drpo.data.prompts.overlap import find_overlap, fold
 from drpo.data.prompts.sources import geneval_templates, pickapic_v2
 from drpo.errors import ConfigError
-from drpo_rewards.rewards.base import ScoreItem
 from drpo_rewards.rewards.vlm.soft_tifa import read_questions
 
 OFFICIAL_GENEVAL = "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"  # evaluation_metadata.jsonl
@@ -114,9 +112,7 @@ def test_geneval2_has_questions_for_soft_tifa(data: Path) -> None:
     assert len(records) == 800
     metadata = {"vqa": entry["vqa_list"], "skills": entry["skills"]}
     assert records[1] == PromptRecord("two brown dogs 1", metadata, "3 atoms")
-    assert read_questions(ScoreItem(np.zeros((8, 8, 3), np.uint8), "", metadata)) == [
-        tuple(pair) for pair in entry["vqa_list"]
-    ]
+    assert read_questions(metadata) == [tuple(pair) for pair in entry["vqa_list"]]
     file.write_text("\n".join(lines[:799]))
     with pytest.raises(ConfigError, match="has 799 prompts; GenEval 2 has 800"):
         load("geneval2")

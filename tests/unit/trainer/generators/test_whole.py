@@ -230,7 +230,9 @@ def test_shards_a_variant_and_a_whole_pipeline_are_found(world: World, tmp_path:
     generator.adapter.network.save_pretrained(tmp_path / "half", variant="fp16")
     pipeline = Path(shutil.copytree(world.folder, tmp_path / "pipeline"))
     generator.adapter.save(pipeline)
-    for path in (tmp_path / "shards", tmp_path / "shards" / "unet", tmp_path / "half", pipeline):
+    run = tmp_path / "run"
+    generator.adapter.save(run / "adapter")
+    for path in (tmp_path / "shards", tmp_path / "shards" / "unet", tmp_path / "half", pipeline, run, run / "adapter"):
         assert find_unet(path) is not None
         loaded = world.load()
         loaded.load_adapter(path)

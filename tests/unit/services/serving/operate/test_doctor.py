@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from drpo_rewards import rewards
 from drpo_rewards.cli import app
 from drpo_rewards.errors import WeightsError
-from drpo_rewards.serving.operate.declared import read_declared_models, read_metadata_checks
+from drpo_rewards.serving.operate.declared import read_declared_models, read_request_checks
 from drpo_rewards.serving.operate.doctor import Finding, examine
 from drpo_rewards.serving.operate.resources import (
     Gpu,
@@ -261,7 +261,7 @@ def test_a_reward_with_an_environment_of_its_own(tmp_path: Path, monkeypatch: py
     assert "runtime_env has conda, for which Ray needs the program conda" in found["packages", "conda"].found
     assert found["packages", "container"].fix == "install podman, or use pip or uv instead"
     assert {model.name for model in read_declared_models(path)} == {*rewards_section, "default"}
-    assert read_metadata_checks(path) == {}, "a class that is not here is not asked"
+    assert read_request_checks(path).keys() == {"far"}, "a class that is not here is not asked"
     for program in ("conda", "podman"):
         (tmp_path / program).write_text("#!/bin/sh")
         (tmp_path / program).chmod(0o755)
