@@ -22,7 +22,7 @@ SERVICES = {
     "drpo_rewards": {"api", "client", "operations"},  # the public face, __init__.py
     "cli": {
         "serving", "serving.config", "serving.operate", "rewards", "rewards.base",
-        "client", "ranking", "operations", "cluster", "settings", "screen", "api",
+        "client", "ranking", "operations", "cluster", "settings", "process", "screen", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
     "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "api"},
@@ -47,7 +47,7 @@ SERVICES = {
     "cluster": set(),
     "settings": set(),
     "api": set(),
-    "errors": set(), "findings": set(), "screen": set(),
+    "errors": set(), "findings": set(), "process": set(), "screen": set(),
 }  # fmt: skip
 
 TRAINER = {
@@ -57,7 +57,7 @@ TRAINER = {
         "checks", "paper", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
         "training.choices", "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
-        "drpo_rewards.screen",
+        "drpo_rewards.process", "drpo_rewards.screen",
     },
     "checks": {
         "training", "training.build", "training.memory", "training.choices", "training.reward_gradient",

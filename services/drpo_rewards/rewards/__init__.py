@@ -78,7 +78,8 @@ def code_of(kind: str, problem: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if isinstance(error, RewardsError) or kind in CATALOGUE:
             raise
-        raise ConfigError(f"reward {kind!r} {problem}: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())  # a line is one mistake
+        raise ConfigError(f"reward {kind!r} {problem}: {type(error).__name__}: {reason}") from error
 
 
 def create(kind: str, options: dict[str, Any], headers_only: bool = False) -> AnyReward:

@@ -44,7 +44,7 @@ def made(more: str) -> str:
         ("import none_of_this", "No module named 'none_of_this'"),
         ("Yours = 3", "has no attribute 'Mine'"),
         (made("def __init__(self): open('/none/such')"), "cannot be built: FileNotFoundError: .*/none/such"),
-        (made("def __init__(self): raise SystemExit(3)"), "cannot be built: SystemExit: 3"),
+        (made("def __init__(self): raise SystemExit('two\\nlines')"), "cannot be built: SystemExit: two lines"),
         (made("files = lambda: 1 / 0"), "cannot say which files it reads: ZeroDivisionError"),
         (made("score = property(lambda self: 1 / 0)").replace("def score", "def other"), "cannot be built: ZeroDiv"),
     ],
