@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -124,10 +125,16 @@ def find_newest_checkpoint(folder: Path) -> NewestCheckpoint:
     """Finds the newest whole checkpoint under a folder.
 
     Raises:
-        ModelLoadError: there are checkpoints, but none is whole.
+        ModelLoadError: there are checkpoints, but none is whole; or the folder cannot be read.
         ConfigError: a newer version of the project wrote it.
     """
     left_out: list[str] = []
+    try:
+        os.listdir(folder)  # a pattern finds nothing in a folder of another user
+    except FileNotFoundError:
+        return NewestCheckpoint(None)
+    except OSError as error:
+        raise ModelLoadError(f"the checkpoints in {folder} cannot be read: {error.strerror}") from error
     for path in reversed(checkpoints(folder)):
         try:
             return NewestCheckpoint(path, _check_whole(path), tuple(left_out))

@@ -118,6 +118,13 @@ def test_a_damaged_newer_checkpoint_does_not_displace_whole_ones(folder, adapter
     assert find_newest_checkpoint(folder).path == folder / "step-000006"
 
 
+def test_checkpoints_that_cannot_be_read_are_not_none(tmp_path: Path):
+    assert find_newest_checkpoint(tmp_path / "checkpoints").path is None
+    (tmp_path / "checkpoints").write_bytes(b"")
+    with pytest.raises(ModelLoadError, match=r"the checkpoints in .* cannot be read: Not a directory"):
+        find_newest_checkpoint(tmp_path / "checkpoints")
+
+
 def test_checkpoints_of_other_versions(folder):
     newest = folder / "step-000003"
     manifest = json.loads((newest / "manifest.json").read_text())
