@@ -156,17 +156,17 @@ def test_the_home_folder_in_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_a_closed_terminal_ends_a_run_as_ctrl_c_does() -> None:
     """Shell and kernel both send SIGHUP, so only the first one counts. A second SIGTERM hurries, as a second Ctrl-C."""
-    before = signal.getsignal(signal.SIGHUP)
-    with endings_as_ctrl_c():
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGHUP)
-        signal.raise_signal(signal.SIGHUP)
-        for _ in range(2):
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGHUP) == before
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     try:
+        with endings_as_ctrl_c():
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+            for _ in range(2):
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
         with endings_as_ctrl_c():
             signal.raise_signal(signal.SIGHUP)
     finally:

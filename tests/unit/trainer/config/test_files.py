@@ -74,7 +74,10 @@ def test_a_byte_order_mark_and_windows_line_ends_are_taken(
     use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_bytes("\ufeffrun:\r\n  seed: 3\r\ntraining:\r\n".encode())  # and a section without keys
+    text = "\ufeffrun:\r\n  seed: 3\r\ntraining:\r\n"  # and a section without keys
+    if use is as_run:  # whose file has all sections
+        text += "preset: shapes\r\nlora: {}\r\nobjective: {}\r\nrewards: {}\r\n"
+    file.write_bytes(text.encode())
     use(file, monkeypatch)
 
 
