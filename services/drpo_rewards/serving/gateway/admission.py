@@ -165,15 +165,6 @@ class Allowance:
                 self._pixel_pool.take(pixels)
                 self._pixels += pixels
 
-    def check_time(self, decode_s: float, field: str) -> None:
-        """Check the processor time that the images up to this one will probably take.
-
-        Raises:
-            RequestTooLargeError: it is too much; the error names `field`.
-        """
-        if decode_s > self._max_decode_s:
-            raise self._too_slow(field)
-
     def reserve_time(self, decode_s: float, field: str) -> None:
         """Count the processor time that an image will probably take.
 
@@ -182,7 +173,8 @@ class Allowance:
         """
         with self._lock:
             self._reserved_s += decode_s
-            self.check_time(self._reserved_s, field)
+            if self._reserved_s > self._max_decode_s:
+                raise self._too_slow(field)
 
     def spend_time(self, cpu_s: float, field: str) -> None:
         """Count processor time that an image has taken.

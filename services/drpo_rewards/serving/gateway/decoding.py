@@ -34,9 +34,6 @@ LARGE_S = 0.1
 # Large pictures of one request that are decoded at the same time: each may go on for a while when time has run out.
 LARGE_AT_ONCE = 4
 
-# Files of one request from which all headers are read before any file is decoded. This costs a few milliseconds.
-EARLY_BYTES = 32_000_000
-
 # How much less readily the system gives a core to a thread with a large picture than to others.
 LARGE_NICENESS = 4
 
@@ -86,8 +83,6 @@ class Decoders:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._deadline_s):
-                if sum(len(content) for content in contents if isinstance(content, bytes)) > EARLY_BYTES:
-                    await _run(self._small, partial(_check_time, contents, fields, allowance))
                 return await run_together(map(decode_one, contents, fields))
         except TimeoutError:
             raise OverloadedError(
@@ -95,15 +90,6 @@ class Decoders:
             ) from None
         finally:
             allowance.decoding_s = time.perf_counter() - started
-
-
-def _check_time(contents: Sequence[Content], fields: Sequence[str], allowance: Allowance) -> None:
-    """Refuse files that together take too long, before any of them is decoded."""
-    decode_s = 0.0
-    for content, field in zip(contents, fields, strict=True):
-        if isinstance(content, bytes):
-            decode_s += read_file(content, field=field).decode_s
-            allowance.check_time(decode_s, field)
 
 
 def _decode_if_small(content: bytes | str, field: str, allowance: Allowance) -> np.ndarray | ImageFile:

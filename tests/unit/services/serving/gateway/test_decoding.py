@@ -15,7 +15,6 @@ from support.odd_files import jpeg_with_scans
 from drpo_rewards.api.image_files import read_file
 from drpo_rewards.errors import InvalidImageError, OverloadedError, RequestTooLargeError
 from drpo_rewards.serving.config import LimitsConfig
-from drpo_rewards.serving.gateway import decoding
 from drpo_rewards.serving.gateway.admission import Admission, Allowance
 from drpo_rewards.serving.gateway.decoding import LARGE_S, Decoders
 
@@ -57,16 +56,6 @@ async def test_a_request_has_a_time_that_depends_on_its_files_alone() -> None:
     assert slow.decode_s > 5  # 98 kB, refused by the default limits before anything is decoded
     with pytest.raises(RequestTooLargeError):
         await decode([slow.data])
-
-
-async def test_many_files_are_refused_before_any_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "EARLY_BYTES", 3 * len(LARGE))
-    limits = LimitsConfig(max_decode_s=3.01 * read_file(LARGE).decode_s)
-    admission = Admission(limits)
-    allowance = Allowance(limits, admission.pixels, admission.body_bytes)
-    with pytest.raises(RequestTooLargeError, match=r"images\[3\]"):
-        await Decoders(30.0, 1.0).decode_all([LARGE] * 4, fields(4), allowance)
-    assert admission.pixels.taken == 0
 
 
 def test_time_that_was_not_foreseen_has_a_limit_too() -> None:
