@@ -14,13 +14,12 @@ def make_paths_absolute(config: Config) -> Config:
     config = config.model_copy(deep=True)
     config.run.folder = Path(os.path.abspath(os.path.expanduser(config.run.folder)))
     config.model.generator = _absolute(config.model.generator)
-    for name in ("vae", "unet"):
-        if path := getattr(config.model, name):
-            setattr(config.model, name, _absolute(path))
+    if config.model.vae:
+        config.model.vae = _absolute(config.model.vae)
+    if config.model.unet:
+        config.model.unet = _absolute_or_run(config.model.unet)
     if config.lora is not None and config.lora.adapter:
-        named = runs_folder() / config.lora.adapter  # a run by its name
-        is_name = not os.path.exists(os.path.expanduser(config.lora.adapter)) and named.exists()
-        config.lora.adapter = _absolute(str(named) if is_name else config.lora.adapter)
+        config.lora.adapter = _absolute_or_run(config.lora.adapter)
     if config.features.path:
         config.features.path = _absolute(config.features.path)
     if config.rewards.service:
@@ -38,6 +37,12 @@ def make_paths_absolute(config: Config) -> Config:
     if config.offline is not None and config.offline.cache is not None:
         config.offline.cache = Path(os.path.abspath(os.path.expanduser(config.offline.cache)))
     return config
+
+
+def _absolute_or_run(path: str) -> str:
+    """The absolute path of what is there, or of the run with that name."""
+    named = runs_folder() / path
+    return _absolute(str(named) if not os.path.exists(os.path.expanduser(path)) and named.exists() else path)
 
 
 def _absolute(path: str) -> str:

@@ -75,8 +75,8 @@ class ModelConfig(Section):
     )
     unet: str | None = Field(
         default=None,
-        description="another U-Net than the generator's, such as one that a run with `lora: null` has trained: a "
-        "folder or a file of weights; the training begins at it, and it is the base",
+        description="another U-Net than the generator's, such as one that a run with `lora: null` has trained: that "
+        "run, a folder or a file of weights; the training begins at it, and it is the base",
     )
     device: str = Field(
         default="auto", description='"auto": the worker\'s GPU if it has one, else "cpu"; or cpu, cuda, cuda:NUMBER'

@@ -185,7 +185,7 @@ def _find_spec(
 
 
 def _describe(detection: Detection, color: str | None) -> dict[str, Any]:
-    """A detection for the details of a score."""
+    """Describe a detection for the details of a score."""
     box = [round(float(edge), 1) for edge in detection.box]
     described = {"class": detection.label, "score": round(float(detection.score), 4), "box": box}
     return described if color is None else described | {"color": color}

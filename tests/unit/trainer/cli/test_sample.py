@@ -64,9 +64,9 @@ def test_a_run_is_found_by_its_name(run: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").symlink_to(run.parent)
     assert locate_adapter(Path(run.name)) == run / ADAPTER / "pytorch_lora_weights.safetensors"
-    config = make_paths_absolute(load_config("shapes", [f"lora.adapter={run.name}"]))
+    config = make_paths_absolute(load_config("shapes", [f"lora.adapter={run.name}", f"model.unet={run.name}"]))
     assert config.lora is not None
-    assert config.lora.adapter == str(tmp_path / "runs" / run.name)  # workers run in other folders
+    assert config.lora.adapter == config.model.unet == str(tmp_path / "runs" / run.name)  # workers run in other folders
 
 
 def load(adapter: Path | None, generator: str | None) -> OneStepGenerator:
