@@ -10,9 +10,12 @@ def main() -> None:
     if problem := find_problem():
         print(f"error (bad_config): {problem}", file=sys.stderr)
         sys.exit(2)
-    from drpo_rewards.cli import app
+    try:
+        from drpo_rewards.cli import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # before a command began
+        sys.exit(130)
 
 
 if __name__ == "__main__":

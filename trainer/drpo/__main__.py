@@ -10,9 +10,12 @@ def main() -> None:
     if problem := find_problem():
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
-    from drpo.cli import app
+    try:
+        from drpo.cli import app
 
-    app(prog_name="drpo")
+        app(prog_name="drpo")
+    except KeyboardInterrupt:  # before a command began
+        sys.exit(130)
 
 
 if __name__ == "__main__":
