@@ -1,45 +1,115 @@
-"""What every command needs of the process in which it starts: a folder to stand in, and packages that no file hides."""
+"""What every command needs of the process in which it starts: a folder to stand in, and modules that no file hides.
+
+Imports only what Python has loaded before it looks into any folder, because a file may hide everything else.
+"""
 
 from __future__ import annotations
 
 import os
-from importlib import metadata
-from importlib.machinery import PathFinder
-from pathlib import Path
+import sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
-from drpo_rewards.errors import ConfigError
-
-PACKAGES = ("numpy", "torch", "ray", "diffusers", "transformers", "peft", "datasets")  # whose names people give files
+UNUSED = ("test", "this", "turtle")  # modules of Python that no command imports, whose names people give files
+OURS = ("drpo", "drpo_rewards")  # another checkout of them is no mistake
 
 
-def check_process() -> None:
-    """Check the current folder, without which torch ends the process, and the packages.
-
-    Raises:
-        ConfigError: the folder was removed; or see `check_packages`.
-    """
+def find_problem() -> str | None:
+    """Return why no command can run in this process: its folder was removed, or a file hides a module."""
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise ConfigError("the current folder has been removed; go to one that is there with cd") from None
-    check_packages()
+        return "the current folder has been removed; go to one that is there with cd"
+    return find_hidden_module(sys.path[: _own_folders()])
 
 
-def check_packages() -> None:
-    """Check that Python finds the installed packages, and not a file of somebody's with the name of one.
+def find_hidden_module(folders: list[str]) -> str | None:
+    """Return which file in one of the folders hides a module of Python or of an installed package that is needed.
+
+    Args:
+        folders: where Python looks, or will look, before it looks into its own folders. Those that pip has filled are
+            left out.
+    """
+    installed = sys.path[_own_folders() :]
+    for folder in folders:
+        entries = _list(folder or os.curdir)
+        if any(entry.endswith(".dist-info") for entry in entries):
+            continue
+        for name in sorted({entry.partition(".")[0] for entry in entries} - {*UNUSED, *OURS}):
+            file = _find_file(name, [folder])
+            if file is None or _comes_first(name):
+                continue
+            if name in sys.stdlib_module_names:
+                hidden = f"Python's own module {name}"
+            elif _find_file(name, installed) and _is_needed(name):
+                hidden = f"the installed package {name}"
+            else:
+                continue
+            return f"{file} hides {hidden}; rename it, or take its folder out of PYTHONPATH"
+    return None
+
+
+def check_modules(folder: str) -> None:
+    """Check that no file in a folder from which modules will be imported hides another module.
 
     Raises:
-        ConfigError: it would not.
+        ConfigError: one does.
     """
-    for name in PACKAGES:
-        found = PathFinder.find_spec(name)
+    from drpo_rewards.errors import ConfigError
+
+    if problem := find_hidden_module([folder]):
+        raise ConfigError(problem)
+
+
+def _own_folders() -> int:
+    """Return where in `sys.path` the folders of Python and of the installed packages begin."""
+    own = os.path.dirname(os.__file__)
+    return sys.path.index(own) if own in sys.path else 0
+
+
+def _list(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _find_file(name: str, folders: list[str]) -> str | None:
+    """Return the file of a module; None if there is none, or only a folder without `__init__.py`."""
+    found = PathFinder.find_spec(name, folders)
+    return found.origin if found is not None and found.has_location else None
+
+
+def _comes_first(name: str) -> bool:
+    """Return whether Python finds its own module before it looks into any folder."""
+    return any(importer.find_spec(name) for importer in (BuiltinImporter, FrozenImporter))
+
+
+def _is_needed(name: str) -> bool:
+    """Return whether this package, or one that it needs, provides the module, directly or through others."""
+    from importlib import metadata  # by now it is known that no file hides it
+
+    providers = metadata.packages_distributions().get(name, ())
+    return not {_normalize(one) for one in providers}.isdisjoint(_find_needed())
+
+
+def _find_needed() -> set[str]:
+    """Return the names of all packages that this one needs, with all extras, directly or through others."""
+    import re
+    from importlib import metadata
+
+    known, new = set[str](), ["drpo"]
+    while new:
+        one = _normalize(new.pop())
+        if one in known:
+            continue
+        known.add(one)
         try:
-            installed = Path(str(metadata.distribution(name).locate_file(name))).resolve()
+            new += [re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in metadata.requires(one) or []]
         except metadata.PackageNotFoundError:
             continue
-        if found is None or found.origin is None or not installed.exists():
-            continue
-        if not Path(found.origin).resolve().is_relative_to(installed):
-            raise ConfigError(
-                f"{found.origin} hides the installed package {name}; rename it, or take its folder out of PYTHONPATH"
-            )
+    return known
+
+
+def _normalize(name: str) -> str:
+    """Return a package's name in the form that compares equal however it was written."""
+    return name.lower().replace("_", "-").replace(".", "-")

@@ -111,7 +111,7 @@ def serve_config(
 ) -> Iterator[Served]:
     """Starts a service of a config on free ports, with its log in `folder`. Ends it with Ctrl-C."""
     with (folder / "log").open("w") as log:
-        command = [sys.executable, "-m", "drpo_rewards.cli", "serve", str(config)]
+        command = [sys.executable, "-m", "drpo_rewards", "serve", str(config)]
         process = subprocess.Popen(
             [*command, "--port", "0", "--grpc-port", "0"],
             stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, env=environment, cwd=cwd,

@@ -20,12 +20,13 @@ from support.imports import find_circle, find_modules, is_generated, read_import
 # `COMMON`. From the other package a row names single files, not folders.
 SERVICES = {
     "drpo_rewards": {"api", "client", "operations"},  # the public face, __init__.py
+    "__main__": {"cli", "process"},
     "cli": {
         "serving", "serving.config", "serving.operate", "rewards", "rewards.base",
         "client", "ranking", "operations", "cluster", "settings", "process", "screen", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
-    "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "api"},
+    "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "process", "api"},
     "serving.gateway": {
         "serving.replica", "serving.config", "serving.ports", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
@@ -52,12 +53,12 @@ SERVICES = {
 
 TRAINER = {
     "drpo": set(),  # __init__.py
-    "__main__": {"cli"},
+    "__main__": {"cli", "drpo_rewards.process"},
     "cli": {
         "checks", "paper", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
         "training.choices", "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
-        "drpo_rewards.process", "drpo_rewards.screen",
+        "drpo_rewards.screen",
     },
     "checks": {
         "training", "training.build", "training.memory", "training.choices", "training.reward_gradient",

@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 
 from drpo_rewards.cli.output import errors, fail
 from drpo_rewards.errors import AuthenticationError, ConfigError, InvalidRequestError, RewardsError
-from drpo_rewards.process import check_process
 
 USERS_MISTAKES = (ConfigError, InvalidRequestError, AuthenticationError)
 
@@ -40,7 +39,6 @@ class Commands(TyperGroup):
         """Run the command."""
         _print_any_letter()
         try:
-            check_process()
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
             raise  # typer's own, which it shows itself

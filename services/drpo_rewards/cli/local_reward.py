@@ -9,7 +9,7 @@ from typing import Any
 
 from drpo_rewards.cli.options import read_options
 from drpo_rewards.cli.output import busy
-from drpo_rewards.process import check_packages
+from drpo_rewards.process import check_modules
 from drpo_rewards.rewards import create
 from drpo_rewards.rewards.base import AnyReward, Score
 
@@ -25,11 +25,11 @@ def import_from(folder: Path) -> None:
     """Make modules in `folder` importable. Without this, a command can import installed modules only.
 
     Raises:
-        ConfigError: one of them has the name of a package that is needed.
+        ConfigError: one of them has the name of a module that is needed.
     """
     if str(folder.resolve()) not in sys.path:
+        check_modules(str(folder.resolve()))
         sys.path.insert(0, str(folder.resolve()))
-        check_packages()
 
 
 def reward_entry(name: str, reward: AnyReward, prompt: str) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_offline_the_missing_file_and_the_command_are_named(hub: LocalHub, tmp_p
 
 def test_a_killed_download_continues(hub: LocalHub, large: None, tmp_path: Path) -> None:
     hub.stall[LARGE] = 15_000_000
-    command = [sys.executable, "-m", "drpo_rewards.cli", "download", "hpsv2", "--json"]
+    command = [sys.executable, "-m", "drpo_rewards", "download", "hpsv2", "--json"]
     process = subprocess.Popen(command, env=environment(tmp_path, hub.url), stderr=subprocess.DEVNULL)
     assert hub.stalled.wait(200)
     partial = next(tmp_path.rglob("*.partial"))

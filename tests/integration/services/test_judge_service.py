@@ -168,7 +168,7 @@ def test_the_command_line(model: Path, judge: Judge, tmp_path: Path) -> None:
     files = [f"{index}.png" for index in range(5)]
 
     def run(*arguments: str) -> str:
-        given = [sys.executable, "-m", "drpo_rewards.cli", *arguments, "--model", str(model), "--prompt", PROMPT]
+        given = [sys.executable, "-m", "drpo_rewards", *arguments, "--model", str(model), "--prompt", PROMPT]
         done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout

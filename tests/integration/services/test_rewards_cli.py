@@ -33,7 +33,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     answer = subprocess.run(
-        [sys.executable, "-m", "drpo_rewards.cli", *arguments],
+        [sys.executable, "-m", "drpo_rewards", *arguments],
         cwd=folder, capture_output=True, text=True, timeout=200, env=os.environ | {"COLUMNS": "160"},
     )  # fmt: skip
     assert answer.returncode == status, f"{arguments}\n{answer.stdout}\n{answer.stderr}"

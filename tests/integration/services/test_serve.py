@@ -45,7 +45,7 @@ def start(
     folder: Path, *arguments: str, environment: Mapping[str, str] = os.environ
 ) -> Iterator[subprocess.Popen[str]]:
     """Starts `serve`, and kills it if the test has not ended it."""
-    command = [sys.executable, "-m", "drpo_rewards.cli", "serve", *arguments]
+    command = [sys.executable, "-m", "drpo_rewards", "serve", *arguments]
     with subprocess.Popen(
         command, cwd=folder, env=environment, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

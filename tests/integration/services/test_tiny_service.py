@@ -114,7 +114,7 @@ def test_each_mixture_adds_z_scores(client: RankingClient, in_process: dict[str,
 def test_offline_the_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("rewards: {hpsv2: {type: hpsv2, num_cpus: 0.1, options: {version: '2.0'}}}")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "drpo_rewards.cli", "serve", "my.yaml", "--port", "0", "--grpc-port", "0"]
+    command = [sys.executable, "-m", "drpo_rewards", "serve", "my.yaml", "--port", "0", "--grpc-port", "0"]
     answer = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert answer.returncode == 2
     assert "HPS_v2_compressed.pt of xswu/HPSv2 is not in the hub's cache" in answer.stderr

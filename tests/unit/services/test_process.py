@@ -1,4 +1,4 @@
-"""Where a command stands, and what hides its packages, is told at once by both command lines."""
+"""Where a command stands, and what hides its modules, is told at once by both command lines."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = [["-m", "drpo", "runs"], ["-m", "drpo_rewards.cli", "doctor"], ["-m", "drpo_rewards.cli", "serve"]]
-NAMES = ["ray.py", "datasets.py", "torch/__init__.py"]
+from drpo_rewards.process import find_hidden_module
+from drpo_rewards.serving.operate.surroundings import check_surroundings
+
+COMMANDS = [["-m", "drpo", "runs"], ["-m", "drpo_rewards", "doctor"], ["-m", "drpo_rewards", "serve"]]
+HIDING = [("ray.py", "the installed package ray"), ("random.py", "Python's own module random"),
+          ("torch/__init__.py", "the installed package torch"), ("yaml.py", "the installed package yaml"),
+          ("typing.py", "Python's own module typing")]  # fmt: skip
 
 
 def run(command: list[str], folder: Path, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,27 +35,45 @@ def test_a_folder_that_was_removed(command: list[str], tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("command", "name"), [*zip(COMMANDS, NAMES, strict=True)])
-def test_a_file_with_the_name_of_a_package(command: list[str], name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "hidden"), HIDING)
+@pytest.mark.parametrize("command", COMMANDS[::2], ids=" ".join)
+def test_a_file_with_the_name_of_a_module(command: list[str], name: str, hidden: str, tmp_path: Path) -> None:
     path = tmp_path / "mine" / name
     path.parent.mkdir(parents=True)
-    path.write_text("")
+    path.write_text("1 / 0")
     paths = os.pathsep.join([str(tmp_path / "mine"), *filter(None, [os.environ.get("PYTHONPATH")])])
     ended = run(command, tmp_path, PYTHONPATH=paths)
     assert ended.returncode == 2
-    assert f"{path} hides the installed package " in ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error")
+    assert f"{path} hides {hidden}; rename it" in line
 
 
-def test_a_folder_with_the_name_of_a_package_hides_nothing(tmp_path: Path) -> None:
+def test_what_hides_nothing_that_is_needed(tmp_path: Path) -> None:
+    """A folder without `__init__.py`, modules that nobody imports, and what pip has put into a folder of its own."""
     (tmp_path / "datasets").mkdir()
-    ended = run(["-c", "from drpo_rewards.process import check_process; check_process()"], tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    installed = tmp_path / "by_pip"
+    (installed / "yaml-9.dist-info").mkdir(parents=True)
+    for file in (tmp_path / "test.py", tmp_path / "rewards.py", installed / "yaml.py"):
+        file.write_text("")
+    assert find_hidden_module([str(tmp_path), str(installed), str(tmp_path / "none")]) is None
+
+
+def test_the_current_folder_of_rays_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command itself does not look there, but they do."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yaml.py").write_text("1 / 0")
+    (found,) = [one for one in check_surroundings() if one.about == "the current folder"]
+    assert (found.state, found.found.split(";")[0]) == (
+        "wrong",
+        f"{tmp_path / 'yaml.py'} hides the installed package yaml",
+    )
 
 
 def test_a_file_beside_the_config_of_a_service(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("")
     (tmp_path / "my.yaml").write_text("rewards: {geneval: {type: geneval}}")
     (tmp_path / "elsewhere").mkdir()
-    ended = run(["-m", "drpo_rewards.cli", "serve", "../my.yaml"], tmp_path / "elsewhere")
+    ended = run(["-m", "drpo_rewards", "serve", "../my.yaml"], tmp_path / "elsewhere")
     assert ended.returncode == 2
     assert f"{tmp_path / 'ray.py'} hides the installed package ray" in ended.stderr

@@ -24,7 +24,6 @@ from drpo.config import Config, Problem, override, salvage_config, set_value
 from drpo.errors import ConfigError, DrpoError
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.findings import Finding
-from drpo_rewards.process import check_process
 from drpo_rewards.screen import make_console
 
 console = make_console("stdout")
@@ -56,7 +55,6 @@ class Application(typer.Typer):
                 stream.reconfigure(errors="backslashreplace")
         arguments = sys.argv[1:] if args is None else args
         try:
-            check_process()
             return super().__call__([argument for argument in arguments if argument != DEBUG], **options)
         except Exception as error:
             if DEBUG in arguments:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from drpo.report.figures import Figure, draw_together
+from drpo.report.figures import Curve, Figure, draw_together, read_points
 from drpo.report.overview import Overview, read_overview
 from drpo.report.watched import Watched, read_watched
 from drpo.training.files import storing, write_text
@@ -43,15 +43,13 @@ def write_comparison_page(run_dirs: Sequence[Path], out: Path) -> Path:
         StorageError: it could not be written.
     """
     missing: list[str] = []
-    runs = [
-        ComparedRun(
-            read_overview(run_dir),
-            COLORS[number % len(COLORS)],
-            read_metrics(run_dir / METRICS_FILE),
-            read_watched(run_dir, missing),
-        )
-        for number, run_dir in enumerate(run_dirs)
-    ]
+    runs = []
+    for number, run_dir in enumerate(run_dirs):
+        of_run: list[str] = []
+        watched = read_watched(run_dir, of_run)
+        metrics = read_metrics(run_dir / METRICS_FILE)
+        runs.append(ComparedRun(read_overview(run_dir), COLORS[number % len(COLORS)], metrics, watched))
+        missing += [f"{what} (run {run_dir.name})" for what in of_run]
     files = resources.files("drpo.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files.joinpath("compare.html.j2").read_text(encoding="utf-8"))
@@ -73,17 +71,26 @@ def _draw(
 ) -> list[Figure]:
     """A figure with one curve per run, for each number that a run has: of the evaluations, or of training.
 
-    What cannot be drawn is named in `missing`.
+    What cannot be drawn is named in `missing`, with its run.
     """
-    colors = [one.color for one in runs]
     numbers = [[{"step": line["step"], **(line[side] if side else line)} for line in one] for one in lines]
     keys = dict.fromkeys(key for one in numbers for line in one for key in line)
     if side is None:
         keys = dict.fromkeys(key for key in keys if key.startswith(("reward/", "metric/")) or key == "loss")
+    keys.pop("step", None)
     figures = []
     for key in keys:
+        curves: list[Curve] = []
+        for run, lines_of_run in zip(runs, numbers, strict=True):
+            try:
+                points_2S = read_points(lines_of_run, key)
+            except Exception as error:  # whatever a curve fails with, the others are drawn
+                missing.append(f"the curve {key} (run {run.overview.name}: {type(error).__name__}: {error})")
+                continue
+            if points_2S.size:
+                curves.append((points_2S, run.color))
         try:
-            figures += [draw_together(key, numbers, colors, smooth=side is None)] if key != "step" else []
-        except Exception as error:  # whatever a curve fails with, the others are drawn
+            figures += [draw_together(key, curves, smooth=side is None)] if curves else []
+        except Exception as error:
             missing.append(f"the curves {key} ({type(error).__name__}: {error})")
     return figures

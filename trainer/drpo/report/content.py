@@ -239,7 +239,7 @@ def _pairs(folder: Path, scale: Scale, missing: list[str]) -> dict[str, list[Pai
             best = best_of(scores) if len(scores) == 2 else None
             base, tuned = (_side(folder, entry[side], scale, best) for side in ("base", "tuned"))
             pairs.setdefault(entry["task"], []).append(Pair(entry["prompt"], base, tuned))
-        except (OSError, LookupError, TypeError) as error:
+        except Exception as error:  # whatever a picture fails with, the others are shown
             missing.append(f"a pair of pictures: {error}")
     return pairs
 

@@ -105,23 +105,21 @@ def draw_evaluations(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Figure], 
     return figures, undrawn
 
 
-def draw_together(
-    key: str, runs: Sequence[Sequence[Mapping[str, Any]]], colors: Sequence[str], *, smooth: bool
-) -> Figure:
+Curve = tuple[NDArray[np.float64], str]
+"""Steps and values of a run, (2, S), and its colour."""
+
+
+def draw_together(key: str, runs: Sequence[Curve], *, smooth: bool) -> Figure:
     """Draws a number of several runs over their steps.
 
     Args:
         key: the number.
-        runs: for each run its lines, with "step"; one without the number has no curve.
-        colors: of the runs.
+        runs: those that have the number.
         smooth: draw running means, for numbers of single steps.
     """
     curves = []
-    for lines, color in zip(runs, colors, strict=True):
-        points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
-        if points:
-            steps_S, values_S = np.array(points, dtype=np.float64).T
-            curves.append((steps_S, running_mean(values_S, max(1, len(values_S) // 12)) if smooth else values_S, color))
+    for (steps_S, values_S), color in runs:
+        curves.append((steps_S, running_mean(values_S, max(1, len(values_S) // 12)) if smooth else values_S, color))
     title = GUARDS[key].title if key in GUARDS else key
     caption = "Running means over the steps." if smooth else GUARDS[key].meaning if key in GUARDS else _HELD_OUT
     ends = ", ".join(f"{values_S[-1]:.3g}" for _, values_S, _ in curves)
@@ -141,9 +139,18 @@ def _points(lines: Sequence[Mapping[str, Any]], side: str, key: str) -> NDArray[
     return np.array(points, dtype=np.float64).T
 
 
+def read_points(lines: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
+    """The steps and the values of a number, (2, S), or (0,) if no line has it.
+
+    Raises:
+        ValueError, TypeError, OverflowError: one of them is no number.
+    """
+    points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+    return np.array(points, dtype=np.float64).T
+
+
 def _figure(title: str, caption: str, metrics: Sequence[Mapping[str, Any]], key: str) -> Figure:
-    points = [(line["step"], line[key]) for line in metrics if line.get(key) is not None]
-    steps_S, values_S = np.array(points, dtype=np.float64).T
+    steps_S, values_S = read_points(metrics, key)
     mean_S = running_mean(values_S, max(1, len(values_S) // 12))
     alt = f"{title} over {len(metrics)} steps: the running mean goes from {mean_S[0]:.3g} to {mean_S[-1]:.3g}."
     return Figure(title, caption, alt, _draw(title, steps_S, values_S, mean_S))

@@ -82,7 +82,7 @@ def read_watched(run_dir: Path, missing: list[str]) -> Watched:
             continue
         try:
             strip.append(Moment(line["step"], data_uri(run_dir / line["grid"]), _describe(line["present"])))
-        except (OSError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever a picture fails with, the others are shown
             missing.append(f"the pictures of step {line['step']}: {error}")
     failed = sum("error" in line for line in every)
     stopped = why_ended(every, last_step(read_metrics(run_dir / METRICS_FILE)))

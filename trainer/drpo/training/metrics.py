@@ -11,6 +11,9 @@ from typing import Any
 from drpo.training.files import storing, write_text
 from drpo.training.run_folder import METRICS_FILE
 
+_AMOUNTS = ("step", "time_s", "images", "images_per_s")
+_MOST = 1e15
+
 
 class MetricsLog:
     """Appends the metrics of each step. On opening it deletes the steps later than `after`, which will run again.
@@ -64,4 +67,11 @@ def parse_line(text: str | bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(line, dict) or type(line.get("step")) is not int:
         return None
-    return line if type(line.get("time_s", 0.0)) in (float, int) else None
+    seconds = line.get("seconds", 0.0)  # of an evaluation; or of the stages of a step
+    durations = seconds.values() if isinstance(seconds, dict) else [seconds]
+    return line if all(map(_is_amount, (*(line.get(name, 0) for name in _AMOUNTS), *durations))) else None
+
+
+def _is_amount(value: Any) -> bool:
+    """Whether a value can be a count or a duration: neither negative nor infinite, and a number at all."""
+    return type(value) in (int, float) and 0 <= value < _MOST

@@ -9,6 +9,7 @@ from pathlib import Path
 from drpo_rewards.cluster.ray_folder import find_ray_folder
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.findings import Finding
+from drpo_rewards.process import find_hidden_module
 from drpo_rewards.serving.config import ServiceConfig
 from drpo_rewards.serving.ports import reserve_port
 
@@ -38,7 +39,9 @@ def check_ports(settings: ServiceConfig) -> Iterator[Finding]:
 
 
 def check_surroundings() -> Iterator[Finding]:
-    """Check the folder for Ray's sockets and logs, and the shared memory in which groups travel."""
+    """Check the current folder, that for Ray's sockets and logs, and the shared memory in which groups travel."""
+    if problem := find_hidden_module([os.getcwd()]):  # where Ray's workers look before they look elsewhere
+        yield Finding("folders", "the current folder", "wrong", problem)
     try:
         yield Finding("folders", "Ray", "ok", f"{find_ray_folder()}/ray will have its sockets and logs")
     except ConfigError as error:

@@ -66,7 +66,7 @@ def test_a_terminal_without_utf_8_ends_no_command(tmp_path: Path) -> None:
     path.write_text("rewards: {größe: {type: x:Y, batch_size: 0}}", encoding="utf-8")
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     answer = subprocess.run(
-        [sys.executable, "-m", "drpo_rewards.cli", "doctor", str(path)],
+        [sys.executable, "-m", "drpo_rewards", "doctor", str(path)],
         env=os.environ | plain | {"COLUMNS": "300"}, capture_output=True, timeout=100,
     )  # fmt: skip
     assert answer.returncode == 2, answer.stderr

@@ -82,6 +82,35 @@ def test_the_report_has_everything_else(
     assert f"could not be read or drawn: {problem}" in html.unescape(page)
 
 
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("metrics.jsonl", '{"step": 6, "time_s": Infinity}'),
+        ("metrics.jsonl", '{"step": 6, "images": "x"}'),
+        ("metrics.jsonl", '{"step": 6, "images_per_s": [1]}'),
+        ("metrics.jsonl", '{"step": 6, "seconds": {"generate": null}}'),
+        ("metrics.jsonl", f'{{"step": 1{"0" * 400}}}'),
+        ("evaluations.jsonl", '{"step": 6, "seconds": "x"}'),
+        ("evaluations.jsonl", '{"step": 6, "seconds": NaN}'),
+    ],
+)
+def test_a_line_whose_counts_or_times_are_no_numbers_is_left_out(run_dir: Path, file: str, line: str) -> None:
+    before = json.loads((run_dir / "summary.json").read_text())
+    with (run_dir / file).open("a") as lines:
+        lines.write(line + "\n")
+    (run_dir / "report.html").unlink(missing_ok=True)
+    assert status("report", str(run_dir)) == 0
+    assert json.loads((run_dir / "summary.json").read_text())["steps"] == before["steps"]
+    assert (run_dir / "report.html").is_file()
+
+
+def test_a_loss_that_became_infinite_is_drawn_as_far_as_it_goes(run_dir: Path) -> None:
+    with (run_dir / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 6, "time_s": 9.0, "loss": Infinity, "images": 96, "images_per_s": 80.0}\n')
+    assert status("report", str(run_dir)) == 0
+    assert (run_dir / "report.html").read_text(encoding="utf-8").count("<svg ") == 3
+
+
 def test_summary_and_report_are_made_anew(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = json.loads((run_dir / "summary.json").read_text())
     (run_dir / "summary.json").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import socket
@@ -123,7 +124,13 @@ def test_a_damaged_line_takes_only_its_curve_and_its_picture_along(tmp_path: Pat
     (bad / "samples" / "index.json").write_text("5")
     page = write_comparison_page([good, bad], tmp_path / "compare.html").read_text()
     [note] = re.findall(r"Missing from this page.*", page)
-    assert [name in note for name in ("the pictures of step 20", "the curves geneval", "the curves loss")] == [True] * 3
+    named = [
+        r"the pictures of step 20: .*? \(run bad\)",
+        r"the curve geneval \(run bad: ValueError: .*?\)",
+        r"the curve loss \(run bad: ValueError: .*?\)",
+    ]
+    assert all(re.search(one, html.unescape(note)) for one in named)
+    assert "<h3>geneval</h3>" in page  # of the other run
     assert "<h3>geneval/strict</h3>" in page
     with pytest.raises(EvaluationError, match=r"lacks all pictures.*the curve Reward geneval"):
         write_report(bad)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from drpo.data.pictures import read_rgb
 from drpo.data.prompts.downloads import data_folder, download
 from drpo.data.prompts.source import Origin, RemoteFile
 from drpo.errors import ConfigError, DownloadError, EvaluationError
@@ -180,20 +181,20 @@ def read_references(source: str) -> Iterator[NDArray[np.uint8]]:
         source: a folder, whose pictures are taken from all its folders, or hub:ORG/NAME[:SPLIT].
 
     Raises:
-        ConfigError: there is no such folder or data set, or it has no pictures.
+        ConfigError: there is no such folder or data set, it has no pictures, or one of them cannot be read.
     """
     if source.startswith("hub:"):
         yield from _read_dataset(source.removeprefix("hub:"))
         return
-    files = sorted(file for file in Path(source).expanduser().rglob("*") if file.suffix.lower() in _ENDINGS)
+    found = Path(source).expanduser().rglob("*")
+    files = sorted(file for file in found if file.suffix.lower() in _ENDINGS and not file.is_dir())
     if not files:
         raise ConfigError(f"--fid: there are no pictures ({', '.join(sorted(_ENDINGS))}) in {source}")
     for file in files:
         try:
-            with Image.open(file) as picture:
-                yield np.asarray(picture.convert("RGB"))
-        except OSError as error:
-            raise ConfigError(f"--fid: {file} is no picture: {error}") from error
+            yield read_rgb(file)
+        except ConfigError as error:
+            raise ConfigError(f"--fid: {error}; remove the file or replace it") from error
 
 
 def _read_dataset(name: str) -> Iterator[NDArray[np.uint8]]:
@@ -208,5 +209,8 @@ def _read_dataset(name: str) -> Iterator[NDArray[np.uint8]]:
     column = next((key for key, value in first.items() if isinstance(value, Image.Image)), None)
     if column is None:
         raise ConfigError(f"--fid: the data set {source} has no column of pictures, only {', '.join(first)}")
-    for row in rows:
-        yield np.asarray(row[column].convert("RGB"))
+    for number, row in enumerate(rows):
+        try:
+            yield read_rgb(row[column])
+        except ConfigError as error:
+            raise ConfigError(f"--fid: row {number} of the data set {source}: {error}") from error
