@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from support.chat_server import chat_server, prefer_bright
 from support.local_ranker import LocalClient
 
 from drpo.checks.plan import Plan
 from drpo.checks.settings import check_settings
+from drpo.cli.paper import trained_rows
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import ConfigError, EvaluationError
 from drpo.evaluation.plan import plan_images
 from drpo.evaluation.table.pictures import PictureFolder
 from drpo.evaluation.table.row import Row, parse_rows
+from drpo.paper.budget import in_words, parse_budget
 from drpo.paper.experiment import Experiment, JudgingSpec, experiment_names, load_experiment
 from drpo.paper.judged import find_matches, keep_judge, read_outcomes
 from drpo.paper.page import write_page
-from drpo.paper.plan import PaperPlan, in_words, make_plan, parse_budget
+from drpo.paper.plan import PaperPlan, make_plan
 from drpo.paper.result import join_seeds, row_name
 from drpo_rewards.rewards.judge.reward import Judge
+
+
+def write(path: Path, kind: str = "table", **spec: Any) -> str:
+    """Writes an experiment with one row, x, and other values of its world. Returns the path of the file."""
+    world = {"preset": "shapes", "needs": "nothing", "runs": {"x": {"preset": "shapes"}}, "steps": 1000}
+    world |= {"step_seconds": 1, **spec}
+    path.write_text(yaml.safe_dump({"title": "Mine", "kind": kind, "paper": {}, "worlds": {"shapes": world}}))
+    return str(path)
+
 
 WORLDS = [(name, world) for name in experiment_names() for world in load_experiment(name).worlds]
 
@@ -65,7 +78,7 @@ def test_a_budget_shortens_all_runs_alike(tmp_path: Path) -> None:
         make_plan(table2, "shapes", seeds=3, budget_s=parse_budget("10m"), out=tmp_path).keep()
     with pytest.raises(ConfigError, match=r"begun with another plan \(overrides differs\)"):
         make_plan(table2, "shapes", seeds=3, budget_s=None, out=tmp_path, overrides=("lora.rank=2",)).keep()
-    with pytest.raises(ConfigError, match=r"--budget: one step of each of 18 runs takes about 36 s"):
+    with pytest.raises(ConfigError, match=r"--budget: 1 step of each of 18 runs take about 36 s"):
         make_plan(table2, "shapes", seeds=3, budget_s=30, out=tmp_path / "other")
     with pytest.raises(ConfigError, match="figure3 cannot be run in real, only in shapes"):
         make_plan(load_experiment("figure3"), "real", seeds=1, budget_s=None, out=tmp_path / "other")
@@ -73,6 +86,65 @@ def test_a_budget_shortens_all_runs_alike(tmp_path: Path) -> None:
     for text in ("", "x", "3d", "-1m", "nan", "inf"):
         with pytest.raises(ConfigError, match="is no time"):
             parse_budget(text)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 42, 60, 150])
+@pytest.mark.parametrize("at", [[0.2, 0.4, 0.6, 0.8, 1.0], [0.5, 0.75], [1.0], [0.01, 0.5, 0.99]])
+def test_every_point_of_a_curve_has_a_checkpoint(steps: int, at: list[float], tmp_path: Path) -> None:
+    mine = load_experiment(write(tmp_path / "mine.yaml", "curve", at=at))
+    plan = make_plan(mine, "shapes", seeds=1, budget_s=steps, out=tmp_path)
+    assert plan.steps == steps
+    training = plan.runs()[0].config.training
+    made = [step for step in range(1, steps + 1) if step % training.checkpoint_every == 0 or step == steps]
+    assert set(plan.points) <= set(made[-training.keep_checkpoints :])
+    for share in at:
+        assert min(abs(point - share * steps) for point in plan.points) <= training.checkpoint_every
+    assert [name for name, _ in trained_rows(plan, plan.runs())] == [f"x seed 0 step {step}" for step in plan.points]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"at": []}, "at: Tuple should have at least 1 item"),
+        ({"at": [0.5, 2.0]}, "less than or equal to 1"),
+        ({"at": [math.nan]}, "should be a finite number"),
+        ({"at": [0.5, 1.0]}, "worlds.shapes.at: only the kind curve has points"),
+        ({"rows": []}, "rows: Tuple should have at least 1 item"),
+        ({"rows": ["mine"]}, "--row: 'mine' is not NAME=WHAT"),
+        ({"rows": ["X=base"]}, "two rows are named 'x'"),
+        ({"runs": {}}, "runs: Dictionary should have at least 1 item"),
+        ({"runs": {"": {"preset": "shapes"}}}, "at least 1 character"),
+        ({"runs": {"n" * 71: {"preset": "shapes"}}}, "at most 70 characters"),
+        ({"runs": {"a\nb": {"preset": "shapes"}}}, "a line break"),
+        ({"step_seconds": math.inf}, "should be a finite number"),
+    ],
+)
+def test_what_would_fail_after_the_training_is_refused(spec: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(write(tmp_path / "mine.yaml", **spec))
+
+
+def test_a_profile_needs_a_step_after_the_first(tmp_path: Path) -> None:
+    profile = load_experiment(write(tmp_path / "mine.yaml", "profile"))
+    with pytest.raises(ConfigError, match="--budget: 2 steps of each of 1 runs take about 2 s already"):
+        make_plan(profile, "shapes", seeds=1, budget_s=1, out=tmp_path)
+    with pytest.raises(ConfigError, match="the kind profile needs at least 2"):
+        load_experiment(write(tmp_path / "mine.yaml", "profile", steps=1))
+
+
+def test_settings_that_the_plan_decides_on_are_refused(tmp_path: Path) -> None:
+    def make(*overrides: str, **spec: Any) -> PaperPlan:
+        mine = load_experiment(write(tmp_path / "mine.yaml", **spec))
+        return make_plan(mine, "shapes", seeds=1, budget_s=None, out=tmp_path, overrides=overrides)
+
+    with pytest.raises(ConfigError, match=r"command line: training\.steps cannot be set here: .*--budget"):
+        make("training.steps=5").runs()
+    with pytest.raises(ConfigError, match=r"evaluation: settings: evaluation\.images_per_prompt cannot be set here"):
+        make(settings={"evaluation.images_per_prompt": 3}).evaluation_config()
+    with pytest.raises(ConfigError, match=r"x: run\.seed cannot be set here"):
+        make(runs={"x": {"preset": "shapes", "settings": {"run.seed": 1}}}).runs()
+    with pytest.raises(ConfigError, match="x: there is no preset 'shapez'; did you mean shapes"):
+        make(runs={"x": {"preset": "shapez"}}).runs()
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
@@ -110,6 +182,7 @@ def test_an_experiment_uses_the_runs_of_another(tmp_path: Path) -> None:
         ("shares: figure2", "figure2 has no runs of its own in shapes"),
         ("shares: tableA5", "tableA5 has no runs of its own in shapes"),
         ("shares: tabel2", "did you mean table2"),
+        ("shares: table2, at: [1.0]", "at are those of table2"),
         ("shares: table2, steps: 3, runs: {}", "runs and steps are those of table2; leave them out"),
         ("shares: table2, judging: {judge: clip, first: DRPO}", "there is no run 'DRPO'; choose from DRaFT"),
         ("shares: table2, judging: {judge: clip, first: DrPO, pairs: 0}", "judging.pairs"),
@@ -138,6 +211,9 @@ def test_seeds_are_joined_with_both_variances() -> None:
     assert joined.ci95 == pytest.approx((7 - half, 7 + half))
     assert (joined.low, joined.mean, joined.high) == (60, 62, 64)
     assert not join_seeds([cell(60, 5), cell(52, -3)]).significant
+    without = cell(64, 9)
+    without["difference"]["ci95"] = None
+    assert not join_seeds([cell(60, 5), without]).significant
 
 
 @pytest.fixture
@@ -149,7 +225,7 @@ def plan(tmp_path: Path) -> PaperPlan:
             "source": "small.yaml",
             "title": "A small one",
             "kind": "curve",
-            "paper": {"columns": ["PS"], "rows": {"DrPO": [23.49], "base": [None]}},
+            "paper": {"columns": ["steps", "PS"], "rows": {"DrPO": [1, 23.49], "base": [50, 21.9], "SDXL": [4, None]}},
             "worlds": {
                 "shapes": {
                     "needs": "nothing",
@@ -174,7 +250,7 @@ def plan(tmp_path: Path) -> PaperPlan:
         for step in plan.points:
             mean = 50 + gain * step / 10 + run.seed
             cells[row_name(run, step)] = cell(mean, mean - 50, tasks={"a": mean, "b": mean})
-    column = {"prompts": "shapes", "title": "geneval/strict %", "cells": cells}
+    column = {"prompts": "shapes", "title": "geneval/strict %", "digits": 1, "cells": cells}
     (tmp_path / "table").mkdir()
     (tmp_path / "table" / "results.json").write_text(json.dumps({"columns": [column]}))
     return plan
@@ -185,8 +261,9 @@ def test_the_page_has_both_numbers_and_is_made_again_from_its_files(plan: PaperP
     page = path.read_text()
     assert "| DrPO | 60.5* (60.0 to 61.0) |" in page
     assert "| DPO | 50.5 (50.0 to 51.0) |" in page
-    assert "| DrPO | 23.49 |" in page
-    assert "| base | - |" in page
+    for row in ("| DrPO | 1 | 23.49 |", "| base | 50 | 21.90 |", "| SDXL | 4 | - |"):
+        assert row in page, "as the paper prints its numbers"
+    assert "4 of 4 runs are not finished" in page
     assert "| base | 40.0 | 60.0 |" in page
     assert "4.00 hours of training" in page
     assert "drpo paper small.yaml --world shapes --seeds 2" in page

@@ -148,6 +148,11 @@ def find_file_obstacle(out: Path) -> str:
     return f"{out} is a folder" if os.path.isdir(out) else find_obstacle(out)
 
 
+def find_folder_obstacle(out: Path) -> str:
+    """Why nothing can be written into a folder, or it cannot be made; "" if it can."""
+    return f"{out} is a file, not a folder" if os.path.isfile(out) else find_obstacle(out)
+
+
 def _find_format_problem(out: Path) -> str:
     """Why Pillow cannot write a picture under this name; "" if it can. Tried out in memory."""
     from PIL import Image

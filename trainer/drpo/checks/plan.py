@@ -35,6 +35,7 @@ class Plan:
         texts: the prompts of "sample".
         measures_features: whether a "table" measures pictures in the feature map.
         rewards: whether the rewards of the settings are asked, if anything needs them.
+        asks: REWARD or REWARD/METRIC of those that a "table" or a judgement asks by name.
 
     Example:
         Plan(load_config("shapes"), "evaluate", out=Path("numbers.json"))
@@ -48,6 +49,7 @@ class Plan:
     texts: tuple[str, ...] = ()
     measures_features: bool = False
     rewards: bool = True
+    asks: tuple[str, ...] = ()
 
     @property
     def trains(self) -> bool:

@@ -132,6 +132,10 @@ def _check_names(
     """
     rewards = {model.name: model for model in models if model.kind == "reward"}
     mixtures = {model.name: model for model in models if model.kind == "mixture"}
+    for name in dict.fromkeys(asked.partition("/")[0] for asked in plan.asks):
+        if name not in rewards and name not in mixtures:
+            found = f"{service} has no reward {name!r}{did_you_mean(name, rewards)}"
+            yield Finding("rewards", "rewards", "wrong", found, f"choose from {', '.join(rewards)}")
     settings = plan.config.rewards
     if settings.mixture is not None and settings.mixture not in mixtures:
         found = f"{service} has no mixture {settings.mixture!r}{did_you_mean(settings.mixture, mixtures)}"

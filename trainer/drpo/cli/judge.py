@@ -42,7 +42,7 @@ def judge(
     dry_run: DryRun = False,
 ) -> None:
     """Let a judge compare the pictures of models, pair by pair. Goes on where it stopped."""
-    from drpo.checks.outputs import find_obstacle
+    from drpo.checks.outputs import find_folder_obstacle
     from drpo.evaluation.judging import find_pairs
 
     problems = list[Problem]()
@@ -58,10 +58,10 @@ def judge(
         except ConfigError as error:
             problems.append(Problem("models", str(error)))
     out = Path(os.path.abspath(out if out is not None else evaluation / "judge"))
-    if obstacle := find_obstacle(out):
+    if obstacle := find_folder_obstacle(out):
         problems.append(Problem("--out", f"--out: {obstacle}"))
     values = read_preset(preset)
-    config = check_before_start(values, context.args, problems=problems, dry_run=dry_run, verb="table")
+    config = check_before_start(values, context.args, problems=problems, dry_run=dry_run, verb="table", asks=(reward,))
 
     calls = sum(map(len, found.values())) * (2 if both_orders else 1)
     say(f"{sum(map(len, found.values()))} pairs, at most {calls} calls of {reward}; a judge that looks in both orders ")

@@ -37,9 +37,10 @@ def paper(
 
     Goes on where it stopped, also after a kill.
     """
+    from drpo.paper.budget import parse_budget
     from drpo.paper.experiment import load_experiment
     from drpo.paper.page import write_page
-    from drpo.paper.plan import folder_name, make_plan, parse_budget
+    from drpo.paper.plan import folder_name, make_plan
 
     if experiment.upper() == "LIST":
         print_list()
@@ -49,6 +50,7 @@ def paper(
     overrides = tuple(context.args)
     budget_s = parse_budget(budget) if budget is not None else None
     plan = make_plan(loaded, world, seeds=seeds, budget_s=budget_s, out=folder, overrides=overrides)
+    plan.check_folder()
     if page_only or (not dry_run and is_done(plan)):
         if not page_only:
             plan.keep()
@@ -83,17 +85,21 @@ def check_plan(plan: PaperPlan) -> tuple[Config, list[PromptSet]]:
         ConfigError: something is wrong; a line for each problem.
     """
     from drpo.checks import Plan, examine, make_paths_absolute, require
-    from drpo.checks.outputs import find_obstacle
-    from drpo.evaluation.table.prompt_set import make_sets
+    from drpo.checks.outputs import find_folder_obstacle
+    from drpo.cli.table import read_options
 
-    if obstacle := find_obstacle(plan.out):
+    if obstacle := find_folder_obstacle(plan.out):
         raise ConfigError(f"--out: {obstacle}")
-    config = make_paths_absolute(plan.evaluation_config())
+    spec, config = plan.spec, make_paths_absolute(plan.evaluation_config())
     findings = []
     with console.status("checking"):
         for run in {run.row: run for run in plan.runs()}.values():
             findings += [one for one in examine(Plan(make_paths_absolute(run.config))) if one.about != "run.name"]
-        sets = make_sets(plan.spec.prompts, config)
+        _, sets, problems = read_options(spec.rows, spec.prompts, config, plan.table)
+        if plan.experiment.kind != "profile":
+            asks = (*spec.rewards, *((spec.judging.judge,) if spec.judging is not None else ()))
+            table = Plan(config, "table", measures_features=spec.diversity, asks=asks)
+            findings += examine(table, problems)
     require(dict.fromkeys(findings))
     return config, sets
 
@@ -130,6 +136,8 @@ def carry_out(plan: PaperPlan, config: Config, sets: Sequence[PromptSet]) -> Non
     """Starts Ray and the rewards, trains what is not finished, and evaluates."""
     runs = plan.runs()
     with ray_and_rewards(config) as served:
+        if plan.experiment.kind != "profile":
+            check_rewards(plan, served)
         for number, run in enumerate(runs, start=1):
             if not run.finished:
                 say(f"run {number} of {len(runs)}: ", (run.run_dir.name, "bold"))
@@ -138,6 +146,22 @@ def carry_out(plan: PaperPlan, config: Config, sets: Sequence[PromptSet]) -> Non
             evaluate_runs(plan, served, sets)
         if plan.spec.judging is not None:
             judge_rows(plan, served, plan.spec.judging.judge)
+
+
+def check_rewards(plan: PaperPlan, served: Config) -> None:
+    """Checks that the service has the rewards and metrics that will be asked after the training.
+
+    Raises:
+        ConfigError: it lacks one; a line for each.
+    """
+    from drpo.cli.judge import find_version
+    from drpo.evaluation.table.scores import choose_columns
+    from drpo.training.ranking_client import make_ranking_client
+
+    with make_ranking_client(served.rewards) as client:
+        choose_columns(plan.spec.rewards, served.rewards, client.models())
+        if plan.spec.judging is not None:
+            find_version(client, plan.spec.judging.judge)
 
 
 def train_run(run: PlannedRun, served: Config) -> None:
@@ -167,7 +191,7 @@ def trained_rows(plan: PaperPlan, runs: Sequence[PlannedRun]) -> list[tuple[str,
     """The rows of the evaluation that are trained: their names and adapters."""
     from drpo.paper.result import row_name
 
-    if len(plan.points) == 1:
+    if not plan.is_curve:
         return [(row_name(run), run.adapter_at(plan.steps)) for run in runs]
     return [(row_name(run, step), run.adapter_at(step)) for run in runs for step in plan.points]
 

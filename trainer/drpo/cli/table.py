@@ -50,7 +50,7 @@ def evaluate_table(
     out = Path(os.path.abspath((out or OUT).expanduser()))
     values = read_preset(preset)
     typed = {"evaluation.images_per_prompt": images}
-    models, sets, problems = _read(rows, prompts, _guess(values, overrides, typed), out)
+    models, sets, problems = read_options(rows, prompts, _guess(values, overrides, typed), out)
     problems += [Problem("options", problem) for problem in options.find_problems([model.row.name for model in models])]
     config = check_before_start(
         values,
@@ -60,6 +60,7 @@ def evaluate_table(
         dry_run=dry_run,
         verb="table",
         measures_features=options.measures_features,
+        asks=tuple(options.rewards),
     )
     return run_table(config, models, sets, options, workers=workers, out=out)
 
@@ -76,11 +77,11 @@ def _guess(values: dict[str, Any], overrides: Sequence[str], typed: dict[str, An
     return make_paths_absolute(salvage_config(values)[0])
 
 
-def _read(
+def read_options(
     rows: Sequence[str], prompts: Sequence[str], config: Config, out: Path
 ) -> tuple[list[Model], list[PromptSet], list[Problem]]:
-    """The rows and sets of the command line, and what is wrong with them."""
-    from drpo.checks.outputs import find_obstacle
+    """The rows and sets of prompts as they are written in options, and what is wrong with them and with the folder."""
+    from drpo.checks.outputs import find_folder_obstacle
     from drpo.evaluation.table.painters import check_model, find_model
     from drpo.evaluation.table.prompt_set import make_sets
     from drpo.evaluation.table.row import parse_rows
@@ -92,6 +93,7 @@ def _read(
             try:
                 models.append(find_model(row, config))
                 check_model(models[-1])
+                problems += _find_missing(models[-1])
             except DrpoError as error:
                 problems.append(Problem("--row", str(error)))
     except DrpoError as error:
@@ -100,10 +102,23 @@ def _read(
         sets = make_sets(prompts, config)
     except DrpoError as error:
         problems += [Problem("--prompts", line) for line in str(error).splitlines()]
-    obstacle = f"{out} is a file" if out.is_file() else find_obstacle(out)
-    if obstacle:
+    if obstacle := find_folder_obstacle(out):
         problems.append(Problem("--out", f"--out: {obstacle}; give the folder to write"))
     return models, sets, problems
+
+
+def _find_missing(model: Model) -> list[Problem]:
+    """Whether the generator of a row is neither on this machine nor on the hub; others check that of the settings."""
+    from drpo.checks.hub import check_hub, find_cached
+    from drpo.evaluation.table.row import BASE
+    from drpo.shapes.embedded import generator_source
+
+    row = model.row
+    source = generator_source(row.what if row.steps is not None else model.config.model.generator)
+    if row.what == BASE or Path(source).is_dir() or find_cached(source) is not None:
+        return []
+    finding = check_hub(f"--row {row.name}", source)
+    return [Problem("--row", f"{finding.found}; {finding.fix}")] if finding.state == "wrong" else []
 
 
 def run_table(

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from drpo.errors import ConfigError
+from drpo.evaluation.table.row import check_name, parse_rows
 from drpo_rewards import errors
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.settings.files import Settings, parse_settings, read_text
 
 World = Literal["shapes", "real"]
+RunName = Annotated[str, Field(min_length=1, max_length=70), AfterValidator(check_name)]
+"""Shorter than the name of a row, because the row of a run also says its seed and step."""
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+WARM_UP_STEPS = 1
+"""Steps at the start of a run that its times leave out."""
 
 
 class _Part(BaseModel):
@@ -56,7 +64,7 @@ class WorldSpec(_Part):
         needs: what it needs, in words.
         preset: the preset with the base, the rewards' service and the prompts of the evaluation.
         settings: of the evaluation that differ from the preset, by dotted key.
-        rows: more rows that are not trained, as `drpo eval --row` takes them.
+        rows: the rows that are not trained, as `drpo eval --row` takes them. All others are compared with the first.
         runs: the trained rows, by name.
         prompts: the sets of prompts, as `drpo eval --prompts` takes them; none: those of the preset.
         images: pictures of each prompt.
@@ -64,7 +72,7 @@ class WorldSpec(_Part):
         diversity: whether diversity is a column too.
         steps: optimizer steps of each run, unless the budget allows fewer.
         step_seconds: what a step takes about, for the plan.
-        at: the shares of the steps at which a curve has points.
+        at: the shares of the steps at which a curve has points, for the kind curve.
         judging: what a judge compares, for the kind judged.
     """
 
@@ -72,16 +80,25 @@ class WorldSpec(_Part):
     needs: str
     preset: str
     settings: dict[str, Any] = Field(default_factory=dict)
-    rows: tuple[str, ...] = ("base=base",)
-    runs: dict[str, RunSpec]
+    rows: tuple[str, ...] = Field(default=("base=base",), min_length=1)
+    runs: dict[RunName, RunSpec] = Field(min_length=1)
     prompts: tuple[str, ...] = ()
     images: int = Field(default=2, ge=1)
     rewards: tuple[str, ...] = ()
     diversity: bool = True
     steps: int = Field(ge=1)
-    step_seconds: float = Field(gt=0)
-    at: tuple[float, ...] = (1.0,)
+    step_seconds: float = Field(gt=0, allow_inf_nan=False)
+    at: tuple[Share, ...] = Field(default=(1.0,), min_length=1)
     judging: JudgingSpec | None = None
+
+    @model_validator(mode="after")
+    def _check_names(self) -> WorldSpec:
+        seen = set[str]()
+        for name in (*(row.name for row in parse_rows(self.rows)), *self.runs):
+            if name.lower() in seen:
+                raise ValueError(f"two rows are named {name!r}; give each its own name")
+            seen.add(name.lower())
+        return self
 
     @model_validator(mode="after")
     def _check_judged_row(self) -> WorldSpec:
@@ -102,7 +119,7 @@ class PaperNumbers(_Part):
     """
 
     columns: tuple[str, ...] = ()
-    rows: dict[str, tuple[float | str | None, ...]] = Field(default_factory=dict)
+    rows: dict[str, tuple[int | float | str | None, ...]] = Field(default_factory=dict)
     note: str = ""
 
     @model_validator(mode="after")
@@ -128,17 +145,26 @@ class Experiment(_Part):
 
     name: str
     source: str
-    title: str
+    title: str = Field(min_length=1)
     kind: Literal["table", "curve", "profile", "judged"] = "table"
     paper: PaperNumbers
-    worlds: dict[World, WorldSpec]
+    worlds: dict[World, WorldSpec] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _check_judging(self) -> Experiment:
+    def _check_kind(self) -> Experiment:
         for world, spec in self.worlds.items():
             if (spec.judging is not None) != (self.kind == "judged"):
                 raise ValueError(f"worlds.{world}.judging: give it for the kind judged, and for no other")
+            if len(spec.at) > 1 and self.kind != "curve":
+                raise ValueError(f"worlds.{world}.at: only the kind curve has points")
+            if spec.steps < self.fewest_steps:
+                raise ValueError(f"worlds.{world}.steps: the kind {self.kind} needs at least {self.fewest_steps}")
         return self
+
+    @property
+    def fewest_steps(self) -> int:
+        """The least number of steps that can be shown: the times of steps leave out the first ones."""
+        return 1 + WARM_UP_STEPS if self.kind == "profile" else 1
 
 
 def experiment_names() -> list[str]:
@@ -161,7 +187,7 @@ def load_experiment(name: str) -> Experiment:
         values: dict[str, Any] = {"name": name, "source": source, **settings.sections}
         for world, spec in _worlds(values).items():
             if isinstance(spec, dict) and "shares" in spec:
-                values["worlds"] = values["worlds"] | {world: _shared(name, world, spec)}
+                values["worlds"] = values["worlds"] | {world: _shared(values, world, spec)}
         return Experiment.model_validate(values)
     except ValidationError as error:
         problems = [
@@ -198,12 +224,20 @@ def _worlds(values: Mapping[str, Any]) -> dict[str, Any]:
     return worlds if isinstance(worlds, dict) else {}
 
 
-def _shared(name: str, world: str, spec: dict[str, Any]) -> dict[str, Any]:
+def _shared(values: Mapping[str, Any], world: str, spec: dict[str, Any]) -> dict[str, Any]:
     """The values of a world, with what it takes from the experiment that it shares its runs with."""
-    owner = str(spec["shares"])
-    worlds = _worlds(_parse(_read_text(owner), owner).sections)
+    name, owner = values["name"], str(spec["shares"])
+    if owner.endswith((".yaml", ".yml")):  # a file, as seen from this one
+        owner = str(Path(values["source"]).parent / owner)
+    shared = _parse(_read_text(owner), owner).sections
+    worlds = _worlds(shared)
     if not isinstance(worlds.get(world), dict) or "shares" in worlds[world]:
         raise ConfigError(f"{name}: worlds.{world}.shares: {owner} has no runs of its own in {world}")
-    if own := {"runs", "steps"} & spec.keys():
+    if own := {"runs", "steps", "at"} & spec.keys():
         raise ConfigError(f"{name}: worlds.{world}: {' and '.join(sorted(own))} are those of {owner}; leave them out")
-    return {**worlds[world], **spec}
+    taken = {**worlds[world], **spec, "shares": owner}
+    if values.get("kind") != "curve":
+        taken.pop("at", None)
+    elif shared.get("kind") != "curve":
+        raise ConfigError(f"{name}: worlds.{world}.shares: {owner} is no curve, so its runs keep no points of one")
+    return taken

@@ -32,12 +32,12 @@ def write_page(plan: PaperPlan) -> Path:
     if plan.experiment.kind == "profile":
         parts += _profile(plan)
     else:
-        last = plan.points[-1] if len(plan.points) > 1 else None
+        last = plan.points[-1] if plan.is_curve else None
         joined = {_title(column, columns): (column, join_column(plan, column, last)) for column in columns}
         parts += ["## Ours", "", _table(joined), ""]
         parts += _legend(plan)
         parts += _tasks(plan, columns)
-        if plan.experiment.kind == "curve":
+        if plan.is_curve:
             parts += _curves(plan, columns)
         if plan.spec.judging is not None:
             parts += _judged(plan, plan.spec.judging)
@@ -62,9 +62,11 @@ def read_columns(plan: PaperPlan) -> list[dict[str, Any]]:
 
 
 def _runs(plan: PaperPlan) -> str:
+    left = sum(not run.finished for run in plan.runs())
     return (
-        f"{len(plan.spec.runs)} trained rows, {plan.seeds} seed{'s' * (plan.seeds > 1)}, {plan.steps} steps each, "
-        f"{training_hours(plan):.2f} hours of training in all."
+        f"{len(plan.spec.runs)} trained rows, {plan.seeds} seed{'s' * (plan.seeds > 1)}, {plan.steps} "
+        f"step{'s' * (plan.steps > 1)} each, {training_hours(plan):.2f} hours of training in all."
+        + (f" {left} of {len(plan.runs())} runs are not finished." if left else "")
     )
 
 
@@ -76,7 +78,7 @@ def _table(joined: Mapping[str, tuple[Mapping[str, Any], Mapping[str, SeedMean]]
         line = [row]
         for column, cells in joined.values():
             cell = cells.get(row)
-            digits = 1 if "%" in column["title"] else 3
+            digits = column.get("digits", 3)
             if cell is None:
                 line.append("-")
                 continue
@@ -110,7 +112,7 @@ def _tasks(plan: PaperPlan, columns: Sequence[Mapping[str, Any]]) -> list[str]:
     column = with_tasks[0]
     tasks = next(list(cell["tasks"]) for cell in column["cells"].values() if "tasks" in cell)
     by_task: dict[str, tuple[Mapping[str, Any], Mapping[str, SeedMean]]] = {}
-    last = plan.points[-1] if len(plan.points) > 1 else None
+    last = plan.points[-1] if plan.is_curve else None
     for task in tasks:
         cells = {row: {"mean": cell["tasks"][task]} for row, cell in column["cells"].items() if "tasks" in cell}
         by_task[task] = (column, join_column(plan, {"cells": cells}, last))
@@ -188,8 +190,16 @@ def _paper_table(plan: PaperPlan) -> str:
     if not paper.rows:
         return "The paper prints no numbers of this figure."
     lines: list[list[str]] = [["", *paper.columns], ["---", *("---:" for _ in paper.columns)]]
-    lines += [[row, *("-" if one is None else str(one) for one in numbers)] for row, numbers in paper.rows.items()]
+    columns = [_align(numbers) for numbers in zip(*paper.rows.values(), strict=True)]
+    lines += [[row, *cells] for row, *cells in zip(paper.rows, *columns, strict=True)]
     return _join(lines)
+
+
+def _align(numbers: Sequence[float | str | None]) -> list[str]:
+    """The numbers of a column as the paper prints them: fractions with the same number of decimals."""
+    decimals = max((len(repr(one).partition(".")[2]) for one in numbers if isinstance(one, float)), default=0)
+    shown = [f"{one:.{decimals}f}" if isinstance(one, float) else one for one in numbers]
+    return ["-" if one is None else str(one) for one in shown]
 
 
 def _title(column: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> str:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from drpo.config import Config, override, read_preset, salvage_config, set_value
 from drpo.errors import ConfigError
 from drpo.evaluation.table.row import Row
+from drpo.paper.budget import in_words
 from drpo.paper.experiment import Experiment, World, WorldSpec, load_experiment
 from drpo.training.files import storing, write_text
 from drpo.training.metrics import read_metrics
@@ -17,6 +22,18 @@ from drpo.training.run_folder import ADAPTER, CHECKPOINTS, METRICS_FILE
 
 PLAN_FILE = "plan.json"
 TABLE_FOLDER = "table"
+_OWN = {
+    "run.seed": "--seeds says how many seeds there are",
+    "run.name": "it is that of the row and the seed",
+    "run.folder": "--out is the folder of everything",
+    "training.steps": "the steps are those of the experiment's file, or fewer by --budget",
+    "training.max_seconds": "all runs have the same number of steps; --budget makes them fewer",
+    "training.checkpoint_every": "it follows from the steps and the points of a curve",
+    "training.keep_checkpoints": "it follows from the points of a curve",
+    "evaluation.enabled": "all runs are evaluated together at the end",
+    "evaluation.images_per_prompt": "`images` in the experiment's file says how many",
+}
+"""The settings that the plan itself decides on, and what a user does instead."""
 PICTURE_SECONDS = 0.05
 """What a picture of the small world takes about: generated, kept, scored and measured."""
 
@@ -82,8 +99,25 @@ class PaperPlan:
 
     @property
     def points(self) -> list[int]:
-        """The steps at which adapters are evaluated; the last one for a table."""
-        return sorted({max(1, round(share * self.steps)) for share in self.spec.at})
+        """The steps at which adapters are evaluated: of a curve those of its checkpoints, else the last one."""
+        if not self.is_curve:
+            return [self.steps]
+        every = self.checkpoint_every
+        nearest = {share: max(1, round(share * self.steps / every)) * every for share in self.spec.at}
+        return sorted({min(self.steps, step) if share < 1 else self.steps for share, step in nearest.items()})
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether the checkpoints on the way are evaluated, each as a row of its own."""
+        return self.experiment.kind == "curve"
+
+    @property
+    def checkpoint_every(self) -> int:
+        """The steps between two checkpoints: about the smallest distance of two points of a curve."""
+        if not self.is_curve:
+            return max(1, min(25, self.steps))
+        shares = sorted({0.0, *self.spec.at})
+        return max(1, round(min(np.diff(shares)) * self.steps))
 
     @property
     def table(self) -> Path:
@@ -98,14 +132,16 @@ class PaperPlan:
         """
         if self.owner is not None:
             return self.owner.runs()
-        made, problems = [], []
+        every = self.checkpoint_every
+        made, problems = [], list[str]()
         for seed in range(self.seeds):
             for row, run in self.spec.runs.items():
                 name = f"{Row(name=row, what='base').folder}-s{seed}"
-                values = read_preset(run.preset)
-                for key, value in run.settings.items():
-                    set_value(values, key, value)
-                every = self.points[0] if len(self.points) > 1 else max(1, min(25, self.steps))
+                try:
+                    values = _read_values(run.preset, run.settings)
+                except ConfigError as error:
+                    problems.append(f"{row}: {error}")
+                    continue
                 settings = {
                     "run.seed": seed,
                     "run.name": name,
@@ -113,7 +149,7 @@ class PaperPlan:
                     "training.steps": self.steps,
                     "training.max_seconds": None,
                     "training.checkpoint_every": every,
-                    "training.keep_checkpoints": len(self.points) + 1 if len(self.points) > 1 else 2,
+                    "training.keep_checkpoints": math.ceil(self.steps / every) + 1 if self.is_curve else 2,
                     "evaluation.enabled": False,
                 }
                 found = [*override(values, self.overrides)]
@@ -121,7 +157,9 @@ class PaperPlan:
                     set_value(values, key, value)
                 config, wrong = salvage_config(values)
                 problems += [f"{row}: {problem.message}" for problem in [*found, *wrong]]
+                problems += _find_own(row, run.settings)
                 made.append(PlannedRun(row, seed, config, self.out / "runs" / name))
+        problems += _find_own("the command line", [one.partition("=")[0] for one in self.overrides])
         if problems:
             raise ConfigError("\n".join(dict.fromkeys(problems)))
         return made
@@ -132,14 +170,13 @@ class PaperPlan:
         Raises:
             ConfigError: settings are wrong; a line for each problem.
         """
-        values = read_preset(self.spec.preset)
-        for key, value in self.spec.settings.items():
-            set_value(values, key, value)
+        values = _read_values(self.spec.preset, self.spec.settings)
         found = override(values, self.overrides)
         set_value(values, "evaluation.images_per_prompt", self.spec.images)
         config, wrong = salvage_config(values)
-        if found or wrong:
-            raise ConfigError("\n".join(problem.message for problem in [*found, *wrong]))
+        problems = [problem.message for problem in [*found, *wrong]] + _find_own("settings", self.spec.settings)
+        if problems:
+            raise ConfigError("\n".join(f"the evaluation: {problem}" for problem in problems))
         return config
 
     def describe(self, pictures: int) -> list[str]:
@@ -166,29 +203,37 @@ class PaperPlan:
             lines.append(f"judging: at most {pairs} pairs, each a call of {judging.judge}")
         return lines
 
+    def check_folder(self) -> None:
+        """Checks that its folder, and that of the runs, were begun with this plan, if they were begun.
+
+        Raises:
+            ConfigError: they were begun with another one.
+        """
+        if self.owner is not None:
+            self.owner.check_folder()
+        mine, earlier = _to_json(self), read_plan(self.out)
+        if earlier is None:
+            return
+        differing = [key for key in mine if key != "seeds" and mine[key] != earlier.get(key)]
+        if differing:
+            raise ConfigError(
+                f"--out: {self.out} was begun with another plan ({', '.join(differing)} differs); use the same "
+                "options, or another --out"
+            )
+
     def keep(self) -> None:
-        """Writes the plan into its folder, once.
+        """Writes the plan into its folder.
 
         Raises:
             ConfigError: the folder was begun with another plan.
             StorageError: it cannot be written.
         """
+        self.check_folder()
         if self.owner is not None:
             self.owner.keep()
-        path = self.out / PLAN_FILE
-        mine = _to_json(self)
-        earlier = read_plan(self.out)
-        if earlier is None:
-            with storing(self.out):
-                self.out.mkdir(parents=True, exist_ok=True)
-        else:
-            differing = [key for key in mine if key != "seeds" and mine[key] != earlier.get(key)]
-            if differing:
-                raise ConfigError(
-                    f"--out: {self.out} was begun with another plan ({', '.join(differing)} differs); use the same "
-                    "options, or another --out"
-                )
-        write_text(path, json.dumps(mine, indent=1) + "\n")
+        with storing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        write_text(self.out / PLAN_FILE, json.dumps(_to_json(self), indent=1) + "\n")
 
 
 def make_plan(
@@ -229,10 +274,10 @@ def make_plan(
     steps = earlier["steps"] if earlier is not None else spec.steps
     if budget_s is not None:
         steps = min(spec.steps, int(budget_s / (len(spec.runs) * seeds * spec.step_seconds)))
-        if steps < 1:
-            least = in_words(len(spec.runs) * seeds * spec.step_seconds)
+        if steps < (fewest := experiment.fewest_steps):
+            least, word = in_words(fewest * len(spec.runs) * seeds * spec.step_seconds), "step" + "s" * (fewest > 1)
             raise ConfigError(
-                f"--budget: one step of each of {len(spec.runs) * seeds} runs takes about {least} already"
+                f"--budget: {fewest} {word} of each of {len(spec.runs) * seeds} runs take about {least} already"
             )
     return PaperPlan(experiment, world, seeds, steps, out, overrides)
 
@@ -248,7 +293,20 @@ def read_plan(out: Path) -> dict[str, Any] | None:
         plan = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return plan if isinstance(plan, dict) and "steps" in plan else None
+    return plan if isinstance(plan, dict) and isinstance(plan.get("steps"), int) else None
+
+
+def _read_values(preset: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a preset, with other settings by dotted key, not yet checked."""
+    values = read_preset(preset)
+    for key, value in settings.items():
+        set_value(values, key, value)
+    return values
+
+
+def _find_own(where: str, keys: Iterable[str]) -> list[str]:
+    """What is wrong with settings that the plan itself decides on."""
+    return [f"{where}: {key} cannot be set here: {_OWN[key]}" for key in keys if key in _OWN]
 
 
 def _to_json(plan: PaperPlan) -> dict[str, Any]:
@@ -260,30 +318,3 @@ def _to_json(plan: PaperPlan) -> dict[str, Any]:
         "steps": plan.steps,
         "overrides": list(plan.overrides),
     }
-
-
-def parse_budget(text: str) -> float:
-    """Seconds of "90m", "2h", "1.5h" or "3600".
-
-    Raises:
-        ConfigError: it is written differently, or is not positive.
-    """
-    number, unit = (text[:-1], text[-1]) if text[-1:] in "smh" and text else (text, "s")
-    try:
-        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e9:
-        raise ConfigError(f"--budget: {text!r} is no time; write 90m, 2h or a number of seconds")
-    return seconds
-
-
-def in_words(seconds: float) -> str:
-    """A time for a reader."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from drpo.paper.experiment import WARM_UP_STEPS
 from drpo.paper.plan import PaperPlan, PlannedRun
 from drpo.training.metrics import read_metrics
 from drpo.training.run_folder import METRICS_FILE
 
 _NORMAL_95 = 1.96
-WARM_UP_STEPS = 1
-"""Steps at the start of a run that its times leave out."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class SeedMean:
         seeds: how many.
         difference: from the base; None for rows that are not trained.
         ci95: the interval of the difference, from the variance over prompts and that over seeds; conservative, because
-            the seeds share their prompts.
+            the seeds share their prompts. None if a seed has no interval.
     """
 
     mean: float
@@ -52,15 +51,17 @@ def join_seeds(cells: Sequence[Mapping[str, Any]]) -> SeedMean:
     """Joins the cells of a row's seeds, as results.json has them."""
     means = np.array([cell["mean"] for cell in cells])
     between = [cell["difference"] for cell in cells if "difference" in cell]
-    difference, ci95 = None, None
-    if between:
-        values = np.array([one["value"] for one in between])
+    joined = SeedMean(float(means.mean()), float(means.min()), float(means.max()), len(cells))
+    if not between:
+        return joined
+    values = np.array([one["value"] for one in between])
+    difference, ci95 = float(values.mean()), None
+    if all(one["ci95"] is not None for one in between):
         errors = np.array([(one["ci95"][1] - one["ci95"][0]) / (2 * _NORMAL_95) for one in between])
         over_seeds = values.var(ddof=1) / len(values) if len(values) > 1 else 0.0
         half = _NORMAL_95 * float(np.sqrt((errors**2).mean() + over_seeds))
-        difference = float(values.mean())
         ci95 = (difference - half, difference + half)
-    return SeedMean(float(means.mean()), float(means.min()), float(means.max()), len(cells), difference, ci95)
+    return replace(joined, difference=difference, ci95=ci95)
 
 
 def join_column(plan: PaperPlan, column: Mapping[str, Any], step: int | None = None) -> dict[str, SeedMean]:

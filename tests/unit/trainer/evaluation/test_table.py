@@ -21,7 +21,7 @@ from drpo.evaluation.table.distribution import extract, has_inception, measure_d
 from drpo.evaluation.table.painters import check_model, find_model, load_painter
 from drpo.evaluation.table.pictures import PictureFolder, append_lines, draw_missing, read_lines
 from drpo.evaluation.table.prompt_set import PromptSet, make_sets
-from drpo.evaluation.table.render import Table
+from drpo.evaluation.table.render import Column, Table
 from drpo.evaluation.table.row import parse_row, parse_rows
 from drpo.evaluation.table.run import TableOptions, evaluate_rows
 from drpo.evaluation.table.scores import asked_rewards
@@ -242,17 +242,33 @@ def test_a_cut_line_costs_only_itself(tmp_path: Path) -> None:
 
 
 def test_cells_against_a_plain_computation() -> None:
-    values = {("a", "one"): 1.0, ("a", "two"): 3.0, ("b", "one"): 10.0}
+    values = {("a", "one"): 1.0, ("a", "two"): 3.0, ("b", "one"): 10.0, ("b", "two"): 10.0}
     other = {key: value - 1 for key, value in values.items()}
     by_task, by_prompt = make_cell(values, other, "tasks"), make_cell(values, other, "prompts")
-    assert (by_task.mean, by_prompt.mean) == (6.0, pytest.approx(14 / 3))
+    assert (by_task.mean, by_prompt.mean) == (6.0, 6.0)
     assert by_task.difference is not None
     assert by_task.difference == Difference(1.0, (1.0, 1.0), significant=True)
-    # Task a has the means 1, 2, 2, 3 of its resamples, task b only one: the deviation is that of their half.
+    # Task a has the means 1, 2, 2, 3 of its resamples, task b only 10: the deviation is that of their half.
     assert by_task.standard_error == pytest.approx(np.std([1, 2, 2, 3]) / 2, abs=0.01)
     many = np.random.default_rng(0).normal(size=400)
     cell = make_cell({("", str(i)): float(value) for i, value in enumerate(many)}, None, "prompts")
     assert cell.standard_error == pytest.approx(many.std() / 20, rel=0.05)
+
+
+def test_a_mean_of_one_prompt_has_no_interval_and_no_mark() -> None:
+    values = {("a", "1"): 1.0, ("a", "2"): 2.0, ("b", "3"): 3.0}
+    reference = dict.fromkeys(values, 0.0)
+    alone = make_cell(values, reference, "tasks")
+    assert (alone.mean, alone.standard_error) == (2.25, None)
+    assert alone.difference == Difference(2.25, None, False)
+    together = make_cell(values, reference, "prompts")
+    assert together.difference is not None
+    assert together.difference.significant
+    table = Table(["x", "y"], "y", [Column("p", "score", cells={"x": alone, "y": make_cell(reference, None, "tasks")})])
+    assert "x,p,score,2.25,,2.25,,,False" in table.to_csv()
+    assert "| x | **2.250** |" in table.to_markdown()
+    same = make_cell(reference, None, "prompts").to_json()
+    assert same["standard_error"] == 0.0, "a number that is 0 is a number"
 
 
 def test_distances_against_closed_forms(tmp_path: Path) -> None:

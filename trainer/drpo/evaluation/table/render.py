@@ -84,6 +84,7 @@ class Table:
                 "title": column.title,
                 "higher_is_better": column.higher_is_better,
                 "factor": column.factor,
+                "digits": column.digits,
                 "cells": {row: cell.to_json() for row, cell in column.cells.items()},
             }
             for column in self.columns
@@ -100,7 +101,8 @@ class Table:
         for column in self.columns:
             for row, cell in column.cells.items():
                 between = cell.difference
-                compared = (between.value, *between.ci95, between.significant) if between else ("", "", "", "")
+                ends = between.ci95 or ("", "") if between else ("", "")
+                compared = (between.value, *ends, between.significant) if between else ("", *ends, "")
                 writer.writerow((row, column.prompts, column.title, cell.mean, cell.standard_error, *compared))
         return text.getvalue()
 

@@ -12,9 +12,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from drpo.errors import ConfigError
 from drpo.evaluation.table.named import read_named
@@ -23,6 +23,17 @@ from drpo_rewards.api.suggestions import did_you_mean
 BASE = "base"
 _OF_PIPELINES = ("guidance", "scheduler", "size", "lora", "unet")
 _SAMPLE_BYTES = 1 << 16
+
+
+def check_name(name: str) -> str:
+    """Checks that a name fits into a line of a table.
+
+    Raises:
+        ValueError: it has a line break or another character that cannot be printed.
+    """
+    if not name.isprintable():
+        raise ValueError("has a line break, or another character that cannot be printed")
+    return name
 
 
 class Row(BaseModel):
@@ -39,7 +50,7 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: str = Field(min_length=1, max_length=100)
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(check_name)]
     what: str = Field(min_length=1)
     steps: int | None = Field(default=None, ge=1, le=1000)
     guidance: float | None = Field(default=None, ge=0)

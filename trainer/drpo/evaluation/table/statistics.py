@@ -25,12 +25,13 @@ class Difference:
 
     Attributes:
         value: the difference of the means.
-        ci95: its 95 % interval, from the differences of each prompt.
+        ci95: its 95 % interval, from the differences of each prompt; None if a mean is of a single prompt, because
+            nothing then says how much prompts differ.
         significant: whether the interval does not contain 0. Nothing is corrected for the number of cells.
     """
 
     value: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     significant: bool
 
 
@@ -40,7 +41,8 @@ class Cell:
 
     Attributes:
         mean: over tasks or over prompts, see `PromptSet.mean`.
-        standard_error: of the mean, by the bootstrap over prompts; None for a number of the whole set, such as FID.
+        standard_error: of the mean, by the bootstrap over prompts; None for a number of the whole set, such as FID, and
+            if a mean is of a single prompt.
         prompts: how many prompts were averaged.
         difference: from the row that the table compares with; None for that row itself.
         tasks: the mean of each task.
@@ -56,7 +58,8 @@ class Cell:
 
     def to_json(self) -> dict[str, Any]:
         """The cell for results.json; what it does not have is left out."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, {}, 0) or name == "mean"}
+        given = {name: value for name, value in asdict(self).items() if value not in (None, {})}
+        return given if self.prompts else {name: value for name, value in given.items() if name != "prompts"}
 
 
 def make_cell(
@@ -79,16 +82,17 @@ def make_cell(
         raise EvaluationError("two rows have numbers of different prompts: finish the evaluation of both")
     tasks = _by_task(values, "tasks")
     groups = list(_by_task(values, mean).values())
+    varies = min(map(len, groups)) > 1
     difference = None
     if reference is not None:
         between = {key: value - reference[key] for key, value in values.items()}
         parts = list(_by_task(between, mean).values())
-        low, high = bootstrap_interval(parts)
+        ci95 = bootstrap_interval(parts) if varies else None
         value = float(np.mean([np.mean(part) for part in parts]))
-        difference = Difference(value, (low, high), low > 0 or high < 0)
+        difference = Difference(value, ci95, ci95 is not None and (ci95[0] > 0 or ci95[1] < 0))
     return Cell(
         mean=float(np.mean([np.mean(group) for group in groups])),
-        standard_error=float(resample_means(groups).std()),
+        standard_error=float(resample_means(groups).std()) if varies else None,
         prompts=len(values),
         difference=difference,
         tasks={task: float(np.mean(one)) for task, one in tasks.items()} if len(tasks) > 1 else {},
