@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -128,7 +129,8 @@ def keep_own_handler() -> Iterator[None]:
     """Within this block, `ray.init` leaves this process its own handler of SIGTERM, if it has one."""
     from ray._private import utils
 
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+    own = signal.getsignal(signal.SIGTERM)
+    if own == signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
         yield
         return
     set_handler = utils.set_sigterm_handler
@@ -137,6 +139,7 @@ def keep_own_handler() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = set_handler
+        signal.signal(signal.SIGTERM, own)  # Ray's C++ code has put one of its own before it, which ends the process
 
 
 def silence_serve(level: int = logging.WARNING) -> None:
