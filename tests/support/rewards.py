@@ -181,6 +181,13 @@ class Overlapping(StagedReward):
         return [Score(mean) for mean in means]
 
 
+class ExitsAtItsStart(Redness):
+    """A reward whose native code ends the process."""
+
+    def __init__(self) -> None:
+        os._exit(1)
+
+
 class FailsToLoad:
     """Declares a file that it reads, but cannot be built from the file's headers alone; building it fails."""
 

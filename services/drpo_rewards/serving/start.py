@@ -276,6 +276,10 @@ def _explain(application: ApplicationStatusOverview | None) -> str:
 
 def _extract_cause(message: str) -> str:
     """Extract the error that ended a replica from Serve's message, which is a whole traceback."""
+    if "ActorDiedError" in message:  # there is no traceback
+        return (
+            "its process ended while it started, by an exit, in native code or without memory; see worker-* in the logs"
+        )
     errors = list(re.finditer(r"^((?:\w+\.)*)\w*(?:Error|Exception): ", message, re.M))
     if not errors:
         return message

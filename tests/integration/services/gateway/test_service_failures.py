@@ -108,6 +108,15 @@ async def test_a_group_that_kills_replicas_fails_alone(service: serving.RunningS
         assert (await ask("")).all_tied  # a new replica works
 
 
+@pytest.mark.thorough
+def test_a_reward_that_ends_its_process_at_its_start_is_named(service: serving.RunningService) -> None:
+    ending = {"rewards": {"a": {"type": "support.rewards:ExitsAtItsStart", "num_cpus": 0.1}}}
+    with pytest.raises(errors.ConfigError) as caught:
+        serving.start(serving.ServiceConfig.model_validate(ending), app_name="ending")
+    _, line = str(caught.value).splitlines()
+    assert line.startswith("reward-a: its process ended while it started")
+
+
 async def test_deadlines_and_absent_services() -> None:
     async with AsyncRankingClient("http://127.0.0.1:9", retries=1) as client:
         with pytest.raises(errors.ServiceUnavailableError, match="cannot reach"):
