@@ -4,7 +4,8 @@ Launch: python tests/bench/bench_objectives.py [--candidates 24] [--rounds 15] [
 
 Each objective has its preset of `shapes`, a generator of its own, and one group in a step, with the same prompts and as
 many images to rank. Steps alternate in one process. Nobody really ranks, because that takes the same time for all: the
-candidates are decoded, and ordered by their brightness. The script prints the median seconds of a step, and
+candidates are decoded, and ordered by their brightness. The script prints the median processor time of a step, which other
+work on the machine changes less than the time that passes, and
 
     ratio      DrPO / the cheapest of the others, which should be at most 1.1
 """
@@ -43,12 +44,12 @@ def main() -> None:
         }
         for passed in range(arguments.rounds + 2):
             for name, (trainer, order, _) in opened.items():
-                started = time.perf_counter()
+                started = time.process_time()
                 line = trainer.run_step(*trainer.take_prompts(order))
                 if line["groups_dropped"] or line["groups_tied"] or line["images"] != arguments.candidates:
                     raise SystemExit(f"{name}: a group of {line['images']} images was not ranked as a whole")
                 if passed >= 2:  # the first passes warm up
-                    seconds[name].append(time.perf_counter() - started)
+                    seconds[name].append(time.process_time() - started)
     print(describe_hardware())
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, median in medians.items():
