@@ -1,4 +1,6 @@
-"""What every command needs of the process in which it starts: a folder to stand in, and modules that no file hides.
+"""What every command needs of the process in which it starts.
+
+Standard streams, a folder to stand in, and modules that no file hides.
 
 Imports only what Python has loaded before it looks into any folder, because a file may hide everything else.
 """
@@ -11,6 +13,16 @@ from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
 UNUSED = ("test", "this", "turtle")  # modules of Python that no command imports, whose names people give files
 OURS = ("drpo", "drpo_rewards")  # another checkout of them is no mistake
+
+
+def open_standard_streams() -> None:
+    """Open what the process was started without, as by `>&-`.
+
+    Otherwise the next file, for example of a checkpoint, gets that number, and what a library prints goes into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
 
 
 def find_problem() -> str | None:

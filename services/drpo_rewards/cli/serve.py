@@ -54,7 +54,6 @@ def serve(
     try:
         with busy("starting Ray and the ranking service (about 30 s)"):
             start_local_ray(timeout_s=settings.deploy_timeout_s)
-            _handle(ending, _end)  # Ray has set its own
             errors.print(f"logs: {logs_folder()}", markup=False, highlight=False, soft_wrap=True)
             service = start(
                 settings,

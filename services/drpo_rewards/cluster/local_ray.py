@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -45,7 +47,7 @@ def start_local_ray(num_cpus: int | None = None, *, timeout_s: float = START_S) 
     hook = f"{loopback.__name__}.{loopback.bind_grpc_servers.__name__}"
 
     def start(patience: _Patience) -> None:
-        with loopback.loopback_only(), patience.waiting_for_node():
+        with loopback.loopback_only(), patience.waiting_for_node(), keep_own_handler():
             ray.init(
                 address="local",
                 num_cpus=num_cpus or max(LEAST_CPUS, os.cpu_count() or 1),
@@ -90,7 +92,8 @@ def join_ray(address: str) -> None:
     import ray
 
     try:
-        with loopback.loopback_only() if loopback.listens_on_loopback_only(address) else nullcontext():
+        to_loopback = loopback.loopback_only() if loopback.listens_on_loopback_only(address) else nullcontext()
+        with to_loopback, keep_own_handler():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -119,6 +122,24 @@ def stop_ray() -> None:
     ray.shutdown()
     while _watchdogs:
         _watchdogs.pop().let_go()
+
+
+@contextmanager
+def keep_own_handler() -> Iterator[None]:
+    """Within this block, `ray.init` leaves this process its own handler of SIGTERM, if it has one."""
+    from ray._private import utils
+
+    own = signal.getsignal(signal.SIGTERM)
+    if own == signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
+        signal.signal(signal.SIGTERM, own)  # Ray's C++ code has put one of its own before it, which ends the process
 
 
 def silence_serve(level: int = logging.WARNING) -> None:

@@ -49,6 +49,16 @@ def test_a_file_with_the_name_of_a_module(command: list[str], name: str, hidden:
     assert f"{path} hides {hidden}; rename it" in line
 
 
+def test_streams_that_were_closed_are_opened(tmp_path: Path) -> None:
+    """Otherwise the next file would be number 1, and get what libraries print."""
+    code = "from drpo_rewards.process import open_standard_streams as f; f(); f(); file = open('made', 'w'); "
+    code += (
+        "import os, subprocess; os.write(1, b'x'); subprocess.run(['echo', 'y']); file.write(str(file.fileno() > 2))"
+    )
+    ended = run(["-c", code], tmp_path, "exec 0<&- 1>&- 2>&-;")
+    assert (ended.returncode, (tmp_path / "made").read_text()) == (0, "True")
+
+
 def test_what_hides_nothing_that_is_needed(tmp_path: Path) -> None:
     """A folder without `__init__.py`, modules that nobody imports, and what pip has put into a folder of its own."""
     (tmp_path / "datasets").mkdir()

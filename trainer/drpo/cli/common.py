@@ -20,6 +20,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 import drpo_rewards.errors
+from drpo.cli.endings import describe_ending, ending_status, endings_as_ctrl_c
 from drpo.config import Config, Problem, override, salvage_config, set_value
 from drpo.errors import ConfigError, DrpoError
 from drpo_rewards.errors import RewardsError
@@ -101,17 +102,29 @@ def silence_libraries() -> None:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says so if there is no home that can be written
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
 class Command(TyperCommand):
-    """A command whose paths may begin with `~` for the home folder, which a shell leaves in `--out=~/x.png`."""
+    """A command whose paths may begin with `~` for the home folder, which a shell leaves in `--out=~/x.png`.
+
+    A signal that ends it is named in a line, and in the exit status.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
         ctx.params = {name: _expand_home(value) for name, value in ctx.params.items()}
         return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with endings_as_ctrl_c():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say(describe_ending(), to=errors)
+            raise typer.Exit(ending_status()) from None
 
 
 def _expand_home(value: Any) -> Any:

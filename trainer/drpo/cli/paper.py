@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drpo.cli.common import console, ray_and_rewards, say
+from drpo.cli.endings import ending_status
 from drpo.cli.progress import TrainingProgress
 from drpo.config import Config
 from drpo.errors import ConfigError, DrpoError
@@ -133,10 +134,8 @@ def is_judged(plan: PaperPlan) -> bool:
 
 def carry_out(plan: PaperPlan, config: Config, sets: Sequence[PromptSet]) -> None:
     """Starts Ray and the rewards, trains what is not finished, and evaluates."""
-    from drpo.cli.train import endings_as_ctrl_c
-
     runs = plan.runs()
-    with ray_and_rewards(config) as served, endings_as_ctrl_c():
+    with ray_and_rewards(config) as served:
         if plan.experiment.kind != "profile":
             check_rewards(plan, served)
         for number, run in enumerate(runs, start=1):
@@ -185,7 +184,7 @@ def train_run(run: PlannedRun, served: Config) -> None:
         outcome = fit(config, run_dir, token=lock.token, watch=progress, watch_encoding=progress.show_encoding)
     if outcome.status == "interrupted":
         say("stopped, with a checkpoint; the same command goes on there")
-        raise typer.Exit(130)
+        raise typer.Exit(ending_status())
 
 
 def trained_rows(plan: PaperPlan, runs: Sequence[PlannedRun]) -> list[tuple[str, Path]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import typer
 
 from drpo.cli.common import errors, say
+from drpo.cli.endings import describe_ending, ending_status
 from drpo.errors import DrpoError
 from drpo_rewards.errors import RewardsError
 
@@ -41,21 +42,21 @@ class Parts:
             yield
         except KeyboardInterrupt:
             self._interrupted = True
-            self._fail(name, "interrupted")
+            self._fail(name, describe_ending())
         except (DrpoError, RewardsError) as error:
             self._fail(name, str(error))
         except Exception as error:  # whatever a part fails with, the others are made
             self._fail(name, f"{type(error).__name__}: {error}{self._keep(traceback.format_exc())}")
 
     def end(self) -> None:
-        """Ends the command with status 1 if a part has failed, or 130 if it was Ctrl-C, and says what makes it anew."""
+        """Ends the command with status 1, or that of a signal, if a part has failed, and says what makes it anew."""
         if not self.failed:
             return
         evaluate = any(name.startswith("evaluation") for name in self.failed)  # this also writes summary and report
         again = f"drpo eval --adapter {self._run_dir}" if evaluate else f"drpo report {self._run_dir}"
         message = f"Everything else is in {self._run_dir}. After removing the cause, run "
         say(message, (again, "bold"), to=errors)
-        raise typer.Exit(130 if self._interrupted else 1)
+        raise typer.Exit(ending_status() if self._interrupted else 1)
 
     def _fail(self, name: str, reason: str) -> None:
         line = " ".join(f"{name} failed: {reason}".split())

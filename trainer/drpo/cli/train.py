@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from drpo.cli.common import DryRun, check_before_start, console, ray_and_rewards, say
+from drpo.cli.endings import describe_ending, ending_status
 from drpo.cli.parts import Parts
 from drpo.cli.progress import TrainingProgress
 from drpo.cli.report import find_run_by_name, write_summary_and_report
@@ -65,7 +64,12 @@ def train(
             say("the file system of the run has no locks: make sure that no other process trains this run")
         if resume is not None:
             config = continue_run(run_dir, preset, overrides, typed=typed, dry_run=dry_run)
-        run(config, run_dir, lock.token, started)
+        try:
+            run(config, run_dir, lock.token, started)
+        except KeyboardInterrupt:  # while Ray started, or a second one
+            say("to continue from the newest checkpoint, or to start again if there is none, run")
+            say_how_to_continue(run_dir)
+            raise
 
 
 def continue_run(
@@ -118,7 +122,6 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
     resumed_s = max((line.get("time_s", 0.0) for line in read_metrics(run_dir / METRICS_FILE)), default=0.0)
     with (
         ray_and_rewards(config, rewards=asks_rewards(config)) as served,
-        endings_as_ctrl_c(),
         Trackers(config, run_dir, warn=lambda text: say(("warning: ", "yellow"), text)) as trackers,
     ):
         with TrainingProgress(config, console) as progress:
@@ -133,9 +136,9 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
         for line in describe_choices(run_dir):
             say(line)
         if outcome.status == "interrupted":
-            say(f"stopped at step {outcome.step}, with a checkpoint. To continue, run")
-            say((f"  drpo train --resume {shlex.quote(str(run_dir))}", "bold"))
-            raise typer.Exit(130)
+            say(f"{describe_ending()} at step {outcome.step}, with a checkpoint. To continue, run")
+            say_how_to_continue(run_dir)
+            raise typer.Exit(ending_status())
         if outcome.reason:
             say(f"stopped at step {outcome.step}: {outcome.reason}")
         trained_s = outcome.seconds - resumed_s
@@ -159,6 +162,11 @@ def run(config: Config, run_dir: Path, token: str, started: float) -> None:
     parts.end()
 
 
+def say_how_to_continue(run_dir: Path) -> None:
+    """Prints the command that continues a run."""
+    say((f"  drpo train --resume {shlex.quote(str(run_dir))}", "bold"))
+
+
 def call_all(*watchers: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
     """A function that calls each of several with the same line."""
 
@@ -167,28 +175,3 @@ def call_all(*watchers: Callable[[dict[str, Any]], None]) -> Callable[[dict[str,
             watcher(line)
 
     return watch
-
-
-@contextmanager
-def endings_as_ctrl_c() -> Iterator[None]:
-    """Treats SIGTERM and SIGHUP as Ctrl-C within this block, so that the run writes a checkpoint before it ends.
-
-    `ray job stop` and container runtimes send SIGTERM. A terminal that is closed sends SIGHUP, often twice, so a second
-    one does not hurry; a program that was started by nohup ignores it. Enter the block after Ray has started, because
-    Ray installs its own handlers when it starts.
-    """
-    told = set[int]()
-
-    def interrupt(number: int, frame: object) -> None:
-        if number == signal.SIGHUP and number in told:
-            return
-        told.add(number)
-        raise KeyboardInterrupt
-
-    endings = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-    earlier = {number: signal.signal(number, interrupt) for number in endings}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)

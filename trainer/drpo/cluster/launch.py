@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,15 +95,24 @@ def train(
                 watch_encoding(count)
             _report(steps, evaluations)
         except KeyboardInterrupt:
-            if (run_dir / STOP_FILE).exists():
+            if (run_dir / STOP_FILE).exists() or not _touch(run_dir / STOP_FILE):
                 raise
-            (run_dir / STOP_FILE).touch()
     _report(steps, evaluations)
-    (run_dir / STOP_FILE).unlink(missing_ok=True)
+    with suppress(OSError):  # a folder that cannot be written any more; `result` says so
+        (run_dir / STOP_FILE).unlink(missing_ok=True)
     result = fit.result()
     if result["status"] == "stopped":
         raise TrainingStoppedError(f"{result['reason'].rstrip('.')}. {_how_to_go_on(run_dir)}")
     return Outcome(result["status"], result["step"], result["seconds"], result["reason"])
+
+
+def _touch(file: Path) -> bool:
+    """Makes an empty file. Returns whether that was possible."""
+    try:
+        file.touch()
+    except OSError:
+        return False
+    return True
 
 
 class _Fit(threading.Thread):

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 from drpo.cli import app
 from drpo.cli.common import Application, parse_settings
+from drpo.cli.endings import endings_as_ctrl_c
+from drpo.cli.parts import Parts
 from drpo.cli.progress import TrainingProgress
-from drpo.cli.train import endings_as_ctrl_c
 from drpo.config import load_config
 from drpo.errors import ConfigError, ModelLoadError
 from drpo.generators import check_adapter
@@ -152,6 +153,42 @@ def test_the_home_folder_in_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     command_line(["~/x", "a~/x", "--text=~/c"], standalone_mode=False)
     assert taken == [[tmp_path / "x", Path("a~/x")], tmp_path / "a.png", "~/c", None]
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (signal.SIGINT, "ended by Ctrl-C"),
+        (signal.SIGTERM, "ended by SIGTERM"),
+        (signal.SIGHUP, "ended by SIGHUP (the terminal was closed)"),
+    ],
+)
+def test_a_signal_ends_a_command_with_a_line(
+    number: signal.Signals, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = Application()
+
+    @app.command()
+    def work(part: bool = False) -> None:
+        if not part:
+            signal.raise_signal(number)
+        parts = Parts(Path())
+        with parts.part("evaluation"):
+            signal.raise_signal(number)
+        parts.end()
+
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)]
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+    try:
+        for arguments, told in (([], line), (["--part"], f"error: evaluation failed: {line}")):
+            with pytest.raises(SystemExit) as ended:
+                app(arguments)
+            assert ended.value.code == 128 + number
+            assert capsys.readouterr().err.splitlines()[0] == told
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before[1])
+    assert signal.getsignal(signal.SIGTERM) == before[0]
 
 
 def test_a_closed_terminal_ends_a_run_as_ctrl_c_does() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +151,13 @@ def test_results_that_are_whole_but_other_ones_are_damaged(
     assert status("report", str(run_dir)) == 1
     assert "evaluation.json is damaged; evaluate the run again" in capsys.readouterr().err
     assert json.loads((run_dir / "summary.json").read_text())["mean"] == before["mean"]
+
+
+def test_a_report_without_a_home_that_can_be_written_says_nothing_more(run_dir: Path) -> None:
+    environment = {**os.environ, "MPLCONFIGDIR": "/proc/none"}  # also root cannot make a folder there
+    command = [sys.executable, "-m", "drpo", "report", str(run_dir)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_the_report_of_a_run_that_still_trains(run_dir: Path, tmp_path: Path) -> None:

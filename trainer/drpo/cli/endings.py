@@ -1,0 +1,56 @@
+"""Signals that end a command: Ctrl-C, and SIGTERM and SIGHUP, which count as Ctrl-C.
+
+`kill`, `ray job stop` and container runtimes send SIGTERM. A terminal that is closed sends SIGHUP, often twice, so a
+second one does not hurry; a program that was started by nohup ignores it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_TITLES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP (the terminal was closed)"}
+
+_told: list[signal.Signals] = []  # of this command, in their order
+
+
+@contextmanager
+def endings_as_ctrl_c() -> Iterator[None]:
+    """Raises KeyboardInterrupt for SIGTERM and SIGHUP within this block, so that a run writes a checkpoint, and so on.
+
+    Ray keeps to it: see `drpo_rewards.cluster.local_ray`.
+    """
+    _told.clear()
+    if threading.current_thread() is not threading.main_thread():  # only that one gets signals
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        if number == signal.SIGHUP and number in _told:
+            return
+        _told.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    endings = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    earlier = {number: signal.signal(number, interrupt) for number in endings}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def ending_status() -> int:
+    """The exit status of a command that was ended: 128 and the number of the signal."""
+    return 128 + _last()
+
+
+def describe_ending() -> str:
+    """What ended the command, in a few words."""
+    return f"ended by {_TITLES[_last()]}"
+
+
+def _last() -> signal.Signals:
+    return _told[-1] if _told else signal.SIGINT
