@@ -4,8 +4,8 @@ Launch: python tests/bench/bench_objectives.py [--candidates 24] [--rounds 15] [
 
 Each objective has its preset of `shapes`, a generator of its own, and one group in a step, with the same prompts and as
 many images to rank. Steps alternate in one process. Nobody really ranks, because that takes the same time for all: the
-candidates are decoded, and ordered by their brightness. The script prints the median processor time of a step, which other
-work on the machine changes less than the time that passes, and
+candidates are decoded, and ordered by their brightness. The script prints the median processor time of a step, which
+other work on the machine changes less than the time that passes, and
 
     ratio      DrPO / the cheapest of the others, which should be at most 1.1
 """
