@@ -93,9 +93,15 @@ class LocalClient:
         self.requests.append((prompt, len(images)))
         return asyncio.run(self.ranker.rank(prompt, images, metadata=metadata))
 
-    def compare(self, prompt: str, first: np.ndarray, second: np.ndarray, *, model: str) -> CompareResponse:
-        """Asks a pairwise reward, as the service does."""
+    def compare(
+        self, prompt: str, first: np.ndarray, second: np.ndarray, *, model: str, metadata: dict[str, Any] | None = None
+    ) -> CompareResponse:
+        """Asks a pairwise reward, or compares the scores of a pointwise one, as the service does."""
         judge: Any = self.ranker.reward
+        if not hasattr(judge, "compare"):
+            one, other = self.rank(prompt, np.stack([first, second]), metadata=metadata, details=False).combined
+            winner: Any = "first" if one > other else "second" if other > one else "tie"
+            return CompareResponse(request_id="local", model=model, winner=winner, combined=[one, other])
         (found,) = judge.compare([PairItem(first, second, prompt)])
         verdict = Verdict(reward=model, version=judge.version, flipped=found.flipped, unparsed=found.unparsed)
         return CompareResponse(request_id="local", model=model, winner=found.winner, verdict=verdict)

@@ -80,7 +80,8 @@ TRAINER = {
     },
     "evaluation": {
         "training", "training.build", "method.features", "generators", "shapes", "shapes.variety", "data", "config",
-        "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.suggestions",
+        "drpo_rewards", "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.metadata",
+        "drpo_rewards.api.suggestions",
     },
     "tracking": {"training", "config", "drpo_rewards.api.suggestions"},
     "watching": {
@@ -124,8 +125,7 @@ TRAINER = {
     "data": {"config", "drpo_rewards.api.images", "drpo_rewards.errors"},
     "shapes.variety": {"drpo_rewards.rewards.geneval.rules", "drpo_rewards.rewards.geneval.shapes_detector"},
     "shapes": {"drpo_rewards.api.shapes"},
-    "presets": set(),
-    "transfer": set(),
+    "presets": set(), "transfer": set(),
     "config": {
         "config.section", "drpo_rewards.api.suggestions", "drpo_rewards.errors", "drpo_rewards.settings.files",
         "drpo_rewards.settings.values", "drpo_rewards.settings.yaml_text",

@@ -306,7 +306,7 @@ def test_a_judge_compares_the_rows_of_each_seed(plan: PaperPlan) -> None:
         for match in find_matches(judged):
             with pytest.raises(EvaluationError, match="verdicts are missing"):
                 read_outcomes(judged)
-            match.verdicts("1").judge(match.pairs, client, "judge")
+            match.verdicts("1").judge(match.pairs, client)
     (outcomes,) = read_outcomes(judged).values()
     rates = {row: (outcome.win[0], outcome.tie[0], outcome.loss[0]) for row, outcome in outcomes.items()}
     assert rates == {"base": (0.0, 0.5, 0.5), "DPO": (1.0, 0.0, 0.0)}

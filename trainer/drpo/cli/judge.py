@@ -20,6 +20,7 @@ from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from drpo.evaluation.judging import Outcome, Pair, Verdicts
+    from drpo_rewards.api.contract import ModelInfo
     from drpo_rewards.client import RankingClient
 
 JUDGE = "judge"
@@ -72,14 +73,14 @@ def judge(
 
     outcomes = {}
     with ray_and_rewards(config) as served, make_ranking_client(served.rewards) as client:
-        version = find_version(client, reward)
+        info = find_judge(client, reward)
         with make_progress() as bar:
             for other, matched in found.items():
                 path = out / f"{first.name}-against-{other.name}.jsonl"
-                verdicts = Verdicts(path, both_orders=both_orders, version=version)
-                ask_missing(verdicts, matched, client, reward, bar, f"against {other.name}", concurrency=concurrency)
+                verdicts = Verdicts(path, reward, info.version, both_orders=both_orders)
+                ask_missing(verdicts, matched, client, info, bar, f"against {other.name}", concurrency=concurrency)
                 outcomes[other.name] = summarize(verdicts.of(matched))
-    results = {"model": first.name, "judge": reward, "version": version, "both_orders": both_orders}
+    results = {"model": first.name, "judge": reward, "version": info.version, "both_orders": both_orders}
     results["against"] = {name: outcome.to_json() for name, outcome in outcomes.items()}
     write_text(out / "judge.json", json.dumps(results, indent=1) + "\n")
     draw_bars(out / "judge.svg", first.name, outcomes)
@@ -106,7 +107,7 @@ def ask_missing(
     verdicts: Verdicts,
     pairs: Sequence[Pair],
     client: RankingClient,
-    reward: str,
+    judge: ModelInfo,
     bar: Progress,
     label: str,
     *,
@@ -115,11 +116,12 @@ def ask_missing(
     """Asks the judge for the verdicts that are not there yet, with a bar of all pairs."""
     missing = verdicts.missing(pairs)
     task = bar.add_task(label, total=len(pairs), completed=len(pairs) - len(missing))
-    verdicts.judge(missing, client, reward, concurrency=concurrency, progress=partial(bar.advance, task))
+    progress = partial(bar.advance, task)
+    verdicts.judge(missing, client, schema=judge.metadata_schema, concurrency=concurrency, progress=progress)
 
 
-def find_version(client: RankingClient, reward: str) -> str:
-    """The version of the judge.
+def find_judge(client: RankingClient, reward: str) -> ModelInfo:
+    """What the service says of the judge.
 
     Raises:
         ConfigError: the service has no such reward.
@@ -127,7 +129,7 @@ def find_version(client: RankingClient, reward: str) -> str:
     models = {model.name: model for model in client.models()}
     if reward not in models:
         raise ConfigError(f"--reward: the service has no {reward!r}; choose from {', '.join(models)}")
-    return models[reward].version
+    return models[reward]
 
 
 def print_outcomes(first: str, outcomes: dict[str, Outcome]) -> None:

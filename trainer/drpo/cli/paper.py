@@ -154,14 +154,14 @@ def check_rewards(plan: PaperPlan, served: Config) -> None:
     Raises:
         ConfigError: it lacks one; a line for each.
     """
-    from drpo.cli.judge import find_version
+    from drpo.cli.judge import find_judge
     from drpo.evaluation.table.scores import choose_columns
     from drpo.training.ranking_client import make_ranking_client
 
     with make_ranking_client(served.rewards) as client:
         choose_columns(plan.spec.rewards, served.rewards, client.models())
         if plan.spec.judging is not None:
-            find_version(client, plan.spec.judging.judge)
+            find_judge(client, plan.spec.judging.judge)
 
 
 def train_run(run: PlannedRun, served: Config) -> None:
@@ -214,12 +214,12 @@ def evaluate_runs(plan: PaperPlan, served: Config, sets: Sequence[PromptSet]) ->
 
 def judge_rows(plan: PaperPlan, served: Config, judge: str) -> None:
     """Lets a judge compare the pictures of an experiment; verdicts that are there are not asked again."""
-    from drpo.cli.judge import ask_missing, find_version, make_progress
+    from drpo.cli.judge import ask_missing, find_judge, make_progress
     from drpo.paper.judged import find_matches, keep_judge
     from drpo.training.ranking_client import make_ranking_client
 
     with make_ranking_client(served.rewards) as client, make_progress() as bar:
-        version = find_version(client, judge)
-        keep_judge(plan, version)
+        info = find_judge(client, judge)
+        keep_judge(plan, info.version)
         for match in find_matches(plan):
-            ask_missing(match.verdicts(version), match.pairs, client, judge, bar, match.label)
+            ask_missing(match.verdicts(info.version), match.pairs, client, info, bar, match.label)

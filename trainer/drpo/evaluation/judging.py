@@ -20,6 +20,7 @@ from drpo.errors import ConfigError, EvaluationError
 from drpo.evaluation.compare import RESAMPLES
 from drpo.evaluation.table.pictures import ROW_FILE, Key, PictureFolder, append_lines, read_lines
 from drpo.training.files import storing
+from drpo_rewards.api.metadata import Schema, take_share
 from drpo_rewards.client import RankingClient
 
 _SALT = "qwen3vl_pairwise_v1"
@@ -110,12 +111,14 @@ class Verdicts:
 
     Args:
         path: the file of JSON lines.
+        judge: the name of the reward; a pointwise one compares by its scores. Verdicts of another one do not count.
+        version: of the judge; those of another one do not count either.
         both_orders: whether each pair is judged in both orders.
-        version: of the judge; verdicts of another one do not count.
     """
 
-    def __init__(self, path: Path, *, both_orders: bool, version: str) -> None:
+    def __init__(self, path: Path, judge: str, version: str, *, both_orders: bool) -> None:
         self._path = path
+        self._judge = judge
         self._both_orders = both_orders
         self._version = version
         self._lines: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -123,7 +126,8 @@ class Verdicts:
             self._add(line)
 
     def _add(self, line: dict[str, Any]) -> None:
-        if line["both_orders"] == self._both_orders and line["version"] == self._version:
+        mine = {"judge": self._judge, "version": self._version, "both_orders": self._both_orders}
+        if mine.items() <= line.items():
             self._lines[line["prompts"], line["task"], line["prompt"], line["seed"]] = line
 
     def of(self, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
@@ -138,8 +142,8 @@ class Verdicts:
         self,
         pairs: Sequence[Pair],
         client: RankingClient,
-        judge: str,
         *,
+        schema: Schema = None,
         concurrency: int = 8,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
@@ -148,7 +152,7 @@ class Verdicts:
         Args:
             pairs: see `missing`.
             client: a client of the ranking service.
-            judge: the name of the reward; a pointwise one compares by its scores.
+            schema: which keys of a prompt's metadata the judge reads; None: any.
             concurrency: pairs at once.
             progress: called after each pair.
 
@@ -158,7 +162,7 @@ class Verdicts:
         with storing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(concurrency, thread_name_prefix="judging") as pool:
-            answers = [pool.submit(self._ask, pair, client, judge) for pair in pairs]
+            answers = [pool.submit(self._ask, pair, client, schema) for pair in pairs]
             try:
                 for answer in as_completed(answers):
                     line = answer.result()
@@ -169,13 +173,14 @@ class Verdicts:
                 for answer in answers:  # only after an error
                     answer.cancel()
 
-    def _ask(self, pair: Pair, client: RankingClient, judge: str) -> dict[str, Any]:
+    def _ask(self, pair: Pair, client: RankingClient, schema: Schema) -> dict[str, Any]:
         task, prompt, seed = pair.key
+        metadata = take_share(pair.first.metadata(pair.key), schema)
         pictures = pair.first.read(pair.key), pair.second.read(pair.key)
         results, flipped, unparsed = [], [], 0
         for swapped in (pair.swapped, not pair.swapped) if self._both_orders else (pair.swapped,):
             shown = pictures[::-1] if swapped else pictures
-            response = client.compare(prompt, shown[0], shown[1], model=judge)
+            response = client.compare(prompt, shown[0], shown[1], model=self._judge, metadata=metadata)
             won = {"first": LOSS if swapped else WIN, "second": WIN if swapped else LOSS, "tie": TIE}
             results.append(won[response.winner])
             if response.verdict is not None:
@@ -192,8 +197,9 @@ class Verdicts:
             "flipped": any(flipped) if flipped else None,
             "unparsed": unparsed,
             "swapped": pair.swapped,
-            "both_orders": self._both_orders,
+            "judge": self._judge,
             "version": self._version,
+            "both_orders": self._both_orders,
         }
 
 

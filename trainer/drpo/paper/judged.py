@@ -27,17 +27,19 @@ class Match:
         other: the row that the first one is judged against, as the experiment names it.
         label: both rows, with their seeds.
         pairs: their pictures, in a fixed random order.
+        judge: the name of the judge.
         path: the file of the verdicts.
     """
 
     other: str
     label: str
     pairs: list[Pair]
+    judge: str
     path: Path
 
     def verdicts(self, version: str) -> Verdicts:
         """The verdicts of this version of the judge."""
-        return Verdicts(self.path, both_orders=False, version=version)
+        return Verdicts(self.path, self.judge, version, both_orders=False)
 
 
 def find_matches(plan: PaperPlan) -> Iterator[Match]:
@@ -58,7 +60,7 @@ def find_matches(plan: PaperPlan) -> Iterator[Match]:
         for other, name in others.items():
             ours, theirs = (plan.table / "pictures" / Row(name=one, what="base").folder for one in (first, name))
             path = plan.out / JUDGE_FOLDER / f"{ours.name}-against-{theirs.name}.jsonl"
-            yield Match(other, f"{first} against {name}", find_pairs(ours, theirs, judging.pairs), path)
+            yield Match(other, f"{first} against {name}", find_pairs(ours, theirs, judging.pairs), judging.judge, path)
 
 
 def keep_judge(plan: PaperPlan, version: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from drpo.errors import EvaluationError
 from drpo.evaluation.judging import draw_bars
+from drpo.evaluation.table.render import join_markdown
 from drpo.paper.experiment import JudgingSpec
 from drpo.paper.judged import read_outcomes
 from drpo.paper.plan import PaperPlan
@@ -85,12 +86,7 @@ def _table(joined: Mapping[str, tuple[Mapping[str, Any], Mapping[str, SeedMean]]
             text = f"{cell.mean:.{digits}f}{'*' if cell.significant else ''}"
             line.append(text + (f" ({cell.low:.{digits}f} to {cell.high:.{digits}f})" if cell.seeds > 1 else ""))
         lines.append(line)
-    return _join(lines)
-
-
-def _join(lines: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown."""
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return join_markdown(lines)
 
 
 def _legend(plan: PaperPlan) -> list[str]:
@@ -162,7 +158,14 @@ def _judged(plan: PaperPlan, judging: JudgingSpec) -> list[str]:
             cells = [f"{100 * one[0]:.1f} ({100 * one[1]:.1f} to {100 * one[2]:.1f})" if one else "-" for one in rates]
             flips = f"{100 * outcome.flips:.1f}" if outcome.flips is not None else "-"
             lines.append([row, *cells, flips, str(outcome.pairs)])
-        parts += [f"### {prompts}", "", f"![{judging.first} against the other rows]({file})", "", _join(lines), ""]
+        parts += [
+            f"### {prompts}",
+            "",
+            f"![{judging.first} against the other rows]({file})",
+            "",
+            join_markdown(lines),
+            "",
+        ]
     return [*parts, f"In % of the pairs, with 95 % intervals over the prompts. The judge is {judging.judge}.", ""]
 
 
@@ -182,7 +185,7 @@ def _profile(plan: PaperPlan) -> list[str]:
             f"A step of {slowest} takes {totals[slowest] / totals[fastest]:.2f} times as long as one of {fastest}.",
             "",
         ]
-    return ["## Ours", "", _join(lines), "", "Means over all steps but the first of each run.", "", *ratio]
+    return ["## Ours", "", join_markdown(lines), "", "Means over all steps but the first of each run.", "", *ratio]
 
 
 def _paper_table(plan: PaperPlan) -> str:
@@ -192,7 +195,7 @@ def _paper_table(plan: PaperPlan) -> str:
     lines: list[list[str]] = [["", *paper.columns], ["---", *("---:" for _ in paper.columns)]]
     columns = [_align(numbers) for numbers in zip(*paper.rows.values(), strict=True)]
     lines += [[row, *cells] for row, *cells in zip(paper.rows, *columns, strict=True)]
-    return _join(lines)
+    return join_markdown(lines)
 
 
 def _align(numbers: Sequence[float | str | None]) -> list[str]:

@@ -67,7 +67,7 @@ def profile(config: Config, steps: int, make_ranker: Callable[[], Ranker], trace
         make_ranker: makes what ranks, if the candidates are ranked.
         trace: a file for torch's trace of one more step, in Chrome's format.
     """
-    with _make_trainer(config, make_ranker) as (trainer, order, choices):
+    with open_trainer(config, make_ranker) as (trainer, order, choices):
         device = next(iter(trainer.parameters)).device
 
         def run_step() -> dict[str, Any]:
@@ -98,7 +98,7 @@ def profile(config: Config, steps: int, make_ranker: Callable[[], Ranker], trace
 
 
 @contextmanager
-def _make_trainer(
+def open_trainer(
     config: Config, make_ranker: Callable[[], Ranker]
 ) -> Iterator[tuple[DrPOTrainer, PromptOrder, list[str]]]:
     """A trainer of a config, as a worker of a run makes it, the order of the prompts, and what was chosen."""

@@ -17,7 +17,9 @@ from drpo.errors import ConfigError, EvaluationError
 from drpo.evaluation.judging import Verdicts, draw_bars, find_pairs, summarize
 from drpo.evaluation.plan import PlannedImage, plan_images
 from drpo.evaluation.table.pictures import PictureFolder
+from drpo.shapes.world import render, sample_scene
 from drpo_rewards.errors import RewardsError
+from drpo_rewards.rewards.geneval.reward import GenevalReward
 from drpo_rewards.rewards.judge.reward import Judge
 
 PLANNED = plan_images([PromptRecord(f"picture {i}") for i in range(6)], images_per_prompt=2)
@@ -63,8 +65,8 @@ def test_the_better_row_wins_in_either_order(
     pairs = find_pairs(*rows)
     assert len(pairs) == 12
     assert 0 < sum(pair.swapped for pair in pairs) < 12
-    verdicts = Verdicts(tmp_path / "verdicts.jsonl", both_orders=False, version="1")
-    verdicts.judge(pairs, client, "judge")
+    verdicts = Verdicts(tmp_path / "verdicts.jsonl", "judge", "1", both_orders=False)
+    verdicts.judge(pairs, client)
     outcome = summarize(verdicts.of(pairs))
     assert (outcome.win[0], outcome.loss[0], outcome.tie[0]) == (9 / 12, 0, 3 / 12)
     assert outcome.without_ties == (1, 1, 1)
@@ -72,8 +74,8 @@ def test_the_better_row_wins_in_either_order(
     assert outcome.win[1] < 9 / 12 < outcome.win[2]
     assert (outcome.flips, outcome.unparsed, outcome.prompts) == (0, 0, 6)
     assert len(server.bodies) == 24, "the project's judge asks in both orders"
-    reverse = Verdicts(tmp_path / "reverse.jsonl", both_orders=False, version="1")
-    reverse.judge(find_pairs(*rows[::-1]), client, "judge")
+    reverse = Verdicts(tmp_path / "reverse.jsonl", "judge", "1", both_orders=False)
+    reverse.judge(find_pairs(*rows[::-1]), client)
     lost = summarize(reverse.of(pairs))
     assert (lost.win, lost.loss) == (outcome.loss, outcome.win)
     draw_bars(tmp_path / "bars.svg", "b_r$ight", {"dark": outcome, "all ties": lost})
@@ -90,9 +92,9 @@ def test_a_judge_that_looks_at_the_position_only_flips(
     pairs = find_pairs(*rows, most=5)
     assert [pair.key for pair in pairs] == [pair.key for pair in find_pairs(*rows)[:5]]
     for both_orders in (False, True):
-        verdicts = Verdicts(tmp_path / "verdicts.jsonl", both_orders=both_orders, version="1")
+        verdicts = Verdicts(tmp_path / "verdicts.jsonl", "judge", "1", both_orders=both_orders)
         assert len(verdicts.missing(pairs)) == 5, "verdicts in one order are none in both"
-        verdicts.judge(pairs, client, "judge")
+        verdicts.judge(pairs, client)
         outcome = summarize(verdicts.of(pairs))
         assert (outcome.tie[0], outcome.flips, outcome.without_ties) == (1, 1, None)
 
@@ -109,14 +111,16 @@ def test_what_is_judged_is_never_asked_again(rows: tuple[Path, Path], tmp_path: 
     with chat_server(fails_later) as server:
         client: Any = LocalClient(Judge("endpoint", model="seer", base_url=server.url, retries=0), "judge")  # type: ignore[arg-type]
         with pytest.raises(RewardsError):
-            Verdicts(path, both_orders=False, version="1").judge(pairs, client, "judge", concurrency=1)
-    left = Verdicts(path, both_orders=False, version="1").missing(pairs)
+            Verdicts(path, "judge", "1", both_orders=False).judge(pairs, client, concurrency=1)
+    left = Verdicts(path, "judge", "1", both_orders=False).missing(pairs)
     assert 12 - len(left) == len(path.read_text().splitlines()) > 0
-    assert len(Verdicts(path, both_orders=False, version="2").missing(pairs)) == 12, "another judge judges anew"
+    for judge, version in (("judge", "2"), ("other", "1")):
+        other = Verdicts(path, judge, version, both_orders=False)
+        assert len(other.missing(pairs)) == 12, "another judge judges anew"
     with chat_server(prefer_bright) as server:
         client = LocalClient(Judge("endpoint", model="seer", base_url=server.url, retries=0), "judge")  # type: ignore[arg-type]
-        again = Verdicts(path, both_orders=False, version="1")
-        again.judge(left, client, "judge")
+        again = Verdicts(path, "judge", "1", both_orders=False)
+        again.judge(left, client)
         assert len(server.bodies) == 2 * len(left)
     assert again.missing(pairs) == []
 
@@ -130,3 +134,22 @@ def test_rows_without_common_pictures_are_refused(rows: tuple[Path, Path], tmp_p
         find_pairs(rows[0], tmp_path / "empty")
     with pytest.raises(EvaluationError, match="no verdicts"):
         summarize([])
+
+
+def test_a_reward_of_single_pictures_judges_with_the_metadata_of_the_prompts(tmp_path: Path) -> None:
+    red, blue = ({"include": [{"class": "circle", "color": color}]} for color in ("red", "blue"))
+    planned = plan_images([PromptRecord("red", metadata=red), PromptRecord("blue", metadata=blue)], images_per_prompt=1)
+    scenes = {color: sample_scene(wanted, np.random.default_rng(1)) for color, wanted in (("red", red), ("blue", blue))}
+    drawn = {color: render(scene, np.random.default_rng(2)) for color, scene in scenes.items()}
+    rows = {"right": lambda of: np.stack([drawn[one.record.prompt] for one in of])}
+    rows["red"] = lambda of: np.stack([drawn["red"] for _ in of])
+    for name, paint in rows.items():
+        PictureFolder(tmp_path / name / "set").draw(planned, paint, batch_size=4)
+        (tmp_path / name / "row.json").write_text("{}")
+    pairs = find_pairs(tmp_path / "right", tmp_path / "red")
+    client: Any = LocalClient(GenevalReward(detector="shapes"))
+    (info,) = client.models()
+    verdicts = Verdicts(tmp_path / "verdicts.jsonl", info.name, info.version, both_orders=False)
+    verdicts.judge(pairs, client, schema=info.metadata_schema)
+    results = {line["prompt"]: line["result"] for line in verdicts.of(pairs)}
+    assert results == {"red": "tie", "blue": "win"}

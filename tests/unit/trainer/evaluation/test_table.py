@@ -25,7 +25,7 @@ from drpo.evaluation.table.render import Column, Table
 from drpo.evaluation.table.row import parse_row, parse_rows
 from drpo.evaluation.table.run import TableOptions, evaluate_rows
 from drpo.evaluation.table.scores import asked_rewards
-from drpo.evaluation.table.statistics import Difference, make_cell
+from drpo.evaluation.table.statistics import Cell, Difference, make_cell
 from drpo.generators import load_generator
 from drpo.shapes.assets import generator_path
 from drpo_rewards.api.contract import ModelInfo
@@ -106,7 +106,7 @@ def test_stock_diffusers_and_the_one_step_generator_draw_the_same_pictures(out: 
         assert np.abs(base - stock).max() <= 1
         assert np.abs(base - tuned).max() > 10
     lines = read_lines(out / "pictures" / "base" / "two" / "manifest-0.jsonl")
-    assert set(lines[0]) == {"file", "task", "prompt", "number", "seed"}
+    assert set(lines[0]) == {"file", "task", "prompt", "metadata", "number", "seed"}
 
 
 def test_the_table_is_what_the_scores_say(out: Path, sets: list[PromptSet]) -> None:
@@ -287,10 +287,28 @@ def test_distances_against_closed_forms(tmp_path: Path) -> None:
         list(read_references(str(tmp_path / "none")))
 
 
+def test_names_are_escaped_in_files_too() -> None:
+    names = ["a_b & 50%", "_x_ *s* `c` <i>", "a|b", "#1 {q} ~^\\"]
+    table = Table(names, names[0], [Column("p", "r_1 %", cells={name: Cell(1.0) for name in names})])
+    markdown = table.to_markdown().splitlines()
+    assert markdown[0] == "|  | r_1 % ↑ |"
+    assert [line.rpartition(" | ")[0] for line in markdown[2:6]] == [
+        "| a_b & 50%", r"| \_x\_ \*s\* \`c\` \<i>", r"| a\|b", r"| #1 {q} ~^\\",
+    ]  # fmt: skip
+    latex = table.to_latex().splitlines()
+    assert latex[2] == r" & r\_1 \% $\uparrow$ \\"
+    assert [line.partition(" & ")[0] for line in latex[4:8]] == [
+        r"a\_b \& 50\%",
+        r"\_x\_ *s* `c` \textless{}i\textgreater{}",
+        r"a\textbar{}b",
+        r"\#1 \{q\} \textasciitilde{}\textasciicircum{}\textbackslash{}",
+    ]
+
+
 def test_a_name_of_a_row_is_never_markup(out: Path) -> None:
     table = Table(["a_b|c & [/x]"], "a_b|c & [/x]", [])
-    assert "a\\_b|c \\& [/x]" in table.to_latex()
-    assert "| a_b\\|c & [/x] |" in table.to_markdown()
+    assert "a\\_b\\textbar{}c \\& [/x]" in table.to_latex()
+    assert "| a_b\\|c & \\[/x] |" in table.to_markdown()
 
 
 def test_a_reward_is_asked_about_the_sets_that_have_its_metadata(

@@ -1,7 +1,7 @@
 """The pictures of a row on the disk, with a manifest. What is there is never generated again.
 
     OUT/pictures/ROW/row.json                 what the row is
-    OUT/pictures/ROW/SET/manifest-0.jsonl     a line for each picture, written after the picture
+    OUT/pictures/ROW/SET/manifest-0.jsonl     a line for each picture, with its prompt, written after the picture
     OUT/pictures/ROW/SET/SEED.png
 
 Each worker appends to a manifest of its own.
@@ -40,15 +40,15 @@ class PictureFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._files: dict[Key, str] = {}
+        self._lines: dict[Key, dict[str, Any]] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Reads the manifests again."""
-        self._files = {}
+        self._lines = {}
         for manifest in sorted(self.folder.glob("manifest-*.jsonl")):
             for line in read_lines(manifest):
-                self._files[line["task"], line["prompt"], line["seed"]] = line["file"]
+                self._lines[line["task"], line["prompt"], line["seed"]] = line
 
     def missing(self, planned: Sequence[PlannedImage]) -> list[PlannedImage]:
         """The planned images that are not there."""
@@ -58,12 +58,16 @@ class PictureFolder:
     def keys(self) -> set[Key]:
         """The task, prompt and seed of every picture that is there."""
         there = {file.name for file in self.folder.glob("*.png")}
-        return {key for key, file in self._files.items() if file in there}
+        return {key for key, line in self._lines.items() if line["file"] in there}
 
     def read(self, key: Key) -> NDArray[np.uint8]:
         """A picture (H, W, 3)."""
-        with Image.open(self.folder / self._files[key]) as picture:
+        with Image.open(self.folder / self._lines[key]["file"]) as picture:
             return np.asarray(picture.convert("RGB"))
+
+    def metadata(self, key: Key) -> dict[str, Any] | None:
+        """The metadata of a picture's prompt; None if it has none."""
+        return self._lines[key].get("metadata")
 
     def draw(
         self,
@@ -95,9 +99,9 @@ class PictureFolder:
                 Image.fromarray(picture_HWC).save(buffer, "PNG", compress_level=1)
                 write_bytes(self.folder / file, buffer.getbuffer())
                 record = one.record
-                lines.append(
-                    {"file": file, "task": record.task, "prompt": record.prompt, "number": one.number, "seed": one.seed}
-                )
+                metadata = dict(record.metadata) if record.metadata is not None else None
+                line = {"file": file, "task": record.task, "prompt": record.prompt, "metadata": metadata}
+                lines.append({**line, "number": one.number, "seed": one.seed})
             append_lines(manifest, lines)
             if progress is not None:
                 progress(len(batch))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,8 +112,7 @@ class Table:
         header = ["", *(f"{self._title(column, ' ↑', ' ↓')}" for column in self.columns)]
         lines = [header, ["---", *("---:" for _ in self.columns)]]
         lines += [[row, *(self._text(column, row, "**", "**", " ± ") for column in self.columns)] for row in self.rows]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return body + "\n\n" + "\n".join(f"{note}  " for note in self._all_notes()) + "\n"
+        return join_markdown(lines) + "\n\n" + "\n".join(f"{note}  " for note in self._all_notes()) + "\n"
 
     def to_latex(self) -> str:
         """The table in LaTeX, for booktabs."""
@@ -149,7 +149,26 @@ class Table:
         return [meaning, *self.notes]
 
 
+def join_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown. Names, in the first line and the first cell of each other one, are never read as markup."""
+    joined = []
+    for number, line in enumerate(lines):
+        names = len(line) if number == 0 else 1
+        cells = [_MARKDOWN.sub(r"\\\g<0>", cell) for cell in line[:names]]
+        cells += [cell.replace("|", "\\|") for cell in line[names:]]
+        joined.append("| " + " | ".join(cells) + " |")
+    return "\n".join(joined)
+
+
+_MARKDOWN = re.compile(r"[\\`*<\[|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+"""What means something in a line of Markdown; not an underscore within a word."""
+
+_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {character: f"\\text{word}{{}}" for character, word in _WORDS.items()}
+)
+
+
 def _escape(text: str) -> str:
-    for character in "\\&%$#_{}":
-        text = text.replace(character, "\\textbackslash " if character == "\\" else f"\\{character}")
-    return text.replace("~", "\\textasciitilde ").replace("^", "\\textasciicircum ")
+    return text.translate(_LATEX)
