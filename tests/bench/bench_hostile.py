@@ -75,7 +75,7 @@ def costly_requests() -> dict[str, tuple[list[bytes], bool]]:
 
 
 def send_repeatedly(url: str, files: list[bytes], as_json: bool, seconds: float, least: int, answers: Any) -> None:
-    """Sends the same request one after another. Puts (status, code, seconds) of each into the queue."""
+    """Sends the same request one after another. Puts a list with (status, code, seconds) of each into the queue."""
     import base64
     import json
 
@@ -89,13 +89,13 @@ def send_repeatedly(url: str, files: list[bytes], as_json: bool, seconds: float,
             "content": json.dumps({"prompt": "p", "images": texts}),
             "headers": {"content-type": "application/json"},
         }
-    started, sent = time.perf_counter(), 0
+    started, made = time.perf_counter(), []
     with httpx.Client(timeout=120, trust_env=False) as http:
-        while sent < least or time.perf_counter() - started < seconds:
+        while len(made) < least or time.perf_counter() - started < seconds:
             began = time.perf_counter()
             answer = http.post(f"{url}/v1/rank", **body)
-            answers.put((answer.status_code, answer.json().get("code", "ok"), time.perf_counter() - began))
-            sent += 1
+            made.append((answer.status_code, answer.json().get("code", "ok"), time.perf_counter() - began))
+    answers.put(made)
 
 
 async def measure_small(url: str, images: Sequence[Any], is_over: Callable[[], bool]) -> float:
@@ -144,18 +144,17 @@ def main() -> None:
         for kind, (files, as_json) in kinds.items():
             answers = spawn.Queue()
 
-            def send(seconds: float, least: int, *request: Any, answers: Any = answers) -> Any:
-                sender = spawn.Process(target=send_repeatedly, args=(url, *request, seconds, least, answers))
-                sender.start()
-                return sender
+            def send(seconds: float, least: int, *request: Any, answers: Any = answers) -> None:
+                asked = (url, *request, seconds, least, answers)
+                spawn.Process(target=send_repeatedly, args=asked, daemon=True).start()
 
             before = sum(gateway.cpu_times()[:2])
-            send(0, 1, files, as_json).join()
-            cpu_s = sum(gateway.cpu_times()[:2]) - before
+            send(0, 1, files, as_json)
             answers.get()
-            sender = send(arguments.seconds, LEAST, files, as_json)
-            p95_s = asyncio.run(measure_small(url, images, lambda sender=sender: not sender.is_alive()))
-            outcomes = [answers.get() for _ in range(answers.qsize())]
+            cpu_s = sum(gateway.cpu_times()[:2]) - before
+            send(arguments.seconds, LEAST, files, as_json)
+            p95_s = asyncio.run(measure_small(url, images, lambda answers=answers: not answers.empty()))
+            outcomes = answers.get()
             status, code, _ = outcomes[-1]
             each_s = statistics.median(seconds for _, _, seconds in outcomes)
             print(

@@ -91,7 +91,7 @@ def refused_files() -> dict[str, tuple[bytes, str]]:
         "16 bits, RGB": (deep_png(10, 12, 2), "16 bits a channel"),
         "16 bits, grey and alpha": (deep_png(10, 12, 4), "16 bits a channel"),
         "16 bits, RGBA": (deep_png(10, 12, 6), "16 bits a channel"),
-        "many scans": (jpeg_with_scans(64, 64, 60), "70 scans; at most 64"),
+        "many scans": (jpeg_with_scans(64, 64, 60), "more than 64 scans"),
         "header without pixels": (claim_size(encode(picture, "JPEG"), 4096, 4096), "cannot hold"),
         "cmyk": (encode(picture.convert("CMYK"), "JPEG"), "mode CMYK"),
         "animated": (encode(picture, "WEBP", **frames), "animated"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -82,8 +83,13 @@ class ImageFile:
         return cost_ns * 1e-9
 
 
-def read_file(data: bytes, *, field: str = "image") -> ImageFile:
+def read_file(data: bytes, *, field: str = "image", max_scans: int = sys.maxsize) -> ImageFile:
     """Read the headers of a file, and leave out what is beside its pixels.
+
+    Args:
+        data: the file.
+        field: what errors call it.
+        max_scans: the most scans that a JPEG file may have. Further ones are not looked for.
 
     Raises:
         InvalidImageError: it is of another kind, has no header, or is a picture that is never accepted: with 16 bits a
@@ -92,7 +98,7 @@ def read_file(data: bytes, *, field: str = "image") -> ImageFile:
     for kind, (begins, read) in READERS.items():
         if begins(data):
             try:
-                return read(data, field)
+                return read(data, field, max_scans)
             except (struct.error, IndexError):
                 raise InvalidImageError(
                     f"{field} is truncated or damaged: the header of the {kind} file is incomplete", field=field
@@ -100,7 +106,7 @@ def read_file(data: bytes, *, field: str = "image") -> ImageFile:
     raise InvalidImageError(f"{field} is not a PNG, JPEG or WebP image", field=field)
 
 
-def _read_png(data: bytes, field: str) -> ImageFile:
+def _read_png(data: bytes, field: str, _max_scans: int) -> ImageFile:
     length, first, width, height, bits, color = struct.unpack_from(">I4sIIBB", data, len(PNG_SIGNATURE))
     if first != b"IHDR":
         raise InvalidImageError(f"{field} is truncated or damaged: the PNG file begins without IHDR", field=field)
@@ -158,7 +164,7 @@ def png_is_whole(data: bytes) -> bool:
     return missing <= 0
 
 
-def _read_webp(data: bytes, field: str) -> ImageFile:
+def _read_webp(data: bytes, field: str, _max_scans: int) -> ImageFile:
     kind = data[12:16]
     if kind == b"VP8 ":
         sides = struct.unpack_from("<HH", data, 26)
@@ -194,7 +200,7 @@ def _read_webp(data: bytes, field: str) -> ImageFile:
     return ImageFile("WEBP", head + body, width, height, orientation)
 
 
-def _read_jpeg(data: bytes, field: str) -> ImageFile:
+def _read_jpeg(data: bytes, field: str, max_scans: int) -> ImageFile:
     view, at = memoryview(data), 2
     kept, size = [view[:2]], 2
     orientation, frame, scans = 1, None, list[int]()
@@ -220,6 +226,10 @@ def _read_jpeg(data: bytes, field: str) -> ImageFile:
         if marker == JPEG_SCAN:
             if frame is None:
                 raise InvalidImageError(f"{field} is truncated or damaged: no size before the pixels", field=field)
+            if len(scans) == max_scans:
+                raise InvalidImageError(
+                    f"{field} is a JPEG file with more than {max_scans} scans; save it again", field=field
+                )
             scans.append(size)
             # A scan with all components of a picture that is not progressive is the only one. What follows is not read.
             alone = frame[0] not in JPEG_PROGRESSIVE and data[start + 4] == frame[4]
@@ -292,7 +302,7 @@ def _too_many_parts(field: str) -> InvalidImageError:
     return InvalidImageError(f"{field} has more than {MAX_PARTS} parts; save it again", field=field)
 
 
-READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes, str], ImageFile]]] = {
+READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes, str, int], ImageFile]]] = {
     "PNG": (lambda data: data.startswith(PNG_SIGNATURE), _read_png),
     "JPEG": (lambda data: data.startswith(b"\xff\xd8\xff"), _read_jpeg),
     "WEBP": (lambda data: data[:4] == b"RIFF" and data[8:16] in WEBP_BEGINS, _read_webp),

@@ -140,16 +140,12 @@ def decode(data: bytes, *, field: str = "image", limits: DecodingLimits = DEFAUL
     Raises:
         InvalidImageError: the image cannot be used; the error names `field`.
     """
-    return decode_file(read_file(data, field=field), field=field, limits=limits)
+    return decode_file(read_file(data, field=field, max_scans=limits.max_scans), field=field, limits=limits)
 
 
 def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Decode a file whose headers have been read, as `decode` does."""
     limits.check(file.width, file.height, field)
-    if len(file.scans) > limits.max_scans:
-        raise InvalidImageError(
-            f"{field} is a JPEG file with {len(file.scans)} scans; at most {limits.max_scans} are allowed", field=field
-        )
     if file.kind == "WEBP" and file.width * file.height > limits.max_webp_pixels:
         raise InvalidImageError(
             f"{field} is a WebP file of {file.width}x{file.height}; at most {limits.max_webp_pixels} pixels are "

@@ -94,7 +94,8 @@ class Decoders:
 
 def _decode_if_small(content: bytes | str, field: str, allowance: Allowance) -> np.ndarray | ImageFile:
     """Decode a small picture. Of a large one, only read the headers."""
-    file = read_file(content if isinstance(content, bytes) else from_base64(content, field=field), field=field)
+    data = content if isinstance(content, bytes) else from_base64(content, field=field)
+    file = read_file(data, field=field, max_scans=allowance.max_scans)
     if file.decode_s > LARGE_S:
         return file
     return decode_file(file, field=field, limits=allowance)

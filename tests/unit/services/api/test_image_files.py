@@ -208,7 +208,7 @@ def test_scans_have_a_limit_and_are_counted() -> None:
     file = jpeg_with_scans(64, 48, 30)
     assert len(read_file(file).scans) == 40
     assert images.decode(file).shape == (48, 64, 3)
-    with pytest.raises(InvalidImageError, match="40 scans; at most 39"):
+    with pytest.raises(InvalidImageError, match="more than 39 scans"):
         images.decode(file, limits=images.ImageLimits(max_scans=39))
 
 
