@@ -11,7 +11,10 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # send no usage statistics
     "RAY_SERVE_LOG_TO_STDERR": "0",  # replicas log into Ray's log folder
     "RAY_prestart_worker_first_driver": "0",  # start no processes that may never be used
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # by default 0.1, a third of what an idle service takes
+    # What Ray does all the time, however little is asked of it: less often, an idle service takes half.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # by default every 0.1 s, Serve looks at its replicas
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",  # by default every 5 s, Ray looks at all processes of the machine
+    "RAY_task_events_report_interval_ms": "10000",  # by default each process tells the head every second
     # On a busy machine everything takes longer than Ray expects, and what it gives up and starts again is never up.
     "RAY_gcs_server_port_wait_time_s": "300",  # until the head's first process is up
     "RAY_worker_register_timeout_seconds": "300",  # until a worker has started; by default 60
@@ -25,10 +28,8 @@ THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 TRAINING_SETTINGS = {
     # By default Ray Train polls its workers every 2 s, and each report waits for the next poll. Each takes CPU time.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "REPORTER_UPDATE_INTERVAL_MS": "30000",  # by default every 5 s, Ray looks at all processes of the machine
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # otherwise workers print everything twice
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more, which tells workers of something they do not ask for
-    "RAY_task_events_report_interval_ms": "10000",  # by default each process tells the head every second
     # By default Ray's workers run at niceness 15, and get hardly any time if other programs run.
     "RAY_worker_niceness": "0",
     # Let a process that requests no GPU see all of them: the driver evaluates on one after its workers have freed it.

@@ -70,6 +70,7 @@ def start_local_ray(num_cpus: int | None = None, *, timeout_s: float = START_S) 
                 if patience.is_over():
                     raise
         watchdog.watch(str(logs_folder().parent))
+        _node().kill_log_monitor(check_alive=False)  # it reads all logs all the time, for a driver that wants none
     except BaseException as error:
         ray.shutdown()
         watchdog.let_go()
@@ -109,10 +110,7 @@ def ray_address() -> str:
 
 def logs_folder() -> Path:
     """Return the folder with the logs of the Ray that this process belongs to. Those of Serve are in `serve` in it."""
-    from ray._private import worker
-
-    node: Any = worker.global_worker.node
-    return Path(node.get_logs_dir_path())
+    return Path(_node().get_logs_dir_path())
 
 
 def stop_ray() -> None:
@@ -168,6 +166,13 @@ def keep_stdout_free() -> None:
 
     print_to_stderr.to_stderr = True  # type: ignore[attr-defined]
     worker.print_to_stdstream = print_to_stderr
+
+
+def _node() -> Any:
+    """Return Ray's node, which has started the processes of this machine."""
+    from ray._private import worker
+
+    return worker.global_worker.node
 
 
 class _NodeDiedError(Exception):

@@ -254,24 +254,24 @@ def _wait_until_running(app_name: str, timeout_s: float, on_up: Callable[[str], 
             ApplicationStatus.UNHEALTHY,
         )
         if failed or time.monotonic() > deadline:
-            detail = _explain(application)
+            details = _explain(application)
             if failed:
-                raise ConfigError(f"the ranking service could not start.\n{detail}")
-            raise ServiceUnavailableError(
-                f"the ranking service was not up after {timeout_s:g} s; raise deploy_timeout_s if it only needs "
-                f"longer.\n{detail}"
+                raise ConfigError("\n".join(["the ranking service could not start.", *details]))
+            slow = (
+                f"the ranking service was not up after {timeout_s:g} s; raise deploy_timeout_s if it only needs longer."
             )
+            raise ServiceUnavailableError("\n".join([slow, *details]))
         time.sleep(0.1)
 
 
-def _explain(application: ApplicationStatusOverview | None) -> str:
+def _explain(application: ApplicationStatusOverview | None) -> list[str]:
     """Collect Serve's messages about an application that is not running, by deployment."""
     if application is None:
-        return "nothing was reported"
+        return []
     messages = [
         f"{name}: {_extract_cause(state.message)}" for name, state in application.deployments.items() if state.message
     ]
-    return "\n".join(messages) or _extract_cause(application.message) or "nothing was reported"
+    return messages or list(filter(None, [_extract_cause(application.message)]))
 
 
 def _extract_cause(message: str) -> str:
