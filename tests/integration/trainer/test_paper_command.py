@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from support.chat_server import chat_server, prefer_bright
 
 pytestmark = [pytest.mark.integration, pytest.mark.thorough]
 
-SMALL = {"training.groups_per_step": 2, "training.candidates": 4, "training.pairs": 2, "training.num_workers": 1}
+SMALL = {"training.groups_per_step": 2, "training.candidates": 4, "training.pairs": 2}
 EXPERIMENT = {
     "title": "A small table",
     "paper": {"columns": ["PS"], "rows": {"DrPO": [23.49]}},
@@ -47,6 +48,7 @@ JUDGED = {
     },
 }
 COMMAND = ["paper", "small.yaml", "--seeds", "1", "--out", "small-shapes", "--evaluation.prompts_per_task", "2"]
+ALL_CORES = ["--training.num_workers", str(os.cpu_count())]  # so that there is no room for two runs at once
 
 
 def drpo(*arguments: str, folder: Path) -> str:
@@ -65,7 +67,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "small.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     (folder / "judged.yaml").write_text(yaml.safe_dump(JUDGED))
     second = folder / "small-shapes" / "runs" / "DrPO-s0" / "config.yaml"
-    with subprocess.Popen([sys.executable, "-m", "drpo", *COMMAND], cwd=folder, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "drpo", *COMMAND, *ALL_CORES], cwd=folder, stdout=subprocess.DEVNULL
+    ) as process:
         deadline = time.monotonic() + 240
         while not second.exists():
             assert process.poll() is None
@@ -80,7 +84,7 @@ def test_a_killed_experiment_goes_on_and_is_judged(folder: Path) -> None:
     metrics = folder / "small-shapes" / "runs" / "DRaFT-s0" / "metrics.jsonl"
     first_run = metrics.read_bytes()
     assert not (folder / "small-shapes" / "page.md").exists()
-    drpo(*COMMAND, folder=folder)
+    drpo(*COMMAND, *ALL_CORES, folder=folder)
     assert (folder / "small-shapes" / "runs" / "DRaFT-s0" / "metrics.jsonl").read_bytes() == first_run, (
         "finished runs stay"
     )
@@ -91,7 +95,7 @@ def test_a_killed_experiment_goes_on_and_is_judged(folder: Path) -> None:
     assert results["rows"] == ["base", "DRaFT seed 0", "DrPO seed 0"]
 
     (folder / "small-shapes" / "page.md").unlink()
-    drpo(*COMMAND, folder=folder)
+    drpo(*COMMAND, *ALL_CORES, folder=folder)
     assert (folder / "small-shapes" / "page.md").read_text() == page
 
     with chat_server(prefer_bright) as server:
@@ -106,7 +110,7 @@ def test_a_killed_experiment_goes_on_and_is_judged(folder: Path) -> None:
         assert asked == 16, "the judge looks in both orders"
         drpo(*words, folder=folder)
         assert len(server.bodies) == asked
-        command = [word.replace("small", "judged") for word in COMMAND]
+        command = [word.replace("small", "judged") for word in [*COMMAND, *ALL_CORES]]
         printed = drpo(*command, folder=folder)
         assert len(server.bodies) == asked + 20
     judged = json.loads((folder / "small-shapes" / "table" / "judge" / "judge.json").read_text())
@@ -124,3 +128,27 @@ def test_a_killed_experiment_goes_on_and_is_judged(folder: Path) -> None:
     (folder / "judged-shapes" / "page.md").unlink()
     drpo(*command, folder=folder)
     assert (folder / "judged-shapes" / "page.md").read_text() == page
+
+
+@pytest.mark.timeout(600)
+def test_runs_for_which_there_is_room_are_trained_at_once_and_stopped_together(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    runs = [tmp_path / "small-shapes" / "runs" / name for name in ("DRaFT-s0", "DrPO-s0")]
+    command = [sys.executable, "-m", "drpo", *COMMAND, "--training.num_workers", "1"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 240
+        while not all((run / "config.yaml").exists() for run in runs):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        printed = process.communicate(timeout=120)[0]
+        assert process.returncode == 130, printed
+    assert "2 of 2 runs are left, 2 at once" in printed
+    assert "stopped, with checkpoints; the same command goes on there" in printed
+    printed = drpo(*command[3:], folder=tmp_path)
+    for run in runs:
+        assert f"finished: {run.name}, 3 steps" in printed
+        steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert steps == [1, 2, 3]
+    assert "| DrPO |" in (tmp_path / "small-shapes" / "page.md").read_text()

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drpo.cli.common import console, ray_and_rewards, say
-from drpo.cli.endings import ending_status
-from drpo.cli.progress import TrainingProgress
+from drpo.cli.paper_runs import train_runs
 from drpo.config import Config
 from drpo.errors import ConfigError, DrpoError
 
@@ -138,10 +137,7 @@ def carry_out(plan: PaperPlan, config: Config, sets: Sequence[PromptSet]) -> Non
     with ray_and_rewards(config) as served:
         if plan.experiment.kind != "profile":
             check_rewards(plan, served)
-        for number, run in enumerate(runs, start=1):
-            if not run.finished:
-                say(f"run {number} of {len(runs)}: ", (run.run_dir.name, "bold"))
-                train_run(run, served)
+        train_runs(runs, served, together=plan.experiment.kind != "profile")
         if plan.experiment.kind != "profile":
             evaluate_runs(plan, served, sets)
         if plan.spec.judging is not None:
@@ -162,29 +158,6 @@ def check_rewards(plan: PaperPlan, served: Config) -> None:
         choose_columns(plan.spec.rewards, served.rewards, client.models())
         if plan.spec.judging is not None:
             find_judge(client, plan.spec.judging.judge)
-
-
-def train_run(run: PlannedRun, served: Config) -> None:
-    """Trains one run to its end, from its newest checkpoint if it has one.
-
-    Raises:
-        typer.Exit: Ctrl-C; the run has a checkpoint.
-    """
-    from drpo.checks import make_paths_absolute
-    from drpo.cluster.launch import train as fit
-    from drpo.training.run_folder import create_run, read_config
-    from drpo.training.run_lock import lock_run
-
-    run_dir = run.run_dir if (run.run_dir / "config.yaml").is_file() else create_run(make_paths_absolute(run.config))
-    config = read_config(run_dir)
-    if config.rewards.address is None:
-        reached = config.rewards.model_copy(update={"address": served.rewards.address})
-        config = config.model_copy(update={"rewards": reached})
-    with lock_run(run_dir) as lock, TrainingProgress(config, console) as progress:
-        outcome = fit(config, run_dir, token=lock.token, watch=progress, watch_encoding=progress.show_encoding)
-    if outcome.status == "interrupted":
-        say("stopped, with a checkpoint; the same command goes on there")
-        raise typer.Exit(ending_status())
 
 
 def trained_rows(plan: PaperPlan, runs: Sequence[PlannedRun]) -> list[tuple[str, Path]]:

@@ -95,7 +95,7 @@ def train(
                 watch_encoding(count)
             _report(steps, evaluations)
         except KeyboardInterrupt:
-            if (run_dir / STOP_FILE).exists() or not _touch(run_dir / STOP_FILE):
+            if (run_dir / STOP_FILE).exists() or not stop_run(run_dir):
                 raise
     _report(steps, evaluations)
     with suppress(OSError):  # a folder that cannot be written any more; `result` says so
@@ -106,10 +106,10 @@ def train(
     return Outcome(result["status"], result["step"], result["seconds"], result["reason"])
 
 
-def _touch(file: Path) -> bool:
-    """Makes an empty file. Returns whether that was possible."""
+def stop_run(run_dir: Path) -> bool:
+    """Ends a run after its current step, with a checkpoint, as the first Ctrl-C does. Returns whether it is told."""
     try:
-        file.touch()
+        (run_dir / STOP_FILE).touch()
     except OSError:
         return False
     return True
