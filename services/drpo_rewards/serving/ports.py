@@ -191,7 +191,8 @@ def _find_process(port: int) -> str:
 
 
 def _is_command(words: Iterable[str]) -> bool:
-    return any(word.endswith(("drpo", "drpo-rewards")) or word.startswith(("drpo.", "drpo_rewards.")) for word in words)
+    """Return whether these are the words of one of our commands, which `python -m` may have started."""
+    return any(word == "drpo_rewards" or word.endswith(("drpo", "drpo-rewards")) for word in words)
 
 
 def _is_answered(host: str, port: int) -> bool:
