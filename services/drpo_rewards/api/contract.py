@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import InvalidRequestError
@@ -67,6 +67,18 @@ def _check_values(value: Any, levels: int) -> None:
         raise ValueError("must be plain JSON with finite numbers (an integer is too large)")
 
 
+def refuse_flag(value: Any) -> Any:
+    """Return a value unchanged, unless it is true or false, which pydantic would take for 1 or 0.
+
+    Raises:
+        ValueError: it is.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"must be a whole number, not {str(value).lower()}")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(refuse_flag)]  # a whole number that a caller sends
 PromptText = Annotated[str, Field(min_length=1, max_length=10_000, description="What the images were made from.")]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
@@ -105,9 +117,9 @@ class PairOptions(Model):
         PairOptions(count=12, seed=7)
     """
 
-    count: int = Field(ge=1, le=65_536)
+    count: Whole = Field(ge=1, le=65_536)
     strategy: PairStrategy = "random"
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
 
 
 class Options(Model):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from drpo_rewards.api.contract import Model
+from drpo_rewards.api.contract import Model, Whole
 
 
 class Clause(Model):
@@ -17,9 +17,9 @@ class Clause(Model):
     """
 
     class_: str = Field(alias="class", min_length=1, description="Class name as the detector knows it.")
-    count: int = Field(default=1, ge=1, le=100)
+    count: Whole = Field(default=1, ge=1, le=100)
     color: str | None = Field(default=None, description="Colour that at least `count` of the found objects must have.")
-    position: tuple[str, int] | None = Field(
+    position: tuple[str, Whole] | None = Field(
         default=None,
         description='Relation and index of an earlier clause: ["left of", 0] means left of clause 0\'s objects.',
     )

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from drpo_rewards.api.contract import DEFAULT_MIXTURE, Answer, Metadata, Name, Options, PromptText
+from drpo_rewards.api.contract import DEFAULT_MIXTURE, Answer, Metadata, Name, Options, PromptText, Whole
 
 
 class RerankOptions(Options):
@@ -21,7 +21,7 @@ class RerankOptions(Options):
 
     model: Name = Field(default=DEFAULT_MIXTURE, description="A reward, or a configured mixture.")
     query: PromptText
-    top_n: int | None = Field(default=None, ge=1, description="Return only this many images, the best ones.")
+    top_n: Whole | None = Field(default=None, ge=1, description="Return only this many images, the best ones.")
     metadata: Metadata | None = None
 
 

@@ -20,6 +20,7 @@ from drpo_rewards.api.contract import (
     PromptText,
     RequestId,
     RewardScores,
+    Whole,
     parse,
 )
 from drpo_rewards.api.question import GroupToScore, Question
@@ -53,7 +54,7 @@ class GroupOptions(Model):
     """One group of a score request, whose images are the next `num_images` in the request."""
 
     prompt: PromptText
-    num_images: int = Field(ge=1, le=MAX_IMAGES)
+    num_images: Whole = Field(ge=1, le=MAX_IMAGES)
     metadata: Metadata | None = None
 
 

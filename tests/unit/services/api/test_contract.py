@@ -26,6 +26,7 @@ from drpo_rewards.api.contract import (
     RewardScores,
     parse,
 )
+from drpo_rewards.api.geneval import Clause
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.operations import OPERATIONS, RANK
 from drpo_rewards.operations.compare import CompareOptions, CompareResponse, Verdict
@@ -266,3 +267,19 @@ def test_rankings_models_and_readiness_survive_the_proto() -> None:
     assert models_from_proto(models_to_proto(models)) == models
     readiness = Readiness(ready=False, rewards={"a": RewardReadiness(ready=False, message="why", milliseconds=2.0)})
     assert readiness_from_proto(readiness_to_proto(readiness)) == readiness
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "field"),
+    [
+        (PairOptions, {"count": True}, "count"),
+        (PairOptions, {"count": 2, "seed": False}, "seed"),
+        (GroupOptions, {"prompt": "p", "num_images": True}, "num_images"),
+        (RerankOptions, {"query": "q", "top_n": True}, "top_n"),
+        (Clause, {"class": "circle", "count": True}, "count"),
+        (Clause, {"class": "circle", "position": ["left of", False]}, "position"),
+    ],
+)
+def test_true_and_false_are_no_whole_numbers(model: type[Model], values: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequestError, match=rf"{field}.* must be a whole number, not (true|false)"):
+        parse(model, values)
