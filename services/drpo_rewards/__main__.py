@@ -2,15 +2,12 @@
 
 import sys
 
-from drpo_rewards.process import find_problem, open_standard_streams
+from drpo_rewards.process import prepare_process
 
 
 def main() -> None:
     """Run the command line, unless something about the process keeps every command from running."""
-    open_standard_streams()
-    if problem := find_problem():
-        print(f"error (bad_config): {problem}", file=sys.stderr)
-        sys.exit(2)
+    prepare_process("error (bad_config)")
     try:
         from drpo_rewards.cli import app
 

@@ -15,6 +15,18 @@ UNUSED = ("test", "this", "turtle")  # modules of Python that no command imports
 OURS = ("drpo", "drpo_rewards")  # another checkout of them is no mistake
 
 
+def prepare_process(label: str) -> None:
+    """Open the standard streams. If no command can run in this process, say why, and end it with status 2.
+
+    Args:
+        label: what the line begins with.
+    """
+    open_standard_streams()
+    if problem := find_problem():
+        print(f"{label}: {problem}", file=sys.stderr)
+        sys.exit(2)
+
+
 def open_standard_streams() -> None:
     """Open what the process was started without, as by `>&-`.
 
