@@ -57,8 +57,7 @@ def _check_resources(plan: Plan) -> Iterator[Finding]:
     )
     needed = _count_rewards(plan)
     if plan.trains:
-        worker = {"CPU": training.threads_per_worker, "GPU": float(training.use_gpu)}
-        worker |= training.resources_per_worker or {}
+        worker = training.worker_resources
         if worker["GPU"] and not training.use_gpu:
             found = "training.resources_per_worker asks for a GPU, but training.use_gpu is false"
             yield Finding("devices", "training.resources_per_worker", "wrong", found, "set training.use_gpu to true")

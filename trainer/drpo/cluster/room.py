@@ -18,7 +18,6 @@ def find_room(config: Config) -> int:
     free = ray.available_resources()
     if config.run.ray_address is None:
         free["CPU"] = min(free.get("CPU", 0.0), float(os.cpu_count() or 1))
-    worker = {"CPU": training.threads_per_worker, "GPU": float(training.use_gpu)}
-    worker |= training.resources_per_worker or {}
-    rooms = [free.get(name, 0.0) // (amount * training.num_workers) for name, amount in worker.items() if amount]
+    needed = {name: amount * training.num_workers for name, amount in training.worker_resources.items() if amount}
+    rooms = [free.get(name, 0.0) // amount for name, amount in needed.items()]
     return max(1, int(min(rooms, default=1)))

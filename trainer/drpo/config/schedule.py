@@ -209,6 +209,11 @@ class TrainingConfig(Section):
         "never",
     )
 
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """What Ray reserves for each worker, by name."""
+        return {"CPU": self.threads_per_worker, "GPU": float(self.use_gpu)} | (self.resources_per_worker or {})
+
     @field_validator("stop_if")
     @classmethod
     def _check_stop_if(cls, stop_if: str | None) -> str | None:
