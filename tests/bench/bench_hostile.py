@@ -3,7 +3,7 @@
 Launch: python tests/bench/bench_hostile.py [--seconds 10]
 
 Every costly request is within the limits, or refused because of its cost. Each kind is sent once alone, and then one
-after another for some seconds, from a process of its own, while one client ranks groups of two small pictures. The
+after another for some seconds, from a process of low priority, while one client ranks groups of two small pictures. The
 output is the outcome of each kind, the processor time that the request alone costs the gateway (at most 5 s), and the
 95th percentile of the small calls, as a ratio to that of the same calls on an idle service (at most 3). The reward
 looks at one pixel, so that no small call waits because a reward is busy.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -62,13 +63,15 @@ def costly_requests() -> dict[str, tuple[list[bytes], bool]]:
         "8 progressive JPEG of 4096x4096": ([save(large, "JPEG", quality=90, progressive=True)] * 8, False),
         "8 JPEG of 4096x4096 with 64 scans": ([jpeg_with_scans(SIDE, SIDE, 54)] * 8, False),
         "8 JPEG of 4096x4096 with 500 scans": ([jpeg_with_scans(SIDE, SIDE, 490)] * 8, False),
+        "2 PNG of 4096x4096, opaque alpha": ([save(opaque, "PNG", compress_level=1)] * 2, False),
         "3 PNG of 4096x4096, opaque alpha": ([save(opaque, "PNG", compress_level=1)] * 3, False),
+        "3 PNG of 4096x4096": ([save(large, "PNG", compress_level=1)] * 3, False),
         "32 flat WebP of 2048x2048": (
             [save(Image.new("RGB", (2048, 2048)), "WEBP", lossless=True, method=0)] * 32,
             False,
         ),
         "8 flat WebP of 4096x4096": ([save(flat, "WEBP", lossless=True, method=0)] * 8, False),
-        "60 PNG of 1024x1024": ([save(medium, "PNG", compress_level=1)] * 60, False),
+        "50 PNG of 1024x1024": ([save(medium, "PNG", compress_level=1)] * 50, False),
         "79 PNG of 1024x1024": ([save(medium, "PNG", compress_level=1)] * 79, False),
         "128 JPEG of 1024x1024, as JSON": ([save(medium, "JPEG", quality=90)] * 128, True),
     }
@@ -81,6 +84,7 @@ def send_repeatedly(url: str, files: list[bytes], as_json: bool, seconds: float,
 
     import httpx
 
+    os.nice(19)  # it stands for another machine, and gets only the processor time that nobody here wants
     body: dict[str, Any] = {"files": [("images", (str(at), file)) for at, file in enumerate(files)]}
     body["data"] = {"request": '{"prompt": "p"}'}
     if as_json:

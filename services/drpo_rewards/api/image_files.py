@@ -11,7 +11,7 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from drpo_rewards.errors import InvalidImageError
@@ -21,6 +21,8 @@ MAX_PARTS = 65_536
 
 ORIENTATION_TAG = 0x0112
 MAX_EXIF_ENTRIES = 1_000
+
+HEAD_BYTES = 16  # that tell what kind of file it is
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = (b"PLTE", b"tRNS", b"IDAT")
@@ -40,13 +42,14 @@ JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 JPEG_HUFFMAN = {0xC0, 0xC1, 0xC2}
 JPEG_ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # bytes after 0xFF that begin no segment
+JPEG_MARKER = re.compile(rb"\xff")
 # In a scan, 0xFF before 0x00 is data, and before 0xD0 to 0xD7 a restart. Anything else ends the scan.
 JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 SEARCH_BYTES = 1 << 20  # a search holds Python's lock, so it goes on in steps
 
 # Estimates of the processor time for decoding, in ns, measured on a core of about 3 GHz: for each pixel, for each byte
 # of the file, and at most for each pixel.
-COSTS_NS = {"PNG": (10, 25, 65), "JPEG": (4, 10, 50), "WEBP": (10, 60, 50)}
+COSTS_NS = {"PNG": (10, 30, 80), "JPEG": (4, 10, 50), "WEBP": (10, 60, 50)}
 # A JPEG file's scans add time for each pixel. Encoders make up to a dozen; what has more may be made to be slow.
 USUAL_SCANS, USUAL_SCAN_NS, FURTHER_SCAN_NS = 12, 2, 7
 
@@ -57,25 +60,30 @@ class ImageFile:
 
     Attributes:
         kind: PNG, JPEG or WEBP.
-        data: the file without what is beside its pixels.
+        parts: views of the file without what is beside its pixels, so that a file that waits is held only once.
         width, height: what the header states.
         orientation: how to turn the picture, as Exif numbers it; 1 is upright.
         scans: where each scan of a JPEG begins in `data`. Each one passes over the whole picture.
     """
 
     kind: str
-    data: bytes
+    parts: Sequence[bytes | memoryview]
     width: int
     height: int
     orientation: int = 1
     scans: list[int] = field(default_factory=list)
 
     @property
+    def data(self) -> bytes:
+        """A copy of the parts, as one file."""
+        return b"".join(self.parts)
+
+    @property
     def decode_s(self) -> float:
         """An estimate of the processor time that decoding takes, in seconds. It depends on nothing but the file."""
         pixels = self.width * self.height
         per_pixel, per_byte, most = COSTS_NS[self.kind]
-        cost_ns = min(pixels * per_pixel + len(self.data) * per_byte, pixels * most)
+        cost_ns = min(pixels * per_pixel + sum(map(len, self.parts)) * per_byte, pixels * most)
         usual = min(len(self.scans), USUAL_SCANS)
         further = len(self.scans) - usual
         if len(self.scans) > 1:
@@ -83,11 +91,11 @@ class ImageFile:
         return cost_ns * 1e-9
 
 
-def read_file(data: bytes, *, field: str = "image", max_scans: int = sys.maxsize) -> ImageFile:
+def read_file(data: bytes | memoryview, *, field: str = "image", max_scans: int = sys.maxsize) -> ImageFile:
     """Read the headers of a file, and leave out what is beside its pixels.
 
     Args:
-        data: the file.
+        data: the file, or a view of it in a larger body. It is not copied.
         field: what errors call it.
         max_scans: the most scans that a JPEG file may have. Further ones are not looked for.
 
@@ -95,10 +103,12 @@ def read_file(data: bytes, *, field: str = "image", max_scans: int = sys.maxsize
         InvalidImageError: it is of another kind, has no header, or is a picture that is never accepted: with 16 bits a
             channel, or animated. The error names `field`.
     """
+    view = memoryview(data)
+    head = bytes(view[:HEAD_BYTES])
     for kind, (begins, read) in READERS.items():
-        if begins(data):
+        if begins(head):
             try:
-                return read(data, field, max_scans)
+                return read(view, field, max_scans)
             except (struct.error, IndexError):
                 raise InvalidImageError(
                     f"{field} is truncated or damaged: the header of the {kind} file is incomplete", field=field
@@ -106,19 +116,19 @@ def read_file(data: bytes, *, field: str = "image", max_scans: int = sys.maxsize
     raise InvalidImageError(f"{field} is not a PNG, JPEG or WebP image", field=field)
 
 
-def _read_png(data: bytes, field: str, _max_scans: int) -> ImageFile:
-    length, first, width, height, bits, color = struct.unpack_from(">I4sIIBB", data, len(PNG_SIGNATURE))
+def _read_png(view: memoryview, field: str, _max_scans: int) -> ImageFile:
+    length, first, width, height, bits, color = struct.unpack_from(">I4sIIBB", view, len(PNG_SIGNATURE))
     if first != b"IHDR":
         raise InvalidImageError(f"{field} is truncated or damaged: the PNG file begins without IHDR", field=field)
     if bits > 8:
         raise _deep(field, bits)
-    view, at = memoryview(data), len(PNG_SIGNATURE) + 12 + length
+    at = len(PNG_SIGNATURE) + 12 + length
     kept = [view[:at]]
     orientation, counts_frames, colors = 1, False, 0
     for _ in range(MAX_PARTS):
-        if at + 8 > len(data):
+        if at + 8 > len(view):
             break
-        length, name = struct.unpack_from(">I4s", data, at)
+        length, name = struct.unpack_from(">I4s", view, at)
         end = at + 12 + length
         if name == b"PLTE":
             colors = length / 3
@@ -138,7 +148,7 @@ def _read_png(data: bytes, field: str, _max_scans: int) -> ImageFile:
         at = end
     else:
         raise _too_many_parts(field)
-    return ImageFile("PNG", b"".join(kept), width, height, orientation)
+    return ImageFile("PNG", kept, width, height, orientation)
 
 
 def png_is_whole(data: bytes) -> bool:
@@ -164,26 +174,26 @@ def png_is_whole(data: bytes) -> bool:
     return missing <= 0
 
 
-def _read_webp(data: bytes, field: str, _max_scans: int) -> ImageFile:
-    kind = data[12:16]
+def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
+    kind = view[12:16]
     if kind == b"VP8 ":
-        sides = struct.unpack_from("<HH", data, 26)
-        return ImageFile("WEBP", data, sides[0] & 0x3FFF, sides[1] & 0x3FFF)
+        sides = struct.unpack_from("<HH", view, 26)
+        return ImageFile("WEBP", [view], sides[0] & 0x3FFF, sides[1] & 0x3FFF)
     if kind == b"VP8L":
-        (packed,) = struct.unpack_from("<I", data, 21)
-        return ImageFile("WEBP", data, (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1)
-    (announced,) = struct.unpack_from("<I", data, 4)
-    ends = min(len(data), 8 + announced)
-    length, flags = struct.unpack_from("<IB", data, 16)
-    width = int.from_bytes(data[24:27], "little") + 1
-    height = int.from_bytes(data[27:30], "little") + 1
-    view, at = memoryview(data), 20 + length + length % 2
+        (packed,) = struct.unpack_from("<I", view, 21)
+        return ImageFile("WEBP", [view], (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1)
+    (announced,) = struct.unpack_from("<I", view, 4)
+    ends = min(len(view), 8 + announced)
+    length, flags = struct.unpack_from("<IB", view, 16)
+    width = int.from_bytes(view[24:27], "little") + 1
+    height = int.from_bytes(view[27:30], "little") + 1
+    at = 20 + length + length % 2
     kept: list[bytes | memoryview] = [view[12:20], bytes([flags & ~WEBP_BESIDE_FLAGS]), view[21:at]]
     orientation, frames = 1, 0
     for _ in range(MAX_PARTS):
         if at + 8 > ends:
             break
-        name, length = struct.unpack_from("<4sI", data, at)
+        name, length = struct.unpack_from("<4sI", view, at)
         end = at + 8 + length + length % 2
         if name in WEBP_PIXELS:
             kept.append(view[at:end])
@@ -195,20 +205,18 @@ def _read_webp(data: bytes, field: str, _max_scans: int) -> ImageFile:
         raise _too_many_parts(field)
     if frames > 1:
         raise _animated(field)
-    body = b"".join(kept)
-    head = struct.pack("<4sI4s", b"RIFF", 4 + len(body), b"WEBP")
-    return ImageFile("WEBP", head + body, width, height, orientation)
+    head = struct.pack("<4sI4s", b"RIFF", 4 + sum(map(len, kept)), b"WEBP")
+    return ImageFile("WEBP", [head, *kept], width, height, orientation)
 
 
-def _read_jpeg(data: bytes, field: str, max_scans: int) -> ImageFile:
-    view, at = memoryview(data), 2
-    kept, size = [view[:2]], 2
+def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
+    at, size, kept = 2, 2, [view[:2]]
     orientation, frame, scans = 1, None, list[int]()
     for _ in range(MAX_PARTS):
-        start = data.find(b"\xff", at)  # bytes between segments mean nothing
-        if start < 0:
+        start = _find(JPEG_MARKER, view, at)  # bytes between segments mean nothing
+        if start + 1 >= len(view):
             break
-        marker = data[start + 1]
+        marker = view[start + 1]
         if marker == 0xFF:  # padding
             at = start + 1
             continue
@@ -218,9 +226,9 @@ def _read_jpeg(data: bytes, field: str, max_scans: int) -> ImageFile:
         if marker == JPEG_END:
             kept.append(view[start : start + 2])
             break
-        end = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
+        end = start + 2 + struct.unpack_from(">H", view, start + 2)[0]
         if marker in JPEG_FRAMES and frame is None:
-            frame = (marker, *struct.unpack_from(">BHHB", data, start + 4))
+            frame = (marker, *struct.unpack_from(">BHHB", view, start + 4))
             if frame[1] > 8:
                 raise _deep(field, frame[1])
         if marker == JPEG_SCAN:
@@ -232,9 +240,9 @@ def _read_jpeg(data: bytes, field: str, max_scans: int) -> ImageFile:
                 )
             scans.append(size)
             # A scan with all components of a picture that is not progressive is the only one. What follows is not read.
-            alone = frame[0] not in JPEG_PROGRESSIVE and data[start + 4] == frame[4]
-            end = len(data) if alone else _find_scan_end(data, end)
-        if marker == JPEG_EXIF and data[start + 4 : start + 10] == b"Exif\0\0":
+            alone = frame[0] not in JPEG_PROGRESSIVE and view[start + 4] == frame[4]
+            end = len(view) if alone else _find(JPEG_SCAN_END, view, end)
+        if marker == JPEG_EXIF and view[start + 4 : start + 10] == b"Exif\0\0":
             orientation = _read_orientation(view[start + 10 : end])
         if not _is_beside(marker, view[start + 4 : end]):
             kept.append(view[start:end])
@@ -248,20 +256,20 @@ def _read_jpeg(data: bytes, field: str, max_scans: int) -> ImageFile:
     # Each block of 8x8 pixels takes at least a bit.
     if marker in JPEG_HUFFMAN and 8 * (size - scans[0]) < (width // 8) * (height // 8):
         raise InvalidImageError(
-            f"{field} is truncated or damaged: its header states {width}x{height}, which its {len(data)} bytes "
+            f"{field} is truncated or damaged: its header states {width}x{height}, which its {len(view)} bytes "
             "cannot hold",
             field=field,
         )
-    return ImageFile("JPEG", b"".join(kept), width, height, orientation, scans)
+    return ImageFile("JPEG", kept, width, height, orientation, scans)
 
 
-def _find_scan_end(data: bytes, start: int) -> int:
-    """Return where the next marker begins that is not part of a scan's data; the end of the file if there is none."""
-    for step in range(start, len(data), SEARCH_BYTES):
-        found = JPEG_SCAN_END.search(data, step, step + SEARCH_BYTES + 1)
+def _find(pattern: re.Pattern[bytes], view: memoryview, start: int) -> int:
+    """Return where the pattern, of at most two bytes, is found next; the end of the file if nowhere."""
+    for step in range(start, len(view), SEARCH_BYTES):
+        found = pattern.search(view, step, step + SEARCH_BYTES + 1)
         if found:
             return found.start()
-    return len(data)
+    return len(view)
 
 
 def _is_beside(marker: int, segment: memoryview) -> bool:
@@ -302,8 +310,8 @@ def _too_many_parts(field: str) -> InvalidImageError:
     return InvalidImageError(f"{field} has more than {MAX_PARTS} parts; save it again", field=field)
 
 
-READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes, str, int], ImageFile]]] = {
-    "PNG": (lambda data: data.startswith(PNG_SIGNATURE), _read_png),
-    "JPEG": (lambda data: data.startswith(b"\xff\xd8\xff"), _read_jpeg),
-    "WEBP": (lambda data: data[:4] == b"RIFF" and data[8:16] in WEBP_BEGINS, _read_webp),
+READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[memoryview, str, int], ImageFile]]] = {
+    "PNG": (lambda head: head.startswith(PNG_SIGNATURE), _read_png),
+    "JPEG": (lambda head: head.startswith(b"\xff\xd8\xff"), _read_jpeg),
+    "WEBP": (lambda head: head[:4] == b"RIFF" and head[8:16] in WEBP_BEGINS, _read_webp),
 }

@@ -36,6 +36,8 @@ DECODERS: dict[str, type[OpenImage]] = {"PNG": PngImageFile, "JPEG": JpegImageFi
 # Characters of base64, and pixels, that are copied in one step. A step holds Python's lock, and other threads wait.
 BASE64_STEP = COPY_STEP = 1 << 20
 
+MAX_URI_HEAD = 4096  # characters of a data: URI before its data
+
 ImageLike = np.ndarray | ArrayLike | Image.Image | bytes | str | PathLike[str]
 Images = np.ndarray | ArrayLike | Sequence[ImageLike]
 
@@ -113,7 +115,11 @@ class _MeteredFile(io.BytesIO):
     """A file that counts the decoder's time whenever the decoder reads on, at the latest at the next scan."""
 
     def __init__(self, file: ImageFile, limits: DecodingLimits, field: str) -> None:
-        super().__init__(file.data)
+        super().__init__()
+        for part in file.parts:
+            for at in range(0, len(part), COPY_STEP):
+                self.write(part[at : at + COPY_STEP])
+        self.seek(0)
         self._stops = list(file.scans)
         self._limits = limits
         self._field = field
@@ -140,11 +146,19 @@ def decode(data: bytes, *, field: str = "image", limits: DecodingLimits = DEFAUL
     Raises:
         InvalidImageError: the image cannot be used; the error names `field`.
     """
-    return decode_file(read_file(data, field=field, max_scans=limits.max_scans), field=field, limits=limits)
+    return decode_file(read_checked(data, field=field, limits=limits), field=field, limits=limits)
 
 
-def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """Decode a file whose headers have been read, as `decode` does."""
+def read_checked(
+    data: bytes | memoryview, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS
+) -> ImageFile:
+    """Read the headers of a file and check what they state, before anything is decoded.
+
+    Raises:
+        InvalidImageError: the image cannot be used; the error names `field`.
+        RequestTooLargeError: it takes more memory or time than is left.
+    """
+    file = read_file(data, field=field, max_scans=limits.max_scans)
     limits.check(file.width, file.height, field)
     if file.kind == "WEBP" and file.width * file.height > limits.max_webp_pixels:
         raise InvalidImageError(
@@ -153,6 +167,15 @@ def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits
             field=field,
         )
     limits.reserve_time(file.decode_s, field)
+    return file
+
+
+def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS) -> np.ndarray:
+    """Decode a file whose headers have been checked.
+
+    Raises:
+        InvalidImageError: its pixels cannot be used; the error names `field`.
+    """
     metered = _MeteredFile(file, limits, field)
     try:
         with DECODERS[file.kind](metered) as image:
@@ -230,7 +253,7 @@ def from_rgb8(
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
 
-def from_base64(text: str, *, field: str = "image") -> bytes:
+def from_base64(text: str | memoryview, *, field: str = "image") -> bytes:
     """Return the bytes of a file that is given as base64 text or as a `data:` URI. Any other URI is refused.
 
     White space does not count: `base64` of coreutils and the MIME encoders of many languages break lines.
@@ -238,26 +261,30 @@ def from_base64(text: str, *, field: str = "image") -> bytes:
     Raises:
         InvalidImageError: the text is neither; the error names `field`.
     """
+    head = text[:MAX_URI_HEAD] if isinstance(text, str) else bytes(text[:MAX_URI_HEAD]).decode("latin-1")
     start = 0
-    if text[:5].lower() == "data:":
-        start = text.find(",") + 1
-        if not start or not text[: start - 1].lower().endswith(";base64"):
+    if head[:5].lower() == "data:":
+        start = head.find(",") + 1
+        if not start or not head[: start - 1].lower().endswith(";base64"):
             raise InvalidImageError(f"{field} is a data URI that is not base64", field=field)
-    elif "://" in text[:64]:
+    elif "://" in head[:64]:
         raise InvalidImageError(f"{field} is a URL, and this service fetches none; send the image itself", field=field)
     try:
         return b"".join(base64.b64decode(step, validate=True) for step in _steps(text, start))
     except (binascii.Error, ValueError):
-        text, start = "".join(re.sub(r"[ \t\r\n]+", "", step) for step in _steps(text, start)), 0
+        pass
     try:
-        return b"".join(base64.b64decode(step, validate=True) for step in _steps(text, start))
+        lines = b"".join(step.translate(None, b" \t\r\n") for step in _steps(text, start))
+        return b"".join(base64.b64decode(step, validate=True) for step in _steps(memoryview(lines)))
     except (binascii.Error, ValueError) as error:
-        hint = "; use + and /, not - and _" if re.search("[-_]", text[start : start + BASE64_STEP]) else ""
+        hint = "; use + and /, not - and _" if re.search("[-_]", head[start:]) else ""
         raise InvalidImageError(f"{field} is not valid base64: {error}{hint}", field=field) from None
 
 
-def _steps(text: str, start: int) -> Iterator[str]:
-    return (text[at : at + BASE64_STEP] for at in range(start, len(text), BASE64_STEP))
+def _steps(text: str | memoryview, start: int = 0) -> Iterator[bytes]:
+    for at in range(start, len(text), BASE64_STEP):
+        step = text[at : at + BASE64_STEP]
+        yield step.encode(errors="replace") if isinstance(step, str) else bytes(step)
 
 
 def check_array(array: Any, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS) -> np.ndarray:

@@ -34,7 +34,13 @@ ResponseT = TypeVar("ResponseT", bound=Model)
 
 
 class Body(Model):
-    """Base of the JSON bodies: options with the images inside."""
+    """Base of the JSON bodies: options with the images inside.
+
+    Attributes:
+        may_repeat_images: whether the answer may contain the texts that the images came as.
+    """
+
+    may_repeat_images: ClassVar[bool] = False
 
     def split(self) -> tuple[Options, list[str]]:
         """Return the options, and the images' base64 texts in order."""

@@ -206,6 +206,7 @@ def ignored(why: str = "it concerns text only") -> Any:
 class CommonRequest(Body):
     """The keys of all forms."""
 
+    may_repeat_images = True
     request_id: RequestId | None = None
     model: Annotated[str, Field(max_length=MAX_NAME)] | None = Field(
         default=None, description="A reward, or a configured mixture."

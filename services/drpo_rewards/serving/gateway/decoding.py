@@ -1,7 +1,8 @@
 """Threads that decode images: many requests at once, on all cores, and none at the cost of the others.
 
-Pillow decodes without Python's lock. Small and large pictures have threads of their own, and one request has only a few
-images in the threads at the same time. So a small call waits neither for a large picture nor for a request with many.
+Pillow decodes without Python's lock. The headers of all images of a request are read before the first is decoded, so
+that a refusal costs little. They also tell whether a request is costly: with large pictures, or with many. Costly
+requests have threads of their own, and leave a core to other calls while there are any.
 """
 
 from __future__ import annotations
@@ -19,27 +20,34 @@ from typing import TypeVar
 
 import numpy as np
 
-from drpo_rewards.api.image_files import ImageFile, read_file
-from drpo_rewards.api.images import decode_file, from_base64
+from drpo_rewards.api.image_files import ImageFile
+from drpo_rewards.api.images import decode_file, from_base64, read_checked
 from drpo_rewards.errors import OverloadedError
 from drpo_rewards.serving.gateway.admission import Allowance
+from drpo_rewards.serving.gateway.json_body import Base64View
 from drpo_rewards.serving.gateway.tasks import run_together
 
 ResultT = TypeVar("ResultT")
-Content = bytes | str | np.ndarray  # a file, its base64 text, or pixels that need no decoding
+# A file, its base64 text, or pixels that need no decoding.
+Content = bytes | memoryview | str | Base64View | np.ndarray
 
-# Estimated seconds from which a picture is large; one of 2048x2048 takes about half of this.
-LARGE_S = 0.1
+# Estimated seconds for all images of a request from which it is costly; 24 JPEG of 512x512 take about half of this.
+COSTLY_S = 0.1
 
-# Large pictures of one request that are decoded at the same time: each may go on for a while when time has run out.
-LARGE_AT_ONCE = 4
+# How much less readily the system gives a core to the threads for costly requests than to others.
+COSTLY_NICENESS = 4
 
-# How much less readily the system gives a core to a thread with a large picture than to others.
-LARGE_NICENESS = 4
+# For so many seconds after a request that is not costly, costly ones leave a core to others. With all cores busy, each
+# step of a small call waits for its turn on one: its latency is three to five times as long.
+OTHERS_S = 0.2
+
+# WebP pictures of more pixels are decoded one at a time: Pillow copies each while it holds Python's lock, and two of
+# these copies at once, slowed by the memory, hold it six times as long as one.
+WEBP_PIXELS = 1 << 20
 
 # More threads than cores, of which one request has as many as there are cores: the image of a small call finds a thread
 # that is free, and the system lets threads take turns, which a queue would not.
-SMALL_PER_CORE = 4
+THREADS_PER_CORE = 4
 
 
 class Decoders:
@@ -55,8 +63,12 @@ class Decoders:
         self._deadline_s = deadline_s
         self._retry_after_s = retry_after_s
         self._cores = cores
-        self._small = ThreadPoolExecutor(SMALL_PER_CORE * cores, "decode-small")
-        self._large = ThreadPoolExecutor(cores, "decode-large", initializer=_be_nice)
+        self._quick = ThreadPoolExecutor(THREADS_PER_CORE * cores, "decode-quick")
+        self._costly = ThreadPoolExecutor(cores, "decode-costly", initializer=_be_nice)
+        self._webp = ThreadPoolExecutor(1, "decode-webp", initializer=_be_nice)
+        self._busy = 0  # cores that decode images of costly requests
+        self._finished = asyncio.Event()  # set whenever one of them has finished
+        self._others_until = 0.0
 
     async def decode_all(
         self, contents: Sequence[Content], fields: Sequence[str], allowance: Allowance
@@ -68,22 +80,30 @@ class Decoders:
             RequestTooLargeError: they take too much of the processor's time.
             OverloadedError: they are not decoded within the deadline.
         """
-        turns, large_turns = asyncio.Semaphore(self._cores), asyncio.Semaphore(LARGE_AT_ONCE)
+        turns = asyncio.Semaphore(self._cores)
 
-        async def decode_one(content: Content, field: str) -> np.ndarray:
+        async def read_one(content: Content, field: str) -> np.ndarray | ImageFile:
             if isinstance(content, np.ndarray):
                 return content
             async with turns:
-                decoded = await _run(self._small, partial(_decode_if_small, content, field, allowance))
-            if isinstance(decoded, np.ndarray):
-                return decoded
-            async with large_turns:
-                return await _run(self._large, partial(decode_file, decoded, field=field, limits=allowance))
+                return await _run(self._quick, partial(_read, content, field, allowance))
+
+        async def decode_one(file: np.ndarray | ImageFile, field: str) -> np.ndarray:
+            if isinstance(file, np.ndarray):
+                return file
+            work = partial(decode_file, file, field=field, limits=allowance)
+            async with turns:
+                return await (self._decode_costly(file, work) if is_costly else _run(self._quick, work))
 
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await run_together(map(decode_one, contents, fields))
+                files = await run_together(map(read_one, contents, fields))
+                decode_s = sum(file.decode_s for file in files if isinstance(file, ImageFile))
+                is_costly = decode_s > COSTLY_S
+                if not is_costly:
+                    self._others_until = time.perf_counter() + OTHERS_S
+                return await run_together(map(decode_one, files, fields))
         except TimeoutError:
             raise OverloadedError(
                 f"the images were not decoded within {self._deadline_s:g} s", retry_after_s=self._retry_after_s
@@ -91,14 +111,23 @@ class Decoders:
         finally:
             allowance.decoding_s = time.perf_counter() - started
 
+    async def _decode_costly(self, file: ImageFile, work: Callable[[], np.ndarray]) -> np.ndarray:
+        while self._busy >= max(1, self._cores - (time.perf_counter() < self._others_until)):
+            self._finished.clear()
+            await self._finished.wait()
+        self._busy += 1
+        try:
+            is_webp = file.kind == "WEBP" and file.width * file.height > WEBP_PIXELS
+            return await _run(self._webp if is_webp else self._costly, work)
+        finally:
+            self._busy -= 1
+            self._finished.set()
 
-def _decode_if_small(content: bytes | str, field: str, allowance: Allowance) -> np.ndarray | ImageFile:
-    """Decode a small picture. Of a large one, only read the headers."""
-    data = content if isinstance(content, bytes) else from_base64(content, field=field)
-    file = read_file(data, field=field, max_scans=allowance.max_scans)
-    if file.decode_s > LARGE_S:
-        return file
-    return decode_file(file, field=field, limits=allowance)
+
+def _read(content: bytes | memoryview | str | Base64View, field: str, allowance: Allowance) -> ImageFile:
+    if isinstance(content, str | Base64View):
+        content = from_base64(content if isinstance(content, str) else content.text, field=field)
+    return read_checked(content, field=field, limits=allowance)
 
 
 async def _run(threads: Executor, work: Callable[[], ResultT]) -> ResultT:
@@ -108,5 +137,5 @@ async def _run(threads: Executor, work: Callable[[], ResultT]) -> ResultT:
 def _be_nice() -> None:
     if sys.platform == "linux":  # where this holds for one thread, not for the whole process
         with suppress(OSError):
-            priority = os.getpriority(os.PRIO_PROCESS, 0) + LARGE_NICENESS
+            priority = os.getpriority(os.PRIO_PROCESS, 0) + COSTLY_NICENESS
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), priority)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,9 @@ from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.call import Origin
 from drpo_rewards.serving.gateway.gateway import Gateway
 from drpo_rewards.serving.gateway.listen import Listeners
+
+# Seconds after which a thread that computes gives Python's lock to one that waits. Python's default is 5 ms.
+LOCK_S = 0.001
 
 
 class GatewayDeployment:
@@ -41,6 +45,7 @@ class GatewayDeployment:
         grpc_port: int | None,
     ) -> None:
         let_logs_take_any_text()
+        sys.setswitchinterval(LOCK_S)
         return_large_buffers()
         return_free_memory_when_idle()
         replica = serve.get_replica_context()

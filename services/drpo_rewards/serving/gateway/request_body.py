@@ -1,6 +1,6 @@
 """Read the body of an HTTP request, which may be anything: limits first, then JSON or multipart.
 
-A body is one buffer, into which its pieces are written as they arrive. Plain pixels in it are views of that buffer.
+A body is one buffer, into which its pieces are written as they arrive. Files and plain pixels are views of that buffer.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from drpo_rewards.operations.base import Body
 from drpo_rewards.serving.gateway.admission import Allowance
 from drpo_rewards.serving.gateway.content_encoding import find_decoder
 from drpo_rewards.serving.gateway.decoding import Content
+from drpo_rewards.serving.gateway.json_body import parse_with_images
 from drpo_rewards.serving.gateway.multipart import Part, PartFinder
 
 # Plain pixels as a multipart part: `Content-Type: application/x-rgb8; width=64; height=64`.
@@ -94,11 +95,11 @@ async def _receive(request: Request, allowance: Allowance, idle_s: float) -> Asy
             decoder.finish()
 
 
-async def _from_json(pieces: AsyncIterator[bytes], model: type[Body]) -> tuple[Any, list[str]]:
+async def _from_json(pieces: AsyncIterator[bytes], model: type[Body]) -> tuple[Any, Sequence[Content]]:
     data = bytearray()
     async for piece in pieces:
         data += piece
-    options, texts = await asyncio.to_thread(lambda: parse(model, data).split())  # both may search megabytes
+    options, texts = await asyncio.to_thread(parse_with_images, model, data)  # it may search megabytes
     options.check_count(len(texts))
     return options, texts
 
@@ -129,7 +130,7 @@ def _from_part(part: Part, body: memoryview, field: str, check: DecodingLimits) 
     data = body[part.start : part.end]
     kind, parameters = parse_content_type(part.content_type)
     if kind != RGB8:
-        return bytes(data)
+        return data
     width, height = parameters.get("width", ""), parameters.get("height", "")
     if not (
         width.isascii() and height.isascii() and width.isdecimal() and height.isdecimal() and len(width + height) <= 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import threading
 
 import numpy as np
@@ -16,7 +17,7 @@ from drpo_rewards.api.image_files import read_file
 from drpo_rewards.errors import InvalidImageError, OverloadedError, RequestTooLargeError
 from drpo_rewards.serving.config import LimitsConfig
 from drpo_rewards.serving.gateway.admission import Admission, Allowance
-from drpo_rewards.serving.gateway.decoding import LARGE_S, Decoders
+from drpo_rewards.serving.gateway.decoding import COSTLY_S, Decoders
 
 GOOD = encode(Image.fromarray(PICTURE))
 LARGE = encode(Image.new("RGB", (4096, 2048)), "JPEG", progressive=True)
@@ -33,7 +34,7 @@ async def decode(contents: list[bytes | str | np.ndarray], deadline_s: float = 6
 
 async def test_files_text_and_pixels_keep_their_order() -> None:
     large = read_file(LARGE)
-    assert large.decode_s > LARGE_S  # it has threads of its own
+    assert large.decode_s > COSTLY_S
     decoded = await decode([LARGE, GOOD, base64.b64encode(GOOD).decode(), PICTURE])
     assert decoded[0].shape == (2048, 4096, 3)
     for image in decoded[1:]:
@@ -44,6 +45,30 @@ async def test_the_first_wrong_image_is_named() -> None:
     with pytest.raises(InvalidImageError, match=r"images\[1\]") as caught:
         await decode([GOOD, b"text", GOOD])
     assert caught.value.field == "images[1]"
+
+
+async def test_nothing_is_decoded_of_a_request_that_is_refused() -> None:
+    admission = Admission(LimitsConfig(max_decode_s=5 * read_file(GOOD).decode_s))
+    async with admission.turn() as allowance:
+        with pytest.raises(RequestTooLargeError):
+            await Decoders(60, 2.0).decode_all([GOOD] * 9, fields(9), allowance)
+        assert allowance._spent_s == 0
+
+
+async def test_large_webp_pictures_are_decoded_one_at_a_time() -> None:
+    """Each holds Python's lock while it is copied."""
+    webp = encode(Image.new("RGB", (2048, 1024)), "WEBP", lossless=True)
+    threads = set()
+
+    class Recorded(Allowance):
+        def spend_time(self, cpu_s: float, field: str) -> None:
+            threads.add(threading.get_ident())
+            super().spend_time(cpu_s, field)
+
+    admission = Admission(LimitsConfig())
+    allowance = Recorded(LimitsConfig(), admission.pixels, admission.body_bytes)
+    assert len(await Decoders(60, 2.0).decode_all([webp] * 8, fields(8), allowance)) == 8
+    assert len(threads) == 1
 
 
 async def test_a_request_has_a_time_that_depends_on_its_files_alone() -> None:
@@ -73,11 +98,11 @@ def test_a_picture_that_nobody_waits_for_is_given_up() -> None:
 
 
 async def test_small_images_do_not_wait_for_large_ones() -> None:
-    """All threads for large pictures are held, and a small one is decoded; a large one waits, up to its deadline."""
+    """All threads for costly requests are held, and a small call is decoded; a large one waits, up to its deadline."""
     decoders = Decoders(0.2, 2.0)
     held = threading.Event()
-    for _ in range(decoders._large._max_workers):
-        decoders._large.submit(held.wait)
+    for _ in range(decoders._costly._max_workers):
+        decoders._costly.submit(held.wait)
     try:
         async with Admission(LimitsConfig()).turn() as allowance:
             assert len(await Decoders.decode_all(decoders, [GOOD] * 3, fields(3), allowance)) == 3
@@ -90,15 +115,45 @@ async def test_small_images_do_not_wait_for_large_ones() -> None:
         held.set()
 
 
+@pytest.mark.parametrize("with_others", [True, False])
+async def test_costly_requests_leave_a_core_while_there_are_others(with_others: bool) -> None:
+    decoders = Decoders(60, 2.0)
+    decoders._cores = 2
+    decoders._others_until = math.inf if with_others else 0
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, decoders._busy)
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    async with Admission(LimitsConfig()).turn() as allowance:
+        assert len(await decoders.decode_all([LARGE] * 4, fields(4), allowance)) == 4
+    watching.cancel()
+    assert most == (1 if with_others else 2)
+    assert decoders._busy == 0
+
+
+async def test_only_small_calls_make_costly_ones_leave_a_core() -> None:
+    decoders = Decoders(60, 2.0)
+    for files, is_quick in [([LARGE], False), ([GOOD] * 3, True)]:
+        decoders._others_until = 0
+        async with Admission(LimitsConfig()).turn() as allowance:
+            await decoders.decode_all(files, fields(len(files)), allowance)
+        assert (decoders._others_until > 0) == is_quick
+
+
 async def test_one_request_does_not_fill_the_queue() -> None:
     """However many images it has, a second request's image is decoded before the first one's last."""
     decoders = Decoders(60, 2.0)
     order: list[str] = []
 
     class Recorded(Allowance):
-        def check(self, width: int, height: int, field: str) -> None:
+        def spend_time(self, cpu_s: float, field: str) -> None:
             order.append(field)
-            super().check(width, height, field)
+            super().spend_time(cpu_s, field)
 
     admission = Admission(LimitsConfig())
 
@@ -107,7 +162,7 @@ async def test_one_request_does_not_fill_the_queue() -> None:
         await decoders.decode_all([GOOD] * count, [f"{name}{index}" for index in range(count)], allowance)
 
     await asyncio.gather(send("many", 200), send("one", 1))
-    assert order.index("one0") < 100
+    assert order.index("one0") < order.index("many100")
 
 
 def _allowance(**limits: float) -> Allowance:
