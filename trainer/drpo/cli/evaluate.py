@@ -219,7 +219,7 @@ def _print_rows(
     for column in (kind, "base", "tuned", "difference", "95 % interval", "images"):
         table.add_column(column, justify="left" if column == kind else "right")
     for number, (task, row) in enumerate([*rows, *mean], 1):
-        low, high = row["ci95"]
+        low, high = row["ci95"] or (0, 0)  # none of a single prompt
         better, worse = (low > 0, high < 0) if higher_is_better else (high < 0, low > 0)
         color = "green" if better else "red" if worse else "default"
         table.add_row(
@@ -227,7 +227,7 @@ def _print_rows(
             f"{row['base']:.{digits}f}",
             f"{row['tuned']:.{digits}f}",
             Text(f"{row['difference']:+.{digits}f}", style=color),
-            f"{low:+.{digits}f} to {high:+.{digits}f}",
+            f"{low:+.{digits}f} to {high:+.{digits}f}" if row["ci95"] else "-",
             str(row["images"]),
             style="bold" if number > len(rows) else None,
             end_section=number == len(rows),

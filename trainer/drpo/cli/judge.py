@@ -50,10 +50,10 @@ def judge(
     first, *others = [_find_row(name, evaluation) for name in models]
     if not others:
         problems.append(Problem("models", "give two models or more: drpo judge A B"))
-    found = {}
+    found: dict[Path, list[Pair]] = {}
     for other in others:
         try:
-            if other == first or other in found:
+            if other == first or other.name in {one.name for one in found}:
                 raise ConfigError(f"{other.name} is named twice")
             found[other] = find_pairs(first, other, pairs)
         except ConfigError as error:
@@ -67,7 +67,7 @@ def judge(
     calls = sum(map(len, found.values())) * (2 if both_orders else 1)
     say(f"{sum(map(len, found.values()))} pairs, at most {calls} calls of {reward}; a judge that looks in both orders ")
     say("itself asks its model twice for each. Fewer: --pairs")
-    from drpo.evaluation.judging import Verdicts, draw_bars, summarize
+    from drpo.evaluation.judging import Verdicts, draw_bars, read_row_name, summarize
     from drpo.training.files import write_text
     from drpo.training.ranking_client import make_ranking_client
 
@@ -78,13 +78,15 @@ def judge(
             for other, matched in found.items():
                 path = out / f"{first.name}-against-{other.name}.jsonl"
                 verdicts = Verdicts(path, reward, info.version, both_orders=both_orders)
-                ask_missing(verdicts, matched, client, info, bar, f"against {other.name}", concurrency=concurrency)
-                outcomes[other.name] = summarize(verdicts.of(matched))
-    results = {"model": first.name, "judge": reward, "version": info.version, "both_orders": both_orders}
+                name = read_row_name(other)
+                ask_missing(verdicts, matched, client, info, bar, f"against {name}", concurrency=concurrency)
+                outcomes[name if name not in outcomes else str(other)] = summarize(verdicts.of(matched))
+    model = read_row_name(first)
+    results = {"model": model, "judge": reward, "version": info.version, "both_orders": both_orders}
     results["against"] = {name: outcome.to_json() for name, outcome in outcomes.items()}
     write_text(out / "judge.json", json.dumps(results, indent=1) + "\n")
-    draw_bars(out / "judge.svg", first.name, outcomes)
-    print_outcomes(first.name, outcomes)
+    draw_bars(out / "judge.svg", model, outcomes)
+    print_outcomes(model, outcomes)
     say(f"written to {out}: judge.json, judge.svg and the verdicts")
 
 
@@ -136,10 +138,15 @@ def print_outcomes(first: str, outcomes: dict[str, Outcome]) -> None:
     """Prints a line for each model that the first one was judged against."""
     table = Table(title=Text(f"{first} against ..., % of pairs with 95 % intervals"))
     for column in ("", "win", "tie", "loss", "win without ties", "ties as half", "flips", "pairs"):
-        table.add_column(column, justify="left" if not column else "right")
+        table.add_column(column, justify="left" if not column else "right", overflow="fold")
     for name, outcome in outcomes.items():
         rates = (outcome.win, outcome.tie, outcome.loss, outcome.without_ties, outcome.half_ties)
-        cells = [f"{100 * one[0]:.1f} ({100 * one[1]:.1f}..{100 * one[2]:.1f})" if one else "-" for one in rates]
+        # The interval has a line of its own, so that all columns fit into a narrow terminal.
+        # Of a single prompt there is none: nothing says how much prompts differ.
+        cells = [f"{100 * one[0]:.1f}" if one else "-" for one in rates]
+        if outcome.prompts > 1:
+            intervals = [f"\n{100 * one[1]:.0f}..{100 * one[2]:.0f}" if one else "" for one in rates]
+            cells = list(map("".join, zip(cells, intervals, strict=True)))
         flips = f"{100 * outcome.flips:.1f}" if outcome.flips is not None else "-"
         table.add_row(Text(name), *cells, flips, str(outcome.pairs))
     console.print(table)

@@ -29,7 +29,8 @@ def compare(
         reward and metric in its own unit, and "parts": {part: row} in percent, over the images that have the part. A
         row is for example
         {"base": 41.0, "tuned": 63.5, "difference": 22.5, "ci95": [18.0, 27.1], "images": 120, "prompts": 60}, where
-        "images" counts the images of each side.
+        "images" counts the images of each side, and "ci95" is None if a mean is of a single prompt, because nothing
+        then says how much prompts differ.
 
     Raises:
         EvaluationError: the two have different images or metrics.
@@ -104,12 +105,12 @@ def _row(means_by_task: Sequence[NDArray[np.float64]], images: int, resamples: i
     """A row of the comparison; `images` counts the images of each side."""
     base, tuned = np.mean([means_P2.mean(axis=0) for means_P2 in means_by_task], axis=0)
     differences = [means_P2[:, 1] - means_P2[:, 0] for means_P2 in means_by_task]
-    low, high = bootstrap_interval(differences, resamples=resamples, seed=seed)
+    varies = min(map(len, differences)) > 1
     return {
         "base": float(base),
         "tuned": float(tuned),
         "difference": float(tuned - base),
-        "ci95": [low, high],
+        "ci95": list(bootstrap_interval(differences, resamples=resamples, seed=seed)) if varies else None,
         "images": images,
         "prompts": sum(map(len, differences)),
     }

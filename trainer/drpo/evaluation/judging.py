@@ -7,6 +7,7 @@ Verdicts lie in a file of JSON lines and are never asked twice.
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -81,6 +82,14 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """All numbers; each rate is [rate, low, high]."""
         return asdict(self)
+
+
+def read_row_name(folder: Path) -> str:
+    """The name of a row, as it was given; that of its folder if that is not known any more."""
+    try:
+        return str(json.loads((folder / ROW_FILE).read_text(encoding="utf-8"))["name"])
+    except (ValueError, KeyError, TypeError):
+        return folder.name
 
 
 def find_pairs(first: Path, second: Path, most: int | None = None) -> list[Pair]:

@@ -206,8 +206,7 @@ def _numbers(summary: Mapping[str, Any]) -> list[NumberRow]:
         def write(value: float, sign: str = "", digits: int = digits) -> str:
             return f"{value:{sign}.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
-        low, high = row["ci95"]
-        interval = f"{write(low, '+')} to {write(high, '+')}"
+        interval = " to ".join(write(end, "+") for end in row["ci95"]) if row["ci95"] else "\N{EN DASH}"
         rows.append(NumberRow(name, write(row["base"]), write(row["tuned"]), write(row["difference"], "+"), interval))
     return rows
 

@@ -51,15 +51,17 @@ class Scale:
         """A difference with its sign. Differences of percentages are points, without a percent sign."""
         return f"{value:+z.{self.decimals}f}".replace("-", "\N{MINUS SIGN}")
 
-    def interval(self, low: float, high: float) -> str:
-        """Both ends of an interval of differences, with their signs."""
-        return f"{self.difference(low)} to {self.difference(high)}"
+    def interval(self, ends: Sequence[float] | None) -> str:
+        """Both ends of an interval of differences, with their signs; a dash if there is none."""
+        return " to ".join(map(self.difference, ends)) if ends is not None else "\N{EN DASH}"
 
     def position(self, value: float) -> float:
         """The position on the axis in percent, from its left end."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
-    def trend(self, interval: Sequence[float]) -> str:
-        """ "better", "worse", or "even" if the interval of a difference contains 0."""
+    def trend(self, interval: Sequence[float] | None) -> str:
+        """ "better", "worse", or "even" if the interval of a difference contains 0 or there is none."""
+        if interval is None:
+            return "even"
         low, high = interval if self.higher_is_better else (-interval[1], -interval[0])
         return "better" if low > 0 else "worse" if high < 0 else "even"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from support.chat_server import ChatServer, Reply, chat_server, prefer_bright
 from support.local_ranker import LocalClient
 
+from drpo.cli.judge import print_outcomes
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import ConfigError, EvaluationError
-from drpo.evaluation.judging import Verdicts, draw_bars, find_pairs, summarize
+from drpo.evaluation.judging import Outcome, Verdicts, draw_bars, find_pairs, read_row_name, summarize
 from drpo.evaluation.plan import PlannedImage, plan_images
 from drpo.evaluation.table.pictures import PictureFolder
 from drpo.shapes.world import render, sample_scene
@@ -46,7 +49,7 @@ def rows(tmp_path: Path) -> tuple[Path, Path]:
     for folder, level in zip(folders, (BRIGHTER, DARKER), strict=True):
         pictures = PictureFolder(folder / "set")
         pictures.draw(PLANNED, lambda planned, level=level: paint(level, planned), batch_size=5)
-        (folder / "row.json").write_text("{}")
+        (folder / "row.json").write_text(json.dumps({"name": folder.name.title()}))
     return folders
 
 
@@ -153,3 +156,17 @@ def test_a_reward_of_single_pictures_judges_with_the_metadata_of_the_prompts(tmp
     verdicts.judge(pairs, client, schema=info.metadata_schema)
     results = {line["prompt"]: line["result"] for line in verdicts.of(pairs)}
     assert results == {"red": "tie", "blue": "win"}
+
+
+def test_outcomes_fit_into_a_narrow_terminal(
+    rows: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drpo.cli.judge.console", Console(width=80))
+    share = (0.521, 0.478, 0.567)
+    outcome = Outcome(500, 100, *[share] * 5, 0.1, 0)
+    print_outcomes(read_row_name(rows[0]), {"VGG-Flow, 2e-3": outcome, "one prompt": replace(outcome, prompts=1)})
+    printed = capsys.readouterr().out
+    assert printed.count("48..57") == 5
+    assert printed.count("52.1") == 10
+    assert "…" not in printed
+    assert "Bright against" in printed
