@@ -19,6 +19,9 @@ from drpo_rewards.errors import InvalidImageError
 # More parts (chunks or segments) than any encoder writes. A large PNG has one for every 8 kB or more.
 MAX_PARTS = 65_536
 
+# A file of which more separate pieces are kept is copied: each view of a piece takes 200 bytes, however short it is.
+MAX_VIEWS = 256
+
 ORIENTATION_TAG = 0x0112
 MAX_EXIF_ENTRIES = 1_000
 
@@ -123,7 +126,7 @@ def _read_png(view: memoryview, field: str, _max_scans: int) -> ImageFile:
     if bits > 8:
         raise _deep(field, bits)
     at = len(PNG_SIGNATURE) + 12 + length
-    kept = [view[:at]]
+    kept = [(0, at)]
     orientation, counts_frames, colors = 1, False, 0
     for _ in range(MAX_PARTS):
         if at + 8 > len(view):
@@ -135,7 +138,7 @@ def _read_png(view: memoryview, field: str, _max_scans: int) -> ImageFile:
         elif name == b"IDAT" and color == PNG_PALETTE and colors not in range(1, 257):  # a browser shows nothing
             raise InvalidImageError(f"{field} is damaged: the colours of its palette are missing", field=field)
         if name in PNG_PIXELS or not name.isalpha():  # the decoder says what is wrong with the latter
-            kept.append(view[at:end])
+            _keep(kept, at, end)
         elif name == b"eXIf" and zlib.crc32(view[at + 4 : end - 4]).to_bytes(4, "big") == view[end - 4 : end]:
             orientation = _read_orientation(view[at + 8 : end - 4])
         elif name == b"acTL":
@@ -143,12 +146,12 @@ def _read_png(view: memoryview, field: str, _max_scans: int) -> ImageFile:
         elif name == b"fdAT" and counts_frames:  # a frame beside the picture; a browser plays it
             raise _animated(field)
         elif name == b"IEND":
-            kept.append(view[at:end])
+            _keep(kept, at, end)
             break
         at = end
     else:
         raise _too_many_parts(field)
-    return ImageFile("PNG", kept, width, height, orientation)
+    return ImageFile("PNG", _cut(view, kept), width, height, orientation)
 
 
 def png_is_whole(data: bytes) -> bool:
@@ -188,7 +191,7 @@ def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
     width = int.from_bytes(view[24:27], "little") + 1
     height = int.from_bytes(view[27:30], "little") + 1
     at = 20 + length + length % 2
-    kept: list[bytes | memoryview] = [view[12:20], bytes([flags & ~WEBP_BESIDE_FLAGS]), view[21:at]]
+    kept = [(21, at)]
     orientation, frames = 1, 0
     for _ in range(MAX_PARTS):
         if at + 8 > ends:
@@ -196,7 +199,7 @@ def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
         name, length = struct.unpack_from("<4sI", view, at)
         end = at + 8 + length + length % 2
         if name in WEBP_PIXELS:
-            kept.append(view[at:end])
+            _keep(kept, at, end)
             frames += name == b"ANMF"
         elif name == b"EXIF":
             orientation = _read_orientation(view[at + 8 : end])
@@ -205,12 +208,13 @@ def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
         raise _too_many_parts(field)
     if frames > 1:
         raise _animated(field)
-    head = struct.pack("<4sI4s", b"RIFF", 4 + sum(map(len, kept)), b"WEBP")
-    return ImageFile("WEBP", [head, *kept], width, height, orientation)
+    parts: list[bytes | memoryview] = [view[12:20], bytes([flags & ~WEBP_BESIDE_FLAGS]), *_cut(view, kept)]
+    head = struct.pack("<4sI4s", b"RIFF", 4 + sum(map(len, parts)), b"WEBP")
+    return ImageFile("WEBP", [head, *parts], width, height, orientation)
 
 
 def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
-    at, size, kept = 2, 2, [view[:2]]
+    at, size, kept = 2, 2, [(0, 2)]
     orientation, frame, scans = 1, None, list[int]()
     for _ in range(MAX_PARTS):
         start = _find(JPEG_MARKER, view, at)  # bytes between segments mean nothing
@@ -224,7 +228,7 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
             at = start + 2
             continue
         if marker == JPEG_END:
-            kept.append(view[start : start + 2])
+            _keep(kept, start, start + 2)
             break
         end = start + 2 + struct.unpack_from(">H", view, start + 2)[0]
         if marker in JPEG_FRAMES and frame is None:
@@ -245,8 +249,8 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
         if marker == JPEG_EXIF and view[start + 4 : start + 10] == b"Exif\0\0":
             orientation = _read_orientation(view[start + 10 : end])
         if not _is_beside(marker, view[start + 4 : end]):
-            kept.append(view[start:end])
-            size += len(kept[-1])
+            _keep(kept, start, end)
+            size += min(end, len(view)) - start
         at = end
     else:
         raise _too_many_parts(field)
@@ -260,7 +264,19 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
             "cannot hold",
             field=field,
         )
-    return ImageFile("JPEG", kept, width, height, orientation, scans)
+    return ImageFile("JPEG", _cut(view, kept), width, height, orientation, scans)
+
+
+def _keep(kept: list[tuple[int, int]], start: int, end: int) -> None:
+    """Add a piece of the file to those that the decoder gets. Neighbours become one."""
+    if kept[-1][1] == start:
+        start = kept.pop()[0]
+    kept.append((start, end))
+
+
+def _cut(view: memoryview, kept: Sequence[tuple[int, int]]) -> list[memoryview]:
+    parts = [view[start:end] for start, end in kept]
+    return parts if len(parts) <= MAX_VIEWS else [memoryview(b"".join(parts))]
 
 
 def _find(pattern: re.Pattern[bytes], view: memoryview, start: int) -> int:

@@ -24,7 +24,7 @@ from support.odd_files import (
 )
 
 from drpo_rewards.api import images
-from drpo_rewards.api.image_files import MAX_PARTS, read_file
+from drpo_rewards.api.image_files import MAX_PARTS, MAX_VIEWS, read_file
 from drpo_rewards.errors import InvalidImageError, RequestTooLargeError
 
 PHOTO = Image.fromarray(PICTURE)
@@ -123,6 +123,19 @@ def test_text_of_any_size_is_skipped(compress: bool, unicode: bool) -> None:
     file = png_with_text(PHOTO, "workflow", "x" * 70_000_000 if compress else "x" * 2_000_000, compress, unicode)
     assert len(read_file(file).data) <= len(UPRIGHT)
     np.testing.assert_array_equal(images.decode(file), PICTURE)
+
+
+def test_a_file_in_many_pieces_is_held_in_few() -> None:
+    """Neighbours are one piece, and many pieces with something between them are copied together."""
+    start = UPRIGHT.index(b"IDAT") - 4
+    (length,) = struct.unpack_from(">I", UPRIGHT, start)
+    data, end = UPRIGHT[start + 8 : start + 8 + length], start + 12 + length
+    pieces = [png_chunk(b"IDAT", data[at : at + 1]) for at in range(length)]
+    assert length > MAX_VIEWS
+    for between, most in [(b"", 1), (png_chunk(b"tEXt", b"a\0b"), MAX_VIEWS)]:
+        file = UPRIGHT[:start] + between.join(pieces) + UPRIGHT[end:]
+        assert len(read_file(file).parts) <= most
+        np.testing.assert_array_equal(images.decode(file), PICTURE)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
