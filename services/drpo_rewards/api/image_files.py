@@ -19,8 +19,10 @@ from drpo_rewards.errors import InvalidImageError
 # More parts (chunks or segments) than any encoder writes. A large PNG has one for every 8 kB or more.
 MAX_PARTS = 65_536
 
-# A file of which more separate pieces are kept is copied: each view of a piece takes 200 bytes, however short it is.
-MAX_VIEWS = 256
+MAX_SEGMENTS = 4_096  # of a JPEG; each may have 64 kB
+
+# Pieces of a file that are many or short are copied together, because each view of one takes memory of its own.
+MAX_VIEWS, VIEW_BYTES = 256, 200
 
 ORIENTATION_TAG = 0x0112
 MAX_EXIF_ENTRIES = 1_000
@@ -44,8 +46,8 @@ JPEG_SCAN, JPEG_END, JPEG_EXIF = 0xDA, 0xD9, 0xE1
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 JPEG_HUFFMAN = {0xC0, 0xC1, 0xC2}
-JPEG_ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # bytes after 0xFF that begin no segment
-JPEG_MARKER = re.compile(rb"\xff")
+# Before a segment, 0xFF may be repeated, and 0xFF before 0x00, 0x01 and 0xD0 to 0xD8 begins none.
+JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 # In a scan, 0xFF before 0x00 is data, and before 0xD0 to 0xD7 a restart. Anything else ends the scan.
 JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 SEARCH_BYTES = 1 << 20  # a search holds Python's lock, so it goes on in steps
@@ -63,7 +65,7 @@ class ImageFile:
 
     Attributes:
         kind: PNG, JPEG or WEBP.
-        parts: views of the file without what is beside its pixels, so that a file that waits is held only once.
+        parts: views of the file without what is beside its pixels. It is not copied while it waits.
         width, height: what the header states.
         orientation: how to turn the picture, as Exif numbers it; 1 is upright.
         scans: where each scan of a JPEG begins in `data`. Each one passes over the whole picture.
@@ -216,17 +218,11 @@ def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
 def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
     at, size, kept = 2, 2, [(0, 2)]
     orientation, frame, scans = 1, None, list[int]()
-    for _ in range(MAX_PARTS):
+    for _ in range(MAX_SEGMENTS):
         start = _find(JPEG_MARKER, view, at)  # bytes between segments mean nothing
-        if start + 1 >= len(view):
+        if start == len(view):
             break
         marker = view[start + 1]
-        if marker == 0xFF:  # padding
-            at = start + 1
-            continue
-        if marker in JPEG_ALONE:
-            at = start + 2
-            continue
         if marker == JPEG_END:
             _keep(kept, start, start + 2)
             break
@@ -253,7 +249,7 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
             size += min(end, len(view)) - start
         at = end
     else:
-        raise _too_many_parts(field)
+        raise _too_many_parts(field, MAX_SEGMENTS)
     if frame is None or not scans:
         raise InvalidImageError(f"{field} is truncated or damaged: the JPEG file ends before its pixels", field=field)
     marker, _, height, width, _ = frame
@@ -276,7 +272,8 @@ def _keep(kept: list[tuple[int, int]], start: int, end: int) -> None:
 
 def _cut(view: memoryview, kept: Sequence[tuple[int, int]]) -> list[memoryview]:
     parts = [view[start:end] for start, end in kept]
-    return parts if len(parts) <= MAX_VIEWS else [memoryview(b"".join(parts))]
+    is_wasteful = len(parts) > MAX_VIEWS or len(parts) * VIEW_BYTES > sum(map(len, parts))
+    return [memoryview(b"".join(parts))] if is_wasteful else parts
 
 
 def _find(pattern: re.Pattern[bytes], view: memoryview, start: int) -> int:
@@ -322,8 +319,8 @@ def _animated(field: str) -> InvalidImageError:
     return InvalidImageError(f"{field} is animated; send one of its frames", field=field)
 
 
-def _too_many_parts(field: str) -> InvalidImageError:
-    return InvalidImageError(f"{field} has more than {MAX_PARTS} parts; save it again", field=field)
+def _too_many_parts(field: str, most: int = MAX_PARTS) -> InvalidImageError:
+    return InvalidImageError(f"{field} has more than {most} parts; save it again", field=field)
 
 
 READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[memoryview, str, int], ImageFile]]] = {

@@ -65,7 +65,7 @@ class Decoders:
         self._cores = cores
         self._quick = ThreadPoolExecutor(THREADS_PER_CORE * cores, "decode-quick")
         self._costly = ThreadPoolExecutor(cores, "decode-costly", initializer=_be_nice)
-        self._webp = ThreadPoolExecutor(1, "decode-webp", initializer=_be_nice)
+        self._webp_turn = asyncio.Lock()
         self._busy = 0  # cores that decode images of costly requests
         self._finished = asyncio.Event()  # set whenever one of them has finished
         self._others_until = 0.0
@@ -93,14 +93,19 @@ class Decoders:
                 return file
             work = partial(decode_file, file, field=field, limits=allowance)
             async with turns:
-                return await (self._decode_costly(file, work) if is_costly else _run(self._quick, work))
+                if not is_costly:
+                    return await _run(self._quick, work)
+                if not _is_large_webp(file):
+                    return await self._decode_costly(work)
+                async with self._webp_turn:
+                    return await self._decode_costly(work)
 
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._deadline_s):
                 files = await run_together(map(read_one, contents, fields))
                 decode_s = sum(file.decode_s for file in files if isinstance(file, ImageFile))
-                is_costly = decode_s > COSTLY_S
+                is_costly = decode_s > COSTLY_S or any(map(_is_large_webp, files))
                 if not is_costly:
                     self._others_until = time.perf_counter() + OTHERS_S
                 return await run_together(map(decode_one, files, fields))
@@ -111,17 +116,20 @@ class Decoders:
         finally:
             allowance.decoding_s = time.perf_counter() - started
 
-    async def _decode_costly(self, file: ImageFile, work: Callable[[], np.ndarray]) -> np.ndarray:
+    async def _decode_costly(self, work: Callable[[], np.ndarray]) -> np.ndarray:
         while self._busy >= max(1, self._cores - (time.perf_counter() < self._others_until)):
             self._finished.clear()
             await self._finished.wait()
         self._busy += 1
         try:
-            is_webp = file.kind == "WEBP" and file.width * file.height > WEBP_PIXELS
-            return await _run(self._webp if is_webp else self._costly, work)
+            return await _run(self._costly, work)
         finally:
             self._busy -= 1
             self._finished.set()
+
+
+def _is_large_webp(file: np.ndarray | ImageFile) -> bool:
+    return isinstance(file, ImageFile) and file.kind == "WEBP" and file.width * file.height > WEBP_PIXELS
 
 
 def _read(content: bytes | memoryview | str | Base64View, field: str, allowance: Allowance) -> ImageFile:

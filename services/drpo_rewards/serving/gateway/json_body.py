@@ -14,12 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from drpo_rewards.api.contract import Options, parse
+from drpo_rewards.api.images import MAX_URI_HEAD
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.operations.base import Body
 
 LONG_BYTES = 1 << 16
 MAX_TEXTS = 10_000  # texts of a body in which long ones are looked for, keys included
+MAX_ESCAPED_BYTES = 1 << 20  # of texts with escapes: finding their ends takes longer than parsing them
 SHORT_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)  # possessive, so that its time grows with the text only
+# The head of a data: URI may hold anything that a text may. What follows it is read as base64, which is stricter.
+PLAIN_TEXT = re.compile(rb"[\x20-\x7e]*+")
 CONTROL_CHARACTERS = (b"\n", b"\r", b"\t")  # base64 may be wrapped with them; JSON forbids them in a text
 
 
@@ -53,7 +57,7 @@ def parse_with_images(model: type[Body], data: bytearray) -> tuple[Options, Sequ
 
 def _find_long_texts(data: bytearray) -> list[tuple[int, int]]:
     """Return where each long text begins and ends, without its quotes. Nothing if that takes a parser to find out."""
-    found, at = list[tuple[int, int]](), 0
+    found, at, escaped = list[tuple[int, int]](), 0, 0
     for _ in range(MAX_TEXTS):
         start = data.find(b'"', at) + 1
         if start == 0:
@@ -66,8 +70,12 @@ def _find_long_texts(data: bytearray) -> list[tuple[int, int]]:
             if text is None:
                 return []
             end = text.end() - 1
+            escaped += end - start
+            if escaped > MAX_ESCAPED_BYTES:
+                return []
         elif end - start > LONG_BYTES:
-            if any(data.find(character, start, end) >= 0 for character in CONTROL_CHARACTERS):
+            is_plain = PLAIN_TEXT.fullmatch(data, start, min(end, start + MAX_URI_HEAD))
+            if not is_plain or any(data.find(character, start, end) >= 0 for character in CONTROL_CHARACTERS):
                 return []
             found.append((start, end))
         at = end + 1

@@ -24,7 +24,7 @@ from support.odd_files import (
 )
 
 from drpo_rewards.api import images
-from drpo_rewards.api.image_files import MAX_PARTS, MAX_VIEWS, read_file
+from drpo_rewards.api.image_files import MAX_PARTS, MAX_SEGMENTS, MAX_VIEWS, read_file
 from drpo_rewards.errors import InvalidImageError, RequestTooLargeError
 
 PHOTO = Image.fromarray(PICTURE)
@@ -34,6 +34,7 @@ PNG_BESIDE = [
     "eXIf", "iCCP", "tEXt", "zTXt", "iTXt", "pHYs", "gAMA", "cHRM", "sRGB", "bKGD", "hIST", "sBIT", "sPLT", "tIME",
     "acTL", "fcTL", "abCd", "caBX",
 ]  # fmt: skip
+MANY_SEGMENTS = b"\xff\xd8" + b"\xff\xdd\x00\x04\x00\x00" * (MAX_SEGMENTS + 1)
 
 
 def as_pillow_decodes(file: bytes) -> np.ndarray:
@@ -123,6 +124,24 @@ def test_text_of_any_size_is_skipped(compress: bool, unicode: bool) -> None:
     file = png_with_text(PHOTO, "workflow", "x" * 70_000_000 if compress else "x" * 2_000_000, compress, unicode)
     assert len(read_file(file).data) <= len(UPRIGHT)
     np.testing.assert_array_equal(images.decode(file), PICTURE)
+
+
+def test_padding_before_a_segment_is_skipped() -> None:
+    file = encode(PHOTO, "JPEG")
+    np.testing.assert_array_equal(
+        images.decode(file[:2] + b"\xff" * 70_000 + b"\xff\x01" + file[2:]), as_pillow_decodes(file)
+    )
+
+
+def test_the_time_for_headers_is_counted() -> None:
+    counted = []
+
+    class Limits(images.ImageLimits):
+        def spend_time(self, cpu_s: float, field: str) -> None:
+            counted.append(field)
+
+    images.read_checked(UPRIGHT, field="images[3]", limits=Limits())
+    assert counted == ["images[3]"]
 
 
 def test_a_file_in_many_pieces_is_held_in_few() -> None:
@@ -258,7 +277,7 @@ def test_a_header_that_the_bytes_cannot_fill_is_refused(progressive: bool) -> No
     ("file", "reason"),
     [
         (add_to_png(UPRIGHT, *[png_chunk(b"abCd", b"")] * (MAX_PARTS + 1)), "more than 65536 parts"),
-        (encode(PHOTO, "JPEG")[:2] + b"\xff" * MAX_PARTS + encode(PHOTO, "JPEG")[2:], "more than 65536 parts"),
+        (MANY_SEGMENTS + encode(PHOTO, "JPEG")[2:], "more than 4096 parts"),
         (add_to_png(UPRIGHT, png_chunk(b"IHDR", struct.pack(">IIBBBBB", 4096, 4096, 8, 2, 0, 0, 0))), None),
         (UPRIGHT[:8] + UPRIGHT[33:], "without IHDR"),
         (b"\xff\xd8\xff\xd9", "ends before its pixels"),

@@ -21,7 +21,8 @@ from drpo_rewards.serving.gateway.json_body import LONG_BYTES, Base64View, parse
 LONG = "QUJD" * (LONG_BYTES // 4 + 1)
 DOCUMENT = f"data:image/png;base64,{LONG}"
 TEXTS = st.one_of(
-    st.text(max_size=9), st.sampled_from([LONG, LONG + "====", LONG + "\\/", LONG + "\n", LONG + "ä\u2028"])
+    st.text(max_size=9),
+    st.sampled_from([LONG, LONG + "====", LONG + "\\/", LONG + "\n", LONG + "ä\u2028", "\n" * LONG_BYTES * 17]),
 )
 VALUES = st.recursive(
     st.one_of(TEXTS, st.integers(), st.none(), st.booleans()),
@@ -67,14 +68,16 @@ def test_a_body_means_the_same(prompt: str, images: list[str], metadata: Any, is
         f'{{"prompt": "p", "{LONG}": 1, "images": ["a", "b"]}}',
         f'{{"prompt": "p", "images": ["a", "b"]}} "{LONG}',
         f'"{LONG}"',
+        f'{{"prompt": "p", "images": ["data:image/\x01;base64,{LONG}", "{LONG}"]}}',
+        f'{{"prompt": "p", "images": ["data:image/\udcff;base64,{LONG}", "{LONG}"]}}',  # not UTF-8
         "[" + '"a",' * 20_000 + f'"{LONG}"]',
         "{" * 70_000,
         "",
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_a_body_that_is_refused_is_refused_with_the_same_words(body: str) -> None:
-    check(RankRequest, body.encode())
+    check(RankRequest, body.encode(errors="surrogateescape"))
 
 
 def test_long_texts_are_views_of_the_body() -> None:
