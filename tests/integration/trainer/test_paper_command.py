@@ -114,6 +114,7 @@ def test_a_killed_experiment_goes_on_and_is_judged(folder: Path) -> None:
         printed = drpo(*command, folder=folder)
         assert len(server.bodies) == asked + 20
     judged = json.loads((folder / "small-shapes" / "table" / "judge" / "judge.json").read_text())
+    assert judged["model"] == "DrPO seed 0"
     (outcome,) = judged["against"].values()
     assert outcome["pairs"] == 8
     assert sum(outcome[part][0] for part in ("win", "loss", "tie")) == pytest.approx(1)

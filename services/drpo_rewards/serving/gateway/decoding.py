@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -92,13 +92,8 @@ class Decoders:
             if isinstance(file, np.ndarray):
                 return file
             work = partial(decode_file, file, field=field, limits=allowance)
-            async with turns:
-                if not is_costly:
-                    return await _run(self._quick, work)
-                if not _is_large_webp(file):
-                    return await self._decode_costly(work)
-                async with self._webp_turn:
-                    return await self._decode_costly(work)
+            async with turns, self._webp_turn if _is_large_webp(file) else nullcontext():
+                return await (self._run_costly(work) if is_costly else _run(self._quick, work))
 
         started = time.perf_counter()
         try:
@@ -116,7 +111,7 @@ class Decoders:
         finally:
             allowance.decoding_s = time.perf_counter() - started
 
-    async def _decode_costly(self, work: Callable[[], np.ndarray]) -> np.ndarray:
+    async def _run_costly(self, work: Callable[[], ResultT]) -> ResultT:
         while self._busy >= max(1, self._cores - (time.perf_counter() < self._others_until)):
             self._finished.clear()
             await self._finished.wait()

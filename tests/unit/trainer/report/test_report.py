@@ -120,6 +120,17 @@ def test_for_some_metrics_lower_is_better(tmp_path: Path) -> None:
         assert "Lower is better." in text
 
 
+def test_a_single_prompt_gives_no_interval(tmp_path: Path) -> None:
+    run_dir = write_synthetic_run(tmp_path / "run", steps=1)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    for row in (summary["mean"], *summary["tasks"].values(), *summary["numbers"].values()):
+        row["ci95"] = None
+    (run_dir / "summary.json").write_text(json.dumps(summary))
+    text = Page(write_report(run_dir).read_text()).text
+    assert "No clear change" in text
+    assert "no interval: a task has a single prompt" in text
+
+
 def test_headlines_say_what_the_interval_says(tmp_path: Path) -> None:
     run_dir = write_synthetic_run(tmp_path / "run", steps=1)
     summary = json.loads((run_dir / "summary.json").read_text())
