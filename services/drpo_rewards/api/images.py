@@ -7,13 +7,10 @@ CMYK, several frames. No URL is fetched. `image_files.py` reads the headers of f
 
 from __future__ import annotations
 
-import base64
 import io
-import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -33,10 +30,7 @@ from drpo_rewards.errors import InvalidImageError, RequestTooLargeError, Rewards
 
 DECODERS: dict[str, type[OpenImage]] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WEBP": WebPImageFile}
 
-# Characters of base64, and pixels, that are copied in one step. A step holds Python's lock, and other threads wait.
-BASE64_STEP = COPY_STEP = 1 << 20
-
-MAX_URI_HEAD = 4096  # characters of a data: URI before its data
+COPY_STEP = 1 << 20  # pixels that are copied in one step. A step holds Python's lock, and other threads wait.
 
 ImageLike = np.ndarray | ArrayLike | Image.Image | bytes | str | PathLike[str]
 Images = np.ndarray | ArrayLike | Sequence[ImageLike]
@@ -253,38 +247,6 @@ def from_rgb8(
             f"{field}: {width}x{height} RGB8 needs {3 * width * height} bytes, but has {len(data)}", field=field
         )
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
-
-
-def from_base64(text: str | memoryview, *, field: str = "image") -> bytes:
-    """Return the bytes of a file that is given as base64 text or as a `data:` URI. Any other URI is refused.
-
-    White space does not count: `base64` of coreutils and the MIME encoders of many languages break lines.
-
-    Raises:
-        InvalidImageError: the text is neither; the error names `field`.
-    """
-    head = text[:MAX_URI_HEAD] if isinstance(text, str) else bytes(text[:MAX_URI_HEAD]).decode("latin-1")
-    start = 0
-    if head[:5].lower() == "data:":
-        start = head.find(",") + 1
-        if not start or not head[: start - 1].lower().endswith(";base64"):
-            raise InvalidImageError(f"{field} is a data URI that is not base64", field=field)
-    elif "://" in head[:64]:
-        raise InvalidImageError(f"{field} is a URL, and this service fetches none; send the image itself", field=field)
-    with suppress(ValueError):
-        return b"".join(base64.b64decode(step, validate=True) for step in _steps(text, start))
-    try:
-        lines = b"".join(step.translate(None, b" \t\r\n") for step in _steps(text, start))
-        return b"".join(base64.b64decode(step, validate=True) for step in _steps(memoryview(lines)))
-    except ValueError as error:
-        hint = "; use + and /, not - and _" if re.search("[-_]", head[start:]) else ""
-        raise InvalidImageError(f"{field} is not valid base64: {error}{hint}", field=field) from None
-
-
-def _steps(text: str | memoryview, start: int = 0) -> Iterator[bytes]:
-    for at in range(start, len(text), BASE64_STEP):
-        step = text[at : at + BASE64_STEP]
-        yield step.encode(errors="replace") if isinstance(step, str) else bytes(step)
 
 
 def check_array(array: Any, *, field: str = "image", limits: DecodingLimits = DEFAULT_LIMITS) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from drpo_rewards.errors import OverloadedError, RequestTooLargeError
@@ -41,7 +41,7 @@ class Admission:
             OverloadedError: too many requests wait already, or there is no room for the body now.
             RequestTooLargeError: the body exceeds the limit on bodies.
         """
-        allowance = Allowance(self._limits, self.pixels, self.body_bytes)
+        allowance = Allowance(self._limits, self.pixels, self.body_bytes, lambda: self.ongoing > 1)
         try:
             allowance.check_body(announced_bytes)
             await self._wait()
@@ -107,10 +107,12 @@ class Allowance:
     large bodies nor many small files with large pictures can fill the memory or keep the processor busy.
 
     Attributes:
+        has_company: tells whether there are other requests now.
         decoding_s: how long the request waited for its images to be decoded; counts against the rewards' deadlines.
     """
 
-    def __init__(self, limits: LimitsConfig, pixels: Pool, body_bytes: Pool) -> None:
+    def __init__(self, limits: LimitsConfig, pixels: Pool, body_bytes: Pool, has_company: Callable[[], bool]) -> None:
+        self.has_company = has_company
         self._max_bytes = int(limits.max_body_mb * 1e6)
         self._image_limits = limits.for_images()
         self._max_decode_s = limits.max_decode_s

@@ -21,9 +21,10 @@ from typing import TypeVar
 import numpy as np
 
 from drpo_rewards.api.image_files import ImageFile
-from drpo_rewards.api.images import decode_file, from_base64, read_checked
+from drpo_rewards.api.images import decode_file, read_checked
 from drpo_rewards.errors import OverloadedError
 from drpo_rewards.serving.gateway.admission import Allowance
+from drpo_rewards.serving.gateway.base64_text import from_base64
 from drpo_rewards.serving.gateway.json_body import Base64View
 from drpo_rewards.serving.gateway.tasks import run_together
 

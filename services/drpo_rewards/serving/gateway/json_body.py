@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from drpo_rewards.api.contract import Options, parse
-from drpo_rewards.api.images import MAX_URI_HEAD
 from drpo_rewards.errors import InvalidRequestError
 from drpo_rewards.operations.base import Body
+from drpo_rewards.serving.gateway.base64_text import MAX_URI_HEAD
 
 LONG_BYTES = 1 << 16
 MAX_TEXTS = 10_000  # texts of a body in which long ones are looked for, keys included

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 
@@ -58,26 +57,6 @@ def test_rgb8_must_fit_its_size() -> None:
     np.testing.assert_array_equal(images.from_rgb8(PICTURE.tobytes(), 10, 12), PICTURE)
     with pytest.raises(InvalidImageError, match="360 bytes, but has 359"):
         images.from_rgb8(PICTURE.tobytes()[:-1], 10, 12)
-
-
-def test_base64_and_data_uris() -> None:
-    text = base64.b64encode(encode(Image.fromarray(PICTURE))).decode()
-    assert images.from_base64(text) == base64.b64decode(text)
-    assert images.from_base64(f"data:image/png;base64,{text}") == base64.b64decode(text)
-    assert images.from_base64(f"data:image/png;BASE64,{text}") == base64.b64decode(text)
-    for broken in (base64.encodebytes(b"\xff" * 3_000_000).decode(), "  " + "/" * 4_000_000 + "\r\n"):
-        assert images.from_base64(broken) == b"\xff" * 3_000_000  # lines, and white space around
-    long = bytes(range(256)) * 10_001  # several steps
-    assert images.from_base64("DATA:;base64," + base64.b64encode(long).decode()) == long
-    for wrong, reason in [
-        ("*" + text, "not valid base64"),
-        ("_" * 8, r"use \+ and /, not - and _"),
-        ("data:image/png," + text, "not base64"),
-        ("http://example.org/a.png", "fetches none"),
-        ("file:///etc/passwd", "fetches none"),
-    ]:
-        with pytest.raises(InvalidImageError, match=reason):
-            images.from_base64(wrong)
 
 
 def test_groups_have_limits() -> None:

@@ -21,7 +21,7 @@ def limits(**changes: float) -> LimitsConfig:
 
 
 def allowance_of(pixels: Pool) -> Allowance:
-    return Allowance(limits(), pixels, Pool("bytes", 1000, 1.0))
+    return Allowance(limits(), pixels, Pool("bytes", 1000, 1.0), lambda: False)
 
 
 async def test_turns_are_given_in_order_and_the_queue_is_bounded() -> None:
@@ -49,6 +49,16 @@ async def test_turns_are_given_in_order_and_the_queue_is_bounded() -> None:
     assert (admission.ongoing, admission.waiting) == (0, 0)
     async with admission.turn():
         assert admission.ongoing == 1
+
+
+async def test_a_request_knows_whether_there_are_others() -> None:
+    admission = Admission(limits(max_ongoing=4))
+    async with admission.turn() as first:
+        assert not first.has_company()
+        async with admission.turn() as second:
+            assert first.has_company()
+            assert second.has_company()
+        assert not first.has_company()
 
 
 async def test_pixels_are_counted_over_all_requests_and_given_back() -> None:

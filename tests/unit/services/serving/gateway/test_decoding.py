@@ -60,7 +60,7 @@ async def test_nothing_is_decoded_of_a_request_that_is_refused() -> None:
 
     limits = LimitsConfig(max_decode_s=5 * read_file(GOOD).decode_s)
     admission = Admission(limits)
-    allowance = Recorded(limits, admission.pixels, admission.body_bytes)
+    allowance = Recorded(limits, admission.pixels, admission.body_bytes, lambda: False)
     with pytest.raises(RequestTooLargeError):
         await Decoders(60, 2.0).decode_all([GOOD] * 9, fields(9), allowance)
     assert max(Counter(counted).values()) == 1  # for the headers; decoding counts several times
@@ -170,7 +170,7 @@ async def test_one_request_does_not_fill_the_queue() -> None:
     admission = Admission(LimitsConfig())
 
     async def send(name: str, count: int) -> None:
-        allowance = Recorded(LimitsConfig(), admission.pixels, admission.body_bytes)
+        allowance = Recorded(LimitsConfig(), admission.pixels, admission.body_bytes, lambda: False)
         await decoders.decode_all([GOOD] * count, [f"{name}{index}" for index in range(count)], allowance)
 
     await asyncio.gather(send("many", 200), send("one", 1))
@@ -180,4 +180,4 @@ async def test_one_request_does_not_fill_the_queue() -> None:
 def _allowance(**limits: float) -> Allowance:
     settings = LimitsConfig.model_validate(limits)
     admission = Admission(settings)
-    return Allowance(settings, admission.pixels, admission.body_bytes)
+    return Allowance(settings, admission.pixels, admission.body_bytes, lambda: False)

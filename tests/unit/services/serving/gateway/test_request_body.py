@@ -1,0 +1,48 @@
+"""Bodies as they arrive in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import Request
+
+from drpo_rewards.serving.config import LimitsConfig
+from drpo_rewards.serving.gateway.admission import Admission
+from drpo_rewards.serving.gateway.request_body import LARGE_BYTES, PAUSE_S, _receive
+
+PIECE = bytes(1 << 20)
+
+
+async def count_pauses(monkeypatch: pytest.MonkeyPatch, admission: Admission, pieces: int) -> int:
+    pauses = []
+
+    async def sleep(seconds: float, result: Any = None) -> Any:
+        pauses.append(seconds)
+        return result
+
+    messages: Iterator[dict[str, Any]] = iter(
+        [{"type": "http.request", "body": PIECE, "more_body": left > 0} for left in reversed(range(pieces))]
+    )
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    async with admission.turn() as allowance:
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        request = Request({"type": "http", "headers": []}, receive)
+        received = [len(piece) async for piece in _receive(request, allowance, idle_s=5)]
+        monkeypatch.undo()
+    assert received == [len(PIECE)] * pieces
+    assert set(pauses) <= {PAUSE_S}
+    return len(pauses)
+
+
+async def test_large_bodies_pause_only_while_there_are_other_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    admission, large = Admission(LimitsConfig()), LARGE_BYTES // len(PIECE)
+    assert await count_pauses(monkeypatch, admission, large + 4) == 0
+    async with admission.turn():
+        assert await count_pauses(monkeypatch, admission, large) == 0
+        assert await count_pauses(monkeypatch, admission, large + 4) == 3  # not after the last piece
