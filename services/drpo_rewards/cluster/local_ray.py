@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -23,6 +24,11 @@ from drpo_rewards.errors import ServiceUnavailableError
 
 LEAST_CPUS = 4  # Ray is started with at least this many logical CPUs
 START_S = 300.0  # until Ray must be up; Ray's own limit of 30 s is too short for a busy machine
+
+# Serve's own way to end is to kill its controller, whose open calls Ray then reports.
+SERVE_IS_SHUT_DOWN = re.compile(
+    r"Task ServeController\.(graceful_shutdown|listen_for_change) failed\b[^`]* killed by `ray\.kill`"
+)
 
 _watchdogs: list[Watchdog] = []  # of the Ray that this process has started
 
@@ -90,6 +96,7 @@ def join_ray(address: str) -> None:
     """
     set_ray_environment()
     silence_serve()
+    keep_stdout_free()
     import ray
 
     try:
@@ -154,6 +161,7 @@ def keep_stdout_free() -> None:
     """Let this process print Ray's own messages to stderr, such as "8 workers have been started".
 
     Ray prints them to stdout, where programs that start a service read its addresses. It has no setting for that.
+    What it says of every Serve that is shut down, as if a task had failed, is left out.
     """
     from ray._private import worker
 
@@ -162,7 +170,9 @@ def keep_stdout_free() -> None:
         return
 
     def print_to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
-        printing({**data, "is_err": True}, ignore_prefix)
+        lines = [line for line in data["lines"] if not SERVE_IS_SHUT_DOWN.search(line)]
+        if lines:
+            printing({**data, "lines": lines, "is_err": True}, ignore_prefix)
 
     print_to_stderr.to_stderr = True  # type: ignore[attr-defined]
     worker.print_to_stdstream = print_to_stderr

@@ -18,3 +18,17 @@ def test_messages_of_ray_go_to_stderr(monkeypatch: pytest.MonkeyPatch, capfd: py
     printed = capfd.readouterr()
     assert printed.out == ""
     assert printed.err.count("8 PYTHON worker processes") == 1
+
+
+def test_how_serve_ends_is_no_failure(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)  # given back afterwards
+    keep_stdout_free()
+
+    def said(line: str) -> str:
+        worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+        return capfd.readouterr().err
+
+    killed = "There are infinite retries remaining. Error: The actor is dead because it was killed by `ray.kill`."
+    assert said(f"Task ServeController.graceful_shutdown failed. {killed}") == ""
+    assert killed in said(f"Task ServeController.deploy_applications failed. {killed}")
+    assert "ran out of memory" in said("Task ServeController.graceful_shutdown failed. Error: it ran out of memory")
