@@ -15,6 +15,8 @@ SETTINGS = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # by default every 0.1 s, Serve looks at its replicas
     "REPORTER_UPDATE_INTERVAL_MS": "30000",  # by default every 5 s, Ray looks at all processes of the machine
     "RAY_task_events_report_interval_ms": "10000",  # by default each process tells the head every second
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",  # by default each replica exports its metrics every 0.1 s
+    "RAY_enable_metrics_collection": "0",  # of Ray itself, for a dashboard that is off here; the gateway has its own
     # On a busy machine everything takes longer than Ray expects, and what it gives up and starts again is never up.
     "RAY_gcs_server_port_wait_time_s": "300",  # until the head's first process is up
     "RAY_worker_register_timeout_seconds": "300",  # until a worker has started; by default 60
