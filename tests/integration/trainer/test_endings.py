@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,12 @@ import psutil
 import pytest
 import yaml
 from support.processes import wait_for_end
-from support.tiny_training import Start, drivers, wait_for_step, write_home, write_run_config
+from support.tiny_training import TESTS, Start, drivers, wait_for_step, write_home, write_run_config
 
+from drpo.evaluation.summary import COMPARISON_FILE, SUMMARY_FILE
+from drpo.report import REPORT_FILE
 from drpo.training.checkpoint import find_newest_checkpoint, step_of
+from drpo.training.run_folder import ADAPTER
 from drpo.training.run_lock import lock_run
 
 pytestmark = [pytest.mark.integration, pytest.mark.thorough, pytest.mark.timeout(600)]
@@ -88,3 +93,35 @@ def test_signals_in_training(home: Path, start_drpo: Start) -> None:
     output, _ = driver.communicate(timeout=300)
     assert driver.returncode == 0, output
     assert f"{reached + 3} steps in " in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_while_it_evaluates(number: signal.Signals, home: Path, start_drpo: Start) -> None:
+    """What is trained stays, the report is made without the scores, and one command makes the rest."""
+    config, run_dir = write_run_config(
+        home, f"evaluated-{number.name}", {"service": str(home / "service.yaml")}, steps=1
+    )
+    evaluation = ["--evaluation.enabled", "true", "--evaluation.images_per_prompt", "8"]  # 64 pictures take 8 s or more
+    driver = start_drpo("--preset", config, *evaluation)
+    wait_for_step(run_dir, 1, driver)
+    while not (run_dir / SUMMARY_FILE).exists():  # written before the evaluation
+        assert driver.poll() is None, driver.communicate()[0]
+        time.sleep(0.05)
+    time.sleep(1)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(number)
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 128 + number, output
+    assert "Traceback" not in output
+    assert "error: evaluation failed: " in output
+    assert output.splitlines()[-1].endswith(f"drpo eval --adapter {run_dir}")
+    wait_for_end(family)
+    assert (run_dir / ADAPTER).is_dir()
+    assert not (run_dir / COMPARISON_FILE).exists()
+    assert (run_dir / REPORT_FILE).exists()
+
+    again = [sys.executable, "-m", "drpo", "eval", "--adapter", str(run_dir)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
+    made = subprocess.run(again, env=environment, capture_output=True, text=True, timeout=300)
+    assert made.returncode == 0, made.stderr
+    assert "redness" in (run_dir / COMPARISON_FILE).read_text()

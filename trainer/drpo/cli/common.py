@@ -20,7 +20,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 import drpo_rewards.errors
-from drpo.cli.endings import describe_ending, ending_status, endings_as_ctrl_c
+from drpo.cli.endings import describe_ending, ending_status, endings_as_ctrl_c, is_ending
 from drpo.config import Config, Problem, override, salvage_config, set_value
 from drpo.errors import ConfigError, DrpoError
 from drpo_rewards.errors import RewardsError
@@ -122,8 +122,10 @@ class Command(TyperCommand):
         try:
             with endings_as_ctrl_c():
                 return super().invoke(ctx)
-        except KeyboardInterrupt:
-            say(describe_ending(), to=errors)
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, typer.Exit) or not is_ending(error):
+                raise
+            say(describe_ending(error), to=errors)
             raise typer.Exit(ending_status()) from None
 
 

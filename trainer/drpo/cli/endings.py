@@ -47,9 +47,30 @@ def ending_status() -> int:
     return 128 + _last()
 
 
-def describe_ending() -> str:
-    """What ended the command, in a few words."""
-    return f"ended by {_TITLES[_last()]}"
+def describe_ending(error: BaseException | None = None) -> str:
+    """What ended the command, in a few words, with the error that came of it or after it."""
+    title = f"ended by {_TITLES[_last()]}"
+    if error is None or isinstance(error, KeyboardInterrupt):
+        return title
+    return f"{title} ({type(error).__name__}: {error})"
+
+
+def count_signals() -> int:
+    """How many signals other than Ctrl-C the command has got so far."""
+    return len(_told)
+
+
+def is_ending(error: BaseException, earlier: int = 0) -> bool:
+    """Whether an error came of a signal or after it. In an import, the interrupt may become an ImportError.
+
+    Args:
+        error: the error.
+        earlier: what `count_signals` gave when that began which failed.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None or count_signals() > earlier
 
 
 def _last() -> signal.Signals:

@@ -16,7 +16,7 @@ from pathlib import Path
 import typer
 
 from drpo.cli.common import errors, say
-from drpo.cli.endings import describe_ending, ending_status
+from drpo.cli.endings import count_signals, describe_ending, ending_status, is_ending
 from drpo.errors import DrpoError
 from drpo_rewards.errors import RewardsError
 
@@ -38,15 +38,17 @@ class Parts:
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Runs a part. If it fails, prints why in one line, and goes on after the block."""
+        earlier = count_signals()
         try:
             yield
-        except KeyboardInterrupt:
-            self._interrupted = True
-            self._fail(name, describe_ending())
-        except (DrpoError, RewardsError) as error:
-            self._fail(name, str(error))
-        except Exception as error:  # whatever a part fails with, the others are made
-            self._fail(name, f"{type(error).__name__}: {error}{self._keep(traceback.format_exc())}")
+        except (Exception, KeyboardInterrupt) as error:  # whatever a part fails with, the others are made
+            if is_ending(error, earlier):
+                self._interrupted = True
+                self._fail(name, describe_ending(error))
+            elif isinstance(error, DrpoError | RewardsError):
+                self._fail(name, str(error))
+            else:
+                self._fail(name, f"{type(error).__name__}: {error}{self._keep(traceback.format_exc())}")
 
     def end(self) -> None:
         """Ends the command with status 1, or that of a signal, if a part has failed, and says what makes it anew."""

@@ -164,18 +164,26 @@ def test_the_home_folder_in_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     ],
 )
 def test_a_signal_ends_a_command_with_a_line(
-    number: signal.Signals, line: str, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = Application()
 
     @app.command()
     def work(part: bool = False) -> None:
         if not part:
-            signal.raise_signal(number)
-        parts = Parts(Path())
+            fail()
+        parts = Parts(tmp_path)
         with parts.part("evaluation"):
-            signal.raise_signal(number)
+            fail()
+        with parts.part("report"):
+            raise ValueError("its own fault")
         parts.end()
+
+    def fail() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:  # as a module does that is written in C, while it is imported
+            raise ImportError("initialization failed")  # noqa: B904
 
     before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)]
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
@@ -184,7 +192,9 @@ def test_a_signal_ends_a_command_with_a_line(
             with pytest.raises(SystemExit) as ended:
                 app(arguments)
             assert ended.value.code == 128 + number
-            assert capsys.readouterr().err.splitlines()[0] == told
+            printed = capsys.readouterr().err.splitlines()
+            assert printed[0] == f"{told} (ImportError: initialization failed)"
+            assert not arguments or printed[1].startswith("error: report failed: ValueError: its own fault")
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before[1])
