@@ -54,6 +54,9 @@ CHECKS: tuple[Callable[[Plan], Iterator[Finding]], ...] = (
     check_surroundings,
 )
 
+# Settings that say nothing of the others in their section, and sections of which each setting is one.
+SEPARATE = ("run", "training", "model.dtype", "model.device")
+
 
 def examine(plan: Plan, problems: Iterable[Problem] = ()) -> list[Finding]:
     """Looks at everything that a start needs.
@@ -61,15 +64,18 @@ def examine(plan: Plan, problems: Iterable[Problem] = ()) -> list[Finding]:
     Args:
         plan: what is about to start, with absolute paths (see `make_paths_absolute`).
         problems: settings that are wrong, in whose place the plan has defaults. They come first, and what follows from
-            a default in their section is left out.
+            a default is left out: what is found of the setting, or of its section if its keys depend on each other.
     """
     findings = [Finding("settings", problem.key, "wrong", problem.message) for problem in problems]
-    spoilt = {finding.about.partition(".")[0] for finding in findings}
-    if "" in spoilt:  # several sections do not fit each other, so the plan has defaults only
-        return findings
+    spoilt = {_what_depends_on(finding.about) for finding in findings if finding.about}
     for check in CHECKS:
-        findings += [finding for finding in check(plan) if finding.about.partition(".")[0] not in spoilt]
+        findings += [finding for finding in check(plan) if not spoilt & {finding.about, finding.about.split(".")[0]}]
     return list(dict.fromkeys(findings))
+
+
+def _what_depends_on(key: str) -> str:
+    section = key.partition(".")[0]
+    return key if section in SEPARATE or key in SEPARATE else section
 
 
 def require(findings: Iterable[Finding]) -> None:

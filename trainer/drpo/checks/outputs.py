@@ -12,6 +12,7 @@ from pathlib import Path
 
 from drpo.checks.plan import Plan
 from drpo.errors import DrpoError
+from drpo.training.run_folder import CHECKPOINTS
 from drpo_rewards.findings import Finding
 
 OTHERS_GB = 0.2
@@ -32,6 +33,8 @@ def _check_run(plan: Plan) -> Iterator[Finding]:
     run = plan.config.run
     target = plan.run_dir or run.folder / (run.name or plan.config.preset)
     problem = find_obstacle(target)
+    if plan.run_dir is not None:  # what a run that goes on writes into
+        problem = problem or find_obstacle(target / CHECKPOINTS)
     if problem:
         yield Finding("outputs", "run.folder", "wrong", f"run.folder: {problem}", "choose another folder")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,6 +58,8 @@ def sample(
     import torch
     from PIL import Image
 
+    from drpo.training.files import write_bytes
+
     with console.status("generating"):
         model = load_with_adapter(config, file)
         rows = []
@@ -66,7 +69,9 @@ def sample(
                 latents_NChw = model.sample(noise_NChw, model.encode_prompts([text]))
                 rows.append(np.concatenate(list(model.decode(latents_NChw)), axis=1))
         out.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.concatenate(rows)).save(out)
+        picture = io.BytesIO()
+        Image.fromarray(np.concatenate(rows)).save(picture, Image.registered_extensions()[out.suffix.lower()])
+        write_bytes(out, picture.getvalue())
     say(f"{len(prompt)} x {count} images in {out}")
 
 

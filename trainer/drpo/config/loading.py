@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,9 @@ from drpo_rewards.settings.values import without_none
 
 _NAMED = (FeaturesConfig, ObjectiveConfig)
 """The sections whose keys depend on their `name`."""
+
+_SETTING = re.compile(r"\b([a-z_]+)\.([a-z_]+)\b")
+"""How a message names a setting."""
 
 
 def preset_names() -> list[str]:
@@ -140,8 +144,17 @@ def salvage_config(values: Mapping[str, Any]) -> tuple[Config, list[Problem]]:
             return Config.model_validate(rest), problems
         except ValidationError as error:
             for details in list_errors(error):
-                problems.append(Problem(".".join(map(str, details["loc"])), describe_error(details)))
-                rest = _without(rest, details["loc"][:2])
+                problem = Problem(".".join(map(str, details["loc"])), describe_error(details))
+                if problem.key:
+                    problems.append(problem)
+                    rest = _without(rest, details["loc"][:2])
+                    continue
+                keys = _SETTING.findall(problem.message)  # of several sections, which do not fit each other
+                if not {".".join(key) for key in keys} & {one.key for one in problems}:  # else nobody typed the value
+                    problems.append(problem)
+                given: list[tuple[str, ...]] = [key for key in keys if key[1] in (rest.get(key[0]) or ())]
+                for location in given or [()]:
+                    rest = _without(rest, location)
 
 
 def _without(values: dict[str, Any], location: tuple[int | str, ...]) -> dict[str, Any]:
