@@ -32,11 +32,11 @@ def check_outputs(plan: Plan) -> Iterator[Finding]:
 def _check_run(plan: Plan) -> Iterator[Finding]:
     run = plan.config.run
     target = plan.run_dir or run.folder / (run.name or plan.config.preset)
-    problem = find_obstacle(target)
-    if plan.run_dir is not None:  # what a run that goes on writes into
-        problem = problem or find_obstacle(target / CHECKPOINTS)
+    problem, fix = find_obstacle(target), "choose another folder"
+    if plan.run_dir is not None:  # a run that goes on writes into a folder of its own
+        problem, fix = problem or find_obstacle(target / CHECKPOINTS), "let this user write there"
     if problem:
-        yield Finding("outputs", "run.folder", "wrong", f"run.folder: {problem}", "choose another folder")
+        yield Finding("outputs", "run.folder", "wrong", f"run.folder: {problem}", fix)
         return
     if plan.run_dir is None and run.name is None and ("/" in plan.config.preset or "\0" in plan.config.preset):
         found = f"preset: {plan.config.preset!r} is part of the name of the run's folder, and no folder can have it"

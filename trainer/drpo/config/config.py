@@ -24,6 +24,21 @@ from drpo.config.trackers import TrackersConfig
 from drpo_rewards.settings.values import without_none
 
 
+class MisfitError(ValueError):
+    """Settings do not fit each other.
+
+    Args:
+        message: what does not fit.
+        key: the setting without which the rest fits.
+        others: the settings that it does not fit.
+    """
+
+    def __init__(self, message: str, key: str, *others: str) -> None:
+        super().__init__(message)
+        self.key = key
+        self.others = others
+
+
 class Config(Section):
     """All settings of a run."""
 
@@ -47,16 +62,22 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_groups(self) -> Config:
         if self.training.groups_per_step < self.training.num_workers:
-            raise ValueError(
+            raise MisfitError(
                 f"training.groups_per_step ({self.training.groups_per_step}) must be at least training.num_workers "
-                f"({self.training.num_workers}), so that every worker has a group"
+                f"({self.training.num_workers}), so that every worker has a group",
+                "training.num_workers",
+                "training.groups_per_step",
             )
         if self.training.selection == "rollouts" and self.offline is not None:
-            raise ValueError("training.selection rollouts needs rewards: leave it out, or the section offline")
+            raise MisfitError(
+                "training.selection rollouts needs rewards: leave it out, or the section offline", "training.selection"
+            )
         if self.training.selection == "rollouts" and self.rewards.normalize != "none":
-            raise ValueError(
+            raise MisfitError(
                 "training.selection rollouts compares scores with training.rollouts.threshold, so they may not be "
-                f"normalized: set rewards.normalize to none, not {self.rewards.normalize or 'null'}"
+                f"normalized: set rewards.normalize to none, not {self.rewards.normalize or 'null'}",
+                "training.selection",
+                "rewards.normalize",
             )
         return self
 
@@ -67,13 +88,18 @@ class Config(Section):
             if value is None:
                 continue
             if not self.evaluates_during_training:
-                raise ValueError(
-                    f"{key} needs evaluations during training: set evaluation.every, with evaluation.enabled true"
+                raise MisfitError(
+                    f"{key} needs evaluations during training: set evaluation.every, with evaluation.enabled true",
+                    key,
+                    "evaluation.every",
+                    "evaluation.enabled",
                 )
             if "guard/" in value and self.evaluation.images_per_prompt < 2:
-                raise ValueError(
+                raise MisfitError(
                     f"{key}: guard metrics compare the images of a prompt: set evaluation.images_per_prompt to 2 or "
-                    "more"
+                    "more",
+                    key,
+                    "evaluation.images_per_prompt",
                 )
         return self
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from drpo.config.config import Config, known_keys
+from drpo.config.config import Config, MisfitError, known_keys
 from drpo.config.files import parse_sections, read_settings_file
 from drpo.config.sections import FeaturesConfig, ObjectiveConfig
 from drpo.config.site import merge_sections, site_settings
@@ -24,9 +23,6 @@ from drpo_rewards.settings.values import without_none
 
 _NAMED = (FeaturesConfig, ObjectiveConfig)
 """The sections whose keys depend on their `name`."""
-
-_SETTING = re.compile(r"\b([a-z_]+)\.([a-z_]+)\b")
-"""How a message names a setting."""
 
 
 def preset_names() -> list[str]:
@@ -144,21 +140,18 @@ def salvage_config(values: Mapping[str, Any]) -> tuple[Config, list[Problem]]:
             return Config.model_validate(rest), problems
         except ValidationError as error:
             for details in list_errors(error):
-                problem = Problem(".".join(map(str, details["loc"])), describe_error(details))
-                if problem.key:
-                    problems.append(problem)
-                    rest = _without(rest, details["loc"][:2])
-                    continue
-                keys = _SETTING.findall(problem.message)  # of several sections, which do not fit each other
-                if not {".".join(key) for key in keys} & {one.key for one in problems}:  # else nobody typed the value
-                    problems.append(problem)
-                given: list[tuple[str, ...]] = [key for key in keys if key[1] in (rest.get(key[0]) or ())]
-                for location in given or [()]:
-                    rest = _without(rest, location)
+                location: Sequence[int | str] = details["loc"][:2]
+                misfit, is_told = details.get("ctx", {}).get("error"), False
+                if isinstance(misfit, MisfitError):
+                    location = misfit.key.split(".")
+                    is_told = any(problem.key in misfit.others for problem in problems)  # now a default, which misfits
+                if not is_told:
+                    problems.append(Problem(".".join(map(str, details["loc"])), describe_error(details)))
+                rest = _without(rest, location)
 
 
-def _without(values: dict[str, Any], location: tuple[int | str, ...]) -> dict[str, Any]:
-    """The values without a setting or a section; with an empty location, or one that is not there, no values."""
+def _without(values: dict[str, Any], location: Sequence[int | str]) -> dict[str, Any]:
+    """The values without a setting or a section; with a section that is not there, no values."""
     section, key = (*map(str, location), "", "")[:2]
     if section not in values:
         return {}

@@ -27,6 +27,8 @@ def find_wrong(*overrides: str) -> list[str]:
         ("training.num_workers=99",),
         ("training.groups_per_step=0", "training.num_workers=8"),
         ("training.selection=rollouts", "rewards.normalize=std"),
+        ("training.keep_best=mean", "evaluation.every=0"),
+        ("training.keep_best=mean", "evaluation.every=-1"),
         ("training.steps=0", "run.seed=-1", "model.dtype=float17"),
     ],
 )
