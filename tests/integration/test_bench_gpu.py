@@ -32,7 +32,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_part_without_ray_measures_its_rows(tmp_path: Path, scratch: Path) -> None:
     (tmp_path / ROWS).touch()
-    for name in ("peak", "sd_turbo", "sdxl_turbo", "rewards", "figure5"):
+    for name in ("peak", "sd_turbo", "sdxl_turbo", "rewards", "figure5", "speed"):
         run_part(name, tmp_path, scratch, small=True)
     write_results(tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
@@ -58,6 +58,14 @@ def test_every_part_without_ray_measures_its_rows(tmp_path: Path, scratch: Path)
     assert tuple(phases) == PHASES
     assert phases["rank_select"]["DRaFT"] is None
     assert all(row["ratio"] > 0 for row in parts["figure5"]["tables"]["DRaFT over DrPO"])
+    speed = parts["speed"]["tables"]
+    assert [row["layout"] for row in speed["decoding 24 images"]] == ["contiguous"] * 4 + ["channels last"] * 4
+    assert speed["waits for the GPU in a step of two groups"] == [{"place": "all", "waits": 0}]  # there is no GPU
+    choices = {row["choice"]: row["of_the_default"] for row in speed["steps of two groups of 24"]}
+    assert choices.pop("as by default") == 1
+    assert list(choices) == [
+        "optimizer.fused", "training.tf32", "training.decode_chunk: 4", "training.channels_last", "the four together",
+    ]  # fmt: skip
     assert f"torch {torch.__version__}" in (tmp_path / "results.md").read_text()
 
 
@@ -68,6 +76,7 @@ def test_a_run_and_the_service_are_measured_through_ray(tmp_path: Path, scratch:
     parts = read_results(tmp_path)["parts"]
     assert status == 0, (tmp_path / "log.txt").read_text()
     assert [row["step"] for row in parts["train"]["tables"]["steps"]] == [1, 2, 3]
+    assert any("`training.memory: auto`: the graph is held" in note for note in parts["train"]["notes"])
     [rows] = parts["service"]["tables"].values()
     assert [(row["transport"], row["clients"], row["errors"]) for row in rows] == [("HTTP", 1, 0), ("gRPC", 1, 0)]
     assert "### The service" in (tmp_path / "results.md").read_text()

@@ -11,6 +11,6 @@ Files:
     record, measure  rows and their tables; seconds, memory, FLOPs
     sizes            the sizes of the public models
     checkpoints      files of random weights in these sizes
-    peak, generator, rewards, figure5, train, service   the parts
+    peak, generator, rewards, figure5, train, service, speed   the parts
     hpsv3_pixels     HPSv3 as a differentiable function of pixels, for figure5
 """

@@ -28,6 +28,7 @@ PARTS = {
     "sdxl_turbo": Part("A training step of SDXL-Turbo", "generator", 90, ("sdxl_turbo",)),
     "rewards": Part("The rewards", "rewards", 150),
     "figure5": Part("DrPO against reward backpropagation (figure 5)", "figure5", 90),
-    "train": Part("A run of `drpo train`", "train", 120),
+    "train": Part("A run of `drpo train`", "train", 160),
     "service": Part("The service", "service", 90),
+    "speed": Part("Ways to compute faster", "speed", 120),
 }

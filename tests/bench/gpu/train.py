@@ -13,6 +13,8 @@ import yaml
 from bench.gpu.checkpoints import PROMPT, generator_folder, latent_mae_folder, latent_mae_keys, pickscore_folder
 from bench.gpu.measure import Bench
 
+from drpo.training.choices import describe_choices
+
 STEPS, GROUPS = 3, 4
 
 
@@ -35,6 +37,8 @@ def run(bench: Bench) -> None:
             total=line["seconds"]["total"],
             images_per_s=images_of(bench) / line["seconds"]["total"],
         )
+    for choice in describe_choices(folder / "runs" / "bench"):
+        bench.record.note(f"`{choice.replace(' auto:', ': auto`:', 1)}.")
     bench.record.note(
         f"{len(lines)} steps of {GROUPS} groups, ranked by PickScore, took {total:.0f} s with the start of Ray, the "
         "rewards and the worker. `rank` is the time from a request to its answer, while the next group is generated. "
@@ -62,7 +66,8 @@ def write_preset(bench: Bench, folder: Path) -> Path:
         "candidates": candidates,
         "pairs": candidates // 2,
         "groups_in_flight": 2,
-        "chunk_size": 2 if bench.small else 12,
+        "memory": "auto",
+        "decode_chunk": "auto",
         "use_gpu": on_gpu,
         "resources_per_worker": {"GPU": 0.6} if on_gpu else None,
     }
