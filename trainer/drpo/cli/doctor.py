@@ -105,7 +105,7 @@ def _assets() -> tuple[bool, str]:
     feature_map_path(), clip_path()  # each raises if something is missing
     for name in GENERATORS:
         generator_path(name)
-    return True, f"the generators {' and '.join(GENERATORS)}, their feature map and their CLIP are installed"
+    return True, f"the generators {', '.join(GENERATORS)}, their feature map and their CLIP are installed"
 
 
 def _presets() -> tuple[bool, str]:

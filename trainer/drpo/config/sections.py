@@ -62,7 +62,7 @@ class ModelConfig(Section):
     generator: str = Field(
         default="shapes",
         description="a diffusers folder or hub id in the layout of SD-Turbo or SDXL-Turbo; "
-        '"shapes" or "shapes-xl": an embedded generator',
+        '"shapes", "shapes-honest" or "shapes-xl": an embedded generator',
     )
     variant: str | None = Field(
         default=None,

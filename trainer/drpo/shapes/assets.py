@@ -6,8 +6,8 @@ from pathlib import Path
 
 from drpo.errors import ModelLoadError
 
-GENERATORS = {"shapes": "generator", "shapes-xl": "generator_xl"}
-"""The generators by name, and their folders. Both have the same autoencoder, so the feature map fits both."""
+GENERATORS = {"shapes": "generator", "shapes-honest": "generator_honest", "shapes-xl": "generator_xl"}
+"""The generators by name, and their folders. All have the same autoencoder, so the feature map fits all."""
 
 _FOLDER = Path(__file__).resolve().parent.parent / "assets" / "shapes"
 
@@ -16,7 +16,7 @@ def generator_path(name: str = "shapes") -> Path:
     """The path of a one-step generator: a diffusers folder.
 
     Args:
-        name: one of `GENERATORS`: "shapes", in the SD-Turbo layout, or "shapes-xl", in the SDXL-Turbo layout.
+        name: one of `GENERATORS`: "shapes" or "shapes-honest", in SD-Turbo's layout, or "shapes-xl", in SDXL-Turbo's.
     """
     return _find_folder(GENERATORS[name], "model_index.json")
 
@@ -37,7 +37,7 @@ def _find_folder(name: str, file: str) -> Path:
         raise ModelLoadError(
             f"the embedded model is not complete: {name}/{file} is missing from the installed package. Reinstall drpo, "
             "or make the model with `drpo shapes pretrain --out FOLDER` and set model.generator to FOLDER/generator "
-            "and features.path to FOLDER/latent_mae. With --layout sdxl it makes only the generator, with --clip "
-            "FOLDER/clip, the model of a reward."
+            "and features.path to FOLDER/latent_mae. With --layout sdxl or --honest it makes only the generator, with "
+            "--clip FOLDER/clip, the model of a reward."
         )
     return folder

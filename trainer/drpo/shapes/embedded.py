@@ -1,6 +1,6 @@
-"""Names in a config that stand for models in the package: the generators "shapes" and "shapes-xl", and what fits them.
+"""Names in a config that stand for models in the package: `drpo.shapes.assets.GENERATORS`, and what fits them.
 
-The feature map and the CLIP fit both generators, so either name means the same ones.
+The feature map and the CLIP fit every one of these generators, so each name means the same ones.
 """
 
 from __future__ import annotations
