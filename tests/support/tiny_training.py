@@ -100,11 +100,13 @@ def drivers() -> Iterator[Start]:
     """Yields a function that starts `drpo train` in another process, which ends with the block.
 
     Its positional arguments are those of the command, its keywords environment variables; `output` is where its output
-    goes, by default a pipe.
+    goes, by default a pipe. With `own_group` it is the first of a new process group.
     """
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, output: Any = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        *arguments: str, output: Any = subprocess.PIPE, own_group: bool = False, **environment: str
+    ) -> subprocess.Popen[str]:
         driver = subprocess.Popen(
             [sys.executable, "-m", "drpo", "train", *arguments],
             env={
@@ -117,6 +119,7 @@ def drivers() -> Iterator[Start]:
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=own_group,
         )
         started.append(driver)
         return driver

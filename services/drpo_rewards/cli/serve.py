@@ -74,13 +74,16 @@ def serve(
         stop_ray()
 
 
-def _handle(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> None:
+def _handle(
+    numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None] | signal.Handlers
+) -> None:
     for number in numbers:
         signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End a start that is not complete, with Ray."""
+    """End a start that is not complete, with Ray. What follows, as from `timeout`, does not disturb that."""
+    _handle(ENDING, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def start_local_ray(num_cpus: int | None = None, *, timeout_s: float = START_S) 
     hook = f"{loopback.__name__}.{loopback.bind_grpc_servers.__name__}"
 
     def start(patience: _Patience) -> None:
-        with loopback.loopback_only(), patience.waiting_for_node(), keep_own_handler():
+        with loopback.loopback_only(), patience.waiting_for_node(), keep_own_handler(), in_own_session():
             ray.init(
                 address="local",
                 num_cpus=num_cpus or max(LEAST_CPUS, os.cpu_count() or 1),
@@ -97,15 +98,37 @@ def join_ray(address: str) -> None:
     set_ray_environment()
     silence_serve()
     keep_stdout_free()
+    to_loopback = loopback.loopback_only() if reach_ray(address) else nullcontext()
     import ray
 
     try:
-        to_loopback = loopback.loopback_only() if loopback.listens_on_loopback_only(address) else nullcontext()
         with to_loopback, keep_own_handler():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ServiceUnavailableError(f"no Ray can be reached at {address}: {reason}") from error
+        raise _unreachable(address, error) from error
+
+
+def reach_ray(address: str) -> bool:
+    """Return whether what listens at `address` answers on the loopback interface only. Joining tells if it is a Ray.
+
+    Args:
+        address: see `join_ray`.
+
+    Raises:
+        ServiceUnavailableError: nothing answers there.
+    """
+    set_ray_environment()
+    try:
+        return loopback.listens_on_loopback_only(address)
+    except (OSError, ValueError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> ServiceUnavailableError:
+    named = os.environ.get("RAY_ADDRESS") if address == "auto" else None
+    where = f"auto, which is {named} by RAY_ADDRESS" if named else address
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return ServiceUnavailableError(f"no Ray can be reached at {where}: {reason}")
 
 
 def ray_address() -> str:
@@ -131,20 +154,50 @@ def stop_ray() -> None:
 
 @contextmanager
 def keep_own_handler() -> Iterator[None]:
-    """Within this block, `ray.init` leaves this process its own handler of SIGTERM, if it has one."""
+    """Within this block, `ray.init` leaves this process its own handler of SIGTERM, if it has one.
+
+    Ray sets one in Python, and its C++ code another one, as soon as it is made, which ends the process at once.
+    """
+    from ray import _raylet
     from ray._private import utils
 
+    raylet: Any = _raylet
     own = signal.getsignal(signal.SIGTERM)
     if own == signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
         yield
         return
-    set_handler = utils.set_sigterm_handler
+    set_handler, make_core_worker = utils.set_sigterm_handler, raylet.CoreWorker
+
+    def make_and_restore(*arguments: Any, **options: Any) -> Any:
+        made = make_core_worker(*arguments, **options)
+        signal.signal(signal.SIGTERM, own)
+        return made
+
     utils.set_sigterm_handler = lambda handler: None
+    raylet.CoreWorker = make_and_restore
     try:
         yield
     finally:
-        utils.set_sigterm_handler = set_handler
-        signal.signal(signal.SIGTERM, own)  # Ray's C++ code has put one of its own before it, which ends the process
+        utils.set_sigterm_handler, raylet.CoreWorker = set_handler, make_core_worker
+        signal.signal(signal.SIGTERM, own)  # also if it was not made
+
+
+@contextmanager
+def in_own_session() -> Iterator[None]:
+    """Within this block, Ray's processes start in a session of their own.
+
+    A signal to the whole process group, as `timeout` and many supervisors send it, is then for this process alone,
+    which ends its Ray when it is done. If Ray ended at once, nothing could be written any more.
+    """
+    from ray._private import services
+
+    private: Any = services
+    popen = private.ConsolePopen
+    private.ConsolePopen = partial(popen, start_new_session=True)
+    try:
+        yield
+    finally:
+        private.ConsolePopen = popen
 
 
 def silence_serve(level: int = logging.WARNING) -> None:

@@ -95,6 +95,25 @@ def test_signals_in_training(home: Path, start_drpo: Start) -> None:
     assert f"{reached + 3} steps in " in output
 
 
+def test_a_signal_to_the_whole_group(home: Path, start_drpo: Start) -> None:
+    """As `timeout` sends it: to the process, and at once to its group. Ray goes on until the checkpoint is written."""
+    config, run_dir = write_run_config(home, "grouped", {"service": str(home / "service.yaml")}, steps=100)
+    driver = start_drpo("--preset", config, own_group=True)
+    wait_for_step(run_dir, 1, driver)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(signal.SIGTERM)
+    os.killpg(driver.pid, signal.SIGTERM)
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 128 + signal.SIGTERM, output
+    *_, said, command = output.splitlines()
+    assert said.startswith("ended by SIGTERM at step ")
+    assert said.endswith(", with a checkpoint. To continue, run")
+    assert command == f"  drpo train --resume {run_dir}"
+    assert "Traceback" not in output
+    assert find_newest_checkpoint(run_dir / "checkpoints").path is not None
+    wait_for_end(family)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_while_it_evaluates(number: signal.Signals, home: Path, start_drpo: Start) -> None:
     """What is trained stays, the report is made without the scores, and one command makes the rest."""

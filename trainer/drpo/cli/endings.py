@@ -1,24 +1,28 @@
 """Signals that end a command: Ctrl-C, and SIGTERM and SIGHUP, which count as Ctrl-C.
 
-`kill`, `ray job stop` and container runtimes send SIGTERM. A terminal that is closed sends SIGHUP, often twice, so a
-second one does not hurry; a program that was started by nohup ignores it.
+`kill`, `ray job stop` and container runtimes send SIGTERM. `timeout` sends it to the process and to its group, and
+systemd may send SIGHUP with it, so what follows at once is the same ending. A later signal hurries, but for SIGHUP: a
+terminal that is closed sends it twice. A program that was started by nohup ignores it.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TITLES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP (the terminal was closed)"}
+
+AT_ONCE_S = 0.2  # after a signal that counts, others are the same ending
 
 _told: list[signal.Signals] = []  # of this command, in their order
 
 
 @contextmanager
 def endings_as_ctrl_c() -> Iterator[None]:
-    """Raises KeyboardInterrupt for SIGTERM and SIGHUP within this block, so that a run writes a checkpoint, and so on.
+    """Raises KeyboardInterrupt for each of these signals within this block, so that a run writes its checkpoint.
 
     Ray keeps to it: see `drpo_rewards.cluster.local_ray`.
     """
@@ -27,13 +31,18 @@ def endings_as_ctrl_c() -> Iterator[None]:
         yield
         return
 
+    counted_s = float("-inf")
+
     def interrupt(number: int, frame: object) -> None:
-        if number == signal.SIGHUP and number in _told:
+        nonlocal counted_s
+        again = number == signal.SIGHUP and number in _told
+        if again or time.monotonic() - counted_s < AT_ONCE_S:
             return
+        counted_s = time.monotonic()
         _told.append(signal.Signals(number))
         raise KeyboardInterrupt
 
-    endings = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    endings = [number for number in _TITLES if signal.getsignal(number) != signal.SIG_IGN]
     earlier = {number: signal.signal(number, interrupt) for number in endings}
     try:
         yield
@@ -56,7 +65,7 @@ def describe_ending(error: BaseException | None = None) -> str:
 
 
 def count_signals() -> int:
-    """How many signals other than Ctrl-C the command has got so far."""
+    """How many signals the command has got so far."""
     return len(_told)
 
 

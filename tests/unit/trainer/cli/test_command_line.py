@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from safetensors.torch import save_file
 
-from drpo.cli import app
+from drpo.cli import app, endings
 from drpo.cli.common import Application, parse_settings
 from drpo.cli.endings import endings_as_ctrl_c
 from drpo.cli.parts import Parts
@@ -201,8 +201,20 @@ def test_a_signal_ends_a_command_with_a_line(
     assert signal.getsignal(signal.SIGTERM) == before[0]
 
 
-def test_a_closed_terminal_ends_a_run_as_ctrl_c_does() -> None:
-    """Shell and kernel both send SIGHUP, so only the first one counts. A second SIGTERM hurries, as a second Ctrl-C."""
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_at_once_are_one_ending(first: signal.Signals) -> None:
+    """As `timeout` sends them, to the process and to its group, or systemd, SIGHUP after SIGTERM."""
+    with endings_as_ctrl_c():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(first)
+        for number in (first, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.raise_signal(number)
+        assert endings.ending_status() == 128 + first
+
+
+def test_a_closed_terminal_ends_a_run_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shell and kernel both send SIGHUP, so only the first one counts. A later SIGTERM hurries, as a second Ctrl-C."""
+    monkeypatch.setattr(endings, "AT_ONCE_S", 0.0)
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     try:
         with endings_as_ctrl_c():
