@@ -2,16 +2,14 @@
 
 import sys
 
-from drpo_rewards.process import prepare_process
+from drpo_rewards.process import prepare_process, run_command_line
 
 
 def main() -> None:
     """Run the command line, unless something about the process keeps every command from running."""
     prepare_process("error (bad_config)")
     try:
-        from drpo_rewards.cli import app
-
-        app()
+        run_command_line("drpo_rewards.cli", "error (missing_package)", 2)
     except KeyboardInterrupt:  # before a command began
         sys.exit(130)
 

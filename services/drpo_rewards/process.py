@@ -27,6 +27,40 @@ def prepare_process(label: str) -> None:
         sys.exit(2)
 
 
+def run_command_line(module: str, label: str, status: int, **options: str) -> None:
+    """Import a command line and run it. If a package is missing for that, say which, and end the process.
+
+    Args:
+        module: has the `app`.
+        label: what the line begins with.
+        status: the exit status.
+        options: those of the app.
+    """
+    from importlib import import_module
+
+    try:
+        app = import_module(module).app
+    except ModuleNotFoundError as error:
+        if not (missing := explain_missing(error)):
+            raise
+        print(f"{label}: {missing}", file=sys.stderr)
+        sys.exit(status)
+    app(**options)
+
+
+def explain_missing(error: ModuleNotFoundError) -> str:
+    """Return which package this Python lacks, and what to do; "" if it is no package but a part of this project."""
+    name = (error.name or "").partition(".")[0]
+    if not name or name in OURS:
+        return ""
+    state = (
+        "is too old, or damaged"
+        if name != error.name and name in sys.modules
+        else f"is not installed for {sys.executable}"
+    )
+    return f"{error.name} {state}; {sys.executable} -m pip install 'drpo[all]' installs what is needed"
+
+
 def open_standard_streams() -> None:
     """Open what the process was started without, as by `>&-`.
 

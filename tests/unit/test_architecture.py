@@ -58,7 +58,7 @@ TRAINER = {
         "checks", "paper", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
         "training.choices", "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
-        "drpo_rewards.screen",
+        "drpo_rewards.process", "drpo_rewards.screen",
     },
     "checks": {
         "training", "training.build", "training.memory", "training.choices", "training.reward_gradient",

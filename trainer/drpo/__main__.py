@@ -2,16 +2,14 @@
 
 import sys
 
-from drpo_rewards.process import prepare_process
+from drpo_rewards.process import prepare_process, run_command_line
 
 
 def main() -> None:
     """Runs the command line, unless something about the process keeps every command from running."""
     prepare_process("error")
     try:
-        from drpo.cli import app
-
-        app(prog_name="drpo")
+        run_command_line("drpo.cli", "error", 1, prog_name="drpo")
     except KeyboardInterrupt:  # before a command began
         sys.exit(130)
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from drpo_rewards.cli.output import errors, fail
 from drpo_rewards.errors import AuthenticationError, ConfigError, InvalidRequestError, RewardsError
+from drpo_rewards.process import explain_missing
 
 USERS_MISTAKES = (ConfigError, InvalidRequestError, AuthenticationError)
 
@@ -67,8 +68,8 @@ def take_options(
 def _fail_with(error: Exception, has_traceback: bool) -> None:
     if isinstance(error, RewardsError):
         fail(error.code, str(error), status=2 if isinstance(error, USERS_MISTAKES) else 1)
-    if isinstance(error, ModuleNotFoundError):
-        fail("missing_package", f"{error.name} is not installed; pip install 'drpo[all]' installs what rewards need", 2)
+    if isinstance(error, ModuleNotFoundError) and (missing := explain_missing(error)):
+        fail("missing_package", missing, 2)
     if isinstance(error, MemoryError):
         fail("memory", "this machine has no memory left; end other programs, or use fewer or smaller images")
     what = (str(error).strip() or "no message").splitlines()[0]

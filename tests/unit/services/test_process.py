@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from drpo_rewards.process import find_hidden_module
+from drpo_rewards.process import explain_missing, find_hidden_module
 from drpo_rewards.serving.operate.surroundings import check_surroundings
 
 COMMANDS = [["-m", "drpo", "runs"], ["-m", "drpo_rewards", "doctor"], ["-m", "drpo_rewards", "serve"]]
@@ -57,6 +58,30 @@ def test_streams_that_were_closed_are_opened(tmp_path: Path) -> None:
     )
     ended = run(["-c", code], tmp_path, "exec 0<&- 1>&- 2>&-;")
     assert (ended.returncode, (tmp_path / "made").read_text()) == (0, "True")
+
+
+def _sources(name: str) -> Path:
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parents[1]
+
+
+@pytest.mark.parametrize(("package", "status"), [("drpo", 1), ("drpo_rewards", 2)])
+def test_a_python_without_the_packages(package: str, status: int, tmp_path: Path) -> None:
+    """As with the system's Python in a checkout: one line says which Python lacks what."""
+    sources = os.pathsep.join(str(_sources(name)) for name in ("drpo", "drpo_rewards"))
+    ended = run(["-S", "-m", package, "--help"], tmp_path, PYTHONPATH=sources)
+    assert ended.returncode == status
+    (line,) = ended.stderr.splitlines()
+    install = f"{sys.executable} -m pip install 'drpo[all]' installs what is needed"
+    assert line.endswith(f" is not installed for {sys.executable}; {install}")
+
+
+def test_a_package_that_is_too_old() -> None:
+    error = ModuleNotFoundError("No module named 'numpy.new'", name="numpy.new")
+    assert explain_missing(error).startswith("numpy.new is too old, or damaged; ")
+    assert explain_missing(ModuleNotFoundError("no", name="drpo_rewards.x")) == ""
 
 
 def test_what_hides_nothing_that_is_needed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ Files:
     models         Are the files of the generator and the feature map there, and whole?
     prompts        Can every prompt of training and evaluation be read, tokenized and ranked?
     rewards        Are there the rewards, mixtures and metrics that the settings name?
+    ray            Does the Ray that the run shall join answer?
     memory         Does a step fit into a GPU?
     devices        Are there the devices, CPUs and Ray resources?
     outputs        Can everything be written, and is there room for it?
@@ -32,6 +33,7 @@ from drpo.checks.outputs import check_outputs
 from drpo.checks.paths import make_paths_absolute
 from drpo.checks.plan import Plan
 from drpo.checks.prompts import check_prompts
+from drpo.checks.ray import check_ray
 from drpo.checks.resume import RESUME, check_resume
 from drpo.checks.rewards import check_rewards
 from drpo.checks.settings import check_settings
@@ -47,6 +49,7 @@ CHECKS: tuple[Callable[[Plan], Iterator[Finding]], ...] = (
     check_prompts,
     check_rewards,
     check_devices,
+    check_ray,
     check_memory,
     check_outputs,
     check_resume,

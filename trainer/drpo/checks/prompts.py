@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from drpo.checks.plan import Plan
+from drpo.data.prompts.problems import find_half_character, find_unknown_byte
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import DrpoError
 from drpo_rewards.api.contract import Metadata, PromptText
@@ -66,12 +67,16 @@ def _check_overlap(plan: Plan) -> Iterator[Finding]:
 def _check_records(plan: Plan, section: str, records: Sequence[PromptRecord]) -> Iterator[Finding]:
     problems = []
     for number, record in enumerate(records, start=1):
-        problem = _find_half_character(record.prompt) or ("" if plan.verb == "sample" else _find_limit(record))
+        typed = plan.verb == "sample"  # and so no service will rank its images
+        problem, fix = (find_unknown_byte(record.prompt) if typed else None) or (
+            find_half_character(record.prompt) or ("" if typed else _find_limit(record)),
+            "correct or remove it",
+        )
         if problem:
             shown = record.prompt if len(record.prompt) <= 60 else f"{record.prompt[:60]}..."
-            problems.append(f"prompt {number} of {section} ({shown!a}) {problem}")
-    for found in problems[:MOST_PROBLEMS]:
-        yield Finding("prompts", section, "wrong", found, "correct or remove it")
+            problems.append((f"prompt {number} of {section} ({shown!a}) {problem}", fix))
+    for found, fix in problems[:MOST_PROBLEMS]:
+        yield Finding("prompts", section, "wrong", found, fix)
     if len(problems) > MOST_PROBLEMS:
         yield Finding(
             "prompts", section, "wrong", f"{len(problems) - MOST_PROBLEMS} more prompts of {section} are wrong"
@@ -82,15 +87,6 @@ def _check_records(plan: Plan, section: str, records: Sequence[PromptRecord]) ->
 
 _TEXT: TypeAdapter[str] = TypeAdapter(PromptText)
 _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
-
-
-def _find_half_character(text: str) -> str:
-    """What of a text is no character, as in JSON's "\\ud83d" alone; "" if there is nothing."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return f"holds half of a character, {text[error.start : error.end]!a}, which no tokenizer takes"
-    return ""
 
 
 def _find_limit(record: PromptRecord) -> str:

@@ -22,9 +22,11 @@ from typer.core import TyperCommand
 import drpo_rewards.errors
 from drpo.cli.endings import describe_ending, ending_status, endings_as_ctrl_c, is_ending
 from drpo.config import Config, Problem, override, salvage_config, set_value
+from drpo.data.prompts.problems import find_unknown_byte
 from drpo.errors import ConfigError, DrpoError
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.findings import Finding
+from drpo_rewards.process import explain_missing
 from drpo_rewards.screen import make_console
 
 console = make_console("stdout")
@@ -69,12 +71,13 @@ def explain(error: Exception) -> tuple[str, int]:
     """The message of an error, and the exit status."""
     if isinstance(error, DrpoError | RewardsError):
         return str(error), 2 if isinstance(error, ConfigError | drpo_rewards.errors.ConfigError) else 1
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("drpo"):
-        return f"{error.name} is not installed; pip install 'drpo[all]' installs everything that drpo needs", 1
+    if isinstance(error, ModuleNotFoundError) and (missing := explain_missing(error)):
+        return missing, 1
     if isinstance(error, UnicodeEncodeError):
         text = error.object if len(error.object) <= 100 else f"{error.object[:100]}..."
         if error.encoding == "utf-8":
-            return f"{text!a} holds half of a character; correct it", 2
+            problem, fix = find_unknown_byte(error.object) or ("holds half of a character", "correct it")
+            return f"{text!a} {problem}; {fix}", 2
         return f"the locale ({error.encoding}) cannot express {text!a}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1", 2
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return f"{error.filename or 'a file'}: {error.strerror}", 2 if error.errno in _NO_PATH else 1

@@ -143,7 +143,7 @@ def test_texts_of_the_command_line() -> None:
     config = load_config("shapes")
     (finding,) = check_prompts(Plan(config, "sample", texts=("a red ring", "a \udcff ring")))
     assert finding.state == "wrong"
-    assert "prompt 2 of prompt ('a \\udcff ring') holds half of a character" in finding.found
+    assert "prompt 2 of prompt ('a \\udcff ring') holds the byte \\xff, which is not UTF-8" in finding.found
     assert [finding.state for finding in check_prompts(Plan(config, "sample", texts=("",)))] == ["ok"]
 
 

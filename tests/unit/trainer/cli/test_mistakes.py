@@ -64,7 +64,12 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
         ),
         (
             ["sample", "--prompt", "a \udcff", "--adapter", "none", "--device", "gpu", "--out", "a.xyz"],
-            ["nor a U-Net in none", "no device 'gpu'", "(a \\udcff) holds half", "as a.xyz"],
+            [
+                "nor a U-Net in none",
+                "no device 'gpu'",
+                "(a \\udcff) holds the byte \\xff, which is not UTF-8; correct",
+                "as a.xyz",
+            ],
         ),
         (["shapes", "render", "--out", "a.xyz"], ["no picture can be written as a.xyz (no format has this ending)"]),
         (["shapes", "render", "--out", "."], ["--out: . is a folder"]),
@@ -168,3 +173,19 @@ def test_a_locale_that_is_not_utf_8(folder: str, message: bytes, tmp_path: Path)
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.startswith(message)
     assert b"Traceback" not in ended.stderr
+
+
+def test_a_prompt_in_a_locale_that_is_not_utf_8(tmp_path: Path) -> None:
+    """Python keeps the bytes that it does not understand, as halves of characters. The line names the locale."""
+    ended = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-m", "drpo", "sample", "--prompt", "ein grüner Stern".encode()],
+        cwd=tmp_path,
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""},
+        capture_output=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert (
+        b"holds the byte \\xc3, which the locale (ascii) does not know; set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+        in ended.stderr
+    )

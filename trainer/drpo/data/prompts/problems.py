@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 from drpo.errors import ConfigError
@@ -44,14 +45,33 @@ class Problems:
 
 
 def find_text_problem(text: str) -> str | None:
-    """What makes a text useless as a prompt or task: a NUL, or half of a character; None if nothing does."""
+    """What makes a text useless as a prompt or task: a NUL, or what is no character; None if nothing does."""
     if "\0" in text:
         return "holds a NUL character"
+    return find_half_character(text)
+
+
+def find_half_character(text: str) -> str | None:
+    """Where a text has half of a character, which no tokenizer takes and no file holds; None if it has none."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         return f"holds half of a character (the lone surrogate \\u{ord(text[error.start]):04x})"
     return None
+
+
+def find_unknown_byte(text: str) -> tuple[str, str] | None:
+    """Where a text of the command line holds a byte that was not understood, and what to do; None if it holds none.
+
+    Python keeps such bytes, from 0x80 to 0xff, as halves of characters.
+    """
+    code = next((ord(letter) for letter in text if 0xDC80 <= ord(letter) <= 0xDCFF), None)
+    if code is None:
+        return None
+    encoding, byte = sys.getfilesystemencoding(), f"the byte \\x{code - 0xDC00:02x}"
+    if encoding == "utf-8":
+        return f"holds {byte}, which is not UTF-8", "correct or remove it"
+    return f"holds {byte}, which the locale ({encoding}) does not know", "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
 
 
 def find_json_problem(value: Any) -> str | None:
