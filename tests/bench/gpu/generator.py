@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -178,7 +180,8 @@ def measure_memory_choices(bench: Bench, generator: Any, feature_map: Any) -> No
         set_checkpointing(generator, checkpointing)
         reset_peak()
         try:
-            seconds = _step_seconds(bench, generator, feature_map, chunk)
+            with trainer_of(generator, feature_map, step_settings(chunk_size=chunk)) as trainer:
+                _, seconds = time_steps(trainer, 1 if bench.small else 2)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -196,19 +199,33 @@ def measure_memory_choices(bench: Bench, generator: Any, feature_map: Any) -> No
         bench.record.note(f"The fastest way that fits: {best[1]}.")
 
 
-def _step_seconds(bench: Bench, generator: Any, feature_map: Any, chunk: int | None) -> float:
-    settings = TrainingConfig(
-        steps=1, groups_per_step=1, candidates=CANDIDATES, pairs=PAIRS, chunk_size=chunk, groups_in_flight=1
-    )
+def step_settings(groups: int = 1, **changes: Any) -> TrainingConfig:
+    """Steps of so many groups, all of which are in flight."""
+    sizes = {"groups_per_step": groups, "groups_in_flight": groups, "candidates": CANDIDATES, "pairs": PAIRS}
+    return TrainingConfig(steps=1, **sizes, **changes)
+
+
+@contextmanager
+def trainer_of(
+    generator: Any, feature_map: Any, settings: TrainingConfig, optimizer: OptimizerConfig | None = None
+) -> Iterator[DrPOTrainer]:
+    """A trainer whose reward takes no time. Its gradients are freed at the end."""
     reward = LocalRanker("redness", Redness())
     with BackgroundRanker(lambda: reward) as ranker:
-        trainer = DrPOTrainer(generator, feature_map, load_objective("drpo"), ranker, settings, OptimizerConfig())
-        records = [PromptRecord(PROMPT, {})]
+        trainer = DrPOTrainer(
+            generator, feature_map, load_objective("drpo"), ranker, settings, optimizer or OptimizerConfig()
+        )
         try:
-            lines = [trainer.run_step(records) for _ in range(2 if bench.small else 3)]
+            yield trainer
         finally:
             trainer.optimizer.zero_grad(set_to_none=True)
-    return min(line["seconds"]["total"] for line in lines[1:])
+
+
+def time_steps(trainer: DrPOTrainer, repeats: int) -> tuple[float, float]:
+    """The seconds of the first step, and of the fastest of the others."""
+    records = [PromptRecord(PROMPT, {})] * trainer.runner.settings.groups_per_step
+    first, *others = (trainer.run_step(records)["seconds"]["total"] for _ in range(1 + repeats))
+    return first, min(others)
 
 
 def set_checkpointing(generator: Any, on: bool) -> None:

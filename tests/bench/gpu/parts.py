@@ -30,5 +30,5 @@ PARTS = {
     "figure5": Part("DrPO against reward backpropagation (figure 5)", "figure5", 90),
     "train": Part("A run of `drpo train`", "train", 160),
     "service": Part("The service", "service", 90),
-    "speed": Part("Ways to compute faster", "speed", 120),
+    "speed": Part("Ways to compute faster", "speed", 240),
 }

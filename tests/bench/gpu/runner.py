@@ -9,13 +9,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 from bench.gpu.parts import PARTS
 from bench.gpu.record import LOG, ROWS, Record, read_results, write_results
 
+from drpo_rewards.cluster.watchdog import GRACE_S
+
 _POLL_S = 1.0
+_END_S = 15.0  # for a run to write its checkpoint after SIGTERM
 
 
 class SkippedError(Exception):
@@ -97,10 +101,22 @@ def _wait(process: subprocess.Popen[bytes], deadline: float) -> int | None:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process and what it started: Ray's processes end when their driver is gone."""
+    """Ends the process and what it started. Ray's processes are not in its group, and end soon after their driver."""
     os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _END_S
+    while process.poll() is None or _has_members(process.pid):
+        if time.monotonic() > deadline:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            time.sleep(GRACE_S)
+            return
+        time.sleep(0.2)
+
+
+def _has_members(group: int) -> bool:
     try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
