@@ -204,12 +204,16 @@ def test_a_signal_ends_a_command_with_a_line(
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_at_once_are_one_ending(first: signal.Signals) -> None:
     """As `timeout` sends them, to the process and to its group, or systemd, SIGHUP after SIGTERM."""
-    with endings_as_ctrl_c():
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(first)
-        for number in (first, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.raise_signal(number)
-        assert endings.ending_status() == 128 + first
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+    try:
+        with endings_as_ctrl_c():
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(first)
+            for number in (first, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                signal.raise_signal(number)
+            assert endings.ending_status() == 128 + first
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_closed_terminal_ends_a_run_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:

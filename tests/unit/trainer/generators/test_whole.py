@@ -60,7 +60,8 @@ def test_stock_diffusers_draws_the_same_with_the_saved_unet(world: World, tmp_pa
 def test_every_weight_of_the_unet_is_trained_and_nothing_else(world: World) -> None:
     generator = world.load(whole=True)
     latents = our_latents(generator)
-    torch.testing.assert_close(latents, our_latents(world.load()))  # torch has other kernels for what is trained
+    expected = our_latents(world.load())
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4)  # torch has other kernels for what is trained
     with generator.reference(), torch.no_grad():  # as in training: between the forward and the backward pass
         our_latents(generator)
     latents.square().mean().backward()

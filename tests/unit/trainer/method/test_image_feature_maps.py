@@ -136,11 +136,11 @@ def test_the_released_mask_is_another_one_for_each_image_and_call(vit_mae: Path)
 
     one, two = cls(paper, step=1, call=1), cls(paper, step=1, call=2)
     assert torch.equal(one, two)
-    assert torch.equal(one[0], one[1])
+    torch.testing.assert_close(one[0], one[1])  # some processors round the rows of a product differently
     assert not torch.equal(one, cls(paper, step=2, call=1))
     one, two = cls(released, step=1, call=1), cls(released, step=1, call=2)
     assert not torch.equal(one, two)
-    assert not torch.equal(one[0], one[1])
+    assert not torch.allclose(one[0], one[1], rtol=1e-3)
     assert torch.equal(one, cls(released, step=1, call=1)), "a call that is repeated for its gradient"
 
 
