@@ -299,13 +299,14 @@ def test_ctrl_c_leaves_a_run_that_resumes_bit_for_bit(uninterrupted: Path, home:
 
 
 def test_a_missing_cluster_is_reported(home: Path, start_drpo: Start) -> None:
-    config, _ = write_run_config(home, "no-cluster", own_service(home))
+    config, run_dir = write_run_config(home, "no-cluster", own_service(home))
     cluster = f"127.0.0.1:{free_port()}"
     driver = start_drpo("--preset", config, "--run.ray_address", cluster)
     output, _ = driver.communicate(timeout=200)
-    assert driver.returncode == 1, output
-    assert f"error: no Ray can be reached at {cluster}: " in output
+    assert driver.returncode == 2, output
+    assert f"error: run.ray_address: no Ray can be reached at {cluster}: " in output
     assert "Traceback" not in output
+    assert not run_dir.exists()  # it is told before the start
 
 
 @pytest.mark.thorough
