@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
 UNUSED = ("test", "this", "turtle")  # modules of Python that no command imports, whose names people give files
+AT_ONCE_S = 0.2  # after a signal that counts, others are the same ending
 OURS = ("drpo", "drpo_rewards")  # another checkout of them is no mistake
 
 
@@ -25,6 +27,24 @@ def prepare_process(label: str) -> None:
     if problem := find_problem():
         print(f"{label}: {problem}", file=sys.stderr)
         sys.exit(2)
+
+
+class EndingClock:
+    """Tells endings apart.
+
+    `timeout` sends SIGTERM to a process and to its group, and systemd may send SIGHUP with it. Such signals are one.
+    """
+
+    def __init__(self) -> None:
+        self._counted_s = float("-inf")
+
+    def counts(self) -> bool:
+        """Return whether a signal that comes now is an ending of its own."""
+        now_s = time.monotonic()
+        if now_s - self._counted_s < AT_ONCE_S:
+            return False
+        self._counted_s = now_s
+        return True
 
 
 def run_command_line(module: str, label: str, status: int, **options: str) -> None:

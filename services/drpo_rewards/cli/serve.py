@@ -13,7 +13,9 @@ import typer
 from drpo_rewards.cli.local_reward import import_from
 from drpo_rewards.cli.options import ConfigArgument, GrpcPortOption, HostOption, PortOption, read_listeners
 from drpo_rewards.cli.output import busy, console, errors, print_findings
+from drpo_rewards.process import EndingClock
 
+_clock = EndingClock()
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, and the end of the terminal
 
 
@@ -74,17 +76,15 @@ def serve(
         stop_ray()
 
 
-def _handle(
-    numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None] | signal.Handlers
-) -> None:
+def _handle(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> None:
     for number in numbers:
         signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End a start that is not complete, with Ray. What follows, as from `timeout`, does not disturb that."""
-    _handle(ENDING, signal.SIG_IGN)
-    raise SystemExit(128 + number)
+    """End a start that is not complete, with Ray."""
+    if _clock.counts():
+        raise SystemExit(128 + number)
 
 
 def _is_ignored(number: int) -> bool:

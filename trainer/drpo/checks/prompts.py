@@ -67,11 +67,7 @@ def _check_overlap(plan: Plan) -> Iterator[Finding]:
 def _check_records(plan: Plan, section: str, records: Sequence[PromptRecord]) -> Iterator[Finding]:
     problems = []
     for number, record in enumerate(records, start=1):
-        typed = plan.verb == "sample"  # and so no service will rank its images
-        problem, fix = (find_unknown_byte(record.prompt) if typed else None) or (
-            find_half_character(record.prompt) or ("" if typed else _find_limit(record)),
-            "correct or remove it",
-        )
+        problem, fix = _find_problem(record, typed=plan.verb == "sample")
         if problem:
             shown = record.prompt if len(record.prompt) <= 60 else f"{record.prompt[:60]}..."
             problems.append((f"prompt {number} of {section} ({shown!a}) {problem}", fix))
@@ -87,6 +83,14 @@ def _check_records(plan: Plan, section: str, records: Sequence[PromptRecord]) ->
 
 _TEXT: TypeAdapter[str] = TypeAdapter(PromptText)
 _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
+
+
+def _find_problem(record: PromptRecord, *, typed: bool) -> tuple[str, str]:
+    """What is wrong with a prompt and what to do; "" if nothing is. The images of one that was typed are not ranked."""
+    if typed and (unknown := find_unknown_byte(record.prompt)):
+        return unknown
+    problem = find_half_character(record.prompt) or ("" if typed else _find_limit(record))
+    return problem, "correct or remove it"
 
 
 def _find_limit(record: PromptRecord) -> str:

@@ -1,21 +1,19 @@
 """Signals that end a command: Ctrl-C, and SIGTERM and SIGHUP, which count as Ctrl-C.
 
-`kill`, `ray job stop` and container runtimes send SIGTERM. `timeout` sends it to the process and to its group, and
-systemd may send SIGHUP with it, so what follows at once is the same ending. A later signal hurries, but for SIGHUP: a
-terminal that is closed sends it twice. A program that was started by nohup ignores it.
+`kill`, `ray job stop` and container runtimes send SIGTERM. What follows at once is the same ending. A later signal
+hurries, but for SIGHUP: a terminal that is closed sends it twice. A program that was started by nohup ignores it.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_TITLES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP (the terminal was closed)"}
+from drpo_rewards.process import EndingClock
 
-AT_ONCE_S = 0.2  # after a signal that counts, others are the same ending
+_TITLES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP (the terminal was closed)"}
 
 _told: list[signal.Signals] = []  # of this command, in their order
 
@@ -31,14 +29,12 @@ def endings_as_ctrl_c() -> Iterator[None]:
         yield
         return
 
-    counted_s = float("-inf")
+    clock = EndingClock()
 
     def interrupt(number: int, frame: object) -> None:
-        nonlocal counted_s
         again = number == signal.SIGHUP and number in _told
-        if again or time.monotonic() - counted_s < AT_ONCE_S:
+        if again or not clock.counts():
             return
-        counted_s = time.monotonic()
         _told.append(signal.Signals(number))
         raise KeyboardInterrupt
 

@@ -23,6 +23,7 @@ from drpo.generators import check_adapter
 from drpo.generators.unet_file import find_unet
 from drpo.shapes.assets import generator_path
 from drpo.training.run_folder import locate_adapter
+from drpo_rewards import process
 from drpo_rewards.cli import app as rewards_app
 
 
@@ -218,7 +219,7 @@ def test_signals_at_once_are_one_ending(first: signal.Signals) -> None:
 
 def test_a_closed_terminal_ends_a_run_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shell and kernel both send SIGHUP, so only the first one counts. A later SIGTERM hurries, as a second Ctrl-C."""
-    monkeypatch.setattr(endings, "AT_ONCE_S", 0.0)
+    monkeypatch.setattr(process, "AT_ONCE_S", 0.0)
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     try:
         with endings_as_ctrl_c():

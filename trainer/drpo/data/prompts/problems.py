@@ -45,7 +45,7 @@ class Problems:
 
 
 def find_text_problem(text: str) -> str | None:
-    """What makes a text useless as a prompt or task: a NUL, or what is no character; None if nothing does."""
+    """What makes a text useless as a prompt or task: a NUL, or half of a character; None if nothing does."""
     if "\0" in text:
         return "holds a NUL character"
     return find_half_character(text)
