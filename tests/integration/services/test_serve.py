@@ -126,7 +126,9 @@ def test_a_start_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
         assert any(line.startswith("logs: ") for line in iter(process.stderr.readline, ""))
         family = family_of(process)
         process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does
         assert process.wait(100) == 128 + signal.SIGTERM
+        assert "Traceback" not in process.stderr.read()
         assert_nothing_is_left(family)
 
 
