@@ -12,7 +12,9 @@ SETTINGS = {
     "RAY_SERVE_LOG_TO_STDERR": "0",  # replicas log into Ray's log folder
     "RAY_prestart_worker_first_driver": "0",  # start no processes that may never be used
     # What Ray does all the time, however little is asked of it: less often, an idle service takes half.
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # by default every 0.1 s, Serve looks at its replicas
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.75",  # by default every 0.1 s, Serve looks at its replicas
+    "RAY_raylet_report_resources_period_milliseconds": "500",  # by default a node tells the head every 0.1 s
+    "RAY_raylet_check_gc_period_milliseconds": "1000",  # by default it asks every 0.1 s whether memory is short
     "REPORTER_UPDATE_INTERVAL_MS": "30000",  # by default every 5 s, Ray looks at all processes of the machine
     "RAY_task_events_report_interval_ms": "10000",  # by default each process tells the head every second
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",  # by default each replica exports its metrics every 0.1 s

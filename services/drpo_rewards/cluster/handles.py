@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -18,10 +19,16 @@ BY_VALUE_BYTES = 3_000_000
 
 
 class SharedImages(Sequence[np.ndarray]):
-    """Images for several deployments, which get them from one copy in Ray's object store."""
+    """Images for several deployments, which get them from one copy in Ray's object store.
 
-    def __init__(self, images: Sequence[np.ndarray]) -> None:
+    Args:
+        images: the images.
+        reference: to their copy, if there is one already.
+    """
+
+    def __init__(self, images: Sequence[np.ndarray], reference: ray.ObjectRef | None = None) -> None:
         self._images = images
+        self._reference = reference
         self._placing: asyncio.Task[ray.ObjectRef] | None = None
 
     @overload
@@ -36,15 +43,34 @@ class SharedImages(Sequence[np.ndarray]):
 
     async def place(self) -> ray.ObjectRef:
         """Put the images into the object store at the first call. They stay there as long as this object lives."""
+        if self._reference is not None:
+            return self._reference
         if self._placing is None:
             self._placing = asyncio.create_task(asyncio.to_thread(ray.put, self._images))
         return await asyncio.shield(self._placing)
 
 
-class Caller:
-    """Calls methods of one deployment with images."""
+@dataclass(frozen=True)
+class PlacedImages:
+    """Images for a deployment that hands them on. Ray resolves a reference only if it is an argument by itself."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    reference: ray.ObjectRef
+
+    async def open(self) -> SharedImages:
+        """The images, which are not copied, with the reference for those that get them next."""
+        return SharedImages(await self.reference, self.reference)
+
+
+class Caller:
+    """Calls methods of one deployment with images.
+
+    Args:
+        handle: of the deployment.
+        hands_on: it gives the images to other deployments, so a large group arrives as PlacedImages.
+    """
+
+    def __init__(self, handle: DeploymentHandle, *, hands_on: bool = False) -> None:
+        self._hands_on = hands_on
         self._by_reference = handle
         self._by_value = handle.options(_by_reference=False)
 
@@ -56,6 +82,7 @@ class Caller:
         sent: Any = images
         if large:  # copied in a thread: Serve would copy in the loop through which all calls go
             sent = await (images if isinstance(images, SharedImages) else SharedImages(images)).place()
+            sent = PlacedImages(sent) if self._hands_on else sent
         elif isinstance(images, SharedImages):
             sent = list(images)
         return await getattr(self._by_reference if large else self._by_value, method).remote(sent, *arguments)

@@ -77,7 +77,9 @@ def start_local_ray(num_cpus: int | None = None, *, timeout_s: float = START_S) 
                 if patience.is_over():
                     raise
         watchdog.watch(str(logs_folder().parent))
-        _node().kill_log_monitor(check_alive=False)  # it reads all logs all the time, for a driver that wants none
+        # One reads all logs all the time, for a driver that wants none; the other starts machines, and has no others.
+        _node().kill_log_monitor(check_alive=False)
+        _node().kill_monitor(check_alive=False)
     except BaseException as error:
         ray.shutdown()
         watchdog.let_go()

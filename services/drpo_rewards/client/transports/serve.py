@@ -71,7 +71,7 @@ class ServeTransport:
                 f"an http:// or grpc:// address"
             )
         try:
-            return Caller(serve.get_app_handle(self.application))
+            return Caller(serve.get_app_handle(self.application), hands_on=True)
         except RayServeException as error:
             raise ServiceUnavailableError(f"no application {self.application!r} is deployed: {error}") from None
 

@@ -13,6 +13,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from drpo_rewards.api.contract import parse
+from drpo_rewards.cluster.handles import PlacedImages
 from drpo_rewards.cluster.logs import let_logs_take_any_text
 from drpo_rewards.cluster.memory import return_free_memory_when_idle, return_large_buffers
 from drpo_rewards.operations import OPERATIONS
@@ -63,11 +64,13 @@ class GatewayDeployment:
         self._opening.cancel()
         await self._listeners.close()
 
-    async def call(self, images: Sequence[np.ndarray], name: str, options: dict[str, Any]) -> dict[str, Any]:
+    async def call(
+        self, images: Sequence[np.ndarray] | PlacedImages, name: str, options: dict[str, Any]
+    ) -> dict[str, Any]:
         """Perform an operation for a handle.
 
         Args:
-            images: (H, W, 3) uint8 arrays, or one array (K, H, W, 3).
+            images: (H, W, 3) uint8 arrays, or one array (K, H, W, 3), or where they are.
             name: the operation's name.
             options: the fields of its options.
 
@@ -77,7 +80,9 @@ class GatewayDeployment:
         operation = OPERATIONS[name]
 
         async def read(allowance: Allowance) -> tuple[Any, Sequence[np.ndarray]]:
-            return parse(operation.options, options), images  # decoded already, outside the gateway's memory
+            # They are decoded already, outside the gateway's memory.
+            opened = await images.open() if isinstance(images, PlacedImages) else images
+            return parse(operation.options, options), opened
 
         response = await self.gateway.perform(operation, Origin("serve", uuid.uuid4().hex), read)
         return response.model_dump()

@@ -82,7 +82,7 @@ class Gateway:
                 stage = "answer"
                 question = operation.question(options, len(images), self._served)
                 await self._rewards.check_metadata(question)
-                if len(question.rewards) > 1:
+                if len(question.rewards) > 1 and not isinstance(images, SharedImages):
                     images = SharedImages(images)
                 answers = await run_together(
                     self._rewards.ask(name, question, images, request_id, timings_ms, allowance.decoding_s)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import re
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from ray._private.internal_api import memory_summary
 from support.service import KEY, PICTURES, REDS, TRANSPORTS, address
 
 from drpo_rewards import AsyncRankingClient, Group, RankingClient, errors, serving
@@ -33,6 +36,27 @@ async def test_several_rewards_of_a_large_group(client: AsyncRankingClient) -> N
     assert answer.rewards["redness"].scores == pytest.approx(REDS[:2].tolist())
     assert answer.rewards["darkness"].scores == pytest.approx(DARKS[:2].tolist())
     assert np.argmax(answer.rewards["judge"].scores) == np.argmax(DARKS[:2])
+
+
+async def test_a_large_group_by_handle_is_placed_once(service: serving.RunningService) -> None:
+    """Gateway and rewards read the caller's copy. `busy` takes long enough to see what lies in the object store."""
+    large = np.zeros((24, 512, 512, 3), dtype=np.uint8)
+
+    def stored_mb() -> float:
+        mebibytes = re.search(r"Plasma memory usage (\d+) MiB", memory_summary(stats_only=True))
+        assert mebibytes is not None
+        return float(mebibytes[1]) * 2**20 / 1e6
+
+    while stored_mb() > 2:  # what earlier calls have left
+        await asyncio.sleep(0.1)
+    seen = []
+    async with AsyncRankingClient(address(service, "serve")) as client:
+        call = asyncio.create_task(client.rank("p", large, rewards={"busy": 1.0, "darkness": 1.0}))
+        while not call.done():
+            seen.append(await asyncio.to_thread(stored_mb))
+            await asyncio.sleep(0.01)
+        assert (await call).rewards["darkness"].scores == [0.0] * 24
+    assert large.nbytes / 1e6 - 2 < max(seen) < 1.5 * large.nbytes / 1e6
 
 
 async def test_score_gives_raw_scores_of_many_groups(client: AsyncRankingClient) -> None:
