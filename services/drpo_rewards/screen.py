@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any
 
 from rich.console import Console
 
 USUAL_WIDTH = 80
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but a tab and a line's end
 
 
 def make_console(stream: str, **options: Any) -> Console:
@@ -23,6 +25,11 @@ def make_console(stream: str, **options: Any) -> Console:
         options = {"width": USUAL_WIDTH, **options}
     stands_in: Any = Stream(stream)
     return Console(file=stands_in, **options)
+
+
+def printable(text: str) -> str:
+    """Write control characters as escapes, so that a text from elsewhere cannot drive the terminal."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class Stream:
@@ -51,7 +58,7 @@ class Stream:
 
     def _try(self, method: str, *arguments: str) -> None:
         stream = self._stream
-        if stream is None:
+        if stream is None or getattr(stream, "closed", False):
             return
         try:
             getattr(stream, method)(*arguments)

@@ -76,6 +76,7 @@ class ImageLimits:
 
 DEFAULT_LIMITS = ImageLimits()
 # For clients: the service's own configuration says how large an image may be.
+MOST_FILE_BYTES = 1_000_000_000  # that a client reads of one file; services accept much less
 ANY_SIZE = ImageLimits(1, *[sys.maxsize] * 4)
 
 
@@ -289,12 +290,15 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
         return check_array(to_pixels(image, field=field), field=field, limits=ANY_SIZE)
     if isinstance(image, Image.Image):
         ANY_SIZE.check(*image.size, field)
-        return to_rgb(image, field=field)
+        try:
+            return to_rgb(image, field=field)
+        except (OSError, ValueError) as error:  # its file is closed, or damaged
+            raise InvalidImageError(f"{field} cannot be read: {error}", field=field) from error
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | PathLike):
         try:
-            return Path(image).read_bytes()
+            return read_at_most(Path(image), MOST_FILE_BYTES)
         except OSError as error:
             raise InvalidImageError(f"{field}: cannot read {image}: {error.strerror}", field=field) from error
         except ValueError as error:  # a path cannot hold the byte 0
@@ -302,6 +306,20 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
     raise InvalidImageError(
         f"{field} is a {type(image).__name__}; give an array, a tensor, a PIL image, bytes or a path", field=field
     )
+
+
+def read_at_most(path: Path, most: int) -> bytes:
+    """Read a file, or what comes through a pipe. A device may have no end.
+
+    Raises:
+        ValueError: there are more than `most` bytes.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most / 1e6:g} MB")
+    return data
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -10,7 +10,11 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from drpo_rewards.api.contract import MAX_METADATA_DEPTH
+from drpo_rewards.api.images import read_at_most
 from drpo_rewards.settings.yaml_text import SettingsLoader
+
+MOST_JSON_BYTES = 10_000_000  # of a file with metadata, which may be written with much space between
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -54,9 +58,15 @@ def read_metadata(text: str | None) -> dict[str, Any] | None:
     """Read a JSON object from the text itself, or from the file that it names."""
     if text is None:
         return None
+    if not text.strip():
+        raise typer.BadParameter("it is empty; give a JSON object, or a file with one", param_hint="--metadata")
     inline = text.lstrip().startswith("{")
     try:
-        data = json.loads(text if inline else Path(text).read_text("utf-8-sig"))
+        data = json.loads(text if inline else read_at_most(Path(text), MOST_JSON_BYTES).decode("utf-8-sig"))
+    except RecursionError:
+        raise typer.BadParameter(
+            f"it is nested deeper than {MAX_METADATA_DEPTH} levels", param_hint="--metadata"
+        ) from None
     except (OSError, ValueError) as error:
         problem = "the text is not valid JSON" if inline else f"cannot read {text}"
         raise typer.BadParameter(f"{problem}: {error}", param_hint="--metadata") from None
@@ -70,6 +80,10 @@ def read_weights(entries: Sequence[str] | None) -> dict[str, float] | None:
     weights = {}
     for entry in entries or ():
         name, _, weight = entry.partition("=")
+        if not name:
+            raise typer.BadParameter(f"{entry!r} names no reward; write NAME or NAME=WEIGHT", param_hint="--reward")
+        if name in weights:
+            raise typer.BadParameter(f"{name} is there twice; keep one", param_hint="--reward")
         try:
             weights[name] = float(weight or 1)
         except ValueError:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from drpo_rewards.findings import Finding
-from drpo_rewards.screen import make_console
+from drpo_rewards.screen import make_console, printable
 
 console = make_console("stdout")
 errors = make_console("stderr")
@@ -27,7 +27,7 @@ def fail(code: str, message: str, status: int = 1) -> NoReturn:
         status: the exit status; 2 for a user's mistake.
     """
     for line in message.splitlines() or [""]:
-        errors.print(f"[red]error[/red] ({code}): {escape(line)}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]error[/red] ({code}): {escape(printable(line))}", highlight=False, soft_wrap=True)
     raise typer.Exit(status)
 
 
@@ -35,7 +35,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
     """Print what a check has found, in one line each."""
     for finding in findings:
         color = {"wrong": "red", "warning": "yellow"}.get(finding.state, "default")
-        place = escape(f"({finding.check}) {finding.about}: {finding.found}; {finding.fix}".strip("; "))
+        place = escape(printable(f"({finding.check}) {finding.about}: {finding.found}; {finding.fix}".strip("; ")))
         errors.print(f"[{color}]{finding.state}[/] {place}", highlight=False, soft_wrap=True)
 
 
@@ -69,7 +69,7 @@ def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
 
 def add_row(to: Table, *cells: object) -> None:
     """Add a row of plain text. Without escaping, rich would read a file name with brackets as markup."""
-    to.add_row(*(escape(str(cell)) for cell in cells))
+    to.add_row(*(escape(printable(str(cell))) for cell in cells))
 
 
 def join_reasons(details: Sequence[dict[str, Any] | None]) -> str:

@@ -290,7 +290,8 @@ class AsyncRankingClient:
     async def close(self) -> None:
         """Close the connections. Calls in progress and later ones fail with ServiceUnavailableError."""
         self._attempts.close()
-        await self._transport.close()
+        if not self._attempts.loop_has_ended:  # else its connections have ended with it
+            await self._transport.close()
 
     async def __aenter__(self) -> AsyncRankingClient:
         return self

@@ -103,6 +103,11 @@ class Attempts:
             raise InternalError(f"the call of {self.address} failed: {type(error).__name__}: {error}") from error
         raise error
 
+    @property
+    def loop_has_ended(self) -> bool:
+        """Whether there was a first call, and its event loop is closed."""
+        return self._loop is not None and self._loop.is_closed()
+
     def check_open(self) -> asyncio.Future[None]:
         """Check that calls can be made here, and return what ends when the client is closed.
 
@@ -124,7 +129,7 @@ class Attempts:
     def close(self) -> None:
         """End the calls in progress, and refuse later ones."""
         self._closed = True
-        if self._closing is not None and not self._closing.done():
+        if self._closing is not None and not self._closing.done() and not self.loop_has_ended:
             self._closing.set_result(None)
 
 

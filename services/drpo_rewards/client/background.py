@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
-from drpo_rewards.errors import ServiceUnavailableError
+from drpo_rewards.errors import ConfigError, ServiceUnavailableError
 
 ResultT = TypeVar("ResultT")
 
@@ -21,21 +22,26 @@ class BackgroundLoop:
     """
 
     def __init__(self, name: str) -> None:
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._loop.is_closed()
+        """Whether `close` was called, or this is another process, which has no such thread."""
+        return self._loop.is_closed() or self._process != os.getpid()
 
     def submit(self, coroutine: Coroutine[Any, Any, ResultT]) -> Future[ResultT]:
         """Start a coroutine and return at once; may be called from any thread.
 
         Raises:
             ServiceUnavailableError: the loop is closed.
+            ConfigError: it was made in another process. A fork copies no thread, so nobody would run the coroutine.
         """
+        if self._process != os.getpid():
+            coroutine.close()
+            raise ConfigError("this client was made before a fork of the process; make one in each process")
         if self.closed:
             coroutine.close()
             raise ServiceUnavailableError("this client is closed")

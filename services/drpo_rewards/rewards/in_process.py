@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from drpo_rewards.api.images import decode, load
 from drpo_rewards.api.metadata import check_keys, take_share
@@ -14,6 +14,8 @@ from drpo_rewards.errors import InvalidRequestError, RewardError, RewardsError
 from drpo_rewards.ranking.tournament import Tournament, TournamentResult, seeding
 from drpo_rewards.rewards.base import AnyReward, Comparison, PairItem, PairwiseReward, Reward, Score, ScoreItem
 from drpo_rewards.rewards.checks import check_comparisons, check_scores, copy_items, describe
+
+ResultT = TypeVar("ResultT")
 
 Progress = Callable[[int, int], None]  # called with the number that is done, and the total
 
@@ -39,10 +41,12 @@ def score_items(
     metrics = describe(name, reward).metrics
     items = _take_metadata(name, reward, items)
     scores: list[Score] = []
+
+    def score(batch: Sequence[ScoreItem]) -> list[Score]:
+        return check_scores(name, reward.score(copy_items(batch)), batch, metrics=metrics)
+
     for start in range(0, len(items), batch_size):
-        batch = items[start : start + batch_size]
-        with _reward_errors(name):
-            scores += check_scores(name, reward.score(copy_items(batch)), batch, metrics=metrics)
+        scores += _ask(name, partial(score, items[start : start + batch_size]))
         on_progress(len(scores), len(items))
     return scores
 
@@ -60,8 +64,7 @@ def compare_items(
         PairItem(items[first].image, items[second].image, items[first].prompt, items[first].metadata)
         for first, second in pairs
     ]
-    with _reward_errors(name):
-        return check_comparisons(name, judge.compare(copy_items(pair_items)), pair_items)
+    return _ask(name, lambda: check_comparisons(name, judge.compare(copy_items(pair_items)), pair_items))
 
 
 def better_of(reward: Reward, first: Score, second: Score) -> Literal["first", "second", "tie"]:
@@ -118,12 +121,18 @@ def _take_metadata(name: str, reward: AnyReward, items: Sequence[ScoreItem]) -> 
     return [replace(item, metadata=shares[id(item.metadata)]) for item in items]
 
 
-@contextmanager
-def _reward_errors(name: str) -> Iterator[None]:
-    """Turn any exception of a reward into a RewardsError that names the reward, as the service does."""
+def _ask(name: str, call: Callable[[], ResultT]) -> ResultT:
+    """Call a reward. Any exception of it becomes a RewardsError that names it, as in a service.
+
+    It catches even what is no Exception: a reward may raise SystemExit, or asyncio's CancelledError.
+    """
     try:
-        yield
-    except RewardsError:
+        return call()
+    except (RewardsError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
-        raise RewardError(f"reward {name!r} failed: {type(error).__name__}: {error}", reward=name) from error
+    except BaseException as error:
+        try:
+            reason = str(error)
+        except Exception:
+            reason = "its message cannot be read"
+        raise RewardError(f"reward {name!r} failed: {type(error).__name__}: {reason}", reward=name) from error

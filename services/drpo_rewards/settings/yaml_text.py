@@ -18,6 +18,23 @@ class SettingsLoader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  the base class declares no class variable
 
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._open: set[str] = set()  # anchors of the nodes that are being read
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse an alias of what it stands in, which would have no end."""
+        event: Any = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in self._open:
+                raise yaml.MarkedYAMLError(problem=f"*{event.anchor} contains itself", problem_mark=event.start_mark)
+            return super().compose_node(parent, index)
+        opened = {event.anchor} - {None, *self._open}
+        self._open |= opened
+        node = super().compose_node(parent, index)
+        self._open -= opened
+        return node
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Make every key a text, and refuse one that is there twice."""
         mapping: yaml.MappingNode = super().compose_mapping_node(anchor)

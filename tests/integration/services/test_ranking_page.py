@@ -282,6 +282,9 @@ def test_the_page_loads_nothing_from_other_servers(served: Served) -> None:
     script = httpx.get(f"{served.http_url}/page/page.js")
     assert "javascript" in script.headers["content-type"]
     assert httpx.get(script.url, headers={"if-none-match": script.headers["etag"]}).status_code == 304
+    whole = httpx.get(script.url, headers={"range": "bytes=5-1"})
+    assert (whole.status_code, whole.content) == (200, script.content)
+    assert httpx.head(script.url).headers["content-length"] == str(len(script.content))
     for path in ("page/../page.py", "page/%2e%2e/http.py", "page/nothing.js"):
         missing = httpx.get(f"{served.http_url}/{path}")
         assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")

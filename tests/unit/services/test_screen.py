@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from drpo_rewards.screen import printable
+
 PRINTS = """
 import sys
 from rich.table import Table
@@ -48,3 +50,7 @@ def test_a_table_without_columns_has_the_usual_ones() -> None:
         [sys.executable, "-c", PRINTS], input="go\n", env=environment, capture_output=True, text=True
     )
     assert printed.stdout.count("a word") == 3
+
+
+def test_a_text_from_elsewhere_does_not_drive_the_terminal() -> None:
+    assert printable("\x1b[31mred\x07\x9b\tand\nä") == "\\x1b[31mred\\x07\\x9b\tand\nä"

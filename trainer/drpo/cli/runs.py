@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from drpo.cli.common import console, say
 from drpo.cli.report import find_run_by_name
 from drpo.config import runs_folder
 from drpo.errors import ConfigError
-from drpo_rewards.screen import make_console
+from drpo_rewards.screen import make_console, printable
 
 PIPED_WIDTH = 500
 """Characters of a line that no terminal shows, so that every run has one line for `grep`."""
@@ -52,7 +53,7 @@ def runs(
             format_duration(one.seconds) if one.seconds else "",
             one.started.partition("-")[2],  # the year is left out
         )
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     to = console if console.is_terminal else make_console("stdout", width=PIPED_WIDTH)
     to.print(table)
 
@@ -69,6 +70,21 @@ def compare(
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder; give the file to write")
     folders = [find_run_by_name(one) for one in run]
+    _check_configs(folders)
     if len(set(folders)) < len(folders):
         raise ConfigError("a run is given twice; give each once")
     say("comparison: ", (str(write_comparison_page(folders, out)), "bold"))
+
+
+def _check_configs(folders: Sequence[Path]) -> None:
+    """Raises one ConfigError that says which of the runs have settings that cannot be read."""
+    from drpo.training.run_folder import read_config
+
+    problems = []
+    for folder in folders:
+        try:
+            read_config(folder)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))

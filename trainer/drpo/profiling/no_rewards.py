@@ -29,11 +29,15 @@ class BrightnessRanker:
         pairs: PairOptions | None = None,
         request_id: str | None = None,
     ) -> RankResponse:
-        """Ranks by the mean of each image."""
+        """Ranks by `score`."""
         options = RankOptions(prompt=prompt, rewards={NAME: 1.0}, pairs=pairs, request_id=request_id)
         served = ServedRewards([NAME], {})
-        answer = ReplicaAnswer(f"{NAME}-1", scores=[Score(float(image.mean())) for image in images])
+        answer = ReplicaAnswer(f"{NAME}-1", scores=[Score(score) for score in self.score(prompt, images, metadata)])
         return RANK.answer(options, RANK.question(options, len(images), served), {NAME: answer}, served)
+
+    def score(self, prompt: str, images: np.ndarray, metadata: dict[str, Any] | None) -> list[float]:
+        """The mean of each image."""
+        return [float(image.mean()) for image in images]
 
     async def close(self) -> None:
         """There is nothing to close."""

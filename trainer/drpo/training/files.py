@@ -28,11 +28,18 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Replaces a file by `data`, on the disk and not only in the system's memory.
 
+    A link stays, and what it leads to is replaced. A device or a pipe, as /dev/stdout may be, is written to.
+
     Raises:
         StorageError: the file could not be written. The old one is unchanged.
     """
-    partial = path.with_name(f".partial-{path.name}")
     with storing(path):
+        path = Path(os.path.realpath(path))
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open("wb") as device:
+                device.write(data)
+            return
+        partial = path.with_name(f".partial-{path.name}")
         try:
             with partial.open("wb") as file:
                 file.write(data)
@@ -52,6 +59,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
         StorageError: the folder could not be written. The old one is unchanged.
     """
     partial, old = path.with_name(f".partial-{path.name}"), path.with_name(f".old-{path.name}")
+    if path.exists() and not path.is_dir():
+        raise StorageError(f"cannot write {path}: it is there already, and is no folder")
     with storing(path):
         try:
             shutil.rmtree(partial, ignore_errors=True)

@@ -105,7 +105,9 @@ class PartFinder:
         part.content_type = self._headers.get("content-type", "")
         files = sum(part.name == self._files for part in self.parts)
         if files > self._max_files:
-            raise _unreadable(f"too many files, more than {self._max_files}", field=self._file_field)
+            raise InvalidRequestError(
+                f"at most {self._max_files} `{self._files}` are allowed; this request has more", field=self._file_field
+            )
         if len(self.parts) - files > self._max_fields:
             raise _unreadable(f"too many parts beside `{self._files}`, more than {self._max_fields}")
 
@@ -123,5 +125,5 @@ class PartFinder:
             raise _unreadable(f"the part {part.name[:100]!r} has more than {self._max_field_bytes} bytes")
 
 
-def _unreadable(reason: str, field: str | None = None) -> InvalidRequestError:
-    return InvalidRequestError(f"the multipart body cannot be read: {reason}", field=field)
+def _unreadable(reason: str) -> InvalidRequestError:
+    return InvalidRequestError(f"the multipart body cannot be read: {reason}")

@@ -114,7 +114,7 @@ async def _from_json(pieces: AsyncIterator[bytes], model: type[Body]) -> tuple[A
 async def _from_multipart(
     pieces: AsyncIterator[bytes], header: str, model: type[Options], check: DecodingLimits
 ) -> tuple[Any, list[Content]]:
-    finder = PartFinder(header, "images", model.max_images + 1, 2, MAX_HEAD_BYTES, model.image_list)
+    finder = PartFinder(header, "images", model.max_images, 2, MAX_HEAD_BYTES, model.image_list)
     data = bytearray()
     async for piece in pieces:
         finder.feed(piece)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 FOLDER = Path(__file__).parent / "static"
@@ -25,6 +26,9 @@ class PageFiles(StaticFiles):
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
+        if isinstance(response, FileResponse):  # it would send parts, and answer a wrong range with a text of its own
+            kept = {name: response.headers[name] for name in ("etag", "last-modified")}
+            response = Response(Path(response.path).read_bytes(), media_type=response.media_type, headers=kept)
         response.headers.update(HEADERS)
         return response
 

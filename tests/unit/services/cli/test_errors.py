@@ -32,6 +32,7 @@ OPTIONS = ["score", "geneval", "--prompt", "p", "--option", "score=strict", "a.p
         (["download", "beauty"], 2, "no reward 'beauty'"),
         (["download", "none.yaml"], 2, "no service config"),
         (["upgrade", "none.yaml", "r", "--address", "127.0.0.1:9"], 1, "no Ray can be reached"),
+        (["score", "geneval", "--prompt", "p", "/dev/zero"], 2, "cannot read '/dev/zero': it has more than 1000 MB"),
         (["models", "--url", "http://127.0.0.1:9"], 1, "cannot reach http://127.0.0.1:9"),
     ],
 )
@@ -41,6 +42,22 @@ def test_each_command_ends_with_one_line(arguments: list[str], status: int, line
     (printed,) = [printed for printed in answer.stderr.splitlines() if printed.startswith("error")]
     assert line in printed
     assert "Traceback" not in answer.output
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        (["--metadata", "/dev/zero"], "cannot read /dev/zero: it has more than 10 MB"),
+        (["--metadata", '{"a": ' + "[" * 50_000], "it is nested deeper than 16 levels"),
+        (["--metadata", ""], "it is empty; give a JSON object, or a file with one"),
+        (["--reward", "=1"], "'=1' names no reward; write NAME or NAME=WEIGHT"),
+        (["--reward", "a=1", "--reward", "a"], "a is there twice; keep one"),
+    ],
+)
+def test_an_option_without_a_meaning_is_named(option: list[str], line: str) -> None:
+    answer = CliRunner().invoke(app, ["rank", "--prompt", "p", *option, "a.png", "b.png"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 2, answer.output
+    assert f"Invalid value for {option[0]}: {line}" in answer.stderr
 
 
 def test_the_version() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from drpo_rewards import RankResponse
+from drpo_rewards import AsyncRankingClient, RankResponse
 from drpo_rewards.api.contract import ModelList
 from drpo_rewards.client.background import BackgroundLoop
 from drpo_rewards.client.transports.http import _read
@@ -74,3 +76,26 @@ def test_fields_of_a_newer_service_are_ignored() -> None:
     assert _read(RankResponse, response(ranked | {"rewards": {"a": scores}})).rewards["a"].scores == [1.0, 0.0]
     with pytest.raises(InternalError, match="did not send a valid RankResponse"):
         _read(RankResponse, response(models))
+
+
+def test_after_a_fork_a_client_says_so() -> None:
+    """Only the thread that forks is copied, so a call would wait for ever."""
+    script = (
+        "import os, warnings; warnings.simplefilter('ignore')\n"
+        "from drpo_rewards import RankingClient, errors\n"
+        "with RankingClient('http://127.0.0.1:9') as client:\n"
+        "    if os.fork() == 0:\n"
+        "        try: client.models()\n"
+        "        except errors.ConfigError as error: print(error)\n"
+        "    else: os.wait()\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert answer.stdout == "this client was made before a fork of the process; make one in each process\n"
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_a_client_whose_event_loop_has_ended_can_be_closed() -> None:
+    client = AsyncRankingClient("http://127.0.0.1:9", retries=0)
+    with pytest.raises(ServiceUnavailableError):
+        asyncio.run(client.models())
+    asyncio.run(client.close())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +69,27 @@ def test_a_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("a circle")
     with pytest.raises(InvalidImageError, match=r"text\.png"):
         read_items([tmp_path / "text.png"], "a prompt", None)
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    ("raised", "line"),
+    [
+        (StopIteration(3), "StopIteration: 3"),
+        (GeneratorExit("end"), "GeneratorExit: end"),
+        (asyncio.CancelledError("gone"), "CancelledError: gone"),
+        (SystemExit(4), "SystemExit: 4"),
+        (Unreadable(), "Unreadable: its message cannot be read"),
+    ],
+)
+def test_whatever_a_reward_raises_is_its_failure(raised: BaseException, line: str) -> None:
+    class Odd(Redness):
+        def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+            raise raised
+
+    with pytest.raises(RewardError, match=f"reward 'odd' failed: {line}"):
+        score_items("odd", Odd(), ITEMS, 2)

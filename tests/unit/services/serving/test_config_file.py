@@ -81,8 +81,8 @@ def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
     assert sorted(lines) == ["2", "3", "4", "5", "6"]  # b has no type, and a key that there is not
 
 
-def test_a_section_that_contains_itself_ends(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError):
+def test_a_section_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"service.yaml:1: .*\*all contains itself"):
         load(tmp_path, b"rewards: &all {a: *all}\n")
 
 

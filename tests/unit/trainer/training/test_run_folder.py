@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+from drpo.cli import app
 from drpo.config import load_config, parse_config
-from drpo.errors import ConfigError
+from drpo.errors import ConfigError, StorageError
+from drpo.training.files import replace_folder, write_text
 from drpo.training.run_folder import create_run, find_run, read_config
 
 
@@ -45,3 +50,37 @@ def test_the_config_of_somebody_else_is_not_that_of_a_run(tmp_path, text):
         (tmp_path / "config.yaml").write_bytes(text.encode("latin-1"))
     for place in (".", "adapter", "checkpoints/step-1/adapter"):
         assert find_run(tmp_path / place) is None
+
+
+def test_a_device_a_pipe_and_a_link_stay_what_they_are(tmp_path):
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert pipe.is_fifo()
+    write_text(link, "replaced")
+    assert (link.is_symlink(), target.read_text()) == (True, "replaced")
+    write_text(Path("/dev/null"), "nothing")
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(StorageError, match="/dev/full: No space left on device"):
+        write_text(Path("/dev/full"), "nothing")
+    with pytest.raises(StorageError, match="is there already, and is no folder"), replace_folder(pipe):
+        pass
+
+
+def test_runs_whose_settings_cannot_be_read_are_named_before_a_comparison(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("a", "run: &a {name: *a}"), ("b", "\0\0")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        app(["compare", "a", "b"])
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert len(lines) == 2
+    assert "*a contains itself" in lines[0]
+    assert "b/config.yaml" in lines[1]
+    assert not (tmp_path / "compare.html").exists()
