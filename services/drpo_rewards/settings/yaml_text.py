@@ -24,10 +24,11 @@ class SettingsLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse an alias of what it stands in, which would have no end."""
-        event: Any = self.peek_event()
+        event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in self._open:
-                raise yaml.MarkedYAMLError(problem=f"*{event.anchor} contains itself", problem_mark=event.start_mark)
+                mark: Any = event.start_mark
+                raise yaml.MarkedYAMLError(problem=f"*{event.anchor} contains itself", problem_mark=mark)
             return super().compose_node(parent, index)
         opened = {event.anchor} - {None, *self._open}
         self._open |= opened
