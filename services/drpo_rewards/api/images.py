@@ -315,11 +315,13 @@ def read_at_most(path: Path, most: int) -> bytes:
         ValueError: there are more than `most` bytes.
         OSError: it cannot be read.
     """
+    data = bytearray()
     with path.open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"it has more than {most / 1e6:g} MB")
-    return data
+        while piece := file.read(1 << 20):  # a larger piece would take its memory before it is there
+            data += piece
+            if len(data) > most:
+                raise ValueError(f"it has more than {most / 1e6:g} MB")
+    return bytes(data)
 
 
 def encode_png(image: np.ndarray) -> bytes:

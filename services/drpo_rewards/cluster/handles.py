@@ -13,7 +13,10 @@ from typing import Any, overload
 
 import numpy as np
 import ray
+from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
+
+from drpo_rewards.errors import ServiceUnavailableError
 
 BY_VALUE_BYTES = 3_000_000
 
@@ -57,8 +60,15 @@ class PlacedImages:
     reference: ray.ObjectRef
 
     async def open(self) -> SharedImages:
-        """The images, which are not copied, with the reference for those that get them next."""
-        return SharedImages(await self.reference, self.reference)
+        """The images, which are not copied, with the reference for those that get them next.
+
+        Raises:
+            ServiceUnavailableError: they are lost, with the machine or the process that had them.
+        """
+        try:
+            return SharedImages(await self.reference, self.reference)
+        except RayError as error:
+            raise ServiceUnavailableError(f"the images were lost on their way: {type(error).__name__}") from None
 
 
 class Caller:

@@ -34,11 +34,11 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         StorageError: the file could not be written. The old one is unchanged.
     """
     with storing(path):
-        path = Path(os.path.realpath(path))
         if path.exists() and not path.is_file() and not path.is_dir():
             with path.open("wb") as device:
                 device.write(data)
             return
+        path = Path(os.path.realpath(path))
         partial = path.with_name(f".partial-{path.name}")
         try:
             with partial.open("wb") as file:

@@ -111,7 +111,7 @@ def test_one_pixel_is_an_image_if_the_limits_allow_it(guarded: serving.RunningSe
         ({"prompt": "p", "pairs": {"count": 0}}, 2, "invalid_request", "pairs.count", "greater than or equal to 1"),
         ({"prompt": "p", "metadata": {"a": float("nan")}}, 2, "invalid_request", "metadata", "finite"),
         ({"prompt": "p", "request_id": "two words"}, 2, "invalid_request", "request_id", "pattern"),
-        ({"prompt": "p"}, 300, "invalid_request", "images", "(?i)(too many|has 300|not 300)"),
+        ({"prompt": "p"}, 300, "invalid_request", "images", "(?i)(at most 256|has 300|not 300)"),
         ({"prompt": "p"}, 1, "invalid_request", "images", "(has|not) 1"),
         ({"prompt": "p"}, 0, "invalid_request", "images", "(has|not) 0"),
     ],

@@ -61,6 +61,11 @@ def test_a_device_a_pipe_and_a_link_stay_what_they_are(tmp_path):
     assert os.read(reader, 100) == b"through"
     os.close(reader)
     assert pipe.is_fifo()
+    reader, writer = os.pipe()
+    write_text(Path(f"/dev/fd/{writer}"), "as to /dev/stdout")
+    assert os.read(reader, 100) == b"as to /dev/stdout"
+    os.close(reader)
+    os.close(writer)
     write_text(link, "replaced")
     assert (link.is_symlink(), target.read_text()) == (True, "replaced")
     write_text(Path("/dev/null"), "nothing")
