@@ -76,8 +76,8 @@ class ImageLimits:
 
 DEFAULT_LIMITS = ImageLimits()
 # For clients: the service's own configuration says how large an image may be.
-MOST_FILE_BYTES = 1_000_000_000  # that a client reads of one file; services accept much less
 ANY_SIZE = ImageLimits(1, *[sys.maxsize] * 4)
+MOST_FILE_BYTES = 1_000_000_000  # that a client reads of one file
 
 
 class DecodingLimits(Protocol):
@@ -292,8 +292,12 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
         ANY_SIZE.check(*image.size, field)
         try:
             return to_rgb(image, field=field)
-        except (OSError, ValueError) as error:  # its file is closed, or damaged
-            raise InvalidImageError(f"{field} cannot be read: {error}", field=field) from error
+        except (InvalidImageError, MemoryError):
+            raise
+        except Exception as error:  # its file is closed or damaged; decoders raise nearly every kind of exception
+            raise InvalidImageError(
+                f"{field} cannot be read: {str(error) or type(error).__name__}", field=field
+            ) from error
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | PathLike):

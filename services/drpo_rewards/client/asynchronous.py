@@ -290,7 +290,7 @@ class AsyncRankingClient:
     async def close(self) -> None:
         """Close the connections. Calls in progress and later ones fail with ServiceUnavailableError."""
         self._attempts.close()
-        if not self._attempts.loop_has_ended:  # else its connections have ended with it
+        if not self._attempts.loop_has_ended:  # else nobody could wait; its connections end when it is collected
             await self._transport.close()
 
     async def __aenter__(self) -> AsyncRankingClient:

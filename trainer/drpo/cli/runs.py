@@ -70,9 +70,9 @@ def compare(
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder; give the file to write")
     folders = [find_run_by_name(one) for one in run]
-    _check_configs(folders)
     if len(set(folders)) < len(folders):
         raise ConfigError("a run is given twice; give each once")
+    _check_configs(folders)
     say("comparison: ", (str(write_comparison_page(folders, out)), "bold"))
 
 

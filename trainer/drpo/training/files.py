@@ -28,14 +28,14 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Replaces a file by `data`, on the disk and not only in the system's memory.
 
-    A link stays, and what it leads to is replaced. A device or a pipe, as /dev/stdout may be, is written to.
+    A link stays, and what it leads to is replaced. A device, a pipe or an open file, such as /dev/stdout, is written to.
 
     Raises:
         StorageError: the file could not be written. The old one is unchanged.
     """
     with storing(path):
-        if path.exists() and not path.is_file() and not path.is_dir():
-            with path.open("wb") as device:
+        if _is_open_already(path) or (path.exists() and not path.is_file() and not path.is_dir()):
+            with path.open("ab", buffering=0) as device:
                 device.write(data)
             return
         path = Path(os.path.realpath(path))
@@ -59,9 +59,9 @@ def replace_folder(path: Path) -> Iterator[Path]:
         StorageError: the folder could not be written. The old one is unchanged.
     """
     partial, old = path.with_name(f".partial-{path.name}"), path.with_name(f".old-{path.name}")
-    if path.exists() and not path.is_dir():
-        raise StorageError(f"cannot write {path}: it is there already, and is no folder")
     with storing(path):
+        if (path.exists() or path.is_symlink()) and not path.is_dir():
+            raise StorageError(f"cannot write {path}: it is there already, and is no folder")
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -95,6 +95,17 @@ def storing(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise StorageError(f"cannot write {path}: {reason}") from error
+
+
+def _is_open_already(path: Path) -> bool:
+    """Whether a path names an open file of a process, as /dev/stdout does. Others hold it, so it cannot be replaced."""
+    for _ in range(40):  # more links than that are a loop
+        if path.parent == Path("/dev/fd") or (path.parent.name == "fd" and path.is_relative_to("/proc")):
+            return True
+        if not path.is_symlink():
+            return False
+        path = Path(os.path.normpath(path.parent / path.readlink()))
+    return False
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -47,8 +47,9 @@ async def test_a_large_group_by_handle_is_placed_once(service: serving.RunningSe
         assert mebibytes is not None
         return float(mebibytes[1]) * 2**20 / 1e6
 
-    while stored_mb() > 2:  # what earlier calls have left
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(30):
+        while stored_mb() > 2:  # what earlier calls have left
+            await asyncio.sleep(0.1)
     seen = []
     async with AsyncRankingClient(address(service, "serve")) as client:
         call = asyncio.create_task(client.rank("p", large, rewards={"busy": 1.0, "darkness": 1.0}))

@@ -100,3 +100,16 @@ def test_webp_has_a_smaller_limit_than_other_formats() -> None:
         images.decode(encode(flat, "WEBP", lossless=True))
     allowed = images.decode(encode(flat, "WEBP", lossless=True), limits=images.ImageLimits(max_webp_pixels=2048 * 2056))
     assert allowed.shape == (2056, 2048, 3)
+
+
+def test_a_picture_of_a_client_that_cannot_be_sent_says_why(tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    for picture, reason in (
+        (closed, "first cannot be read: "),
+        (Image.new("CMYK", (16, 16)), "first has mode CMYK; "),
+        (Image.new("RGBA", (16, 16)), "first has transparent pixels; "),
+    ):
+        with pytest.raises(InvalidImageError, match=f"^{reason}[^ ]"):
+            images.load(picture, field="first")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
@@ -94,8 +95,30 @@ def test_after_a_fork_a_client_says_so() -> None:
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
+class NoModels(BaseHTTPRequestHandler):
+    """Answers once and keeps the connection open."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 2
+
+    def do_GET(self) -> None:
+        body = b'{"models": []}'
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
 def test_a_client_whose_event_loop_has_ended_can_be_closed() -> None:
-    client = AsyncRankingClient("http://127.0.0.1:9", retries=0)
-    with pytest.raises(ServiceUnavailableError):
-        asyncio.run(client.models())
-    asyncio.run(client.close())
+    with HTTPServer(("127.0.0.1", 0), NoModels) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        client = AsyncRankingClient(f"http://127.0.0.1:{server.server_port}", retries=0)
+        try:
+            assert asyncio.run(client.models()) == []
+            asyncio.run(client.close())
+        finally:
+            del client
+            server.shutdown()
+            thread.join()

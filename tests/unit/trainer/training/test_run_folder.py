@@ -66,6 +66,12 @@ def test_a_device_a_pipe_and_a_link_stay_what_they_are(tmp_path):
     assert os.read(reader, 100) == b"as to /dev/stdout"
     os.close(reader)
     os.close(writer)
+    log = tmp_path / "log"
+    with log.open("a") as file:
+        print("before", file=file, flush=True)
+        write_text(Path(f"/dev/fd/{file.fileno()}"), "page\n")
+        print("after", file=file, flush=True)
+    assert log.read_text() == "before\npage\nafter\n"
     write_text(link, "replaced")
     assert (link.is_symlink(), target.read_text()) == (True, "replaced")
     write_text(Path("/dev/null"), "nothing")
