@@ -28,7 +28,7 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Replaces a file by `data`, on the disk and not only in the system's memory.
 
-    A link stays, and what it leads to is replaced. A device, a pipe or an open file, such as /dev/stdout, is written to.
+    A link stays, and what it leads to is replaced. A device, a pipe or an open file (/dev/stdout) is written to.
 
     Raises:
         StorageError: the file could not be written. The old one is unchanged.
