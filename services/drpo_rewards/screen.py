@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
 
 USUAL_WIDTH = 80
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but a tab and a line's end
@@ -24,11 +26,19 @@ def make_console(stream: str, **options: Any) -> Console:
     if columns.isdigit() and int(columns) == 0:  # rich would take it, and print nothing
         options = {"width": USUAL_WIDTH, **options}
     stands_in: Any = Stream(stream)
-    return Console(file=stands_in, **options)
+    return _Console(file=stands_in, **options)
+
+
+class _Console(Console):
+    """A console on which no text from elsewhere drives the terminal: only rich's own control characters reach it."""
+
+    def render(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
+        for segment in super().render(*args, **kwargs):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def printable(text: str) -> str:
-    """Write control characters as escapes, so that a text from elsewhere cannot drive the terminal."""
+    """Write control characters as escapes. A table needs this for its cells before it measures them."""
     return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 

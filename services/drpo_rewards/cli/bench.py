@@ -29,7 +29,6 @@ from drpo_rewards.cli.output import add_row, console, errors, table
 from drpo_rewards.client import AsyncRankingClient
 from drpo_rewards.client.load import Encoding, LoadResult, draw_groups, run_load
 from drpo_rewards.errors import InvalidRequestError
-from drpo_rewards.screen import printable
 
 GROUPS = 8  # different groups, which are sent in turn
 
@@ -177,6 +176,4 @@ def _print(results: list[LoadResult]) -> None:
     console.print(rows)
     console.print(f"groups of {results[0].group_size} images")
     for message in dict.fromkeys(result.first_error for result in results if result.first_error):
-        errors.print(
-            f"[yellow]one of the errors:[/yellow] {escape(printable(message))}", highlight=False, soft_wrap=True
-        )
+        errors.print(f"[yellow]one of the errors:[/yellow] {escape(message)}", highlight=False, soft_wrap=True)

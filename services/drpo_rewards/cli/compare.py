@@ -21,7 +21,6 @@ from drpo_rewards.cli.options import (
 from drpo_rewards.cli.output import add_row, console, join_reasons, table
 from drpo_rewards.rewards.base import Comparison, Reward, Score
 from drpo_rewards.rewards.in_process import better_of, compare_items, read_items, score_items
-from drpo_rewards.screen import printable
 
 
 def compare(
@@ -71,10 +70,10 @@ def _print_comparison(entry: dict[str, Any], images: tuple[Path, Path], comparis
     if comparison.winner == "tie":
         console.print(f"a tie{confidence}")
     else:
-        console.print(escape(printable(f"better: {images[comparison.winner == 'second']}{confidence}")))
+        console.print(escape(f"better: {images[comparison.winner == 'second']}{confidence}"))
     if comparison.flipped:
         console.print("the answer changed with the order of the two images, so it counts as a tie")
     if comparison.unparsed:
         console.print(f"{comparison.unparsed} of {comparison.asked} answers could not be read")
     if reasons := join_reasons([comparison.details]):
-        console.print(escape(printable(reasons)))
+        console.print(escape(reasons))

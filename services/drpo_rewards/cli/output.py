@@ -27,7 +27,7 @@ def fail(code: str, message: str, status: int = 1) -> NoReturn:
         status: the exit status; 2 for a user's mistake.
     """
     for line in message.splitlines() or [""]:
-        errors.print(f"[red]error[/red] ({code}): {escape(printable(line))}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]error[/red] ({code}): {escape(line)}", highlight=False, soft_wrap=True)
     raise typer.Exit(status)
 
 
@@ -35,7 +35,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
     """Print what a check has found, in one line each."""
     for finding in findings:
         color = {"wrong": "red", "warning": "yellow"}.get(finding.state, "default")
-        place = escape(printable(f"({finding.check}) {finding.about}: {finding.found}; {finding.fix}".strip("; ")))
+        place = escape(f"({finding.check}) {finding.about}: {finding.found}; {finding.fix}".strip("; "))
         errors.print(f"[{color}]{finding.state}[/] {place}", highlight=False, soft_wrap=True)
 
 

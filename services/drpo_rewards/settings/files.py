@@ -17,7 +17,7 @@ from drpo_rewards.settings.yaml_text import SettingsLoader
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MERGE = "tag:yaml.org,2002:merge"
-# Of keys whose lines are noted, because aliases can make a section contain itself, or make a small file huge.
+# Of keys whose lines are noted, because aliases can make a small file huge.
 MOST_LEVELS, MOST_KEYS = 20, 100_000
 
 Key = tuple[str | int, ...]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
-from drpo_rewards.screen import printable
+from drpo_rewards.screen import make_console
 
 PRINTS = """
 import sys
@@ -52,5 +55,15 @@ def test_a_table_without_columns_has_the_usual_ones() -> None:
     assert printed.stdout.count("a word") == 3
 
 
-def test_a_text_from_elsewhere_does_not_drive_the_terminal() -> None:
-    assert printable("\x1b[31mred\x07\x9b\tand\nä") == "\\x1b[31mred\\x07\\x9b\tand\nä"
+def test_a_text_from_elsewhere_does_not_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console = make_console("stdout", force_terminal=True, color_system="standard")
+    elsewhere = "\x1b[31mred\x07\x9b\ta [b]"
+    table = Table("[bold]name")
+    table.add_row(Text(elsewhere), Text("\x1b]0;title"))
+    console.print(Text(elsewhere, "green"), elsewhere, table)
+    with console.status("busy"):
+        pass
+    shown = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out.replace("\x1b[31m", "<DRIVEN>"))
+    assert "\\x1b[31mred\\x9b" in shown  # rich leaves out the bell
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown)
+    assert "<DRIVEN>" not in shown

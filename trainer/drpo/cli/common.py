@@ -27,7 +27,7 @@ from drpo.errors import ConfigError, DrpoError
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.findings import Finding
 from drpo_rewards.process import explain_missing
-from drpo_rewards.screen import make_console, printable
+from drpo_rewards.screen import make_console
 
 console = make_console("stdout")
 errors = make_console("stderr")
@@ -96,8 +96,7 @@ def say(*parts: str | tuple[str, str], to: Console = console) -> None:
     Example:
         say("run ", (run_dir.name, "bold"), f" in {run_dir}")
     """
-    shown = [printable(part) if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts]
-    to.print(Text.assemble(*shown), soft_wrap=True)
+    to.print(Text.assemble(*parts), soft_wrap=True)
 
 
 def silence_libraries() -> None:

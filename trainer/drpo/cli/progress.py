@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from drpo.config import Config
-from drpo_rewards.screen import printable
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -74,7 +73,7 @@ class TrainingProgress:
         else:
             numbers = (f"{name} {value:.3f}" for name, value in evaluation["present"].items())
             text = f"evaluation at step {evaluation['step']}: {', '.join(numbers)}"
-        self._console.print(Text(printable(text)), soft_wrap=True)
+        self._console.print(Text(text), soft_wrap=True)
 
     def show_encoding(self, preferences: int) -> None:
         """Shows how many preferences of an offline run are encoded."""
