@@ -48,7 +48,7 @@ SERVICES = {
     "cluster": set(),
     "settings": set(),
     "api": set(),
-    "errors": set(), "findings": set(), "process": set(), "screen": set(),
+    "errors": set(), "findings": set(), "process": set(), "screen": set(), "reading": set(),
 }  # fmt: skip
 
 TRAINER = {
@@ -141,7 +141,7 @@ def full_name(package: str, name: str) -> str:
     return name if name.split(".")[0] in PACKAGES else f"{package}.{name}"
 
 
-COMMON = {"errors", "drpo_rewards.findings"}
+COMMON = {"errors", "drpo_rewards.findings", "drpo_rewards.reading"}
 """What every file may import."""
 
 ARROWS = {

@@ -27,6 +27,7 @@ from drpo_rewards.api.arrays import ArrayLike, is_array, to_pixels
 from drpo_rewards.api.contract import Options
 from drpo_rewards.api.image_files import ImageFile, png_is_whole, read_file
 from drpo_rewards.errors import InvalidImageError, RequestTooLargeError, RewardsError
+from drpo_rewards.reading import read_at_most
 
 DECODERS: dict[str, type[OpenImage]] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WEBP": WebPImageFile}
 
@@ -310,22 +311,6 @@ def load(image: ImageLike, *, field: str = "image") -> np.ndarray | bytes:
     raise InvalidImageError(
         f"{field} is a {type(image).__name__}; give an array, a tensor, a PIL image, bytes or a path", field=field
     )
-
-
-def read_at_most(path: Path, most: int) -> bytes:
-    """Read a file, or what comes through a pipe. A device may have no end.
-
-    Raises:
-        ValueError: there are more than `most` bytes.
-        OSError: it cannot be read.
-    """
-    data = bytearray()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):  # a larger piece would take its memory before it is there
-            data += piece
-            if len(data) > most:
-                raise ValueError(f"it has more than {most / 1e6:g} MB")
-    return bytes(data)
 
 
 def encode_png(image: np.ndarray) -> bytes:

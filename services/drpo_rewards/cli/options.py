@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from drpo_rewards.api.contract import MAX_METADATA_DEPTH
-from drpo_rewards.api.images import read_at_most
+from drpo_rewards.reading import read_at_most
 from drpo_rewards.settings.yaml_text import SettingsLoader
 
 MOST_JSON_BYTES = 10_000_000  # of a file with metadata, which may be written with much space between

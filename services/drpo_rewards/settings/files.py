@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from drpo_rewards.errors import ConfigError
+from drpo_rewards.reading import read_at_most
 from drpo_rewards.settings.values import is_section, keep_text, without_none
 from drpo_rewards.settings.yaml_text import SettingsLoader
 
@@ -19,6 +20,7 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MERGE = "tag:yaml.org,2002:merge"
 # Of keys whose lines are noted, because aliases can make a small file huge.
 MOST_LEVELS, MOST_KEYS = 20, 100_000
+MOST_BYTES = 10_000_000  # of a file with settings
 
 Key = tuple[str | int, ...]
 """The way to an entry, for example ("rewards", "geneval", "num_cpus")."""
@@ -58,10 +60,10 @@ def read_text(path: Path, name: str | None = None) -> str:
     """
     name = name or str(path)
     try:
-        content = path.read_bytes()
+        content = read_at_most(path, MOST_BYTES)
     except IsADirectoryError:
         raise ConfigError(f"{name} is a folder; give a file") from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte, or too large
         raise ConfigError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
     if content.startswith(UTF_16):
         raise ConfigError(f"{name}:1: is not UTF-8 text but UTF-16; save the file as UTF-8")

@@ -15,7 +15,7 @@ from drpo.cli.common import console, say
 from drpo.cli.report import find_run_by_name
 from drpo.config import runs_folder
 from drpo.errors import ConfigError
-from drpo_rewards.screen import make_console, printable
+from drpo_rewards.screen import make_console
 
 PIPED_WIDTH = 500
 """Characters of a line that no terminal shows, so that every run has one line for `grep`."""
@@ -53,7 +53,7 @@ def runs(
             format_duration(one.seconds) if one.seconds else "",
             one.started.partition("-")[2],  # the year is left out
         )
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*(Text(cell) for cell in cells))
     to = console if console.is_terminal else make_console("stdout", width=PIPED_WIDTH)
     to.print(table)
 

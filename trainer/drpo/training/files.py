@@ -35,7 +35,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """
     with storing(path):
         if _is_open_already(path) or (path.exists() and not path.is_file() and not path.is_dir()):
-            with path.open("ab", buffering=0) as device:
+            with path.open("ab") as device:
                 device.write(data)
             return
         path = Path(os.path.realpath(path))

@@ -8,6 +8,7 @@ import pytest
 
 from drpo_rewards.errors import ConfigError
 from drpo_rewards.serving.config import ServiceConfig
+from drpo_rewards.settings.files import read_text
 
 GOOD = "rewards:\n  a: {type: x:Y, options: {question: größer}}\n"
 
@@ -79,6 +80,11 @@ def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
         line.removeprefix(f"{tmp_path}/service.yaml:").partition(":")[0] for line in str(caught.value).splitlines()
     ]
     assert sorted(lines) == ["2", "3", "4", "5", "6"]  # b has no type, and a key that there is not
+
+
+def test_a_file_without_an_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot read /dev/zero: it has more than 10 MB"):
+        read_text(Path("/dev/zero"))
 
 
 def test_a_section_that_contains_itself_is_refused(tmp_path: Path) -> None:
