@@ -126,6 +126,11 @@ class Allowance:
         self._released = False
 
     @property
+    def body_bytes(self) -> int:
+        """Bytes that are reserved for the body: the announced ones at first."""
+        return self._bytes
+
+    @property
     def max_scans(self) -> int:
         """The most scans that one JPEG file may have."""
         return self._image_limits.max_scans

@@ -52,6 +52,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
+        if not self.cycle.body and not self.cycle.response_complete:
+            # uvicorn would copy the piece into a buffer, and out of it again
+            self.cycle.body, body = body, b""  # type: ignore[assignment]
         super().on_body(body)
 
     def on_message_complete(self) -> None:

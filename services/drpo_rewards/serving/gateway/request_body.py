@@ -6,7 +6,7 @@ A body is one buffer, into which its pieces are written as they arrive. Files an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -60,7 +60,7 @@ async def read(
     pieces = _receive(request, allowance, idle_s)
     try:
         if kind == "application/json":
-            return await _from_json(pieces, body)
+            return await _from_json(pieces, body, allowance)
         if kind == "multipart/form-data":
             return await _from_multipart(pieces, header, options, allowance)
     except ClientDisconnect:
@@ -102,25 +102,45 @@ async def _receive(request: Request, allowance: Allowance, idle_s: float) -> Asy
             decoder.finish()
 
 
-async def _from_json(pieces: AsyncIterator[bytes], model: type[Body]) -> tuple[Any, Sequence[Content]]:
-    data = bytearray()
+async def _collect(pieces: AsyncIterator[bytes], size: int, look: Callable[[bytes], None] | None = None) -> bytearray:
+    """Write the pieces of a body into one buffer.
+
+    The buffer has the announced size from the start, because one that grows is copied several times.
+
+    Args:
+        pieces: the pieces, in order.
+        size: the announced size; a compressed body or one of unknown size becomes larger.
+        look: is shown each piece first.
+    """
+    data, end = bytearray(size), 0
     async for piece in pieces:
-        data += piece
+        if look is not None:
+            look(piece)
+        if end + len(piece) <= len(data):
+            with memoryview(data) as view:
+                view[end : end + len(piece)] = piece  # a bytearray's own assignment would copy the piece first
+        else:
+            data[end:] = piece
+        end += len(piece)
+    del data[end:]
+    return data
+
+
+async def _from_json(
+    pieces: AsyncIterator[bytes], model: type[Body], allowance: Allowance
+) -> tuple[Any, Sequence[Content]]:
+    data = await _collect(pieces, allowance.body_bytes)
     options, texts = await asyncio.to_thread(parse_with_images, model, data)  # it may search megabytes
     options.check_count(len(texts))
     return options, texts
 
 
 async def _from_multipart(
-    pieces: AsyncIterator[bytes], header: str, model: type[Options], check: DecodingLimits
+    pieces: AsyncIterator[bytes], header: str, model: type[Options], allowance: Allowance
 ) -> tuple[Any, list[Content]]:
     finder = PartFinder(header, "images", model.max_images, 2, MAX_HEAD_BYTES, model.image_list)
-    data = bytearray()
-    async for piece in pieces:
-        finder.feed(piece)
-        data += piece
+    body = memoryview(await _collect(pieces, allowance.body_bytes, finder.feed))
     finder.finish()
-    body = memoryview(data)
     heads = [part for part in finder.parts if part.name == "request"]
     parts = [part for part in finder.parts if part.name == "images"]
     unknown = sorted({part.name for part in finder.parts} - {"request", "images"})
@@ -130,7 +150,7 @@ async def _from_multipart(
         raise InvalidRequestError(f"one part `request` (JSON) is needed; there are {len(heads)}", field="request")
     options = parse(model, bytes(body[heads[0].start : heads[0].end]))
     options.check_count(len(parts))
-    return options, [_from_part(part, body, options.image_field(index), check) for index, part in enumerate(parts)]
+    return options, [_from_part(part, body, options.image_field(index), allowance) for index, part in enumerate(parts)]
 
 
 def _from_part(part: Part, body: memoryview, field: str, check: DecodingLimits) -> Content:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import itertools
+import random
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from fastapi import Request
 
 from drpo_rewards.serving.config import LimitsConfig
 from drpo_rewards.serving.gateway.admission import Admission
-from drpo_rewards.serving.gateway.request_body import LARGE_BYTES, PAUSE_S, _receive
+from drpo_rewards.serving.gateway.request_body import LARGE_BYTES, PAUSE_S, _collect, _receive
 
 PIECE = bytes(1 << 20)
 
@@ -46,3 +48,17 @@ async def test_large_bodies_pause_only_while_there_are_other_requests(monkeypatc
     async with admission.turn():
         assert await count_pauses(monkeypatch, admission, large) == 0
         assert await count_pauses(monkeypatch, admission, large + 4) == 3  # not after the last piece
+
+
+@pytest.mark.parametrize("announced", [0, 7, 2500, 3000, 10_000], ids="unknown short compressed exact long".split())
+async def test_pieces_become_one_body_whatever_size_was_announced(announced: int) -> None:
+    whole = random.Random(0).randbytes(3000)
+    seen = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start, end in itertools.pairwise([0, 1, 1, 1000, 2999, 3000]):
+            yield whole[start:end]
+
+    body = await _collect(pieces(), announced, seen.append)
+    assert body == whole
+    assert b"".join(seen) == whole
