@@ -25,8 +25,9 @@ _started = threading.Lock()
 def keep_ordinary_buffers() -> None:
     """Make the C library keep the memory of ordinary groups for the next ones, and return larger buffers at once.
 
-    Memory that comes from the system anew is cleared and mapped page by page, and by default the end of each pool goes
-    back above 128 kB: a third of the gateway's time. What is kept goes back after the load, see below.
+    Memory that comes from the system anew is cleared and mapped page by page. By itself the C library would soon keep
+    all of it, up to 32 MB for a buffer; with one setting alone, the end of a pool would go back above 128 kB, which
+    took a third of the gateway's time. What is kept goes back after the load, see below.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -46,3 +46,27 @@ def test_free_memory_goes_back(longest_checks: int) -> None:
     kept, after = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert kept > 150
     assert after < 50
+
+
+FAULTS = """
+import resource, sys
+from drpo_rewards.cluster import memory
+
+def faults(size):
+    \"\"\"Pages that the system had to map for a buffer that is taken and freed 20 times.\"\"\"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        b"x" * size
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+memory.keep_ordinary_buffers()
+print(faults(6_300_000), faults(20_000_000))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has these settings")
+def test_buffers_of_ordinary_groups_are_kept_and_larger_ones_go_back() -> None:
+    answer = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=60)
+    kept, large = map(int, answer.stdout.split())
+    assert kept < 3 * 6_300_000 / 4096
+    assert large > 19 * 20_000_000 / 4096
