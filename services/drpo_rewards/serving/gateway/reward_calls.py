@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from ray import serve
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -29,6 +29,7 @@ from drpo_rewards.errors import (
     RewardsError,
     RewardTimeoutError,
     RewardUnavailableError,
+    ServiceUnavailableError,
 )
 from drpo_rewards.serving.config import ServiceConfig
 from drpo_rewards.serving.gateway.metrics import Metrics
@@ -225,7 +226,10 @@ class RewardCalls:
                 reward=name,
                 retry_after_s=self._config.limits.retry_after_s,
             ) from None
-        except RayTaskError:
+        except RayTaskError as error:
+            if isinstance(error, ObjectLostError):  # that of an argument; nothing of the reward has run
+                cause = type(error.cause).__name__
+                raise ServiceUnavailableError(f"the images were lost on their way: {cause}") from None
             logger.exception("reward %s: its deployment failed", name)
             raise RewardError(f"reward {name!r} failed inside its deployment; {LOGS}", reward=name) from None
         except RayServeException:
