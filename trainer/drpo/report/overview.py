@@ -14,7 +14,7 @@ from drpo.report.scale import Scale
 from drpo.training.evaluations import EVALUATIONS_FILE, read_evaluations, why_ended
 from drpo.training.metrics import last_step, read_metrics
 from drpo.training.run_folder import CONFIG_FILE, METRICS_FILE, is_run, read_config
-from drpo.training.run_lock import is_being_trained
+from drpo.training.run_lock import LOCK_FILE, is_being_trained
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,11 @@ class Overview:
 
 
 def read_overviews(folder: Path) -> list[Overview]:
-    """The runs in a folder, the newest last. One with metrics whose settings cannot be read is damaged."""
+    """The runs in a folder, the newest last. One whose settings cannot be read is damaged; its other files tell it."""
     found = [path for path in folder.iterdir() if (path / CONFIG_FILE).is_file()]
-    found = [path for path in found if is_run(path) or (path / METRICS_FILE).is_file()]
+    found = [
+        path for path in found if is_run(path) or any((path / name).is_file() for name in (METRICS_FILE, LOCK_FILE))
+    ]
     return [read_overview(path) for path in sorted(found, key=_started)]
 
 
@@ -75,7 +77,7 @@ def read_overview(run_dir: Path) -> Overview:
 
 
 def _started(run_dir: Path) -> float:
-    first = [path for path in (run_dir / ".lock", run_dir / CONFIG_FILE) if path.exists()]
+    first = [path for path in (run_dir / LOCK_FILE, run_dir / CONFIG_FILE) if path.exists()]
     return min((path.stat().st_ctime for path in first), default=0.0)
 
 

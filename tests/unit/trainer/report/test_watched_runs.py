@@ -165,11 +165,12 @@ def test_the_command_line_lists_and_compares_runs(
 
 @pytest.mark.parametrize("settings", ["", "preset: [", "a: 1"])
 def test_a_run_whose_settings_cannot_be_read_is_listed_as_damaged(tmp_path: Path, settings: str) -> None:
-    for name in ("run", "other"):  # a folder of somebody else has no metrics of ours
+    for name in ("first", "run", "other"):  # a folder of somebody else has no metrics or lock of ours
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(settings)
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
-    assert [(one.name, one.state) for one in read_overviews(tmp_path)] == [("run", "damaged")]
+    (tmp_path / "first" / ".lock").touch()  # ended before its first step
+    assert {(one.name, one.state) for one in read_overviews(tmp_path)} == {("first", "damaged"), ("run", "damaged")}
 
 
 def test_a_run_that_has_trained_on_is_no_longer_ended_by_its_guard(tmp_path: Path) -> None:
