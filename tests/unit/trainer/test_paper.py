@@ -79,8 +79,8 @@ def test_a_budget_shortens_all_runs_alike(tmp_path: Path) -> None:
         make_plan(table2, "shapes", seeds=3, budget_s=None, out=tmp_path, overrides=("lora.rank=2",)).keep()
     with pytest.raises(ConfigError, match=r"--budget: 1 step of each of 21 runs take about 34 s"):
         make_plan(table2, "shapes", seeds=3, budget_s=30, out=tmp_path / "other")
-    with pytest.raises(ConfigError, match="figure3 cannot be run in real, only in shapes"):
-        make_plan(load_experiment("figure3"), "real", seeds=1, budget_s=None, out=tmp_path / "other")
+    with pytest.raises(ConfigError, match="search cannot be run in real, only in shapes"):
+        make_plan(load_experiment("search"), "real", seeds=1, budget_s=None, out=tmp_path / "other")
     assert [in_words(seconds) for seconds in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
     for text in ("", "x", "3d", "-1m", "nan", "inf"):
         with pytest.raises(ConfigError, match="is no time"):
@@ -173,6 +173,26 @@ def test_an_experiment_uses_the_runs_of_another(tmp_path: Path) -> None:
     table.keep()  # the folder of the runs was begun with this plan
     with pytest.raises(ConfigError, match="is the folder of table1, whose runs are used"):
         make_plan(load_experiment("figure2"), "real", seeds=1, budget_s=None, out=tmp_path / "table1-real")
+
+
+def test_the_curve_of_figure_3_has_the_runs_of_table_2(tmp_path: Path) -> None:
+    def make(name: str) -> PaperPlan:
+        return make_plan(load_experiment(name), "real", seeds=1, budget_s=None, out=tmp_path / f"{name}-real")
+
+    curve, table = make("figure3"), make("table2")
+    assert table.runs() == curve.runs()
+    assert (curve.points, table.points) == ([*range(100, 1001, 100)], [1000])
+    training = curve.runs()[0].config.training
+    assert (training.checkpoint_every, training.keep_checkpoints) == (50, 21)  # a killed run makes 50 steps again
+
+
+def test_the_command_line_changes_a_section_of_all_runs_but_those_that_give_it_whole(tmp_path: Path) -> None:
+    overrides = ("features.path=mine.pth", "lora.rank=2")
+    plan = make_plan(load_experiment("table3"), "real", seeds=1, budget_s=None, out=tmp_path, overrides=overrides)
+    features = {run.row: run.config.features for run in plan.runs()}
+    assert {str(features[row].path) for row in features if features[row].name == "latent_mae"} == {"mine.pth"}
+    assert (features["VAE-dec.+DINOv2"].path, features["raw latents"].path) == ("facebook/dinov2-base", None)
+    assert {run.config.lora.rank for run in plan.runs()} == {2}
 
 
 @pytest.mark.parametrize(

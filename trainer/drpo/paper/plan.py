@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ _OWN = {
     "evaluation.images_per_prompt": "`images` in the experiment's file says how many",
 }
 """The settings that the plan itself decides on, and what a user does instead."""
+MOST_STEPS_LOST = 50
+"""The steps between two checkpoints of a curve, at most: those that a killed run makes again."""
 PICTURE_SECONDS = 0.05
 """What a picture of the small world takes about: generated, kept, scored and measured."""
 
@@ -113,11 +115,12 @@ class PaperPlan:
 
     @property
     def checkpoint_every(self) -> int:
-        """The steps between two checkpoints: about the smallest distance of two points of a curve."""
+        """The steps between two checkpoints: of a curve about a part of the smallest distance of two points."""
         if not self.is_curve:
             return max(1, min(25, self.steps))
         shares = sorted({0.0, *self.spec.at})
-        return max(1, round(min(np.diff(shares)) * self.steps))
+        distance = min(np.diff(shares)) * self.steps
+        return max(1, round(distance / math.ceil(distance / MOST_STEPS_LOST)))
 
     @property
     def table(self) -> Path:
@@ -152,7 +155,7 @@ class PaperPlan:
                     "training.keep_checkpoints": math.ceil(self.steps / every) + 1 if self.is_curve else 2,
                     "evaluation.enabled": False,
                 }
-                found = [*override(values, self.overrides)]
+                found = override(values, _concerning(run.settings, self.overrides))
                 for key, value in settings.items():
                     set_value(values, key, value)
                 config, wrong = salvage_config(values)
@@ -302,6 +305,15 @@ def _read_values(preset: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in settings.items():
         set_value(values, key, value)
     return values
+
+
+def _concerning(settings: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """The overrides for a run with these settings: none within a section that they give whole, with a name of its own.
+
+    The path of the preset's feature map is not that of another one.
+    """
+    whole = tuple(f"{key}." for key, value in settings.items() if isinstance(value, dict) and "name" in value)
+    return [one for one in overrides if not one.startswith(whole)]
 
 
 def _find_own(where: str, keys: Iterable[str]) -> list[str]:
