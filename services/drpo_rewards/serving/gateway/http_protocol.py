@@ -52,9 +52,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        if not self.cycle.body and not self.cycle.response_complete:
+        cycle = self.cycle
+        if not cycle.body and not cycle.response_complete:
             # uvicorn would copy the piece into a buffer, and out of it again
-            self.cycle.body, body = body, b""  # type: ignore[assignment]
+            cycle.body, body = body, b""  # type: ignore[assignment]
+        elif isinstance(cycle.body, bytes):  # more before it was taken, perhaps a thousand tiny pieces
+            cycle.body = bytearray(cycle.body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:

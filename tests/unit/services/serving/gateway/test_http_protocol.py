@@ -71,6 +71,17 @@ async def _pieces(body: bytes):  # type: ignore[no-untyped-def]
         yield body[start : start + 1_000]
 
 
+@pytest.mark.parametrize("size", [1, 7, 70_000])
+async def test_a_body_is_whole_whatever_its_pieces(size: int) -> None:
+    body = b'{"prompt": "p", ' + b" " * 150_000 + b'"images": ["!"]}'
+    pieces = (body[start : start + size] for start in range(0, len(body), size))
+    data = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    async with listening(grpc=None) as (_, _, port, _):
+        status, _, answer = await send(port, CHUNKED + data + b"0\r\n\r\n")
+        detail = "`images`: List should have at least 2 items after validation, not 1"
+        assert (status, json.loads(answer)["detail"]) == (422, detail)
+
+
 @pytest.mark.parametrize(
     "data",
     [
