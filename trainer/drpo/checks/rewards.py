@@ -63,7 +63,7 @@ def _check_service(plan: Plan, source: str) -> Iterator[Finding]:
         sys.path.append(os.getcwd())
     # The service of a run has no listeners, and other checks look at the surroundings, and count CPUs, GPUs and
     # resources together with those of the workers.
-    others = ("ports", "CPUs", "GPUs", "resources", "folders", "shared memory")
+    others = ("ports", "CPUs", "GPUs", "resources", "folders", "limits", "shared memory")
     found_by_doctor = examine(source, starts_here=plan.starts_ray)
     mine = [finding for finding in found_by_doctor if finding.check not in others]
     for finding in mine:

@@ -1,8 +1,9 @@
-"""Check what a service needs from the machine around it: ports, a folder for Ray, shared memory."""
+"""Check what a service needs from the machine around it: ports, a folder for Ray, open files, shared memory."""
 
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from drpo_rewards.serving.ports import reserve_port
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED_MB = 1000  # a few of the largest groups: one has up to 134 million pixels, 400 MB
 SHARED_FIX = "free some, or give a container more: docker run --shm-size 2g; a larger emptyDir of medium Memory"
+
+LEAST_OPEN_FILES = 256  # Ray's processes hang at 64; each client of a gateway needs one more
 
 
 def check_ports(settings: ServiceConfig) -> Iterator[Finding]:
@@ -39,13 +42,17 @@ def check_ports(settings: ServiceConfig) -> Iterator[Finding]:
 
 
 def check_surroundings() -> Iterator[Finding]:
-    """Check the current folder, that for Ray's sockets and logs, and the shared memory in which groups travel."""
+    """Check the current folder, that for Ray's sockets and logs, open files, and the shared memory of groups."""
     if problem := find_hidden_module([os.getcwd()]):  # where Ray's workers look before they look elsewhere
         yield Finding("folders", "the current folder", "wrong", problem)
     try:
         yield Finding("folders", "Ray", "ok", f"{find_ray_folder()}/ray will have its sockets and logs")
     except ConfigError as error:
         yield Finding("folders", "Ray", "wrong", str(error), "export RAY_TMPDIR=FOLDER")
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < LEAST_OPEN_FILES:
+        found = f"a process may have only {most}; Ray's need {LEAST_OPEN_FILES} or more"
+        yield Finding("limits", "open files", "wrong", found, "ulimit -n 4096, or docker run --ulimit nofile=4096")
     try:
         status = os.statvfs(SHARED_MEMORY)
     except OSError as error:
