@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -294,18 +293,6 @@ def test_a_temporary_folder_that_does_not_serve(tmp_path: Path, monkeypatch: pyt
     (line,) = find_wrong(check=check_surroundings)
     assert "RAY_TMPDIR" in line
     assert find_wrong(check=check_surroundings, verb="sample") == []
-
-
-def test_too_few_open_files_for_ray() -> None:
-    """With 64, Ray's processes hang: the service would be given up after five minutes, without a reason."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (255, hard))
-    try:
-        (line,) = find_wrong(check=check_surroundings)
-        assert find_wrong(check=check_surroundings, verb="sample") == []
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert line.startswith("open files: a process may have only 255; Ray's need 256 or more; ulimit -n 4096")
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
