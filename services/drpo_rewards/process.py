@@ -12,8 +12,13 @@ import sys
 import time
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
+TYPE_CHECKING = False  # `typing` is not loaded yet
+if TYPE_CHECKING:
+    from types import FrameType
+
 UNUSED = ("test", "this", "turtle")  # modules of Python that no command imports, whose names people give files
 AT_ONCE_S = 0.2  # after a signal that counts, others are the same ending
+AGAIN_S = 0.1  # until a signal comes again that a fork could not take
 OURS = ("drpo", "drpo_rewards")  # another checkout of them is no mistake
 
 
@@ -45,6 +50,32 @@ class EndingClock:
             return False
         self._counted_s = now_s
         return True
+
+
+def put_off_in_fork(number: int, frame: FrameType | None) -> bool:
+    """Let a signal come again a moment later if a process is being started. To be asked by a handler that raises.
+
+    Between the two halves of a fork, Python runs hooks, in which it ignores every exception: the ending would be lost,
+    and the lock of `logging`, which such a hook gives back, would be held for ever.
+
+    Args:
+        number: the signal.
+        frame: what it interrupted.
+
+    Returns:
+        Whether it will come again.
+    """
+    subprocess, threading = sys.modules.get("subprocess"), sys.modules.get("threading")
+    if subprocess is None or threading is None:  # then none can have been started
+        return False
+    while frame is not None and frame.f_code is not subprocess.Popen._execute_child.__code__:
+        frame = frame.f_back
+    if frame is None:
+        return False
+    again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+    return True
 
 
 def run_command_line(module: str, label: str, status: int, **options: str) -> None:

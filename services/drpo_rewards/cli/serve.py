@@ -13,7 +13,7 @@ import typer
 from drpo_rewards.cli.local_reward import import_from
 from drpo_rewards.cli.options import ConfigArgument, GrpcPortOption, HostOption, PortOption, read_listeners
 from drpo_rewards.cli.output import busy, console, errors, print_findings
-from drpo_rewards.process import EndingClock
+from drpo_rewards.process import EndingClock, put_off_in_fork
 
 _clock = EndingClock()
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, and the end of the terminal
@@ -83,7 +83,7 @@ def _handle(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType
 
 def _end(number: int, frame: FrameType | None) -> None:
     """End a start that is not complete, with Ray."""
-    if _clock.counts():
+    if not put_off_in_fork(number, frame) and _clock.counts():
         raise SystemExit(128 + number)
 
 

@@ -112,3 +112,32 @@ def test_a_file_beside_the_config_of_a_service(tmp_path: Path) -> None:
     ended = run(["-m", "drpo_rewards", "serve", "../my.yaml"], tmp_path / "elsewhere")
     assert ended.returncode == 2
     assert f"{tmp_path / 'ray.py'} hides the installed package ray" in ended.stderr
+
+
+FORKING = """
+import os, signal, subprocess, sys, time
+
+if sys.argv[1] == "drpo":
+    from drpo.cli.endings import endings_as_ctrl_c
+    endings = endings_as_ctrl_c()
+    endings.__enter__()
+else:
+    import drpo_rewards.cli
+    serve = sys.modules["drpo_rewards.cli.serve"]
+    serve._handle([signal.SIGINT], serve._end)
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    subprocess.Popen(["true"], preexec_fn=int).wait()  # Python runs its hooks only if there is such a function
+    time.sleep(20)
+except BaseException as error:
+    print(type(error).__name__)
+    os._exit(0)
+print("lost")
+"""
+
+
+@pytest.mark.parametrize(("program", "ending"), [("drpo", "KeyboardInterrupt"), ("drpo-rewards", "SystemExit")])
+def test_a_signal_while_a_process_is_started_is_not_lost(program: str, ending: str) -> None:
+    command = [sys.executable, "-c", FORKING, program]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (answer.stdout.strip(), answer.stderr) == (ending, "")

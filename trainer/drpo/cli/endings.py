@@ -10,8 +10,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
-from drpo_rewards.process import EndingClock
+from drpo_rewards.process import EndingClock, put_off_in_fork
 
 _TITLES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP (the terminal was closed)"}
 
@@ -31,7 +32,9 @@ def endings_as_ctrl_c() -> Iterator[None]:
 
     clock = EndingClock()
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if put_off_in_fork(number, frame):
+            return
         again = number == signal.SIGHUP and number in _told
         if again or not clock.counts():
             return
