@@ -17,6 +17,7 @@ from drpo.config import runs_folder
 from drpo.errors import ConfigError
 from drpo_rewards.screen import make_console
 
+PAGES = (".html", ".htm")
 PIPED_WIDTH = 500
 """Characters of a line that no terminal shows, so that every run has one line for `grep`."""
 
@@ -69,6 +70,9 @@ def compare(
         raise ConfigError("give at least two runs to compare")
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder; give the file to write")
+    takes_all = out.is_relative_to("/dev") or (out.exists() and not out.is_file())  # a device or a pipe
+    if out.suffix.lower() not in PAGES and not takes_all:
+        raise ConfigError(f"--out: {out} does not end in .html; give the page to write")
     folders = [find_run_by_name(one) for one in run]
     if len(set(folders)) < len(folders):
         raise ConfigError("a run is given twice; give each once")

@@ -156,6 +156,10 @@ def test_the_command_line_lists_and_compares_runs(
     assert call("compare", runs / "first", runs / "second", "--out", tmp_path / "page.html") == 0
     assert (tmp_path / "page.html").is_file()
     assert call("compare", runs / "first", "--out", tmp_path / "one.html") == 2
+    settings = runs / "first" / "config.yaml"
+    before = settings.read_text()
+    assert call("compare", runs / "first", runs / "second", "--out", settings) == 2  # a page replaces no other file
+    assert settings.read_text() == before
     assert call("compare", runs / "first", runs / "first") == 2
     assert call("compare", runs / "first", runs / "third") == 2
     assert call("runs", tmp_path / "nothing") == 2
