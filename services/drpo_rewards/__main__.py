@@ -9,7 +9,7 @@ def main() -> None:
     """Run the command line, unless something about the process keeps every command from running."""
     prepare_process("error (bad_config)")
     try:
-        run_command_line("drpo_rewards.cli", "error (missing_package)", 2)
+        run_command_line("drpo_rewards.cli", "error ({code})", 2)
     except KeyboardInterrupt:  # before a command began
         sys.exit(130)
 

@@ -81,10 +81,12 @@ def put_off_in_fork(number: int, frame: FrameType | None) -> bool:
 def run_command_line(module: str, label: str, status: int, **options: str) -> None:
     """Import a command line and run it. If a package is missing for that, say which, and end the process.
 
+    A command that printed to a full disk goes on to its end, and then fails: what it printed is lost.
+
     Args:
         module: has the `app`.
-        label: what the line begins with.
-        status: the exit status.
+        label: what the line of an error begins with; `{code}` stands for its kind.
+        status: the exit status if a package is missing.
         options: those of the app.
     """
     from importlib import import_module
@@ -94,9 +96,17 @@ def run_command_line(module: str, label: str, status: int, **options: str) -> No
     except ModuleNotFoundError as error:
         if not (missing := explain_missing(error)):
             raise
-        print(f"{label}: {missing}", file=sys.stderr)
+        print(f"{label.format(code='missing_package')}: {missing}", file=sys.stderr)
         sys.exit(status)
-    app(**options)
+    try:
+        app(**options)
+    except SystemExit as ending:
+        from drpo_rewards.screen import why_lost
+
+        if ending.code or not (reason := why_lost()):
+            raise
+        print(f"{label.format(code='output')}: what was printed could not be written: {reason}", file=sys.stderr)
+        sys.exit(1)
 
 
 def explain_missing(error: ModuleNotFoundError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.segment import Segment
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 USUAL_WIDTH = 80
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but a tab and a line's end
 
@@ -27,6 +29,14 @@ def make_console(stream: str, **options: Any) -> Console:
         options = {"width": USUAL_WIDTH, **options}
     stands_in: Any = Stream(stream)
     return _Console(file=stands_in, **options)
+
+
+_lost: list[str] = []
+
+
+def why_lost() -> str:
+    """Return why results were not written to stdout, because a disk is full; "" if none were lost."""
+    return _lost[0] if _lost else ""
 
 
 class _Console(Console):
@@ -72,7 +82,9 @@ class Stream:
             return
         try:
             getattr(stream, method)(*arguments)
-        except OSError:  # from here on into nothing, because Python tries once more at its end, and complains
+        except OSError as error:  # from here on into nothing, because Python tries once more at its end, and complains
+            if self._name == "stdout" and error.errno in FULL:
+                _lost.append(str(error.strerror))
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)

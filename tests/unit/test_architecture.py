@@ -48,7 +48,7 @@ SERVICES = {
     "cluster": set(),
     "settings": set(),
     "api": set(),
-    "errors": set(), "findings": set(), "process": set(), "screen": set(), "reading": set(),
+    "errors": set(), "findings": set(), "process": {"screen"}, "screen": set(), "reading": set(),
 }  # fmt: skip
 
 TRAINER = {

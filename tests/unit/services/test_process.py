@@ -141,3 +141,12 @@ def test_a_signal_while_a_process_is_started_is_not_lost(program: str, ending: s
     command = [sys.executable, "-c", FORKING, program]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (answer.stdout.strip(), answer.stderr) == (ending, "")
+
+
+@pytest.mark.parametrize(("program", "label"), [("drpo", "error"), ("drpo_rewards", "error (output)")])
+def test_results_that_a_full_disk_did_not_take_are_an_error(program: str, label: str, tmp_path: Path) -> None:
+    command = {"drpo": ["-m", "drpo", "prompts", "show", "shapes"], "drpo_rewards": ["-m", "drpo_rewards", "doctor"]}
+    full, read = (run(command[program], tmp_path, shell) for shell in ("exec >/dev/full;", "exec > >(head -1);"))
+    assert (full.returncode, full.stdout) == (1, "")
+    assert f"{label}: what was printed could not be written: No space left on device" in full.stderr
+    assert (read.returncode, "could not be written" in read.stderr) == (0, False)
