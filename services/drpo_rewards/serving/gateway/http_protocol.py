@@ -7,6 +7,7 @@ keep the process busy for minutes. It also waits for the rest of a request as lo
 from __future__ import annotations
 
 import asyncio
+import re
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,12 +21,17 @@ MAX_HEAD_BYTES = 64_000
 # Seconds until the head of a request must be there, from the connection or from the head's first byte.
 HEAD_S = 60.0
 
+# Java's client offers HTTP/2 with each request. An offer may be ignored, but the parser takes what follows the head for
+# another protocol, and the body would be lost.
+UPGRADE = re.compile(rb"^upgrade:", re.IGNORECASE | re.MULTILINE)
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. A request that is too long or too slow is answered, and ends it."""
 
     _head_bytes = 0  # since the last complete head, or the last piece of a body
     _head_timer: asyncio.TimerHandle | None = None
+    _in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -37,6 +43,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
+        if self._in_head:
+            head, *rest = data.split(b"\r\n\r\n", 1)
+            if UPGRADE.search(head):
+                data = b"\r\n\r\n".join([UPGRADE.sub(b"x-upgrade:", head), *rest])
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {MAX_HEAD_BYTES} bytes of headers")
@@ -47,6 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_bytes = 0
+        self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
 
@@ -62,10 +73,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
+        self._in_head = True
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST, "this is not valid HTTP/1.1")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Refuse what is left of upgrades: an offer cut in two, or behind another request in the same piece."""
+        self._refuse(HTTPStatus.BAD_REQUEST, "this service changes no connection to another protocol; omit `Upgrade`")
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         """Answer with a problem document, and close the connection."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import httpx
@@ -31,6 +32,21 @@ async def send(port: int | None, data: bytes, more: bytes = b"", times: int = 1)
         body = await reader.readexactly(int(headers["content-length"]))
     writer.close()
     return int(status.split()[1]), headers, body
+
+
+async def send_in_two(port: int | None, data: bytes, first: int) -> bytes:
+    """Sends bytes, the first ones a moment before the others; all that comes back within a second."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data[:first])
+    await asyncio.sleep(0.3)
+    writer.write(data[first:])
+    answer = b""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            while piece := await reader.read(100_000):
+                answer += piece
+    writer.close()
+    return answer
 
 
 @pytest.mark.parametrize(
@@ -80,6 +96,27 @@ async def test_a_body_is_whole_whatever_its_pieces(size: int) -> None:
         status, _, answer = await send(port, CHUNKED + data + b"0\r\n\r\n")
         detail = "`images`: List should have at least 2 items after validation, not 1"
         assert (status, json.loads(answer)["detail"]) == (422, detail)
+
+
+@pytest.mark.parametrize("offer", [b"h2c", b"websocket"])
+async def test_an_offer_of_another_protocol_is_ignored(offer: bytes) -> None:
+    """Java's client makes one with each request; the body that follows was lost."""
+    body = b'{"prompt": "p", "images": ["!"]}'
+    offered = HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nuPgrade: " + offer + b"\r\nHTTP2-Settings: AAMA\r\n"
+    announced = offered + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    chunked = offered + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    split = announced.index(b"uPgrade:")
+    pieces = {"whole": (announced, b""), "chunked": (chunked, b""), "two": (announced[:split], announced[split:])}
+    async with listening(grpc=None) as (_, _, port, _):
+        for begin, more in pieces.values():
+            status, _, answer = await send(port, begin, more)
+            assert (status, json.loads(answer)["detail"][:9]) == (422, "`images`:")
+        for again in (announced, chunked):  # on a connection that was used before
+            answer = await send_in_two(port, announced + again, len(announced))
+            assert answer.count(b"422 ") == answer.count(b"`images`:") == 2
+        answer = await send_in_two(port, announced, split + 3)  # the offer's own name is cut in two
+        assert b"400 Bad Request" in answer
+        assert b"omit `Upgrade`" in answer
 
 
 @pytest.mark.parametrize(
