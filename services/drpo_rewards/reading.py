@@ -23,3 +23,8 @@ def read_at_most(path: Path, most: int) -> bytes:
             if len(data) > most:
                 raise ValueError(f"it has more than {most / 1e6:g} MB")
     return bytes(data)
+
+
+def why_no_json(error: ValueError) -> str:
+    """Return what `json` found wrong, without its advice to programmers about numbers of thousands of digits."""
+    return str(error).partition("; use sys.")[0]

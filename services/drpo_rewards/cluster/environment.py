@@ -20,7 +20,6 @@ SETTINGS = {
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",  # by default each replica exports its metrics every 0.1 s
     "RAY_enable_metrics_collection": "0",  # of Ray itself, for a dashboard that is off here; the gateway has its own
     # On a busy machine everything takes longer than Ray expects, and what it gives up and starts again is never up.
-    "RAY_gcs_server_port_wait_time_s": "300",  # until the head's first process is up
     "RAY_worker_register_timeout_seconds": "300",  # until a worker has started; by default 60
     "RAY_agent_register_timeout_ms": "300000",  # until the node reaches its agent; by default 30 s
 }

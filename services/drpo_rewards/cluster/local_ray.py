@@ -250,6 +250,8 @@ class _NodeDiedError(Exception):
 class _Patience:
     """Lets `ray.init` wait until its node is up. It has no setting for that, and gives up after 30 s.
 
+    It also waits for the head in one call, in which no signal has an effect. Here that is a call every half second.
+
     Args:
         timeout_s: seconds, for all attempts together.
     """
@@ -263,11 +265,24 @@ class _Patience:
 
     @contextmanager
     def waiting_for_node(self) -> Iterator[None]:
-        """Within this block, `ray.init` waits until the time is over or its node has died."""
-        from ray._private import services
+        """Within this block, `ray.init` waits until the time is over, or its head or its node has died."""
+        from ray._private import node, services
 
-        get_node = services.get_node
-        earlier = {child.pid for child in _find_nodes()}
+        get_node, find_port = services.get_node, node.wait_for_persisted_port
+        earlier = {child.pid for child in _find_started("raylet", "gcs_server")}
+
+        def has_died(name: str) -> bool:
+            return any(one.status() == "zombie" for one in _find_started(name) if one.pid not in earlier)
+
+        def find_port_patiently(*names: str, timeout_ms: int) -> int:
+            while True:
+                try:
+                    return find_port(*names, timeout_ms=500)
+                except RuntimeError:  # the head is not up yet
+                    if self.is_over():
+                        raise TimeoutError from None
+                    if has_died("gcs_server"):
+                        raise RuntimeError("its head died; gcs_server.err in its logs says why") from None
 
         def get_node_patiently(gcs_address: str, node_id: str) -> Any:
             while True:
@@ -276,22 +291,22 @@ class _Patience:
                 except RuntimeError:  # the node is not up yet
                     if self.is_over():
                         raise TimeoutError from None
-                    if any(node.status() == "zombie" for node in _find_nodes() if node.pid not in earlier):
+                    if has_died("raylet"):
                         raise _NodeDiedError("its node died; raylet.err in its logs says why") from None
                 time.sleep(0.1)
 
-        services.get_node = get_node_patiently
+        services.get_node, node.wait_for_persisted_port = get_node_patiently, find_port_patiently
         try:
             yield
         finally:
-            services.get_node = get_node
+            services.get_node, node.wait_for_persisted_port = get_node, find_port
 
 
-def _find_nodes() -> list[Any]:
-    """The processes of Ray's nodes that this process has started, also those that have ended."""
+def _find_started(*names: str) -> list[Any]:
+    """Ray's processes of these names that this process has started, also those that have ended."""
     import psutil
 
-    return [child for child in psutil.Process().children() if child.name() == "raylet"]
+    return [child for child in psutil.Process().children() if child.name() in names]
 
 
 def _explain(error: Exception, timeout_s: float) -> str:

@@ -1,8 +1,9 @@
-"""Ray on a machine so busy that its node's agent takes longer to start than Ray allows."""
+"""Ray on a machine so busy that its node's agent takes longer to start than Ray allows, or with too few open files."""
 
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,13 @@ def test_a_node_that_always_dies_is_one_error(tmp_path: Path) -> None:
     assert printed.startswith("Ray could not start: its node died; raylet.err in its logs says why; its logs: ") or (
         "it was not up after 5 s" in printed
     )
+
+
+def test_a_head_that_dies_is_one_error_at_once() -> None:
+    """Ray waits for it in one call, for as long as the head may take, and takes no signal in that time."""
+    done = subprocess.run(
+        [sys.executable, "-c", START.format(timeout_s=200)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)),
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.stdout.startswith("Ray could not start: its head died; gcs_server.err in its logs says why; its logs: ")

@@ -19,6 +19,7 @@ LEAST_SHARED_MB = 1000  # a few of the largest groups: one has up to 134 million
 SHARED_FIX = "free some, or give a container more: docker run --shm-size 2g; a larger emptyDir of medium Memory"
 
 LEAST_OPEN_FILES = 256  # Ray's processes hang at 64; each client of a gateway needs one more
+LEAST_ADDRESSES_GB = 16  # measured on a machine with 25 GB of memory: 14.9 for Ray's node, 11.3 for a worker
 
 
 def check_ports(settings: ServiceConfig) -> Iterator[Finding]:
@@ -42,7 +43,7 @@ def check_ports(settings: ServiceConfig) -> Iterator[Finding]:
 
 
 def check_surroundings() -> Iterator[Finding]:
-    """Check the current folder, that for Ray's sockets and logs, open files, and the shared memory of groups."""
+    """Check the current folder, that for Ray's sockets and logs, limits, and the shared memory of groups."""
     if problem := find_hidden_module([os.getcwd()]):  # where Ray's workers look before they look elsewhere
         yield Finding("folders", "the current folder", "wrong", problem)
     try:
@@ -53,6 +54,10 @@ def check_surroundings() -> Iterator[Finding]:
     if most != resource.RLIM_INFINITY and most < LEAST_OPEN_FILES:
         found = f"a process may have only {most}; Ray's need {LEAST_OPEN_FILES} or more"
         yield Finding("limits", "open files", "wrong", found, "ulimit -n 4096, or docker run --ulimit nofile=4096")
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses != resource.RLIM_INFINITY and addresses < LEAST_ADDRESSES_GB * 1e9:
+        found = f"a process may have only {addresses / 1e9:.3g} GB; Ray's reserve {LEAST_ADDRESSES_GB} and use few"
+        yield Finding("limits", "address space", "wrong", found, "ulimit -v unlimited, or ask the scheduler for more")
     try:
         status = os.statvfs(SHARED_MEMORY)
     except OSError as error:

@@ -8,6 +8,7 @@ import json
 
 import httpx
 import pytest
+import uvloop
 from support.replica_handle import listening
 
 from drpo_rewards.serving.gateway import http_protocol
@@ -148,3 +149,24 @@ async def test_a_head_that_does_not_arrive_ends_its_connection(monkeypatch: pyte
         handles["redness"].delay_s = 1.0
         status, _, body = await send(port, b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\nGET /hea")
         assert (status, json.loads(body)["ready"]) == (200, True)
+
+
+def test_a_client_that_hangs_up_on_requests_in_a_row(caplog: pytest.LogCaptureFixture) -> None:
+    """uvicorn told the last one only, and the one before it was answered into a closed connection, with a traceback."""
+
+    async def hang_up() -> None:
+        ready = b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n"
+        async with listening(grpc=None) as (_, handles, port, _):
+            calls = handles["redness"].calls
+            assert (await send_in_two(port, ready * 3, len(ready))).count(b"200 OK") == len(calls) == 3
+            handles["redness"].delay_s = 0.1
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(ready * 3)
+            await reader.readuntil(b"\r\n\r\n")
+            writer.transport.abort()
+            await asyncio.sleep(0.5)
+            assert len(calls) == 5  # the third is not begun
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the gateway's, whose closed sockets raise
+        runner.run(hang_up())
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
