@@ -69,7 +69,7 @@ def _check_lora(lora: LoraConfig, generator: Path) -> Iterator[Finding]:
     from drpo.generators import check_adapter, check_lora
     from drpo.training.build import start_of
 
-    setting = "lora.target_modules" if lora.adapter is None else "lora.adapter"
+    setting = "lora" if lora.adapter is None else "lora.adapter"
     try:
         start = start_of(lora)
         if start is None:

@@ -117,9 +117,20 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        typed = tuple(args)  # typer empties the list
         rest = super().parse_args(ctx, args)
+        self._refuse_empty_paths(ctx, typed)
         ctx.params = {name: _expand_home(value) for name, value in ctx.params.items()}
         return rest
+
+    def _refuse_empty_paths(self, ctx: Any, args: Sequence[str]) -> None:
+        """Refuses `--out ""`, as of an unset variable of a shell. As a path it would be the current folder."""
+        found = {name for name, value in ctx.params.items() if value == Path() or value == [Path()]}
+        paths = {name for option in self.get_params(ctx) if option.name in found for name in option.opts}
+        for before, word in zip(("", *args), args, strict=False):
+            option, equals, value = word.partition("=") if word else (before, "=", "")
+            if option in paths and equals and not value:
+                raise ConfigError(f"{option} is empty: give a path, or leave it out")
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -225,9 +236,12 @@ def check_before_start(
         ConfigError: something is wrong; the message has a line for each problem.
     """
     problems = [*problems, *override(values, overrides)]
+    given = {text.partition("=")[0] for text in overrides}
     for key, value in (typed or {}).items():
         if value is None:
             continue
+        if key in given:
+            problems.append(Problem(key, f"{key} is given twice, by --{key} and by an option of its own; omit one"))
         if (
             values.get(section := key.partition(".")[0], {}) is None
         ):  # such as `lora: null`, which trains the whole U-Net

@@ -43,7 +43,10 @@ def train(
     name: Name = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train an adapter. Any setting of the preset can be changed: --training.steps 50 --optimizer.lr 3e-4."""
+    """Train an adapter. Any setting of the preset can be changed: --training.steps 50 --optimizer.lr 3e-4.
+
+    If a setting is given twice, the last one counts.
+    """
     from drpo.training.run_folder import create_run, read_config
     from drpo.training.run_lock import lock_run
 

@@ -172,15 +172,20 @@ def override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
     """Applies the overrides "dotted.key=value" to the values, in place, without a check of the result.
 
     Returns:
-        The overrides that are left out, because they have no value, go through a value, or are not YAML.
+        The overrides that are left out, because they have no value, go through a value, are not YAML, or are in a
+        section that another one of them removes.
     """
-    problems = []
+    problems, removed = [], set[str]()
     for text in overrides:
         key, equals, typed = text.partition("=")
         try:
             if not equals:
                 raise ConfigError(f"the override {text!r} has no value: write {key}=VALUE")
-            set_value(values, key, read_value(Config, key, typed))
+            if (section := key.rpartition(".")[0]) in removed:
+                raise ConfigError(f"{key} cannot be set with {section}: null; leave one of them out")
+            value = read_value(Config, key, typed)
+            set_value(values, key, value)
+            (removed.discard if value is not None else removed.add)(key)
         except ConfigError as error:
             problems.append(Problem(key, str(error)))
     return problems

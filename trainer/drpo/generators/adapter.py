@@ -33,7 +33,8 @@ class LoraAdapter:
         pipeline_class: the diffusers class that writes the adapter.
 
     Raises:
-        ConfigError: a name in `lora.target_modules` is that of no layer, or of one that takes no update.
+        ConfigError: a name in `lora.target_modules` is that of no layer, or of one that takes no update; or `lora.rank`
+            is more than any of the layers can use.
     """
 
     def __init__(self, unet: Any, lora: LoraConfig | None, pipeline_class: Any) -> None:
@@ -42,6 +43,7 @@ class LoraAdapter:
         self.present = False
         if lora is not None:
             _check_targets(unet, lora.target_modules)
+            _check_rank(unet, lora)
             alpha: Any = lora.rank if lora.alpha is None else lora.alpha  # see `load`
             self._add(PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=list(lora.target_modules)))
 
@@ -176,6 +178,14 @@ def _check_targets(unet: nn.Module, targets: Sequence[str]) -> None:
             problem = f"{name}, which {target!r} selects, takes no update (it is a {type(layers[name]).__name__})"
         if problem:
             raise ConfigError(f"lora.target_modules: {problem}{did_you_mean(target, sorted(ends))}")
+
+
+def _check_rank(unet: nn.Module, lora: LoraConfig) -> None:
+    """Checks that at least one layer can use the rank. An update has at most the rank of the layer itself."""
+    ends = tuple(f".{target}" for target in lora.target_modules)
+    shapes = [layer.weight.flatten(1).shape for name, layer in unet.named_modules() if f".{name}".endswith(ends)]
+    if lora.rank > (most := max(min(shape) for shape in shapes)):
+        raise ConfigError(f"lora.rank is {lora.rank}, but no layer that gets an update can use more than {most}")
 
 
 def _exactly(layer: str) -> str:

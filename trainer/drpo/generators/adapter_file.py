@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from drpo.errors import ModelLoadError, UnsupportedModelError
+from drpo.generators.loading import PICKLES
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 _PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -137,6 +138,10 @@ def _read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(file, framework="pt", device="cpu") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
+        if file.suffix in PICKLES:  # `find_unet` has looked into it
+            raise ModelLoadError(
+                f"cannot read {file}: it is damaged, or no whole U-Net. A LoRA adapter must be a .safetensors file"
+            ) from error
         raise ModelLoadError(f"cannot read {file}: {error}. It must be a whole .safetensors file") from error
 
 

@@ -28,6 +28,7 @@ _WEIGHTS = re.compile(
 )
 """The names of weights: `model.safetensors`, `model.fp16.safetensors`, or shards with their index."""
 
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _VOCABULARY = ({"tokenizer.json"}, {"vocab.json", "merges.txt"})
 _NO_LIMIT = 100_000
 """transformers gives a tokenizer without `model_max_length` a number above this; no text encoder takes as many."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from drpo.errors import ModelLoadError
-from drpo.generators.loading import weights_by_variant
+from drpo.generators.loading import PICKLES, weights_by_variant
 
 FOLDER = "unet"
 _OF_RUN = "adapter"  # where a run puts what it has trained
@@ -30,7 +31,6 @@ _WRAPPED = ".base_layer."  # in the names of a layer's own weights, where peft h
 _FACTOR = re.compile(r"(.+)\.lora_(A|B)(?:\.\w+)?\.weight")
 _MARKS = ("conv_in.weight", "input_blocks.0.0.weight", "conv_in.base_layer.weight")
 """The first layer of every U-Net, as diffusers and as the original code name it. No LoRA adapter has such a name."""
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def find_unet(path: Path) -> Path | None:
@@ -200,8 +200,9 @@ def _read(file: Path, *, weights: bool) -> dict[str, Tensor]:
     if not file.is_file():  # opening a pipe would wait forever
         raise ModelLoadError(f"cannot read {file}: there is no such file")
     try:
-        if file.suffix in _PICKLES:
-            content = torch.load(file, map_location="cpu" if weights else "meta", weights_only=True)
+        if file.suffix in PICKLES:
+            with warnings.catch_warnings(action="ignore"):  # torch has some for what is no file of its own
+                content = torch.load(file, map_location="cpu" if weights else "meta", weights_only=True)
             content = content.get("state_dict", content)
             return {name: one for name, one in content.items() if isinstance(one, Tensor)}
         with safe_open(file, framework="pt", device="cpu") as opened:

@@ -78,7 +78,8 @@ def find_start(config: Config, run_dir: Path) -> list[str]:
 
     Raises:
         ConfigError: the checkpoint is of other settings than `config`, or of a newer version of the project; or
-            `training.stop_if` has ended the run there; or the run's checkpoints were removed.
+            `training.stop_if` has ended the run there; or it is at a later step than `training.steps`; or the run's
+            checkpoints were removed.
         ModelLoadError: the run has checkpoints, but none is whole.
     """
     newest = find_newest_checkpoint(run_dir / CHECKPOINTS)
@@ -98,10 +99,16 @@ def find_start(config: Config, run_dir: Path) -> list[str]:
                 f"the checkpoint {newest.path} cannot go on with other settings, because its steps so far depend on "
                 f"them. {'; '.join(changes.values())}. Leave them out, or start a new run"
             )
-    _refuse_ended(config, run_dir, step_of(newest.path))
+    step = step_of(newest.path)
+    if config.training.steps is not None and config.training.steps < step:
+        raise ConfigError(
+            f"training.steps is {config.training.steps}, but {run_dir} has made {step} steps already: give as many or "
+            "more, or leave it out"
+        )
+    _refuse_ended(config, run_dir, step)
     notes = [f"left out a damaged checkpoint: {problem}" for problem in newest.left_out]
     if newest.left_out:
-        notes.append(f"going on from step {step_of(newest.path)}, the newest whole checkpoint")
+        notes.append(f"going on from step {step}, the newest whole checkpoint")
     version = newest.manifest.version if newest.manifest is not None else "an earlier version"
     if version != PROJECT_VERSION:
         notes.append(f"the checkpoint was written by drpo: {version}; going on with it in drpo {PROJECT_VERSION}")

@@ -158,10 +158,18 @@ def test_texts_of_the_command_line() -> None:
 def test_the_layers_of_the_adapter_are_there(names: str, message: str) -> None:
     config = load_config("shapes", [f"lora.target_modules={names}", "lora.rank=100000"])
     (finding,) = [one for one in check_models(Plan(config)) if one.state == "wrong"]
-    assert (finding.about, message in finding.found) == ("lora.target_modules", True)
+    assert (finding.about, message in finding.found) == ("lora", True)
     assert [
         one.state for one in check_models(Plan(load_config("shapes", ["lora.target_modules=conv_in,to_out.0"])))
     ] == ["ok"]
+
+
+def test_the_rank_of_the_adapter_is_one_that_a_layer_can_use() -> None:
+    """The widest layers of the embedded generator have 96 channels; the rank of an adapter's file counts instead."""
+    (_, finding) = check_models(Plan(load_config("shapes", ["lora.rank=97"])))
+    assert finding.state == "wrong"
+    assert finding.found == "lora.rank is 97, but no layer that gets an update can use more than 96"
+    assert [one.state for one in check_models(Plan(load_config("shapes", ["lora.rank=96"])))] == ["ok"]
 
 
 def test_a_variant_that_no_part_has_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,12 @@ def test_a_unet_that_was_saved_with_an_adapter_around_its_layers(world: World, t
     name = "conv_in.weight"
     own = state["base_model.model.conv_in.base_layer.weight"]
     torch.testing.assert_close(loaded.adapter.state()[name] - own, (expected[name] - own) / 1.5, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a.ckpt", "a.pt"])
+def test_damaged_pickles_are_called_what_they_are(world: World, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x02junk" * 100)
+    loaded = world.load()
+    message = rf"{name}: it is damaged, or no whole U-Net\. A LoRA adapter must"
+    with warnings.catch_warnings(action="error"), pytest.raises(ModelLoadError, match=message):
+        loaded.load_adapter(tmp_path / name)

@@ -105,6 +105,13 @@ def test_what_the_steps_so_far_depend_on_is_refused(
     assert content(run_dir) == before
 
 
+def test_a_run_does_not_go_back(run_dir: Path) -> None:
+    config = read_config(run_dir)
+    with pytest.raises(ConfigError, match=r"training\.steps is 1, but .*mine has made 2 steps already"):
+        find_start(override_config(config, ["training.steps=1"]), run_dir)
+    assert find_start(override_config(config, ["training.steps=2"]), run_dir) == []
+
+
 def test_the_settings_of_the_checkpoint_count_too(run_dir: Path) -> None:
     """They differ from config.yaml if somebody has edited it."""
     path = run_dir / "config.yaml"

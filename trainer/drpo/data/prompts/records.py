@@ -10,6 +10,7 @@ from drpo.config import PromptsConfig
 from drpo.data.prompts.problems import Problems, find_json_problem, find_text_problem
 from drpo.data.prompts.record import PromptRecord
 from drpo.data.prompts.rows import Row
+from drpo_rewards.reading import why_no_json
 
 PROMPT_COLUMNS = ("prompt", "caption", "Prompt", "text")
 """The columns that are tried in this order if the settings name none."""
@@ -64,8 +65,10 @@ def _read_row(row: dict[str, Any], column: str | None, task_column: str | None) 
     if isinstance(metadata, str):  # in a table of text
         try:
             metadata = json.loads(metadata) if metadata.strip() else None
-        except (ValueError, RecursionError) as error:
-            return f'"metadata" is not JSON: {error}'
+        except ValueError as error:
+            return f'"metadata" is not JSON: {why_no_json(error)}'
+        except RecursionError:
+            return '"metadata" is not usable JSON: it is nested too deeply'
     if metadata is not None and not isinstance(metadata, dict):
         return '"metadata" must be an object'
     if metadata is not None and (problem := find_json_problem(metadata)):
