@@ -125,7 +125,9 @@ class Command(TyperCommand):
 
     def _refuse_empty_paths(self, ctx: Any, args: Sequence[str]) -> None:
         """Refuses `--out ""`, as of an unset variable of a shell. As a path it would be the current folder."""
-        found = {name for name, value in ctx.params.items() if value == Path() or value == [Path()]}
+        found = {
+            name for name, value in ctx.params.items() if Path() in (value if isinstance(value, list) else [value])
+        }
         paths = {name for option in self.get_params(ctx) if option.name in found for name in option.opts}
         for before, word in zip(("", *args), args, strict=False):
             option, equals, value = word.partition("=") if word else (before, "=", "")

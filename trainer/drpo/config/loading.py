@@ -16,7 +16,7 @@ from drpo.config.config import Config, MisfitError, known_keys
 from drpo.config.files import parse_sections, read_settings_file
 from drpo.config.sections import FeaturesConfig, ObjectiveConfig
 from drpo.config.site import merge_sections, site_settings
-from drpo.config.values import read_value
+from drpo.config.values import NULL, read_value
 from drpo.errors import ConfigError
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.settings.values import without_none
@@ -175,17 +175,17 @@ def override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
         The overrides that are left out, because they have no value, go through a value, are not YAML, or are in a
         section that another one of them removes.
     """
-    problems, removed = [], set[str]()
+    problems = []
+    removed = {text.removesuffix(f"={NULL}") for text in overrides if text.endswith(f"={NULL}")}
     for text in overrides:
         key, equals, typed = text.partition("=")
+        section = key.rpartition(".")[0]
         try:
             if not equals:
                 raise ConfigError(f"the override {text!r} has no value: write {key}=VALUE")
-            if (section := key.rpartition(".")[0]) in removed:
+            if section in removed:
                 raise ConfigError(f"{key} cannot be set with {section}: null; leave one of them out")
-            value = read_value(Config, key, typed)
-            set_value(values, key, value)
-            (removed.discard if value is not None else removed.add)(key)
+            set_value(values, key, read_value(Config, key, typed))
         except ConfigError as error:
             problems.append(Problem(key, str(error)))
     return problems
