@@ -25,6 +25,6 @@ def read_at_most(path: Path, most: int) -> bytes:
     return bytes(data)
 
 
-def why_no_json(error: ValueError) -> str:
-    """Return what `json` found wrong, without its advice to programmers about numbers of thousands of digits."""
+def why_unreadable(error: Exception) -> str:
+    """Return why JSON or YAML could not be read, without advice to programmers about numbers of thousands of digits."""
     return str(error).partition("; use sys.")[0]

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
+import json
 import multiprocessing
 import os
 import statistics
@@ -52,47 +54,51 @@ def draw_large(side: int) -> Image.Image:
     return Image.fromarray(smooth ^ random.integers(0, 8, smooth.shape, dtype=np.uint8))
 
 
-def costly_requests() -> dict[str, tuple[list[bytes], bool]]:
-    """By kind: the files of one request, and whether they travel as JSON."""
+def as_files(*files: bytes) -> dict[str, Any]:
+    """A request with these files, as `httpx` takes it."""
+    named = [("images", (str(at), file)) for at, file in enumerate(files)]
+    return {"files": named, "data": {"request": '{"prompt": "p"}'}}
+
+
+def as_json(body: str) -> dict[str, Any]:
+    """A request with this body, as `httpx` takes it."""
+    return {"content": body, "headers": {"content-type": "application/json"}}
+
+
+def costly_requests() -> dict[str, dict[str, Any]]:
+    """By kind: the body of one request."""
     from support.odd_files import jpeg_with_scans, save
 
     large, medium = draw_large(SIDE), draw_large(1024)
     opaque, flat = large.convert("RGBA"), Image.new("RGB", (SIDE, SIDE))
+    texts = [base64.b64encode(save(medium, "JPEG", quality=90)).decode()] * 128
+    keys = [f'"{number}": 1' for number in range(2_000_000)]
     return {
-        "8 JPEG of 4096x4096": ([save(large, "JPEG", quality=90)] * 8, False),
-        "8 progressive JPEG of 4096x4096": ([save(large, "JPEG", quality=90, progressive=True)] * 8, False),
-        "8 JPEG of 4096x4096 with 64 scans": ([jpeg_with_scans(SIDE, SIDE, 54)] * 8, False),
-        "8 JPEG of 4096x4096 with 500 scans": ([jpeg_with_scans(SIDE, SIDE, 490)] * 8, False),
-        "2 PNG of 4096x4096, opaque alpha": ([save(opaque, "PNG", compress_level=1)] * 2, False),
-        "3 PNG of 4096x4096, opaque alpha": ([save(opaque, "PNG", compress_level=1)] * 3, False),
-        "3 PNG of 4096x4096": ([save(large, "PNG", compress_level=1)] * 3, False),
-        "32 flat WebP of 2048x2048": (
-            [save(Image.new("RGB", (2048, 2048)), "WEBP", lossless=True, method=0)] * 32,
-            False,
+        "8 JPEG of 4096x4096": as_files(*[save(large, "JPEG", quality=90)] * 8),
+        "8 progressive JPEG of 4096x4096": as_files(*[save(large, "JPEG", quality=90, progressive=True)] * 8),
+        "8 JPEG of 4096x4096 with 64 scans": as_files(*[jpeg_with_scans(SIDE, SIDE, 54)] * 8),
+        "8 JPEG of 4096x4096 with 500 scans": as_files(*[jpeg_with_scans(SIDE, SIDE, 490)] * 8),
+        "2 PNG of 4096x4096, opaque alpha": as_files(*[save(opaque, "PNG", compress_level=1)] * 2),
+        "3 PNG of 4096x4096, opaque alpha": as_files(*[save(opaque, "PNG", compress_level=1)] * 3),
+        "3 PNG of 4096x4096": as_files(*[save(large, "PNG", compress_level=1)] * 3),
+        "32 flat WebP of 2048x2048": as_files(
+            *[save(Image.new("RGB", (2048, 2048)), "WEBP", lossless=True, method=0)] * 32
         ),
-        "8 flat WebP of 4096x4096": ([save(flat, "WEBP", lossless=True, method=0)] * 8, False),
-        "50 PNG of 1024x1024": ([save(medium, "PNG", compress_level=1)] * 50, False),
-        "79 PNG of 1024x1024": ([save(medium, "PNG", compress_level=1)] * 79, False),
-        "128 JPEG of 1024x1024, as JSON": ([save(medium, "JPEG", quality=90)] * 128, True),
+        "8 flat WebP of 4096x4096": as_files(*[save(flat, "WEBP", lossless=True, method=0)] * 8),
+        "50 PNG of 1024x1024": as_files(*[save(medium, "PNG", compress_level=1)] * 50),
+        "79 PNG of 1024x1024": as_files(*[save(medium, "PNG", compress_level=1)] * 79),
+        "128 JPEG of 1024x1024, as JSON": as_json(json.dumps({"prompt": "p", "images": texts})),
+        "60,000 unknown keys": as_json(f'{{"prompt": "p", {", ".join(keys[:60_000])}}}'),
+        "2,000,000 unknown keys": as_json(f'{{"prompt": "p", {", ".join(keys)}}}'),
+        "metadata of 99 kB": as_json(f'{{"prompt": "p", "metadata": {{{", ".join(keys[:8_000])}}}}}'),
     }
 
 
-def send_repeatedly(url: str, files: list[bytes], as_json: bool, seconds: float, least: int, answers: Any) -> None:
+def send_repeatedly(url: str, body: dict[str, Any], seconds: float, least: int, answers: Any) -> None:
     """Sends the same request one after another. Puts a list with (status, code, seconds) of each into the queue."""
-    import base64
-    import json
-
     import httpx
 
     os.nice(19)  # it stands for another machine, and gets only the processor time that nobody here wants
-    body: dict[str, Any] = {"files": [("images", (str(at), file)) for at, file in enumerate(files)]}
-    body["data"] = {"request": '{"prompt": "p"}'}
-    if as_json:
-        texts = [base64.b64encode(file).decode() for file in files]
-        body = {
-            "content": json.dumps({"prompt": "p", "images": texts}),
-            "headers": {"content-type": "application/json"},
-        }
     started, made = time.perf_counter(), []
     with httpx.Client(timeout=120, trust_env=False) as http:
         while len(made) < least or time.perf_counter() - started < seconds:
@@ -145,7 +151,7 @@ def main() -> None:
             f"{'costly request':<38} {'outcome':<20} {'calls':>5} {'seconds':>8} {'CPU s':>6} {'p95 ms':>7} "
             f"{'ratio':>6}"
         )
-        for kind, (files, as_json) in kinds.items():
+        for kind, body in kinds.items():
             answers = spawn.Queue()
 
             def send(seconds: float, least: int, *request: Any, answers: Any = answers) -> None:
@@ -153,10 +159,10 @@ def main() -> None:
                 spawn.Process(target=send_repeatedly, args=asked, daemon=True).start()
 
             before = sum(gateway.cpu_times()[:2])
-            send(0, 1, files, as_json)
+            send(0, 1, body)
             answers.get()
             cpu_s = sum(gateway.cpu_times()[:2]) - before
-            send(arguments.seconds, LEAST, files, as_json)
+            send(arguments.seconds, LEAST, body)
             p95_s = asyncio.run(measure_small(url, images, lambda answers=answers: not answers.empty()))
             outcomes = answers.get()
             status, code, _ = outcomes[-1]

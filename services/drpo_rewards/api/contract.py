@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from drpo_rewards.api.suggestions import did_you_mean
-from drpo_rewards.errors import InvalidRequestError
+from drpo_rewards.errors import InvalidRequestError, RequestTooLargeError
+from drpo_rewards.reading import why_unreadable
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -28,6 +29,10 @@ MAX_FIELD = 200  # characters of a field's name in an error, which may contain a
 MAX_METADATA_BYTES = 100_000  # also of the details of one score or comparison
 MAX_NUMBER = sys.float_info.max  # gRPC carries every number as a double
 MAX_METADATA_DEPTH = 16  # gRPC limits the depth of messages, and all transports accept the same requests
+
+# Keys, texts and other values of one body, counted by its quotes and commas. Each takes time in which all calls wait.
+MAX_VALUES = 200_000
+MAX_ERRORS = 1_000  # of which the first is found; listing them takes longer than finding them
 
 BYTE_ORDER_MARK = "\ufeff"  # some programs begin every text in UTF-8 with it
 
@@ -45,7 +50,7 @@ def check_plain_json(value: dict[str, Any]) -> dict[str, Any]:
     try:
         size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"must be plain JSON with finite numbers ({error})") from None
+        raise ValueError(f"must be plain JSON with finite numbers ({why_unreadable(error)})") from None
     if size > MAX_METADATA_BYTES:
         raise ValueError(f"is {size} bytes of JSON; at most {MAX_METADATA_BYTES} are allowed")
     _check_values(value, MAX_METADATA_DEPTH)
@@ -304,15 +309,22 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
 
     Raises:
         InvalidRequestError: the data is not valid; the error names the first field at fault.
+        RequestTooLargeError: it is JSON with too many values.
     """
     if isinstance(data, bytes | bytearray) and data.startswith(BYTE_ORDER_MARK.encode()):
         data = data.removeprefix(BYTE_ORDER_MARK.encode())
     elif isinstance(data, str):
         data = data.removeprefix(BYTE_ORDER_MARK)
     try:
-        is_json = isinstance(data, bytes | bytearray | str)
-        return model.model_validate_json(data) if is_json else model.model_validate(data)
+        if not isinstance(data, bytes | bytearray | str):
+            return model.model_validate(data)
+        if _count_values(data) > MAX_VALUES:
+            raise RequestTooLargeError(f"the JSON has more than {MAX_VALUES:,} keys, texts and other values")
+        return model.model_validate_json(data)
     except ValidationError as error:
+        if error.error_count() > MAX_ERRORS:
+            found = f"{error.error_count()} keys or values are not as the API describes them"
+            raise InvalidRequestError(found) from None
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = _path(first["loc"]) or None
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -321,6 +333,13 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
         if first["type"] == "extra_forbidden":
             message = f"there is no such key{did_you_mean(str(first['loc'][-1])[:MAX_NAME], model.model_fields)}"
         raise InvalidRequestError(f"{where}{message}{more}", field=field) from None
+
+
+def _count_values(data: bytes | bytearray | str) -> int:
+    """Return how many keys, texts and other values JSON has at most, within milliseconds."""
+    if isinstance(data, str):
+        return data.count('"') // 2 + data.count(",")
+    return data.count(b'"') // 2 + data.count(b",")
 
 
 def _path(location: tuple[int | str, ...]) -> str:

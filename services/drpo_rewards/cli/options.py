@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from drpo_rewards.api.contract import MAX_METADATA_DEPTH
-from drpo_rewards.reading import read_at_most, why_no_json
+from drpo_rewards.reading import read_at_most, why_unreadable
 from drpo_rewards.settings.yaml_text import SettingsLoader
 
 MOST_JSON_BYTES = 10_000_000  # of a file with metadata, which may be written with much space between
@@ -68,7 +68,7 @@ def read_metadata(text: str | None) -> dict[str, Any] | None:
             f"it is nested deeper than {MAX_METADATA_DEPTH} levels", param_hint="--metadata"
         ) from None
     except (OSError, ValueError) as error:
-        reason = why_no_json(error) if isinstance(error, ValueError) else error
+        reason = why_unreadable(error) if isinstance(error, ValueError) else error
         problem = "the text is not valid JSON" if inline else f"cannot read {text}"
         raise typer.BadParameter(f"{problem}: {reason}", param_hint="--metadata") from None
     if not isinstance(data, dict):

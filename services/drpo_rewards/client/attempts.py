@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from numbers import Real
 from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay
@@ -29,10 +30,11 @@ class Attempts:
     """
 
     def __init__(self, address: str, timeout_s: float, max_in_flight: int, retries: int) -> None:
-        if not timeout_s > 0 or max_in_flight < 1 or retries < 0:
+        are_numbers = all(isinstance(one, Real) for one in (timeout_s, max_in_flight, retries))
+        if not are_numbers or not timeout_s > 0 or max_in_flight < 1 or retries < 0:
             raise ConfigError(
-                f"timeout_s must be above 0, max_in_flight at least 1 and retries at least 0, not {timeout_s}, "
-                f"{max_in_flight} and {retries}"
+                f"timeout_s must be above 0, max_in_flight at least 1 and retries at least 0, not {timeout_s!r}, "
+                f"{max_in_flight!r} and {retries!r}"
             )
         self.address = address
         self.timeout_s = timeout_s

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.reading import read_at_most
+from drpo_rewards.reading import read_at_most, why_unreadable
 from drpo_rewards.settings.values import is_section, keep_text, without_none
 from drpo_rewards.settings.yaml_text import SettingsLoader
 
@@ -100,7 +100,8 @@ def parse_settings(text: str, name: str, model: type[BaseModel]) -> Settings:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{name}:{line}: YAML does not allow the character {chr(error.character)!r}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested a thousand deep
-        raise ConfigError(f"{name}: is not valid YAML: {str(error).splitlines()[0]}") from None
+        reason = why_unreadable(error) if isinstance(error, ValueError) else str(error).splitlines()[0]
+        raise ConfigError(f"{name}: cannot be read as YAML: {reason}") from None
     if values is None:
         return Settings(name, {}, {})
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):

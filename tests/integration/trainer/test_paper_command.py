@@ -105,10 +105,11 @@ def test_a_killed_experiment_goes_on_and_is_judged(folder: Path) -> None:
         mixtures = {"default": {"rewards": {"geneval": 1.0}}}
         (folder / "judge.yaml").write_text(yaml.safe_dump({"rewards": rewards, "mixtures": mixtures}))
         words = ("judge", "DrPO seed 0", "base", "--in", "small-shapes/table", "--rewards.service", "judge.yaml")
-        assert "8 pairs, at most 8 calls of judge" in drpo(*words, folder=folder)
+        for more in (["--dry-run"], []):
+            assert "8 pairs, at most 8 calls of judge" in drpo(*words, *more, folder=folder)
         asked = len(server.bodies)
         assert asked == 16, "the judge looks in both orders"
-        drpo(*words, folder=folder)
+        assert "8 of the pairs are judged already: at most 0 calls are left" in drpo(*words, folder=folder)
         assert len(server.bodies) == asked
         command = [word.replace("small", "judged") for word in [*COMMAND, *ALL_CORES]]
         printed = drpo(*command, folder=folder)

@@ -47,7 +47,7 @@ def check_models(plan: Plan) -> Iterator[Finding]:
     else:
         yield Finding("models", SETTING, "ok", f"{plan.config.model.generator}: the files of every part are whole")
         if plan.trains and plan.config.lora is not None:
-            yield from _check_lora(plan.config.lora, folder)
+            yield from _check_lora(plan.config.lora, folder, is_new=plan.run_dir is None)
         if settings.unet is not None:
             yield _check_unet(settings.unet, folder)
         if plan.adapter is not None:
@@ -65,7 +65,7 @@ def _find_problem(folder: Path, variant: str | None, vae: str | None) -> str:
     return ""
 
 
-def _check_lora(lora: LoraConfig, generator: Path) -> Iterator[Finding]:
+def _check_lora(lora: LoraConfig, generator: Path, *, is_new: bool) -> Iterator[Finding]:
     from drpo.generators import check_adapter, check_lora
     from drpo.training.build import start_of
 
@@ -73,7 +73,8 @@ def _check_lora(lora: LoraConfig, generator: Path) -> Iterator[Finding]:
     try:
         start = start_of(lora)
         if start is None:
-            check_lora(lora, generator)
+            if is_new:  # a run that goes on has trained this adapter already
+                check_lora(lora, generator)
             return
         check_adapter(start, generator)
     except DrpoError as error:

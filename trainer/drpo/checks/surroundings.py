@@ -15,8 +15,17 @@ from drpo_rewards.serving.operate import surroundings
 
 def check_surroundings(plan: Plan) -> Iterator[Finding]:
     """Yields what is found about the surroundings of the process."""
+    yield from look_around(starts_ray=plan.starts_ray)
+
+
+def look_around(*, starts_ray: bool) -> Iterator[Finding]:
+    """Yields what is found without a plan.
+
+    Args:
+        starts_ray: also look at what a Ray of one's own needs.
+    """
     yield _check_temporary_folder()
-    if plan.starts_ray:
+    if starts_ray:
         yield from surroundings.check_surroundings()
     yield _check_home()
     yield Finding("surroundings", "locale", "ok", f"{sys.getfilesystemencoding()} for names of files; files are UTF-8")

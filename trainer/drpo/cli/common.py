@@ -133,6 +133,8 @@ class Command(TyperCommand):
             option, equals, value = word.partition("=") if word else (before, "=", "")
             if option in paths and equals and not value:
                 raise ConfigError(f"{option} is empty: give a path, or leave it out")
+            if not word and not before.startswith("-"):
+                raise ConfigError("an argument is empty, perhaps of an unset variable")
 
     def invoke(self, ctx: Any) -> Any:
         try:

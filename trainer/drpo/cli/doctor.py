@@ -39,6 +39,8 @@ def doctor(
     if preset is not None:
         changes = context.args + ([f"rewards.address={address}"] if address is not None else [])
         check_before_start(read_preset(preset), changes, dry_run=True)
+    from drpo.checks.surroundings import look_around
+
     checks: list[tuple[str, Check]] = [
         ("python", _python),
         *((name, lambda name=name: _package(name)) for name in PACKAGES),
@@ -59,6 +61,7 @@ def doctor(
             except Exception as error:  # whatever the error, the check has failed
                 passed, found = False, f"{type(error).__name__}: {error}"
             findings.append(Finding("machine", name, "ok" if passed else "wrong", f"{name}: {found}"))
+        findings += look_around(starts_ray=True)
     if print_findings(findings):
         raise typer.Exit(1)
 

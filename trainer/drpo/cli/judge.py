@@ -61,12 +61,13 @@ def judge(
     out = Path(os.path.abspath(out if out is not None else evaluation / "judge"))
     if obstacle := find_folder_obstacle(out):
         problems.append(Problem("--out", f"--out: {obstacle}"))
+    matched_pairs = sum(map(len, found.values()))
+    calls = matched_pairs * (2 if both_orders else 1)
+    say(f"{matched_pairs} pairs, at most {calls} calls of {reward}; a judge that looks in both orders")
+    say("itself asks its model twice for each. Fewer: --pairs")
     values = read_preset(preset)
     config = check_before_start(values, context.args, problems=problems, dry_run=dry_run, verb="table", asks=(reward,))
 
-    calls = sum(map(len, found.values())) * (2 if both_orders else 1)
-    say(f"{sum(map(len, found.values()))} pairs, at most {calls} calls of {reward}; a judge that looks in both orders ")
-    say("itself asks its model twice for each. Fewer: --pairs")
     from drpo.evaluation.judging import Verdicts, draw_bars, read_row_name, summarize
     from drpo.training.files import write_text
     from drpo.training.ranking_client import make_ranking_client
@@ -74,11 +75,15 @@ def judge(
     outcomes = {}
     with ray_and_rewards(config) as served, make_ranking_client(served.rewards) as client:
         info = find_judge(client, reward)
+        files = {other: out / f"{first.name}-against-{other.name}.jsonl" for other in found}
+        kept = {other: Verdicts(path, reward, info.version, both_orders=both_orders) for other, path in files.items()}
+        missing = sum(len(kept[other].missing(matched)) for other, matched in found.items())
+        if missing < matched_pairs:
+            left = missing * (2 if both_orders else 1)
+            say(f"{matched_pairs - missing} of the pairs are judged already: at most {left} calls are left")
         with make_progress() as bar:
             for other, matched in found.items():
-                path = out / f"{first.name}-against-{other.name}.jsonl"
-                verdicts = Verdicts(path, reward, info.version, both_orders=both_orders)
-                name = read_row_name(other)
+                verdicts, name = kept[other], read_row_name(other)
                 ask_missing(verdicts, matched, client, info, bar, f"against {name}", concurrency=concurrency)
                 outcomes[name if name not in outcomes else str(other)] = summarize(verdicts.of(matched))
     model = read_row_name(first)

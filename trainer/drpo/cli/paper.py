@@ -13,6 +13,7 @@ from drpo.cli.common import console, ray_and_rewards, say
 from drpo.cli.paper_runs import train_runs
 from drpo.config import Config
 from drpo.errors import ConfigError, DrpoError
+from drpo_rewards.findings import Finding
 
 if TYPE_CHECKING:
     from drpo.evaluation.table.painters import Model
@@ -36,10 +37,11 @@ def paper(
 
     Goes on where it stopped, also after a kill.
     """
+    from drpo.checks import require
     from drpo.paper.budget import parse_budget
     from drpo.paper.experiment import load_experiment
     from drpo.paper.page import write_page
-    from drpo.paper.plan import folder_name, make_plan
+    from drpo.paper.plan import folder_name, make_plan, read_plan
 
     if experiment.upper() == "LIST":
         print_list()
@@ -50,14 +52,17 @@ def paper(
     budget_s = parse_budget(budget) if budget is not None else None
     plan = make_plan(loaded, world, seeds=seeds, budget_s=budget_s, out=folder, overrides=overrides)
     plan.check_folder()
+    if page_only and read_plan(folder) is None:
+        raise ConfigError(f"--page-only: nothing has been run in {folder}")
     if page_only or (not dry_run and is_done(plan)):
         if not page_only:
             plan.keep()
         say("page: ", (str(write_page(plan)), "bold"))
         return
-    config, sets = check_plan(plan)
-    for line in plan.describe(sum(len(one.planned) for one in sets)):
+    config, sets, findings = check_plan(plan)
+    for line in plan.describe(sum(len(one.planned) for one in sets) if sets else None):
         say(line)
+    require(findings)
     if dry_run:
         return
     plan.keep()
@@ -74,16 +79,16 @@ def print_list() -> None:
         say((f"{name:10}", "bold"), f"{loaded.title} ({', '.join(loaded.worlds)})")
 
 
-def check_plan(plan: PaperPlan) -> tuple[Config, list[PromptSet]]:
+def check_plan(plan: PaperPlan) -> tuple[Config, list[PromptSet], list[Finding]]:
     """Checks all runs and the evaluation, before anything starts.
 
     Returns:
-        The settings and the prompts of the evaluation.
+        The settings and the prompts of the evaluation, and what was found. There are no prompts if a set is missing.
 
     Raises:
-        ConfigError: something is wrong; a line for each problem.
+        ConfigError: the folder cannot be written.
     """
-    from drpo.checks import Plan, examine, make_paths_absolute, require
+    from drpo.checks import Plan, examine, make_paths_absolute
     from drpo.checks.outputs import find_folder_obstacle
     from drpo.cli.table import read_options
 
@@ -99,8 +104,7 @@ def check_plan(plan: PaperPlan) -> tuple[Config, list[PromptSet]]:
             asks = (*spec.rewards, *((spec.judging.judge,) if spec.judging is not None else ()))
             table = Plan(config, "table", measures_features=spec.diversity, asks=asks)
             findings += examine(table, problems)
-    require(dict.fromkeys(findings))
-    return config, sets
+    return config, sets, list(dict.fromkeys(findings))
 
 
 def is_done(plan: PaperPlan) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drpo.cli.common import check_before_start, console, ray_and_rewards, say
-from drpo.config import Config, preset_names, read_preset
+from drpo.config import Config, preset_names, read_preset, set_value
 from drpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def _prepare(values: dict[str, Any], overrides: list[str], *, rewards: bool) -> 
     """The settings of one worker's share, checked; `model.device` says cpu or cuda."""
     import torch
 
-    typed: dict[str, Any] = {"evaluation.enabled": False, "run.ray_address": None}
-    config = check_before_start(values, overrides, typed=typed, rewards=rewards)
+    set_value(values, "evaluation.enabled", False)
+    config = check_before_start(values, overrides, rewards=rewards)
     training = config.training
     share = -(-training.groups_per_step // training.num_workers)
     device = config.model.device

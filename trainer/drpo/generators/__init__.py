@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drpo.config import LoraConfig
-from drpo.errors import UnsupportedModelError
+from drpo.errors import ConfigError, UnsupportedModelError
 from drpo.generators.base import Adapter, Conditions, OneStepGenerator
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def check_lora(lora: LoraConfig, source: str | Path) -> None:
     """Checks that a fresh adapter fits a generator, without loading the generator's weights.
 
     Raises:
-        ConfigError: see `drpo.generators.adapter.LoraAdapter`.
+        ConfigError: its rank is more than any layer can use, or see `drpo.generators.adapter.LoraAdapter`.
         ModelLoadError: there is no such generator.
     """
     import torch
@@ -160,7 +160,9 @@ def check_lora(lora: LoraConfig, source: str | Path) -> None:
     from drpo.generators.configs import read_unet
 
     with torch.device("meta"):  # without memory
-        LoraAdapter(read_unet(str(source)), lora, pipeline_class=None)
+        most = LoraAdapter(read_unet(str(source)), lora, pipeline_class=None).most_rank()
+    if lora.rank > most:
+        raise ConfigError(f"lora.rank is {lora.rank}, but no layer that gets an update can use more than {most}")
 
 
 __all__ = [

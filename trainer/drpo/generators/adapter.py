@@ -33,8 +33,7 @@ class LoraAdapter:
         pipeline_class: the diffusers class that writes the adapter.
 
     Raises:
-        ConfigError: a name in `lora.target_modules` is that of no layer, or of one that takes no update; or `lora.rank`
-            is more than any of the layers can use.
+        ConfigError: a name in `lora.target_modules` is that of no layer, or of one that takes no update.
     """
 
     def __init__(self, unet: Any, lora: LoraConfig | None, pipeline_class: Any) -> None:
@@ -43,7 +42,6 @@ class LoraAdapter:
         self.present = False
         if lora is not None:
             _check_targets(unet, lora.target_modules)
-            _check_rank(unet, lora)
             alpha: Any = lora.rank if lora.alpha is None else lora.alpha  # see `load`
             self._add(PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=list(lora.target_modules)))
 
@@ -102,6 +100,11 @@ class LoraAdapter:
                 down, up = (getattr(layer, factor)[_NAME].weight.detach().cpu() for factor in ("lora_A", "lora_B"))
                 found[name] = LayerUpdate(down, up, layer.scaling[_NAME] * down.shape[0])
         return found
+
+    def most_rank(self) -> int:
+        """The highest rank that any of its layers can use: an update has at most the rank of the layer itself."""
+        layers = [layer for layer in self._unet.modules() if _NAME in getattr(layer, "lora_A", {})]
+        return max(min(layer.base_layer.weight.flatten(1).shape) for layer in layers)
 
     def base_weights(self) -> dict[str, Tensor]:
         """The weights of the U-Net without the adapter, by the names that they have without one, on the CPU."""
@@ -178,14 +181,6 @@ def _check_targets(unet: nn.Module, targets: Sequence[str]) -> None:
             problem = f"{name}, which {target!r} selects, takes no update (it is a {type(layers[name]).__name__})"
         if problem:
             raise ConfigError(f"lora.target_modules: {problem}{did_you_mean(target, sorted(ends))}")
-
-
-def _check_rank(unet: nn.Module, lora: LoraConfig) -> None:
-    """Checks that at least one layer can use the rank. An update has at most the rank of the layer itself."""
-    ends = tuple(f".{target}" for target in lora.target_modules)
-    shapes = [layer.weight.flatten(1).shape for name, layer in unet.named_modules() if f".{name}".endswith(ends)]
-    if lora.rank > (most := max(min(shape) for shape in shapes)):
-        raise ConfigError(f"lora.rank is {lora.rank}, but no layer that gets an update can use more than {most}")
 
 
 def _exactly(layer: str) -> str:

@@ -173,10 +173,12 @@ def _profile(plan: PaperPlan) -> list[str]:
     """The mean seconds of a step, by stage."""
     rows = mean_step_seconds(plan)
     stages = list(dict.fromkeys(stage for row in rows.values() for stage in row if stage != "total"))
-    lines = [["", "step, s", *stages], ["---", *("---:" for _ in [0, *stages])]]
+    training = {run.row: run.config.training for run in plan.runs()}
+    images = {row: str(one.groups_per_step * one.candidates) for row, one in training.items()}
+    lines = [["", "images", "step, s", *stages], ["---", *("---:" for _ in [0, 0, *stages])]]
     for row, seconds in rows.items():
         numbers = (seconds.get(stage, math.nan) for stage in ("total", *stages))
-        lines.append([row, *("-" if math.isnan(one) else f"{one:.3f}" for one in numbers)])
+        lines.append([row, images[row], *("-" if math.isnan(one) else f"{one:.3f}" for one in numbers)])
     totals = {row: seconds["total"] for row, seconds in rows.items() if "total" in seconds}
     ratio = []
     if len(totals) > 1:
@@ -213,6 +215,8 @@ def _title(column: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> s
 def _command(plan: PaperPlan) -> str:
     words = ["drpo", "paper", plan.experiment.source, "--world", plan.world, "--seeds", str(plan.seeds)]
     words += ["--out", str(plan.out)]
+    if plan.steps != (spec := (plan.owner or plan).spec).steps:
+        words += ["--budget", f"{math.ceil(plan.steps * len(spec.runs) * plan.seeds * spec.step_seconds)}s"]
     for one in plan.overrides:
         key, _, value = one.partition("=")
         words.append(f"--{key}={value}")

@@ -182,27 +182,30 @@ class PaperPlan:
             raise ConfigError("\n".join(f"the evaluation: {problem}" for problem in problems))
         return config
 
-    def describe(self, pictures: int) -> list[str]:
+    def describe(self, pictures: int | None) -> list[str]:
         """What it takes, in lines for a reader.
 
         Args:
-            pictures: pictures of each evaluated row.
+            pictures: pictures of each evaluated row; None if the prompts are not there.
         """
         runs = self.runs()
         left = sum(max(0, self.steps - run.steps_done) for run in runs)
         rows = len(self.spec.rows) + len(runs) * len(self.points)
-        training, evaluation = left * self.spec.step_seconds, rows * pictures * PICTURE_SECONDS
+        evaluation = f"{rows} rows"
+        if pictures is not None:
+            evaluation = f"at most {in_words(rows * pictures * PICTURE_SECONDS)} for {rows} rows of {pictures} pictures"
+        of_page = "" if self.experiment.kind == "profile" else f", and the evaluation: {evaluation}"
         lines = [
             f"{self.experiment.title}, world {self.world}: {len(runs)} runs of {self.steps} steps "
             f"({len(self.spec.runs)} rows x {self.seeds}), {sum(run.finished for run in runs)} finished",
-            f"left: about {in_words(training)} of training; at most {in_words(evaluation)} for {rows} rows of "
-            f"{pictures} pictures",
+            f"left: about {in_words(left * self.spec.step_seconds)} of training{of_page}",
             f"needs: {self.spec.needs}",
         ]
         if self.owner is not None:
             lines.append(f"the runs are those of {self.owner.experiment.name}, in {self.owner.out}")
         if judging := self.spec.judging:
-            pairs = self.seeds * (len(self.spec.rows) + len(self.spec.runs) - 1) * min(pictures, judging.pairs)
+            of_row = judging.pairs if pictures is None else min(pictures, judging.pairs)
+            pairs = self.seeds * (len(self.spec.rows) + len(self.spec.runs) - 1) * of_row
             lines.append(f"judging: at most {pairs} pairs, each a call of {judging.judge}")
         return lines
 

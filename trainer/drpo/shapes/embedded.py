@@ -5,7 +5,11 @@ The feature map and the CLIP fit every one of these generators, so each name mea
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from drpo.shapes.assets import GENERATORS, clip_path, feature_map_path, generator_path
+
+_SERVICES = Path(__file__).resolve().parent / "services"
 
 
 def is_embedded(source: str | None) -> bool:
@@ -26,3 +30,9 @@ def feature_map_source(source: str | None) -> str | None:
 def reward_source(source: str) -> str:
     """The folder or hub id of a reward's weights. A name becomes the folder of the CLIP in the package."""
     return str(clip_path()) if is_embedded(source) else source
+
+
+def service_source(source: str) -> str:
+    """The name or file of a service config. The name of one that this package has becomes its file."""
+    file = _SERVICES / f"{source}.yaml"
+    return str(file) if file.is_file() and not Path(source).exists() else source

@@ -33,6 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0  # since the last complete head, or the last piece of a body
     _head_timer: asyncio.TimerHandle | None = None
     _in_head = True
+    _is_over = False  # what else comes is taken and left alone: unread, it would cost the client the answer
     _running: RequestResponseCycle | None = None  # the request that is being answered, or was last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -51,6 +52,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
         self._head_bytes += len(data)
         if self._in_head:
             head, *rest = data.split(b"\r\n\r\n", 1)
@@ -58,7 +61,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 data = b"\r\n\r\n".join([UPGRADE.sub(b"x-upgrade:", head), *rest])
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {MAX_HEAD_BYTES} bytes of headers")
+            detail = f"more than {MAX_HEAD_BYTES} bytes of headers"
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail, None if self._in_head else self.cycle)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -90,14 +94,26 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(HTTPStatus.BAD_REQUEST, "this is not valid HTTP/1.1")
+        self._refuse(HTTPStatus.BAD_REQUEST, "this is not valid HTTP/1.1", None if self._in_head else self.cycle)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Refuse what is left of upgrades: an offer cut in two, or behind another request in the same piece."""
-        self._refuse(HTTPStatus.BAD_REQUEST, "this service changes no connection to another protocol; omit `Upgrade`")
+        detail = "this service changes no connection to another protocol; omit `Upgrade`"
+        self._refuse(HTTPStatus.BAD_REQUEST, detail, self.cycle)
 
-    def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Answer with a problem document, and close the connection."""
+    def _refuse(self, status: HTTPStatus, detail: str, is_of: RequestResponseCycle | None) -> None:
+        """Answer with a problem document, and close the connection.
+
+        Args:
+            is_of: the request at fault; None: one whose head is not complete. If an earlier one is being answered, the
+                connection ends after that, without another answer.
+        """
+        running = self._running
+        if running is not None and running is not is_of and not running.response_complete:
+            running.keep_alive = False
+            self.pipeline.clear()
+            self._is_over = True
+            return
         problem = Problem(title=status.phrase, status=status, detail=detail, code="http")
         body = problem.model_dump_json(exclude_none=True).encode()
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {PROBLEM}\r\ncontent-length: {len(body)}\r\n"
@@ -119,4 +135,4 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._head_bytes == 0:  # a connection that a browser has opened in advance
             self.transport.close()
         elif not self.transport.is_closing():
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the request's headers did not arrive within {HEAD_S:g} s")
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the request's headers did not arrive within {HEAD_S:g} s", None)

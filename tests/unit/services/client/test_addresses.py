@@ -75,7 +75,8 @@ def test_the_line_end_of_a_key_file_is_no_part_of_the_key(end: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"max_in_flight": 0}, {"retries": -1}]
+    "options",
+    [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"timeout_s": "30"}, {"max_in_flight": 0}, {"retries": -1}],
 )
 def test_numbers_that_cannot_work(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must be above 0"):

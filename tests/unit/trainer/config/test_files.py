@@ -24,9 +24,9 @@ BROKEN = {
         b"training: {steps: !!timestamp 2026-13-01}\n",
         ":1: is not valid YAML: tag:yaml.org,2002:timestamp cannot",
     ),
-    "long number": (b"training: {steps: " + b"9" * 5000 + b"}\n", "is not valid YAML: Exceeds the limit"),
+    "long number": (b"training: {steps: " + b"9" * 5000 + b"}\n", "cannot be read as YAML: Exceeds the limit"),
     "key that is a list": (b"training: {}\n? [a]\n: 3\n", ":2: is not valid YAML: a key must be a name"),
-    "nested too deep": (b"run: " + b"[" * 3000, "is not valid YAML"),
+    "nested too deep": (b"run: " + b"[" * 3000, "cannot be read as YAML"),
     "open bracket": (b"run: {name: x\n", ":2: is not valid YAML"),
 }
 

@@ -10,7 +10,7 @@ from drpo.config import PromptsConfig
 from drpo.data.prompts.problems import Problems, find_json_problem, find_text_problem
 from drpo.data.prompts.record import PromptRecord
 from drpo.data.prompts.rows import Row
-from drpo_rewards.reading import why_no_json
+from drpo_rewards.reading import why_unreadable
 
 PROMPT_COLUMNS = ("prompt", "caption", "Prompt", "text")
 """The columns that are tried in this order if the settings name none."""
@@ -66,7 +66,7 @@ def _read_row(row: dict[str, Any], column: str | None, task_column: str | None) 
         try:
             metadata = json.loads(metadata) if metadata.strip() else None
         except ValueError as error:
-            return f'"metadata" is not JSON: {why_no_json(error)}'
+            return f'"metadata" is not JSON: {why_unreadable(error)}'
         except RecursionError:
             return '"metadata" is not usable JSON: it is nested too deeply'
     if metadata is not None and not isinstance(metadata, dict):

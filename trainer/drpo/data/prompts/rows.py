@@ -16,7 +16,7 @@ from typing import Any
 
 from drpo.data.prompts.problems import Problems
 from drpo.errors import ConfigError
-from drpo_rewards.reading import why_no_json
+from drpo_rewards.reading import why_unreadable
 
 Row = tuple[str, dict[str, Any]]
 """The position in the file, and the values by column."""
@@ -80,7 +80,7 @@ def _read_jsonl(path: Path, problems: Problems) -> Iterator[Row]:
         except RecursionError:
             problems.add(str(number), "is not usable JSON: it is nested too deeply")
         except ValueError as error:
-            problems.add(str(number), f"is not JSON: {why_no_json(error)}; each line is one object")
+            problems.add(str(number), f"is not JSON: {why_unreadable(error)}; each line is one object")
         else:
             if isinstance(value, dict):
                 yield str(number), value

@@ -81,7 +81,8 @@ class TableOptions:
         """
         problems = []
         if self.against is not None and self.against not in names:
-            problems.append(f"--against: there is no row {self.against!r}; choose from {', '.join(names)}")
+            choice = f"; choose from {', '.join(names)}" if names else ""
+            problems.append(f"--against: there is no row {self.against!r}{choice}")
         elsewhere = self.fid is not None and self.fid not in names and not self.fid.startswith("hub:")
         if elsewhere and not Path(str(self.fid)).expanduser().is_dir():
             problems.append(f"--fid: {self.fid} is neither a row, nor a folder, nor hub:ORG/NAME")

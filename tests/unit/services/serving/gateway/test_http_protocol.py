@@ -170,3 +170,14 @@ def test_a_client_that_hangs_up_on_requests_in_a_row(caplog: pytest.LogCaptureFi
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the gateway's, whose closed sockets raise
         runner.run(hang_up())
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("later", [b"\x16\x03 no HTTP\r\n\r\n", b"GET /health HTTP/1.1\r\nx: " + b"y" * 70_000])
+async def test_what_follows_a_request_does_not_cost_it_its_answer(later: bytes) -> None:
+    """The refusal came first, and looked like the answer to the request before."""
+    async with listening(grpc=None) as (_, handles, port, _):
+        handles["redness"].delay_s = 0.3
+        answer = await send_in_two(port, b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n" + later, 40)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"connection: close" in answer.lower()
+        assert answer.count(b"HTTP/1.1") == 1

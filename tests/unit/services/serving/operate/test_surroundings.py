@@ -13,7 +13,7 @@ from drpo_rewards.serving.operate.surroundings import check_surroundings
     ("limit", "value", "about", "words", "fix"),
     [
         (resource.RLIMIT_NOFILE, 255, "open files", "only 255; Ray's need 256 or more", "ulimit -n 4096"),
-        (resource.RLIMIT_AS, 12_000_000_000, "address space", "only 12 GB; Ray's reserve 16", "ulimit -v unlimited"),
+        (resource.RLIMIT_AS, 8_000_000_000, "address space", "only 8 GB; Ray's reserve ", "ulimit -v unlimited"),
     ],
 )
 def test_limits_under_which_ray_hangs(limit: int, value: int, about: str, words: str, fix: str) -> None:

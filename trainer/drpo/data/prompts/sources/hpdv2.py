@@ -11,7 +11,7 @@ from drpo.data.prompts.problems import Problems, find_text_problem
 from drpo.data.prompts.record import PromptRecord
 from drpo.data.prompts.source import Origin, PromptSource, RemoteFile
 from drpo.errors import ConfigError
-from drpo_rewards.reading import why_no_json
+from drpo_rewards.reading import why_unreadable
 
 STYLES = ("anime", "concept-art", "paintings", "photo")
 
@@ -41,7 +41,7 @@ def _read_list(path: Path) -> list[str]:
     try:
         prompts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {why_no_json(error)}") from error
+        raise ConfigError(f"{path} is not JSON: {why_unreadable(error)}") from error
     if not isinstance(prompts, list):
         raise ConfigError(f"{path} must be a list of prompts")
     problems = Problems(str(path))
