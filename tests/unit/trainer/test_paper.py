@@ -199,7 +199,7 @@ def test_the_command_line_changes_a_section_of_all_runs_but_those_that_give_it_w
     ("spec", "message"),
     [
         ("shares: figure2", "figure2 has no runs of its own in shapes"),
-        ("shares: tableA5", "tableA5 has no runs of its own in shapes"),
+        ("shares: figure2", "figure2 has no runs of its own in shapes"),
         ("shares: tabel2", "did you mean table2"),
         ("shares: table2, at: [1.0]", "at are those of table2"),
         ("shares: table2, steps: 3, runs: {}", "runs and steps are those of table2; leave them out"),
@@ -297,10 +297,13 @@ def test_the_page_has_both_numbers_and_is_made_again_from_its_files(plan: PaperP
 
 
 def test_a_profile_needs_no_evaluation(plan: PaperPlan) -> None:
-    profile = PaperPlan(plan.experiment.model_copy(update={"kind": "profile"}), plan.world, 2, plan.steps, plan.out)
+    profile = PaperPlan(plan.experiment.model_copy(update={"kind": "profile"}), plan.world, 2, 7, plan.out)
+    assert profile.describe(None)[1] == "left: about 0 s of training"
+    assert plan.describe(None)[1] == "left: about 0 s of training, and the evaluation: 9 rows"
     (plan.out / "table" / "results.json").unlink()
     page = write_page(profile).read_text()
-    assert "| DrPO | 2.000 | 0.500 |" in page
+    assert "| DrPO | 96 | 2.000 | 0.500 |" in page
+    assert "--budget 28s    # 7 steps each" in page, "the same command makes as many steps"
     assert "times as long as one of" in page
 
 

@@ -113,6 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
             running.keep_alive = False
             self.pipeline.clear()
             self._is_over = True
+            self.flow.resume_reading()
             return
         problem = Problem(title=status.phrase, status=status, detail=detail, code="http")
         body = problem.model_dump_json(exclude_none=True).encode()
