@@ -183,7 +183,7 @@ def override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
         try:
             if not equals:
                 raise ConfigError(f"the override {text!r} has no value: write {key}=VALUE")
-            if section in removed or (section in values and values[section] is None):
+            if section in removed:
                 raise ConfigError(f"{key} cannot be set with {section}: null; leave one of them out")
             set_value(values, key, read_value(Config, key, typed))
         except ConfigError as error:

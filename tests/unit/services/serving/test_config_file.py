@@ -64,7 +64,7 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, content: bytes, line: 
         (b"rewards", "holds a text, not sections"),
         (b"rewards:\n", "rewards: .*at least 1"),
         (b"rewards: 2024-13-45\n", "rewards: .*dictionary"),
-        (b"rewards: " + b"[" * 20_000, "not valid YAML"),
+        (b"rewards: " + b"[" * 20_000, "cannot be read as YAML"),
     ],
 )
 def test_what_holds_no_sections_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
