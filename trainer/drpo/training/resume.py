@@ -100,7 +100,7 @@ def find_start(config: Config, run_dir: Path) -> list[str]:
                 f"them. {'; '.join(changes.values())}. Leave them out, or start a new run"
             )
     step = step_of(newest.path)
-    if config.training.steps is not None and config.training.steps < step:
+    if config.training.steps < step:
         raise ConfigError(
             f"training.steps is {config.training.steps}, but {run_dir} has made {step} steps already: give as many or "
             "more, or leave it out"
