@@ -11,7 +11,7 @@ import threading
 import time
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
-_LARGE_BYTES = 8_000_000  # above the body of an ordinary group: 8 pictures of 512x512 as plain pixels have 6.3 MB
+ORDINARY_BYTES = 8_000_000  # above the body of an ordinary group: 8 pictures of 512x512 as plain pixels have 6.3 MB
 _KEPT_BYTES = 16 << 20  # in each pool
 
 CHECK_S = 5.0
@@ -31,7 +31,7 @@ def keep_ordinary_buffers() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, ORDINARY_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 

@@ -199,7 +199,6 @@ def test_the_command_line_changes_a_section_of_all_runs_but_those_that_give_it_w
     ("spec", "message"),
     [
         ("shares: figure2", "figure2 has no runs of its own in shapes"),
-        ("shares: figure2", "figure2 has no runs of its own in shapes"),
         ("shares: tabel2", "did you mean table2"),
         ("shares: table2, at: [1.0]", "at are those of table2"),
         ("shares: table2, steps: 3, runs: {}", "runs and steps are those of table2; leave them out"),

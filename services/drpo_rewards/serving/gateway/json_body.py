@@ -12,19 +12,27 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
 
 from drpo_rewards.api.contract import Options, parse
-from drpo_rewards.errors import InvalidRequestError
+from drpo_rewards.errors import InvalidRequestError, RequestTooLargeError
 from drpo_rewards.operations.base import Body
 from drpo_rewards.serving.gateway.base64_text import MAX_URI_HEAD
 
+MAX_VALUES = 40_000  # keys, texts and other values, counted by quotes and commas. While they are read, all calls wait.
 LONG_BYTES = 1 << 16
+PIECE_BYTES = 1 << 20
+QUOTE, COMMA = b'",'
 MAX_TEXTS = 10_000  # texts of a body in which long ones are looked for, keys included
 MAX_ESCAPED_BYTES = 1 << 20  # of texts with escapes: finding their ends takes longer than parsing them
 SHORT_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)  # possessive, so that its time grows with the text only
 # The head of a data: URI may hold anything that a text may. What follows it is read as base64, which is stricter.
 PLAIN_TEXT = re.compile(rb"[\x20-\x7e]*+")
 CONTROL_CHARACTERS = (b"\n", b"\r", b"\t")  # base64 may be wrapped with them; JSON forbids them in a text
+
+BufferT = TypeVar("BufferT", bytes, bytearray)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ def parse_with_images(model: type[Body], data: bytearray) -> tuple[Options, Sequ
 
     Raises:
         InvalidRequestError: the data is not valid; the error names the first field at fault.
+        RequestTooLargeError: it has too many values.
     """
     long = [] if model.may_repeat_images else _find_long_texts(data)
     if long:
@@ -49,10 +58,25 @@ def parse_with_images(model: type[Body], data: bytearray) -> tuple[Options, Sequ
         body = memoryview(data)
         views = {f"{mark}{index}": Base64View(body[start:end]) for index, (start, end) in enumerate(long)}
         with suppress(InvalidRequestError):  # parsing the whole says what is wrong, and in which column
-            options, texts = parse(model, _cut_out(data, long, list(views))).split()
+            options, texts = parse(model, check_values(_cut_out(data, long, list(views)))).split()
             if sum(text in views for text in texts) == len(views):  # else one of them is no image
                 return options, [views.get(text, text) for text in texts]
-    return parse(model, data).split()
+    return parse(model, check_values(data)).split()
+
+
+def check_values(data: BufferT) -> BufferT:
+    """Return JSON as it is, if it has not too many values. Others may go on meanwhile, as numpy gives way to them.
+
+    Raises:
+        RequestTooLargeError: it has.
+    """
+    values = 0.0
+    for start in range(0, len(data), PIECE_BYTES):
+        piece = np.frombuffer(data, np.uint8, min(PIECE_BYTES, len(data) - start), start)
+        values += np.count_nonzero(piece == QUOTE) / 2 + np.count_nonzero(piece == COMMA)
+        if values > MAX_VALUES:
+            raise RequestTooLargeError(f"the JSON has more than {MAX_VALUES:,} keys, texts and other values")
+    return data
 
 
 def _find_long_texts(data: bytearray) -> list[tuple[int, int]]:

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from drpo_rewards.api.contract import parse
-from drpo_rewards.errors import InvalidRequestError
+from drpo_rewards.errors import InvalidRequestError, RequestTooLargeError
 from drpo_rewards.operations.base import Body
 from drpo_rewards.operations.rank import RankRequest
 from drpo_rewards.operations.rerank_dialects import RerankRequest, SentOptions
 from drpo_rewards.operations.score import ScoreRequest
 from drpo_rewards.serving.gateway.base64_text import from_base64
-from drpo_rewards.serving.gateway.json_body import LONG_BYTES, Base64View, parse_with_images
+from drpo_rewards.serving.gateway.json_body import LONG_BYTES, MAX_VALUES, PIECE_BYTES, Base64View, parse_with_images
 
 LONG = "QUJD" * (LONG_BYTES // 4 + 1)
 DOCUMENT = f"data:image/png;base64,{LONG}"
@@ -98,3 +98,21 @@ def test_answers_can_repeat_the_images() -> None:
     options, _ = parse_with_images(RerankRequest, bytearray(json.dumps(body).encode()))
     assert isinstance(options, SentOptions)
     assert options._sent.documents == [DOCUMENT] * 2
+
+
+@pytest.mark.parametrize("long", [0, 2])
+def test_json_of_many_values_is_refused_before_it_is_read(long: int) -> None:
+    """8 million unknown keys kept a gateway busy for a minute, and every other call waiting."""
+    images = ", ".join([f'"{LONG}"'] * long + ['"x"'] * (2 - long))
+    for more in (
+        ", ".join(f'"{number}": 1' for number in range(MAX_VALUES // 2)),
+        f'"rewards": [{"1," * MAX_VALUES}1]',
+        " " * PIECE_BYTES + f'"metadata": {{"a": [{"[]," * MAX_VALUES}1]}}',
+    ):
+        body = bytearray(f'{{"prompt": "p", "images": [{images}], {more}}}'.encode())
+        with pytest.raises(RequestTooLargeError, match="more than 40,000 keys, texts and other values"):
+            parse_with_images(RankRequest, body)
+    few = ", ".join(f'"{number}": 1' for number in range(8_000))
+    body = bytearray(f'{{"prompt": "{"," * 9_000}", "images": [{images}], "metadata": {{{few}}}}}'.encode())
+    options, texts = parse_with_images(RankRequest, body)
+    assert (len(options.metadata), len(texts)) == (8_000, 2)
