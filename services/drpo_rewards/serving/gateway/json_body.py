@@ -21,7 +21,7 @@ from drpo_rewards.errors import InvalidRequestError, RequestTooLargeError
 from drpo_rewards.operations.base import Body
 from drpo_rewards.serving.gateway.base64_text import MAX_URI_HEAD
 
-MAX_VALUES = 40_000  # keys, texts and other values, counted by quotes and commas. While they are read, all calls wait.
+MAX_VALUES = 30_000  # keys, texts and other values, counted by quotes and commas. While they are read, all calls wait.
 LONG_BYTES = 1 << 16
 PIECE_BYTES = 1 << 20
 QUOTE, COMMA = b'",'

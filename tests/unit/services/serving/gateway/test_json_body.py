@@ -70,7 +70,7 @@ def test_a_body_means_the_same(prompt: str, images: list[str], metadata: Any, is
         f'"{LONG}"',
         f'{{"prompt": "p", "images": ["data:image/\x01;base64,{LONG}", "{LONG}"]}}',
         f'{{"prompt": "p", "images": ["data:image/\udcff;base64,{LONG}", "{LONG}"]}}',  # not UTF-8
-        "[" + '"a",' * 20_000 + f'"{LONG}"]',
+        "[" + '"a",' * 12_000 + f'"{LONG}"]',
         "{" * 70_000,
         "",
     ],
@@ -110,7 +110,7 @@ def test_json_of_many_values_is_refused_before_it_is_read(long: int) -> None:
         " " * PIECE_BYTES + f'"metadata": {{"a": [{"[]," * MAX_VALUES}1]}}',
     ):
         body = bytearray(f'{{"prompt": "p", "images": [{images}], {more}}}'.encode())
-        with pytest.raises(RequestTooLargeError, match="more than 40,000 keys, texts and other values"):
+        with pytest.raises(RequestTooLargeError, match="more than 30,000 keys, texts and other values"):
             parse_with_images(RankRequest, body)
     few = ", ".join(f'"{number}": 1' for number in range(8_000))
     body = bytearray(f'{{"prompt": "{"," * 9_000}", "images": [{images}], "metadata": {{{few}}}}}'.encode())
