@@ -26,5 +26,5 @@ def read_at_most(path: Path, most: int) -> bytes:
 
 
 def why_unreadable(error: Exception) -> str:
-    """Return why JSON or YAML could not be read, without advice to programmers about numbers of thousands of digits."""
+    """Return why JSON or YAML could not be read or written, without advice to programmers on long numbers."""
     return str(error).partition("; use sys.")[0]

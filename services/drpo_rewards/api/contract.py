@@ -30,7 +30,7 @@ MAX_METADATA_BYTES = 100_000  # also of the details of one score or comparison
 MAX_NUMBER = sys.float_info.max  # gRPC carries every number as a double
 MAX_METADATA_DEPTH = 16  # gRPC limits the depth of messages, and all transports accept the same requests
 
-MAX_ERRORS = 1_000  # of which the first is found; listing them takes longer than finding them
+MAX_ERRORS = 1_000  # of one body, of which the first is named; for that all are listed, which takes longer than reading
 
 BYTE_ORDER_MARK = "\ufeff"  # some programs begin every text in UTF-8 with it
 

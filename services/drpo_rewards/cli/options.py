@@ -68,9 +68,8 @@ def read_metadata(text: str | None) -> dict[str, Any] | None:
             f"it is nested deeper than {MAX_METADATA_DEPTH} levels", param_hint="--metadata"
         ) from None
     except (OSError, ValueError) as error:
-        reason = why_unreadable(error) if isinstance(error, ValueError) else error
         problem = "the text is not valid JSON" if inline else f"cannot read {text}"
-        raise typer.BadParameter(f"{problem}: {reason}", param_hint="--metadata") from None
+        raise typer.BadParameter(f"{problem}: {why_unreadable(error)}", param_hint="--metadata") from None
     if not isinstance(data, dict):
         raise typer.BadParameter(f"{text} is not a JSON object", param_hint="--metadata")
     return data

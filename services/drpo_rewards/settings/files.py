@@ -100,8 +100,7 @@ def parse_settings(text: str, name: str, model: type[BaseModel]) -> Settings:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{name}:{line}: YAML does not allow the character {chr(error.character)!r}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested a thousand deep
-        reason = why_unreadable(error) if isinstance(error, ValueError) else str(error).splitlines()[0]
-        raise ConfigError(f"{name}: cannot be read as YAML: {reason}") from None
+        raise ConfigError(f"{name}: cannot be read as YAML: {why_unreadable(error)}") from None
     if values is None:
         return Settings(name, {}, {})
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):

@@ -302,7 +302,7 @@ def test_a_profile_needs_no_evaluation(plan: PaperPlan) -> None:
     (plan.out / "table" / "results.json").unlink()
     page = write_page(profile).read_text()
     assert "| DrPO | 96 | 2.000 | 0.500 |" in page
-    assert "--budget 28s    # 7 steps each" in page, "the same command makes as many steps"
+    assert "--budget 30.0s    # 7 steps each" in page, "the same command makes as many steps"
     assert "times as long as one of" in page
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from drpo.checks.plan import Plan
+from drpo.shapes.embedded import service_source
 from drpo_rewards.errors import RewardsError
 from drpo_rewards.findings import Finding
 
@@ -82,7 +83,7 @@ def _count_rewards(plan: Plan) -> Counter[str]:
     if plan.config.rewards.address is not None or not plan.asks_rewards:
         return needed
     try:
-        rewards = ServiceConfig.load(plan.config.rewards.service or "").rewards.values()
+        rewards = ServiceConfig.load(service_source(plan.config.rewards.service or "")).rewards.values()
     except RewardsError:  # a finding about the rewards
         return needed
     for reward in rewards:

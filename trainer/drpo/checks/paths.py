@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from drpo.config import Config, runs_folder
-from drpo.shapes.embedded import is_embedded, service_source
+from drpo.shapes.embedded import is_embedded
 
 
 def make_paths_absolute(config: Config) -> Config:
@@ -23,7 +23,7 @@ def make_paths_absolute(config: Config) -> Config:
     if config.features.path:
         config.features.path = _absolute(config.features.path)
     if config.rewards.service:
-        config.rewards.service = _absolute(service_source(config.rewards.service))
+        config.rewards.service = _absolute(config.rewards.service)
     reward = config.objective.settings.get("reward")
     if isinstance(reward, dict) and isinstance(reward.get("options"), dict):
         reward["options"] = {

@@ -12,6 +12,7 @@ from drpo.checks.plan import Plan
 from drpo.config import Config, StopCondition
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import DrpoError
+from drpo.shapes.embedded import service_source
 from drpo.shapes.variety import find_open
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, ModelInfo, check_weights
 from drpo_rewards.api.metadata import check_keys
@@ -39,7 +40,7 @@ def check_rewards(plan: Plan) -> Iterator[Finding]:
         found = f"rewards.api_key_env names ${key}, which is not set"
         yield Finding("rewards", "rewards.api_key_env", "wrong", found, f"set ${key} to the service's API key")
     elif config.rewards.address is None:
-        yield from _check_service(plan, config.rewards.service or "")
+        yield from _check_service(plan, service_source(config.rewards.service or ""))
     elif config.rewards.address.startswith("serve://"):
         yield from _check_handle(plan, config.rewards.address)
     else:

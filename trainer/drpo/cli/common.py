@@ -304,10 +304,11 @@ def ray_and_rewards(config: Config, *, rewards: bool = True) -> Iterator[Config]
             connect_ray(config.run.ray_address, cpus=cpus)
             silence_serve(logging.ERROR)
             if start_service:
+                from drpo.shapes.embedded import service_source
                 from drpo_rewards.serving import start
 
                 assert config.rewards.service is not None  # `RewardsConfig` requires one if there is no address
-                service = start(config.rewards.service)
+                service = start(service_source(config.rewards.service))
                 reached = config.rewards.model_copy(update={"address": service.handle_address})
                 config = config.model_copy(update={"rewards": reached})
         yield config

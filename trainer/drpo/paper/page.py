@@ -216,7 +216,7 @@ def _command(plan: PaperPlan) -> str:
     words = ["drpo", "paper", plan.experiment.source, "--world", plan.world, "--seeds", str(plan.seeds)]
     words += ["--out", str(plan.out)]
     if plan.steps != (spec := (plan.owner or plan).spec).steps:
-        words += ["--budget", f"{math.ceil(plan.steps * len(spec.runs) * plan.seeds * spec.step_seconds)}s"]
+        words += ["--budget", f"{(plan.steps + 0.5) * len(spec.runs) * plan.seeds * spec.step_seconds:.1f}s"]
     for one in plan.overrides:
         key, _, value = one.partition("=")
         words.append(f"--{key}={value}")

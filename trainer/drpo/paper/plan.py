@@ -194,11 +194,11 @@ class PaperPlan:
         evaluation = f"{rows} rows"
         if pictures is not None:
             evaluation = f"at most {in_words(rows * pictures * PICTURE_SECONDS)} for {rows} rows of {pictures} pictures"
-        of_page = "" if self.experiment.kind == "profile" else f", and the evaluation: {evaluation}"
+        then = "" if self.experiment.kind == "profile" else f", and the evaluation: {evaluation}"
         lines = [
             f"{self.experiment.title}, world {self.world}: {len(runs)} runs of {self.steps} steps "
             f"({len(self.spec.runs)} rows x {self.seeds}), {sum(run.finished for run in runs)} finished",
-            f"left: about {in_words(left * self.spec.step_seconds)} of training{of_page}",
+            f"left: about {in_words(left * self.spec.step_seconds)} of training{then}",
             f"needs: {self.spec.needs}",
         ]
         if self.owner is not None:

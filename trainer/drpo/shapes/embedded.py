@@ -1,6 +1,7 @@
-"""Names in a config that stand for models in the package: `drpo.shapes.assets.GENERATORS`, and what fits them.
+"""Names in a config that stand for what is in the package: models, and a service that ranks with one of them.
 
-The feature map and the CLIP fit every one of these generators, so each name means the same ones.
+The models have the names of `drpo.shapes.assets.GENERATORS`. The feature map and the CLIP fit every one of these
+generators, so each name means the same ones.
 """
 
 from __future__ import annotations
