@@ -40,6 +40,10 @@ class ScoreServer:
     requests: list[Request] = field(default_factory=list)
 
 
+class Listener(ThreadingHTTPServer):
+    request_queue_size = 128  # connections that wait to be accepted; with the usual 5, some are reset on a busy machine
+
+
 @contextmanager
 def score_server(answer: Callable[[Request], Answer]) -> Iterator[ScoreServer]:
     """Answers each POST with `answer(request)`. Calls may overlap."""
@@ -67,7 +71,7 @@ def score_server(answer: Callable[[Request], Answer]) -> Iterator[ScoreServer]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listener = Listener(("127.0.0.1", 0), Handler)
     server = ScoreServer(f"http://127.0.0.1:{listener.server_port}")
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     try:
