@@ -19,6 +19,8 @@ LEAST_FREE_MB = 100  # for logs; what does not fit into shared memory also goes 
 def find_ray_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """Find a folder that Ray can use: $RAY_TMPDIR if it is set, otherwise the first good one of $TMPDIR and /tmp.
 
+    That of $RAY_TMPDIR may be missing, because scripts name it by their job; Ray makes it when it starts.
+
     Raises:
         ConfigError: there is none. The message says what is wrong with each.
     """
@@ -26,7 +28,7 @@ def find_ray_folder(environment: Mapping[str, str] = os.environ) -> Path:
     candidates = [chosen] if chosen else [environment.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp"]
     problems = {}
     for candidate in dict.fromkeys(candidates):
-        problem = _find_problem(Path(candidate))
+        problem = _find_problem(Path(candidate), may_be_missing=candidate == chosen)
         if problem is None:
             return Path(candidate).absolute()
         problems[candidate] = problem
@@ -34,8 +36,11 @@ def find_ray_folder(environment: Mapping[str, str] = os.environ) -> Path:
     raise ConfigError(f"Ray needs a folder for its sockets and logs: {found}; name a folder in ${OWN}")
 
 
-def _find_problem(folder: Path) -> str | None:
-    if not folder.is_dir():
+def _find_problem(folder: Path, *, may_be_missing: bool) -> str | None:
+    there = folder.absolute()
+    while may_be_missing and not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
         return "is not a folder"
     if not str(folder.absolute()).isascii():
         return "has letters beyond ASCII, which Ray cannot use"
@@ -43,9 +48,9 @@ def _find_problem(folder: Path) -> str | None:
     if len(os.fsencode(folder.absolute())) > longest:
         return f"is too long: sockets in it need a path of at most {longest} bytes"
     try:
-        with tempfile.NamedTemporaryFile(dir=folder):
+        with tempfile.NamedTemporaryFile(dir=there):
             pass
-        free_mb = shutil.disk_usage(folder).free / 1e6
+        free_mb = shutil.disk_usage(there).free / 1e6
     except OSError as error:
         return f"cannot be written: {error.strerror}"
     if free_mb < LEAST_FREE_MB:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,23 @@ def test_the_temporary_folder_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "reason"),
-    [("/tmp/none", "is not a folder"), ("/proc", "cannot be written"), ("/etc/hostname", "is not a folder")],
+    [
+        ("/etc/hostname", "is not a folder"),
+        ("/etc/hostname/ray", "is not a folder"),
+        ("/proc", "cannot be written"),
+        ("/proc/none", "cannot be written"),
+        ("/tmp/" + "long" * 30, "is too long"),
+    ],
 )
 def test_a_folder_that_was_chosen_is_used_or_refused(folder: str, reason: str) -> None:
     """It is a wish, so no other folder takes its place."""
     with pytest.raises(ConfigError, match=rf"{folder} {reason}.*\$RAY_TMPDIR"):
         find_ray_folder({"RAY_TMPDIR": folder})
+
+
+def test_a_folder_that_was_chosen_may_be_missing() -> None:
+    """Scripts of a scheduler name one by their job; Ray makes it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        missing = f"{short}/of/job-7"
+        assert find_ray_folder({"RAY_TMPDIR": missing}) == Path(missing)
+        assert not Path(missing).exists()

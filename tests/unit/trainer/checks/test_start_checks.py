@@ -289,7 +289,7 @@ def test_a_temporary_folder_that_does_not_serve(tmp_path: Path, monkeypatch: pyt
     (line,) = find_wrong(check=check_surroundings)
     assert "nothing can be written to the temporary folder" in line
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/none")
     (line,) = find_wrong(check=check_surroundings)
     assert "RAY_TMPDIR" in line
     assert find_wrong(check=check_surroundings, verb="sample") == []

@@ -143,14 +143,14 @@ def test_every_problem_of_a_config_and_of_the_machine_is_in_one_list(
 ) -> None:
     path = tmp_path / "service.yaml"
     path.write_text("rewards:\n  g: {type: geneval, num_gpu: 1}\nhttp_port: x\n")
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/none")
     answer = CliRunner().invoke(app, ["serve", str(path)])
     assert answer.exit_code == 2
     wrongs = [line for line in answer.stderr.splitlines() if line.startswith("wrong")]
     assert len(wrongs) == 3
     assert f"{path}:2: unknown key rewards.g.num_gpu; did you mean num_gpus?" in wrongs[0]
     assert f"{path}:3: http_port" in wrongs[1]
-    assert "none is not a folder" in wrongs[2]
+    assert "/proc/none cannot be written" in wrongs[2]
     path.write_text("rewards:\n  g: {type: geneval, num_cpus: 0.1}\n")
     monkeypatch.setenv("DRPO_REWARDS_API_KEYS", "schlüssel")
     answer = CliRunner().invoke(app, ["serve", str(path), "--port", str(taken_port), "--grpc-port", str(taken_port)])
@@ -159,7 +159,7 @@ def test_every_problem_of_a_config_and_of_the_machine_is_in_one_list(
         "http_port and grpc_port are both",
         f"{taken_port} is taken by another program",
         "is not ASCII",
-        "none is",
+        "none cannot be written",
     ):
         assert found in answer.stderr
 
