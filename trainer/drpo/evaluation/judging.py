@@ -19,7 +19,7 @@ import numpy as np
 
 from drpo.errors import ConfigError, EvaluationError
 from drpo.evaluation.compare import RESAMPLES
-from drpo.evaluation.table.pictures import ROW_FILE, Key, PictureFolder, append_lines, read_lines
+from drpo.evaluation.table.pictures import ROW_FILE, Key, PictureFolder, append_lines, digest_metadata, read_lines
 from drpo.training.files import storing
 from drpo_rewards.api.metadata import Schema, take_share
 from drpo_rewards.client import RankingClient
@@ -52,6 +52,11 @@ class Pair:
         _, prompt, seed = self.key
         digest = hashlib.sha256(f"{_SALT}:{prompt}:{seed}".encode("utf-8", "backslashreplace")).digest()
         return int.from_bytes(digest[:4], "big") % 2 == 1
+
+    @property
+    def metadata_digest(self) -> str:
+        """Of the prompt's metadata, see `digest_metadata`."""
+        return digest_metadata(self.first.metadata(self.key))
 
 
 @dataclass(frozen=True)
@@ -141,11 +146,17 @@ class Verdicts:
 
     def of(self, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         """The verdicts of these pairs; those that are not judged are left out."""
-        return [self._lines[key] for pair in pairs if (key := (pair.prompts, *pair.key)) in self._lines]
+        return [line for pair in pairs if (line := self._find(pair)) is not None]
 
     def missing(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """The pairs that are not judged."""
-        return [pair for pair in pairs if (pair.prompts, *pair.key) not in self._lines]
+        """The pairs that are not judged, or were with other metadata."""
+        return [pair for pair in pairs if self._find(pair) is None]
+
+    def _find(self, pair: Pair) -> dict[str, Any] | None:
+        line = self._lines.get((pair.prompts, *pair.key))
+        if line is None or line.get("metadata", pair.metadata_digest) != pair.metadata_digest:
+            return None
+        return line
 
     def judge(
         self,
@@ -202,6 +213,7 @@ class Verdicts:
             "task": task,
             "prompt": prompt,
             "seed": seed,
+            "metadata": pair.metadata_digest,
             "result": results[0] if len(set(results)) == 1 else TIE,
             "flipped": any(flipped) if flipped else None,
             "unparsed": unparsed,

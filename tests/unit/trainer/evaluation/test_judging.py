@@ -126,6 +126,13 @@ def test_what_is_judged_is_never_asked_again(rows: tuple[Path, Path], tmp_path: 
         again.judge(left, client)
         assert len(server.bodies) == 2 * len(left)
     assert again.missing(pairs) == []
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "metadata"}) + "\n" for line in lines))
+    assert Verdicts(path, "judge", "1", both_orders=False).missing(pairs) == [], "a file of before has no digests"
+    described = [replace(one, record=replace(one.record, metadata={"style": "oil"})) for one in PLANNED]
+    for row in rows:
+        PictureFolder(row / "set").renew_metadata(described)
+    assert len(again.missing(find_pairs(*rows))) == 12, "the judge was told other metadata"
 
 
 def test_rows_without_common_pictures_are_refused(rows: tuple[Path, Path], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from support.rewards import Redness
 from drpo.config import Config, LoraConfig, load_config
 from drpo.errors import ConfigError
 from drpo.evaluation.metric import ShownMetric
-from drpo.evaluation.table.distribution import extract, has_inception, measure_distances, read_references
+from drpo.evaluation.table.distribution import has_inception
 from drpo.evaluation.table.painters import check_model, find_model, load_painter
 from drpo.evaluation.table.pictures import PictureFolder, append_lines, draw_missing, read_lines
 from drpo.evaluation.table.prompt_set import PromptSet, make_sets
@@ -107,6 +107,33 @@ def test_stock_diffusers_and_the_one_step_generator_draw_the_same_pictures(out: 
         assert np.abs(base - tuned).max() > 10
     lines = read_lines(out / "pictures" / "base" / "two" / "manifest-0.jsonl")
     assert set(lines[0]) == {"file", "task", "prompt", "metadata", "number", "seed"}
+
+
+def test_prompts_with_other_metadata_are_scored_anew(tmp_path: Path, config: Config) -> None:
+    """The file of prompts was mended: the pictures are as they were, what is asked of them is not."""
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "table"
+    models = [find_model(parse_row("base=base"), config)]
+    client: Any = LocalClient(GenevalReward(score="graded"))
+
+    def evaluate(color: str, folder: Path) -> tuple[Table, int]:
+        demand = {"include": [{"class": "circle", "count": 1, "color": color}], "tag": "colors"}
+        prompts.write_text(json.dumps({"prompt": "a red circle", "task": "colors", "metadata": demand}) + "\n")
+        sets = make_sets([f"mine=file,path={prompts}"], config)
+        drawing = Drawing(sets)
+        table = evaluate_rows(config, folder, models, sets, TableOptions(), client, draw=drawing)
+        return table, drawing.drawn
+
+    red, drawn = evaluate("red", out)
+    assert drawn == 2
+    green, drawn = evaluate("green", out)
+    assert drawn == 0, "the pictures are not made again"
+    assert green.to_json()["columns"][0] == evaluate("green", tmp_path / "fresh")[0].to_json()["columns"][0]
+    assert green.to_json()["columns"][0] != red.to_json()["columns"][0]
+    (manifest,) = out.glob("pictures/base/mine/manifest-*.jsonl")
+    assert {line["metadata"]["include"][0]["color"] for line in read_lines(manifest)} == {"green"}
+    asked = len(client.requests)
+    evaluate("green", out)
+    assert len(client.requests) == asked
 
 
 def test_the_table_is_what_the_scores_say(out: Path, sets: list[PromptSet]) -> None:
@@ -269,22 +296,6 @@ def test_a_mean_of_one_prompt_has_no_interval_and_no_mark() -> None:
     assert "| x | **2.250** |" in table.to_markdown()
     same = make_cell(reference, None, "prompts").to_json()
     assert same["standard_error"] == 0.0, "a number that is 0 is a number"
-
-
-def test_distances_against_closed_forms(tmp_path: Path) -> None:
-    random = torch.Generator().manual_seed(0)
-    one_ND, other_ND = torch.randn(4000, 3, generator=random), 2 * torch.randn(4000, 3, generator=random) + 1
-    found = measure_distances(other_ND, one_ND)
-    assert found.frechet == pytest.approx(3 * 1 + 3 * (1 + 4 - 2 * 2), rel=0.05)  # (mean)^2 + tr(A + B - 2 sqrt(AB))
-    assert measure_distances(one_ND, one_ND).frechet == pytest.approx(0, abs=1e-3)
-    assert found.kernel > 0.5 > abs(measure_distances(one_ND[:2000], one_ND[2000:]).kernel)
-    assert found == measure_distances(other_ND, one_ND), "its subsets have a fixed seed"
-    for i in range(3):
-        Image.new("RGB", (8 + i, 8), (10 * i, 0, 0)).save(tmp_path / f"{i}.png")
-    reds_N1 = extract(read_references(str(tmp_path)), lambda x_NHWC: torch.tensor(x_NHWC[:, 0, 0, :1]).float())
-    assert reds_N1.flatten().tolist() == [0, 10, 20]
-    with pytest.raises(ConfigError, match="there are no pictures"):
-        list(read_references(str(tmp_path / "none")))
 
 
 def test_names_are_escaped_in_files_too() -> None:

@@ -48,7 +48,9 @@ _HASH = "6726825d"
 MISSING_INCEPTION = "--fid: Inception needs torch-fidelity: pip install 'drpo[fid]', or take --fid-features map instead"
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+_KID_SUBSETS = 100
 _KID_SUBSET = 1000
+"""The pictures of a subset, as published KIDs have; of fewer than twice as many, half of them."""
 _BATCH = 32
 
 
@@ -80,8 +82,14 @@ class _Features(nn.Module):
         return features_ND
 
 
-def measure_distances(features_ND: Tensor, reference_ND: Tensor) -> Distances:
+def measure_distances(features_ND: Tensor, reference_ND: Tensor, *, paired: bool = False) -> Distances:
     """Computes both distances from features.
+
+    Args:
+        features_ND, reference_ND: of the pictures and of the references.
+        paired: whether the n-th of both are of the same prompt and noise. The kernel distance then leaves out what a
+            picture has in common with its own partner, as it leaves out what it has in common with itself: its
+            estimator takes all pictures for independent, and would be far below 0 otherwise.
 
     Raises:
         EvaluationError: there are fewer than two pictures on one side.
@@ -92,17 +100,36 @@ def measure_distances(features_ND: Tensor, reference_ND: Tensor) -> Distances:
     count, references = len(features_ND), len(reference_ND)
     if min(count, references) < 2:
         raise EvaluationError(f"a distance of distributions needs at least two pictures, not {min(count, references)}")
-    network = _Features(features_ND.shape[1])
+    network, subset = _Features(features_ND.shape[1]), min(_KID_SUBSET, max(2, min(count, references) // 2))
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # that all features are kept in memory
         torch.manual_seed(0)  # of the subsets
         frechet = FrechetInceptionDistance(feature=network)
-        kernel = KernelInceptionDistance(feature=network, subset_size=min(_KID_SUBSET, count, references))
+        kernel = KernelInceptionDistance(feature=network, subsets=_KID_SUBSETS, subset_size=subset)
         for features, real in ((reference_ND.double(), True), (features_ND.double(), False)):
             frechet.update(features, real=real)
             kernel.update(features, real=real)
-        mean, deviation = kernel.compute()
+        mean, deviation = (
+            _paired_kernel_distance(features_ND.double(), reference_ND.double(), subset) if paired else kernel.compute()
+        )
         return Distances(float(frechet.compute()), float(mean), float(deviation), count, references)
+
+
+def _paired_kernel_distance(features_ND: Tensor, reference_ND: Tensor, subset: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation over subsets of the squared discrepancy without the kernels of a picture and its partner."""
+    from torchmetrics.image.kid import poly_kernel
+
+    def mean_of_others(kernel_SS: Tensor) -> Tensor:
+        return (kernel_SS.sum() - kernel_SS.trace()) / (subset * (subset - 1))
+
+    found = []
+    for _ in range(_KID_SUBSETS):
+        chosen_S = torch.randperm(len(features_ND))[:subset]
+        one_SD, other_SD = features_ND[chosen_S], reference_ND[chosen_S]
+        within = mean_of_others(poly_kernel(one_SD, one_SD)) + mean_of_others(poly_kernel(other_SD, other_SD))
+        found.append(within - 2 * mean_of_others(poly_kernel(one_SD, other_SD)))
+    distances = torch.stack(found)
+    return distances.mean(), distances.std(unbiased=False)
 
 
 def extract(pictures: Iterable[NDArray[np.uint8]], extractor: Extractor) -> Tensor:

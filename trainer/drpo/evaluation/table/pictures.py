@@ -9,9 +9,10 @@ Each worker appends to a manifest of its own.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,23 @@ class PictureFolder:
         """The metadata of a picture's prompt; None if it has none."""
         return self._lines[key].get("metadata")
 
+    def renew_metadata(self, planned: Sequence[PlannedImage]) -> None:
+        """Gives the manifests the metadata that prompts have now: a picture depends on its prompt alone.
+
+        Raises:
+            StorageError: a manifest could not be written.
+        """
+        now = {one.key: _plain(one.record.metadata) for one in planned}
+        for manifest in self.folder.glob("manifest-*.jsonl"):
+            lines = read_lines(manifest)
+            keys = [(line["task"], line["prompt"], line["seed"]) for line in lines]
+            renewed = [
+                {**line, "metadata": now.get(key, line.get("metadata"))} for key, line in zip(keys, lines, strict=True)
+            ]
+            if renewed != lines:
+                write_text(manifest, "".join(json.dumps(line) + "\n" for line in renewed))
+        self.refresh()
+
     def draw(
         self,
         planned: Sequence[PlannedImage],
@@ -99,13 +117,23 @@ class PictureFolder:
                 Image.fromarray(picture_HWC).save(buffer, "PNG", compress_level=1)
                 write_bytes(self.folder / file, buffer.getbuffer())
                 record = one.record
-                metadata = dict(record.metadata) if record.metadata is not None else None
+                metadata = _plain(record.metadata)
                 line = {"file": file, "task": record.task, "prompt": record.prompt, "metadata": metadata}
                 lines.append({**line, "number": one.number, "seed": one.seed})
             append_lines(manifest, lines)
             if progress is not None:
                 progress(len(batch))
         self.refresh()
+
+
+def digest_metadata(metadata: Mapping[str, Any] | None) -> str:
+    """A few characters that tell whether a prompt's metadata are those of another day."""
+    return hashlib.sha256(json.dumps(_plain(metadata), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plain(metadata: Mapping[str, Any] | None) -> Any:
+    """Metadata as a file of JSON has them."""
+    return None if metadata is None else json.loads(json.dumps(dict(metadata)))
 
 
 def open_row(out: Path, model: Model) -> Path:

@@ -140,6 +140,7 @@ def evaluate_rows(
         try:
             for model in models:
                 progress(f"{model.row.name}: pictures")
+                evaluation.renew_metadata(model)
                 draw(folders[model.row.name], model)
                 scoring.append(background.submit(evaluation.score, model, columns, client))
             for model, scored in zip(models, scoring, strict=True):
@@ -166,6 +167,11 @@ class _Evaluation:
     _sets: Sequence[PromptSet]
     _options: TableOptions
     _device: str
+
+    def renew_metadata(self, model: Model) -> None:
+        """Gives the pictures of a row that are there the metadata that their prompts have now."""
+        for prompts in self._sets:
+            self._pictures(model, prompts).renew_metadata(prompts.planned)
 
     def score(self, model: Model, columns: Mapping[ShownMetric, ModelInfo], client: RankingClient) -> None:
         """Scores what is missing of a row."""
@@ -267,7 +273,7 @@ class _Evaluation:
         frechet, kernel = {}, {}
         for name, model in by_name.items():
             if name != source:
-                found = measure_distances(self._extract(model, prompts), reference_ND)
+                found = measure_distances(self._extract(model, prompts), reference_ND, paired=source in by_name)
                 sizes = {"pictures": found.pictures, "references": found.references}
                 frechet[name] = Cell(found.frechet, extra=sizes)
                 kernel[name] = Cell(1000 * found.kernel, extra={"deviation": 1000 * found.kernel_std})

@@ -1,7 +1,8 @@
-"""The scores of a row's pictures on the disk. What is scored is never asked again, unless the reward has changed.
+"""The scores of a row's pictures on the disk. What is scored is never asked again, unless the reward or the prompt's
+metadata have changed.
 
-OUT/scores/ROW/SET.jsonl has a line for each picture: its task, prompt and seed, "numbers" such as {"geneval": 0.5,
-"geneval/strict": 0.0}, and the "versions" of the rewards that gave them.
+OUT/scores/ROW/SET.jsonl has a line for each picture: its task, prompt and seed, a digest of its "metadata", "numbers"
+such as {"geneval": 0.5, "geneval/strict": 0.0}, and the "versions" of the rewards that gave them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from drpo.config import RewardsConfig
 from drpo.errors import ConfigError
 from drpo.evaluation.metric import ShownMetric, show_metric
 from drpo.evaluation.plan import PlannedImage
-from drpo.evaluation.table.pictures import Key, PictureFolder, append_lines, read_lines
+from drpo.evaluation.table.pictures import Key, PictureFolder, append_lines, digest_metadata, read_lines
 from drpo.evaluation.table.prompt_set import PromptSet
 from drpo.training.files import storing
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, ModelInfo
@@ -27,6 +28,8 @@ from drpo_rewards.client import RankingClient
 
 Numbers = Mapping[str, float]
 
+_NONE: dict[str, Any] = {"numbers": {}, "versions": {}, "metadata": None}
+"""What is known of a picture that was not scored."""
 _CONCURRENT_REQUESTS = 4
 _GROUP = 32
 """The most pictures in one request."""
@@ -79,22 +82,27 @@ class ScoreFile:
             self._add(line)
 
     def _add(self, line: dict[str, Any]) -> None:
-        key = line["task"], line["prompt"], line["seed"]
-        earlier = self._lines.get(key, {"numbers": {}, "versions": {}})
-        self._lines[key] = {part: {**earlier[part], **line[part]} for part in ("numbers", "versions")}
+        key, metadata = (line["task"], line["prompt"], line["seed"]), line.get("metadata")
+        earlier = self._lines.get(key, _NONE)
+        if earlier["metadata"] not in (None, metadata):
+            earlier = _NONE
+        joined = {part: {**earlier[part], **line[part]} for part in ("numbers", "versions")}
+        self._lines[key] = {**joined, "metadata": metadata}
 
     def missing(self, planned: Sequence[PlannedImage], rewards: Mapping[str, ModelInfo]) -> list[PlannedImage]:
-        """The planned images without the scores of these rewards, in their present versions."""
+        """The planned images without the scores of these rewards, in their present versions, for their metadata."""
         versions = {name: info.version for name, info in rewards.items()}
-        return [
-            one
-            for one in planned
-            if not versions.items() <= self._lines.get(one.key, {"versions": {}})["versions"].items()
-        ]
+
+        def has_all(one: PlannedImage) -> bool:
+            line = self._lines.get(one.key, _NONE)
+            is_same = line["metadata"] in (None, digest_metadata(one.record.metadata))  # files of before have none
+            return is_same and versions.items() <= line["versions"].items()
+
+        return [one for one in planned if not has_all(one)]
 
     def numbers(self, planned: PlannedImage) -> Numbers:
         """All numbers of an image; none if it was not scored."""
-        return self._lines.get(planned.key, {"numbers": {}})["numbers"]
+        return self._lines.get(planned.key, _NONE)["numbers"]
 
     def score(
         self,
@@ -136,6 +144,7 @@ class ScoreFile:
                     numbers |= {f"{name}/{metric}": values[i] for metric, values in (result.metrics or {}).items()}
                 versions = {name: rewards[name].version for name in response.rewards}
                 entry = {"task": record.task, "prompt": record.prompt, "seed": one.seed}
+                entry["metadata"] = digest_metadata(metadata)
                 lines.append({**entry, "numbers": numbers, "versions": versions})
             return lines
 
