@@ -99,7 +99,7 @@ def evaluate(
             raise ConfigError(
                 "--row takes the place of --adapter and --generator: write --row NAME=ADAPTER,generator=..."
             )
-        from drpo.evaluation.table.run import TableOptions
+        from drpo.evaluation.table.options import TableOptions
 
         options = TableOptions(tuple(reward or ()), against, scale.value, diversity, fid, fid_features.value, grid)
         evaluate_table(

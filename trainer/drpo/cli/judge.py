@@ -63,8 +63,9 @@ def judge(
         problems.append(Problem("--out", f"--out: {obstacle}"))
     matched_pairs = sum(map(len, found.values()))
     calls = matched_pairs * (2 if both_orders else 1)
-    say(f"{matched_pairs} pairs, at most {calls} calls of {reward}; a judge that looks in both orders")
-    say("itself asks its model twice for each. Fewer: --pairs")
+    if matched_pairs:
+        say(f"{matched_pairs} pairs, at most {calls} calls of {reward}; a judge that looks in both orders")
+        say("itself asks its model twice for each. Fewer: --pairs")
     values = read_preset(preset)
     config = check_before_start(values, context.args, problems=problems, dry_run=dry_run, verb="table", asks=(reward,))
 

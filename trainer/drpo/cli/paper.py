@@ -176,9 +176,9 @@ def trained_rows(plan: PaperPlan, runs: Sequence[PlannedRun]) -> list[tuple[str,
 def evaluate_runs(plan: PaperPlan, served: Config, sets: Sequence[PromptSet]) -> None:
     """Evaluates all rows of an experiment, and writes its table."""
     from drpo.cli.table import tabulate
+    from drpo.evaluation.table.options import TableOptions
     from drpo.evaluation.table.painters import find_model
     from drpo.evaluation.table.row import Row, parse_rows
-    from drpo.evaluation.table.run import TableOptions
 
     models: list[Model] = [find_model(row, served) for row in parse_rows(plan.spec.rows)]
     for name, adapter in trained_rows(plan, plan.runs()):
@@ -186,7 +186,7 @@ def evaluate_runs(plan: PaperPlan, served: Config, sets: Sequence[PromptSet]) ->
     options = TableOptions(
         plan.spec.rewards, scale="paper" if plan.world == "real" else "raw", diversity=plan.spec.diversity
     )
-    tabulate(served, models, sets, options, workers=1, out=plan.table)
+    tabulate(served, models, sets, options, workers=1, out=plan.table, kept=plan.kept)
 
 
 def judge_rows(plan: PaperPlan, served: Config, judge: str) -> None:

@@ -16,10 +16,10 @@ from drpo.config import Config, Problem, override, read_preset, salvage_config, 
 from drpo.errors import DrpoError
 
 if TYPE_CHECKING:
+    from drpo.evaluation.table.options import TableOptions
     from drpo.evaluation.table.painters import Model
     from drpo.evaluation.table.prompt_set import PromptSet
     from drpo.evaluation.table.render import Table
-    from drpo.evaluation.table.run import TableOptions
 
 OUT = Path("evaluation")
 
@@ -134,7 +134,8 @@ def run_table(
     with ray_and_rewards(config) as served:
         table = tabulate(served, models, sets, options, workers=workers, out=out)
     print_table(table)
-    say(f"written to {out}: table.md, table.csv, table.tex, results.json, pictures and grids")
+    grids = " and grids" if options.grid else ""
+    say(f"written to {out}: table.md, table.csv, table.tex, results.json, pictures{grids}")
     return table
 
 
@@ -146,8 +147,12 @@ def tabulate(
     *,
     workers: int,
     out: Path,
+    kept: Path | None = None,
 ) -> Table:
-    """Evaluates with a ranking service that runs at `served.rewards.address`, and writes the table."""
+    """Evaluates with a ranking service that runs at `served.rewards.address`, and writes the table.
+
+    The pictures and scores are in `kept`, by default also in `out`.
+    """
     import torch
 
     from drpo.cluster.drawing import draw_on_workers
@@ -173,7 +178,16 @@ def tabulate(
 
     with make_ranking_client(served.rewards) as client, console.status("evaluating") as status:
         return evaluate_rows(
-            served, out, models, sets, options, client, draw=draw, device=device, progress=status.update
+            served,
+            out,
+            models,
+            sets,
+            options,
+            client,
+            draw=draw,
+            kept=kept,
+            device=device,
+            progress=status.update,
         )
 
 

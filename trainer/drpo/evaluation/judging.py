@@ -283,16 +283,16 @@ def draw_bars(path: Path, first: str, outcomes: Mapping[str, Outcome]) -> None:
         axes = figure.add_subplot()
         places = np.arange(len(outcomes))[::-1]
         left = np.zeros(len(outcomes))
-        for part, color in ((WIN, "#2f6f4f"), (TIE, "#c9c9c9"), (LOSS, "#b5523b")):
+        axes.axvline(50, color="black", linewidth=0.6, zorder=0)  # behind the bars and their numbers
+        for part, color, ink in ((WIN, "#2f6f4f", "white"), (TIE, "#c9c9c9", "black"), (LOSS, "#b5523b", "white")):
             width = 100 * np.array([getattr(outcome, part)[0] for outcome in outcomes.values()])
             axes.barh(places, width, left=left, color=color, label=part, height=0.6)
             for place, start, share in zip(places, left, width, strict=True):
                 if share >= 6:
-                    axes.text(start + share / 2, place, f"{share:.1f}", ha="center", va="center", color="white")
+                    axes.text(start + share / 2, place, f"{share:.1f}", ha="center", va="center", color=ink)
             left += width
         axes.set_yticks(places, [f"{first} against {name}" for name in outcomes])
         axes.set_xlim(0, 100)
-        axes.axvline(50, color="black", linewidth=0.6)
         axes.set_xlabel("% of pairs")
         axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
         axes.spines[["top", "right"]].set_visible(False)

@@ -58,7 +58,7 @@ def find_matches(plan: PaperPlan) -> Iterator[Match]:
         others = {name: name for name in (row.partition("=")[0] for row in plan.spec.rows)}
         others |= {row: runs[row, seed] for row in plan.spec.runs if row != judging.first}
         for other, name in others.items():
-            ours, theirs = (plan.table / "pictures" / Row(name=one, what="base").folder for one in (first, name))
+            ours, theirs = (plan.kept / "pictures" / Row(name=one, what="base").folder for one in (first, name))
             path = plan.out / JUDGE_FOLDER / f"{ours.name}-against-{theirs.name}.jsonl"
             yield Match(other, f"{first} against {name}", find_pairs(ours, theirs, judging.pairs), judging.judge, path)
 
@@ -76,6 +76,19 @@ def keep_judge(plan: PaperPlan, version: str) -> None:
     write_text(folder / JUDGE_FILE, json.dumps(judge, indent=1) + "\n")
 
 
+def read_judge_version(plan: PaperPlan) -> str:
+    """The version of the judge that gave the verdicts.
+
+    Raises:
+        EvaluationError: it was not kept yet.
+    """
+    path = plan.out / JUDGE_FOLDER / JUDGE_FILE
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{path} is missing or damaged: run the experiment again, it goes on there") from error
+
+
 def read_outcomes(plan: PaperPlan) -> dict[str, dict[str, Outcome]]:
     """What the judge said over all seeds, by set of prompts and row.
 
@@ -83,11 +96,7 @@ def read_outcomes(plan: PaperPlan) -> dict[str, dict[str, Outcome]]:
         EvaluationError: verdicts are missing.
         ConfigError: pictures are missing.
     """
-    path = plan.out / JUDGE_FOLDER / JUDGE_FILE
-    try:
-        version = json.loads(path.read_text(encoding="utf-8"))["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvaluationError(f"{path} is missing or damaged: run the experiment again, it goes on there") from error
+    version = read_judge_version(plan)
     lines: dict[str, dict[str, list[dict[str, object]]]] = {}
     for match in find_matches(plan):
         verdicts = match.verdicts(version)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from drpo.errors import EvaluationError
 from drpo.evaluation.judging import draw_bars
 from drpo.evaluation.table.render import join_markdown
+from drpo.evaluation.table.run import COLOURS, DIVERSITY, PLACES
+from drpo.paper.begun import describe_begun
 from drpo.paper.experiment import JudgingSpec
-from drpo.paper.judged import read_outcomes
-from drpo.paper.plan import PaperPlan
+from drpo.paper.judged import read_judge_version, read_outcomes
+from drpo.paper.plan import PaperPlan, read_plan
 from drpo.paper.result import SeedMean, join_column, mean_step_seconds, training_hours
 from drpo.training.files import storing, write_text
 
@@ -36,14 +39,14 @@ def write_page(plan: PaperPlan) -> Path:
         last = plan.points[-1] if plan.is_curve else None
         joined = {_title(column, columns): (column, join_column(plan, column, last)) for column in columns}
         parts += ["## Ours", "", _table(joined), ""]
-        parts += _legend(plan)
+        parts += _legend(plan, {column["title"] for column in columns})
         parts += _tasks(plan, columns)
         if plan.is_curve:
             parts += _curves(plan, columns)
         if plan.spec.judging is not None:
             parts += _judged(plan, plan.spec.judging)
-    parts += ["## The paper", "", _paper_table(plan), "", plan.experiment.paper.note, ""]
-    parts += ["## Made by", "", "```", _command(plan), "```", ""]
+    parts += ["## The paper", "", *_paper_table(plan), plan.experiment.paper.note, ""]
+    parts += ["## Made by", "", *_made_by(plan)]
     path = plan.out / PAGE_FILE
     write_text(path, "\n".join(parts))
     return path
@@ -55,17 +58,23 @@ def read_columns(plan: PaperPlan) -> list[dict[str, Any]]:
     Raises:
         EvaluationError: there is none.
     """
+    return _read_results(plan)["columns"]
+
+
+def _read_results(plan: PaperPlan) -> dict[str, Any]:
     path = plan.table / "results.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["columns"]
+        results = json.loads(path.read_text(encoding="utf-8"))
+        return {"columns": list(results["columns"]), "rewards": dict(results.get("rewards", {}))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(f"{path} is missing or damaged: run the experiment again, it goes on there") from error
 
 
 def _runs(plan: PaperPlan) -> str:
     left = sum(not run.finished for run in plan.runs())
+    rows = len(plan.spec.runs)
     return (
-        f"{len(plan.spec.runs)} trained rows, {plan.seeds} seed{'s' * (plan.seeds > 1)}, {plan.steps} "
+        f"{rows} trained row{'s' * (rows > 1)}, {plan.seeds} seed{'s' * (plan.seeds > 1)}, {plan.steps} "
         f"step{'s' * (plan.steps > 1)} each, {training_hours(plan):.2f} hours of training in all."
         + (f" {left} of {len(plan.runs())} runs are not finished." if left else "")
     )
@@ -89,13 +98,19 @@ def _table(joined: Mapping[str, tuple[Mapping[str, Any], Mapping[str, SeedMean]]
     return join_markdown(lines)
 
 
-def _legend(plan: PaperPlan) -> list[str]:
+def _legend(plan: PaperPlan, titles: Collection[str]) -> list[str]:
+    """What the numbers mean, and which of them guard the others."""
     seeds = "Means over the seeds, with the lowest and the highest seed. " if plan.seeds > 1 else ""
     base = plan.spec.rows[0].partition("=")[0]
+    guards = [title for title in (DIVERSITY, COLOURS, PLACES) if title in titles]
+    guarded = (
+        f"{' and '.join(guards).capitalize()} guard the scores: a method that wins by drawing the same has not won."
+        if guards
+        else "No column here shows whether a method wins by drawing the same."
+    )
     return [
         f"{seeds}A star: the 95 % interval of the difference from {base} does not contain 0 (over prompts and seeds). "
-        "Nothing is corrected for the number of cells. Diversity is the guard: a method that wins by always drawing "
-        "the same has not won.",
+        f"Nothing is corrected for the number of cells. {guarded}",
         "",
     ]
 
@@ -190,14 +205,14 @@ def _profile(plan: PaperPlan) -> list[str]:
     return ["## Ours", "", join_markdown(lines), "", "Means over all steps but the first of each run.", "", *ratio]
 
 
-def _paper_table(plan: PaperPlan) -> str:
+def _paper_table(plan: PaperPlan) -> list[str]:
     paper = plan.experiment.paper
     if not paper.rows:
-        return "The paper prints no numbers of this figure."
+        return []
     lines: list[list[str]] = [["", *paper.columns], ["---", *("---:" for _ in paper.columns)]]
     columns = [_align(numbers) for numbers in zip(*paper.rows.values(), strict=True)]
     lines += [[row, *cells] for row, *cells in zip(paper.rows, *columns, strict=True)]
-    return join_markdown(lines)
+    return [join_markdown(lines), ""]
 
 
 def _align(numbers: Sequence[float | str | None]) -> list[str]:
@@ -212,8 +227,22 @@ def _title(column: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> s
     return f"{column['prompts']}: {column['title']}" if several else str(column["title"])
 
 
+def _made_by(plan: PaperPlan) -> list[str]:
+    """The command that makes all of it again, where it was given, and what was installed there."""
+    begun = (read_plan(plan.out) or {}).get("begun")
+    rewards = _read_results(plan)["rewards"] if plan.experiment.kind != "profile" else {}
+    if plan.spec.judging is not None:
+        rewards |= {plan.spec.judging.judge: read_judge_version(plan)}
+    folder = [f"cd {shlex.quote(begun['folder'])}"] if begun else []
+    described = ["", *(f"{line}  " for line in describe_begun(begun, rewards))] if begun else []
+    return ["```", *folder, _command(plan), "```", *described, ""]
+
+
 def _command(plan: PaperPlan) -> str:
-    words = ["drpo", "paper", plan.experiment.source, "--world", plan.world, "--seeds", str(plan.seeds)]
+    source = plan.experiment.source
+    if source.endswith((".yaml", ".yml")):
+        source = os.path.abspath(source)
+    words = ["drpo", "paper", source, "--world", plan.world, "--seeds", str(plan.seeds)]
     words += ["--out", str(plan.out)]
     if plan.steps != (spec := (plan.owner or plan).spec).steps:
         words += ["--budget", f"{(plan.steps + 0.5) * len(spec.runs) * plan.seeds * spec.step_seconds:.1f}s"]

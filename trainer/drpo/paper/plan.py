@@ -14,6 +14,7 @@ import numpy as np
 from drpo.config import Config, override, read_preset, salvage_config, set_value
 from drpo.errors import ConfigError
 from drpo.evaluation.table.row import Row
+from drpo.paper.begun import look_around
 from drpo.paper.budget import in_words
 from drpo.paper.experiment import Experiment, World, WorldSpec, load_experiment
 from drpo.training.files import storing, write_text
@@ -37,7 +38,7 @@ _OWN = {
 MOST_STEPS_LOST = 50
 """The steps between two checkpoints of a curve, at most: those that a killed run makes again."""
 PICTURE_SECONDS = 0.05
-"""What a picture of the small world takes about: generated, kept, scored and measured."""
+"""What a picture of the world of shapes takes about: generated, kept, scored and measured."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,14 @@ class PaperPlan:
         """The folder of the evaluation."""
         return self.out / TABLE_FOLDER
 
+    @property
+    def kept(self) -> Path:
+        """The folder of the pictures and their scores: that of the owner's evaluation, where the rows are the same."""
+        same = self.owner is not None and self.spec.preset == self.owner.spec.preset
+        if self.owner is None or not same or not set(self.spec.rows) <= {*self.owner.spec.rows}:
+            return self.table
+        return self.owner.kept if self.spec.settings == self.owner.spec.settings else self.table
+
     def runs(self) -> list[PlannedRun]:
         """All runs, seed by seed, so that early results have every row.
 
@@ -191,9 +200,9 @@ class PaperPlan:
         runs = self.runs()
         left = sum(max(0, self.steps - run.steps_done) for run in runs)
         rows = len(self.spec.rows) + len(runs) * len(self.points)
-        evaluation = f"{rows} rows"
-        if pictures is not None:
-            evaluation = f"at most {in_words(rows * pictures * PICTURE_SECONDS)} for {rows} rows of {pictures} pictures"
+        evaluation = f"{rows} rows" + (f" of {pictures} pictures" if pictures is not None else "")
+        if pictures is not None and self.world == "shapes":
+            evaluation = f"about {in_words(rows * pictures * PICTURE_SECONDS)} for {evaluation}, less what is there"
         then = "" if self.experiment.kind == "profile" else f", and the evaluation: {evaluation}"
         lines = [
             f"{self.experiment.title}, world {self.world}: {len(runs)} runs of {self.steps} steps "
@@ -239,7 +248,8 @@ class PaperPlan:
             self.owner.keep()
         with storing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-        write_text(self.out / PLAN_FILE, json.dumps(_to_json(self), indent=1) + "\n")
+        begun = (read_plan(self.out) or {}).get("begun") or look_around()
+        write_text(self.out / PLAN_FILE, json.dumps({**_to_json(self), "begun": begun}, indent=1) + "\n")
 
 
 def make_plan(

@@ -37,8 +37,8 @@ GUARDS = {
     ),
     "guard/colors": Guard(
         "Colours in use",
-        "The effective number of colours of the objects whose prompt names no colour; 1: as many as the base uses. The "
-        "score reads dark shapes more surely than pale ones, so painting all of them dark raises it, and lowers this.",
+        "The effective number of colours of the objects whose prompt names no colour; 1: as many as the base uses. No "
+        "prompt asks for fewer, and no reward counts them: less: the run settles on a few of its own.",
         of_base=1.0,
     ),
     "guard/places": Guard(

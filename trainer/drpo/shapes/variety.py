@@ -1,7 +1,7 @@
 """How many colours and places the pictures use where their prompts leave them open.
 
-The strict score reads dark shapes more surely than pale ones. So a generator can raise it by painting everything in a
-few dark colours, which no prompt asks for, and which no reward counts. These two numbers show it:
+A generator that is rewarded for right pictures may come to paint everything in a few colours or places that it draws
+surely, which no prompt asks for, and which no reward counts. These two numbers show it:
 
     colours   of the objects whose prompt names no colour for them
     places    of the nine parts of the picture, of the objects whose prompt names no relation

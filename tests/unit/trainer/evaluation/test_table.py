@@ -18,12 +18,13 @@ from drpo.config import Config, LoraConfig, load_config
 from drpo.errors import ConfigError
 from drpo.evaluation.metric import ShownMetric
 from drpo.evaluation.table.distribution import has_inception
+from drpo.evaluation.table.options import TableOptions
 from drpo.evaluation.table.painters import check_model, find_model, load_painter
 from drpo.evaluation.table.pictures import PictureFolder, append_lines, draw_missing, read_lines
 from drpo.evaluation.table.prompt_set import PromptSet, make_sets
 from drpo.evaluation.table.render import Column, Table
 from drpo.evaluation.table.row import parse_row, parse_rows
-from drpo.evaluation.table.run import TableOptions, evaluate_rows
+from drpo.evaluation.table.run import evaluate_rows
 from drpo.evaluation.table.scores import asked_rewards
 from drpo.evaluation.table.statistics import Cell, Difference, make_cell
 from drpo.generators import load_generator

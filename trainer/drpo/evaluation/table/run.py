@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,17 +18,16 @@ from drpo.evaluation.diversity import PictureFeatures, measure_diversity
 from drpo.evaluation.metric import ShownMetric
 from drpo.evaluation.plan import PlannedImage
 from drpo.evaluation.table.distribution import (
-    MISSING_INCEPTION,
     Extractor,
     extract,
     find_inception,
-    has_inception,
     measure_distances,
     read_references,
     use_feature_map,
     use_inception,
 )
 from drpo.evaluation.table.grid import write_grid
+from drpo.evaluation.table.options import TableOptions
 from drpo.evaluation.table.painters import Model
 from drpo.evaluation.table.pictures import PictureFolder, append_lines, open_row, read_lines
 from drpo.evaluation.table.prompt_set import PromptSet
@@ -43,52 +42,8 @@ from drpo_rewards.client import RankingClient
 PAPER_FACTORS = {"pickscore": 100.0, "clip": 100.0, "hpsv2": 100.0, "image_reward": 10.0}
 """What the paper's tables multiply the scores of these rewards by."""
 
-DIVERSITY = "diversity"
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """What a table shows.
-
-    Attributes:
-        rewards: REWARD or REWARD/METRIC; none: the rewards of the settings.
-        against: the name of the row that the others are compared with; None: the first one.
-        scale: "paper" multiplies scores as the paper's tables do.
-        diversity: also show the diversity of the pictures of a prompt.
-        fid: what pictures the distributions are compared with: the name of a row, a folder, or hub:ORG/NAME[:SPLIT].
-        fid_features: of Inception, or of the feature map of the settings.
-        grid: prompts in the grid of each set; 0: no grid.
-    """
-
-    rewards: Sequence[str] = ()
-    against: str | None = None
-    scale: Literal["raw", "paper"] = "raw"
-    diversity: bool = True
-    fid: str | None = None
-    fid_features: Literal["inception", "map"] = "inception"
-    grid: int = 8
-
-    @property
-    def measures_features(self) -> bool:
-        """Whether the feature map of the settings is needed."""
-        return self.diversity or (self.fid is not None and self.fid_features == "map")
-
-    def find_problems(self, names: Sequence[str]) -> list[str]:
-        """What can be known to be wrong before anything is generated.
-
-        Args:
-            names: of the rows.
-        """
-        problems = []
-        if self.against is not None and self.against not in names:
-            choice = f"; choose from {', '.join(names)}" if names else ""
-            problems.append(f"--against: there is no row {self.against!r}{choice}")
-        elsewhere = self.fid is not None and self.fid not in names and not self.fid.startswith("hub:")
-        if elsewhere and not Path(str(self.fid)).expanduser().is_dir():
-            problems.append(f"--fid: {self.fid} is neither a row, nor a folder, nor hub:ORG/NAME")
-        if self.fid is not None and self.fid_features == "inception" and not has_inception():
-            problems.append(MISSING_INCEPTION)
-        return problems
+DIVERSITY, COLOURS, PLACES = "diversity", "colours in use", "places in use"
+"""Columns that no reward pays for: a model that wins by always drawing the same has less of them."""
 
 
 Draw = Callable[[Path, Model], None]
@@ -106,6 +61,7 @@ def evaluate_rows(
     client: RankingClient,
     *,
     draw: Draw,
+    kept: Path | None = None,
     device: str = "cpu",
     progress: Progress = lambda text: None,
 ) -> Table:
@@ -119,6 +75,7 @@ def evaluate_rows(
         options: what the table shows.
         client: a client of the ranking service.
         draw: generates the missing pictures of a row.
+        kept: the folder of the pictures and scores, which several tables may share; None: `out`.
         device: of the feature map and of Inception.
         progress: called with what is done next.
 
@@ -132,8 +89,9 @@ def evaluate_rows(
     if problems:
         raise ConfigError("\n".join(problems))
     against = options.against if options.against is not None else names[0]
-    folders = {model.row.name: open_row(out, model) for model in models}
-    evaluation = _Evaluation(config, out, models, sets, options, device)
+    kept = kept if kept is not None else out
+    folders = {model.row.name: open_row(kept, model) for model in models}
+    evaluation = _Evaluation(config, out, kept, models, sets, options, device)
 
     with ThreadPoolExecutor(1, thread_name_prefix="rows") as background:
         scoring: list[Future[None]] = []
@@ -163,6 +121,7 @@ class _Evaluation:
 
     _config: Config
     _out: Path
+    _kept: Path
     _models: Sequence[Model]
     _sets: Sequence[PromptSet]
     _options: TableOptions
@@ -200,6 +159,7 @@ class _Evaluation:
             "models": {model.row.name: model.row.what for model in self._models},
             "seed": self._config.evaluation.seed,
             "scale": self._options.scale,
+            "rewards": {info.name: info.version for info in columns.values()},
         }
         return Table([model.row.name for model in self._models], against, made, [f"{counts}."], settings)
 
@@ -233,7 +193,7 @@ class _Evaluation:
 
     def _diversity(self, model: Model, prompts: PromptSet) -> Values:
         """The diversity of each prompt, read from the disk or measured."""
-        path = self._out / "scores" / model.row.folder / f"{prompts.folder}-diversity.jsonl"
+        path = self._kept / "scores" / model.row.folder / f"{prompts.folder}-diversity.jsonl"
         features = self._config.features.model_dump(mode="json")
         keep = {(one["task"], one["prompt"]): one for one in read_lines(path) if one["features"] == features}
         pictures, values = self._pictures(model, prompts), dict[tuple[str, str], float]()
@@ -258,8 +218,8 @@ class _Evaluation:
             colors[model.row.name] = Cell(effective_number(seen.colors), extra={"objects": seen.colors.total()})
             places[model.row.name] = Cell(effective_number(seen.places), extra={"objects": seen.places.total()})
         return [
-            Column(prompts.name, "colours in use", True, 1, cells=colors),
-            Column(prompts.name, "places in use", True, 1, cells=places),
+            Column(prompts.name, COLOURS, True, 1, cells=colors),
+            Column(prompts.name, PLACES, True, 1, cells=places),
         ]
 
     def _distance_columns(self, prompts: PromptSet) -> list[Column]:
@@ -300,10 +260,10 @@ class _Evaluation:
                 write_grid(self._out / f"grid-{prompts.folder}.webp", rows, [one.record.prompt for one in chosen])
 
     def _pictures(self, model: Model, prompts: PromptSet) -> PictureFolder:
-        return PictureFolder(self._out / "pictures" / model.row.folder / prompts.folder)
+        return PictureFolder(self._kept / "pictures" / model.row.folder / prompts.folder)
 
     def _scores(self, model: Model, prompts: PromptSet) -> ScoreFile:
-        return ScoreFile(self._out / "scores" / model.row.folder / f"{prompts.folder}.jsonl")
+        return ScoreFile(self._kept / "scores" / model.row.folder / f"{prompts.folder}.jsonl")
 
     @cached_property
     def _features(self) -> PictureFeatures:
