@@ -19,6 +19,7 @@ from typing import Any
 
 from drpo_rewards.cluster import loopback
 from drpo_rewards.cluster.environment import set_ray_environment
+from drpo_rewards.cluster.probe import check_is_ray
 from drpo_rewards.cluster.ray_folder import find_ray_folder
 from drpo_rewards.cluster.watchdog import Watchdog
 from drpo_rewards.errors import ServiceUnavailableError
@@ -111,17 +112,19 @@ def join_ray(address: str) -> None:
 
 
 def reach_ray(address: str) -> bool:
-    """Return whether what listens at `address` answers on the loopback interface only. Joining tells if it is a Ray.
+    """Return whether the Ray at `address` answers on the loopback interface only.
 
     Args:
         address: see `join_ray`.
 
     Raises:
-        ServiceUnavailableError: nothing answers there.
+        ServiceUnavailableError: no Ray answers there.
     """
     set_ray_environment()
     try:
-        return loopback.listens_on_loopback_only(address)
+        only_here = loopback.listens_on_loopback_only(address)
+        check_is_ray(address)
+        return only_here
     except (OSError, ValueError) as error:
         raise _unreachable(address, error) from error
 

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # read when Ray is imported; its processes inherit it
 EVERYWHERE = "[::]"  # as Ray Serve writes it
-CLIENT_PORT = 10_001  # Ray's default for ray:// addresses
+CLIENT_SCHEME = "ray://"
+CLIENT_PORT = 10_001  # Ray's default for these addresses
 CONNECT_S = 5.0
 
 
@@ -61,21 +62,32 @@ def listens_on_loopback_only(address: str) -> bool:
     """
     from ray._private import services
 
-    if address.startswith("ray://"):  # a client's connection works from either interface
-        parts = urlsplit(address)
-        _connect(parts.hostname, parts.port or CLIENT_PORT)
-        return False
-    with loopback_only():
-        parts = urlsplit(f"//{services.canonicalize_bootstrap_address(address)}")
-    _connect(parts.hostname, parts.port)
-    if parts.hostname != "127.0.0.1":
+    host, port = find_endpoint(address)
+    _connect(host, port)
+    if address.startswith(CLIENT_SCHEME) or host != "127.0.0.1":  # a client's connection works from either interface
         return False
     try:
-        _connect(services.get_node_ip_address(), parts.port)
+        _connect(services.get_node_ip_address(), port)
     except OSError:
         return True
     return False
 
 
-def _connect(host: str | None, port: int | None) -> None:
-    socket.create_connection((host or "", port or 0), CONNECT_S).close()
+def find_endpoint(address: str) -> tuple[str, int]:
+    """Return the host and port that `auto`, HOST:PORT or ray://HOST:PORT means.
+
+    Raises:
+        OSError, ValueError: there is no Ray that `auto` means, or it is no address.
+    """
+    from ray._private import services
+
+    if address.startswith(CLIENT_SCHEME):
+        parts = urlsplit(address)
+        return parts.hostname or "", parts.port or CLIENT_PORT
+    with loopback_only():
+        parts = urlsplit(f"//{services.canonicalize_bootstrap_address(address)}")
+    return parts.hostname or "", parts.port or 0
+
+
+def _connect(host: str, port: int) -> None:
+    socket.create_connection((host, port), CONNECT_S).close()

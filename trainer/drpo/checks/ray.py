@@ -12,7 +12,7 @@ from drpo_rewards.findings import Finding
 
 
 def check_ray(plan: Plan) -> Iterator[Finding]:
-    """Yields whether something answers at `run.ray_address`. Only a start can tell whether it is a Ray that fits."""
+    """Yields whether a Ray answers at `run.ray_address`. Only a start can tell whether its version fits."""
     address = plan.config.run.ray_address
     if address is None or plan.verb == "sample":
         return
@@ -27,4 +27,4 @@ def check_ray(plan: Plan) -> Iterator[Finding]:
         fix = "start it, or write HOST:PORT, ray://HOST:PORT, auto, or null for a Ray of the run's own"
         yield Finding("devices", "run.ray_address", "wrong", f"run.ray_address: {error}", fix)
     else:
-        yield Finding("devices", "run.ray_address", "ok", f"something answers at {address}")
+        yield Finding("devices", "run.ray_address", "ok", f"a Ray answers at {address}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from drpo.checks import Plan, check_config, examine, make_paths_absolute
 from drpo.checks.devices import check_devices
 from drpo.checks.outputs import check_outputs
 from drpo.checks.prompts import check_prompts
-from drpo.checks.ray import check_ray
 from drpo.checks.rewards import check_rewards
 from drpo.checks.settings import check_settings
 from drpo.checks.surroundings import check_surroundings
@@ -129,25 +127,6 @@ def test_the_presets_of_this_machine_are_fine(tmp_path: Path) -> None:
 def test_what_can_be_known_before_the_start_is_told(check: Check, overrides: Sequence[str], message: str) -> None:
     wrong = find_wrong(*overrides, check=check)
     assert any(message in line for line in wrong), wrong
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "nobody.invalid:6379", "6379x"])
-def test_a_ray_that_does_not_answer(address: str) -> None:
-    wanted = address.format(port=free_port())
-    (line,) = find_wrong(f"run.ray_address={wanted}", check=check_ray)
-    assert line.startswith(f"run.ray_address: no Ray can be reached at {wanted}: ")
-
-
-def test_a_ray_that_may_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that listens on the loopback interface only, as those of this project, by its address or by auto."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        assert find_wrong(f"run.ray_address={address}", check=check_ray) == []
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        assert find_wrong("run.ray_address=auto", check=check_ray) == []
-    (line,) = find_wrong("run.ray_address=auto", check=check_ray)
-    assert f"no Ray can be reached at auto, which is {address} by RAY_ADDRESS: " in line
-    assert find_wrong("run.ray_address=127.0.0.1:1", check=check_ray, verb="sample") == []  # it starts none
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
