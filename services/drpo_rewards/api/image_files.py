@@ -24,6 +24,7 @@ MAX_SEGMENTS = 4_096  # of a JPEG; each may have 64 kB
 # Pieces of a file that are many or short are copied together, because each view of one takes memory of its own.
 MAX_VIEWS, VIEW_BYTES = 256, 200
 
+EXIF_INTEGERS = {3: "H", 4: "I"}  # as it numbers its types: 16 bits, as its standard says, or 32, as some write
 ORIENTATION_TAG = 0x0112
 MAX_EXIF_ENTRIES = 1_000
 
@@ -69,6 +70,7 @@ class ImageFile:
         width, height: what the header states.
         orientation: how to turn the picture, as Exif numbers it; 1 is upright.
         scans: where each scan of a JPEG begins in `data`. Each one passes over the whole picture.
+        bits: of a channel; fewer than 8 only in a PNG.
     """
 
     kind: str
@@ -77,6 +79,7 @@ class ImageFile:
     height: int
     orientation: int = 1
     scans: list[int] = field(default_factory=list)
+    bits: int = 8
 
     @property
     def data(self) -> bytes:
@@ -153,7 +156,7 @@ def _read_png(view: memoryview, field: str, _max_scans: int) -> ImageFile:
         at = end
     else:
         raise _too_many_parts(field)
-    return ImageFile("PNG", _cut(view, kept), width, height, orientation)
+    return ImageFile("PNG", _cut(view, kept), width, height, orientation, bits=bits)
 
 
 def png_is_whole(data: bytes) -> bool:
@@ -303,8 +306,9 @@ def _read_orientation(exif: memoryview) -> int:
         (at,) = struct.unpack_from(f"{order}4xI", exif)
         (entries,) = struct.unpack_from(f"{order}H", exif, at)
         for entry in range(min(entries, MAX_EXIF_ENTRIES)):
-            tag, value = struct.unpack_from(f"{order}H6xH", exif, at + 2 + 12 * entry)
+            tag, kind = struct.unpack_from(f"{order}HH", exif, at + 2 + 12 * entry)
             if tag == ORIENTATION_TAG:
+                (value,) = struct.unpack_from(f"{order}{EXIF_INTEGERS[kind]}", exif, at + 10 + 12 * entry)
                 return value if 1 <= value <= 8 else 1
     except (KeyError, struct.error):
         pass

@@ -181,8 +181,10 @@ def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits
                 raise InvalidImageError(f"{field} is damaged: it states two different sizes", field=field)
             image.getexif()[ExifTags.Base.Orientation] = file.orientation
             image.load()
-            if file.kind == "PNG" and _ends_empty(image) and not png_is_whole(file.data):
-                raise InvalidImageError(f"{field} is truncated or damaged: its last rows are missing", field=field)
+            if file.kind == "PNG":
+                if _ends_empty(image) and not png_is_whole(file.data):
+                    raise InvalidImageError(f"{field} is truncated or damaged: its last rows are missing", field=field)
+                _widen_transparent_grey(image, file.bits)
             pixels = to_rgb(image, field=field)
         metered.count()
         return pixels
@@ -190,6 +192,14 @@ def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits
         raise
     except Exception as error:  # decoders raise nearly every kind of exception for damaged files
         raise InvalidImageError(f"{field} is truncated or damaged: {error}", field=field) from None
+
+
+def _widen_transparent_grey(image: Image.Image, bits: int) -> None:
+    """Give the transparent grey of a PNG of 2 or 4 bits the scale that Pillow has given its pixels, as browsers do."""
+    grey = image.info.get("transparency")
+    if image.mode == "L" and isinstance(grey, int):
+        top = (1 << bits) - 1
+        image.info["transparency"] = (grey & top) * (255 // top)
 
 
 def _ends_empty(image: Image.Image) -> bool:

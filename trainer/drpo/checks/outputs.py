@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from drpo.checks.plan import Plan
 from drpo.errors import DrpoError
-from drpo.training.run_folder import CHECKPOINTS
+from drpo.training.run_folder import CHECKPOINTS, CONFIG_FILE
 from drpo_rewards.findings import Finding
 
 OTHERS_GB = 0.2
@@ -149,6 +150,26 @@ def find_picture_obstacle(out: Path) -> str:
 def find_file_obstacle(out: Path) -> str:
     """Why a file cannot be written; "" if it can."""
     return f"{out} is a folder" if os.path.isdir(out) else find_obstacle(out)
+
+
+def find_results_obstacle(out: Path, key: str) -> str:
+    """Why results cannot be written as a JSON file; "" if they can. They replace earlier ones, but no other file.
+
+    Args:
+        out: the file.
+        key: what results of this kind have, and other files have not.
+    """
+    if problem := find_file_obstacle(out):
+        return problem
+    if not out.is_file() or not out.stat().st_size:  # also a device or a pipe, which takes all
+        return ""
+    if (out.parent / CONFIG_FILE).is_file():
+        return f"{out} is a file of a run"
+    try:
+        there = json.loads(out.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        there = None
+    return "" if isinstance(there, dict) and key in there else f"{out} exists, and is no file of such results"
 
 
 def find_folder_obstacle(out: Path) -> str:

@@ -126,6 +126,7 @@ def evaluate_run(
     context: typer.Context, adapter: Path, *, preset: str, generator: str | None, out: Path | None, dry_run: bool
 ) -> None:
     """Compares an adapter with its base. Prints a table and writes JSON."""
+    from drpo.checks.outputs import find_results_obstacle
     from drpo.training.files import storing, write_text
     from drpo.training.run_folder import ADAPTER, find_run, locate_adapter, read_config
 
@@ -135,6 +136,9 @@ def evaluate_run(
         file = locate_adapter(adapter)
     except ConfigError as error:
         problems.append(Problem("--adapter", f"--adapter: {error}"))
+    out = out.expanduser() if out is not None else None
+    if out is not None and (obstacle := find_results_obstacle(out, "metric")):
+        problems.append(Problem("--out", f"--out: {obstacle}; give another file"))
     run_dir = find_run(file) if file is not None else None
     values = read_config(run_dir).model_dump(mode="json") if run_dir is not None else read_preset(preset)
     if run_dir is not None and file is not None and file.parent != run_dir / ADAPTER:

@@ -40,7 +40,13 @@ def profile(
     """
     overrides = context.args
     objective = None if compare is None else _find_objective(compare)
-    for file in filter(None, (trace, out)):
+    from drpo.checks.outputs import find_results_obstacle
+
+    for file, key in ((trace, "traceEvents"), (out, "matmul_flops_per_s")):
+        if file is None:
+            continue
+        if obstacle := find_results_obstacle(file, key):
+            raise ConfigError(f"{obstacle}; give another file")
         if not file.resolve().parent.is_dir():
             raise ConfigError(f"{file}: there is no folder {file.resolve().parent}; make it, or choose another place")
     values = read_preset(preset)

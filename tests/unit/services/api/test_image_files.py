@@ -81,6 +81,33 @@ def png(header: bytes, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_transparent_grey_has_the_scale_of_the_pixels(bits: int) -> None:
+    """Pillow widens grey pixels of 2 and 4 bits to 8, but not the grey that is transparent."""
+    side, top = 8, (1 << bits) - 1
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, bits, 0, 0, 0, 0))
+    rows = (b"\0" + b"\xff" * bits) * side  # all pixels are white
+    for grey in {0, 1, top - 1, top}:
+        file = png(header + png_chunk(b"tRNS", struct.pack(">H", grey)), rows)
+        if grey == top:
+            with pytest.raises(InvalidImageError, match="transparent pixels"):
+                images.decode(file)
+        else:
+            assert (images.decode(file) == 255).all()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [3, 4])
+def test_an_orientation_of_either_size_turns_the_picture(order: str, kind: int) -> None:
+    value = struct.pack(f"{order}HH", 6, 0) if kind == 3 else struct.pack(f"{order}I", 6)
+    entry = struct.pack(f"{order}HHI", 0x0112, kind, 1) + value
+    exif = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, 1) + entry + bytes(4)
+    file = encode(PHOTO, "JPEG")
+    body = b"Exif\0\0" + exif
+    turned = file[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(body)) + body + file[2:]
+    np.testing.assert_array_equal(images.decode(turned), np.rot90(images.decode(file), -1))
+
+
 @pytest.mark.parametrize("palette", [None, b"", b"\xff\0", b"\xff\0\0" * 257])
 def test_a_palette_is_needed_where_colours_come_from_it(palette: bytes | None) -> None:
     header, rows = png_rows(PHOTO.convert("P"), False)
