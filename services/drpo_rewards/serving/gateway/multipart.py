@@ -26,17 +26,18 @@ class PartFinder:
     Args:
         content_type: the header of the request, which has the boundary.
         files: the name of the parts that are files. Clients may leave out their file names.
-        max_files, max_fields: how many parts there may be of this name, and of other names.
-        max_field_bytes: the most bytes of a part of another name.
+        field: the name of the other part, of which there is one.
+        max_files: how many files there may be.
+        max_field_bytes: the most bytes of the other part.
         file_field: what is at fault if there are too many files.
     """
 
     def __init__(
-        self, content_type: str, files: str, max_files: int, max_fields: int, max_field_bytes: int, file_field: str
+        self, content_type: str, files: str, field: str, max_files: int, max_field_bytes: int, file_field: str
     ) -> None:
         self.parts: list[Part] = []
-        self._max_files, self._max_fields, self._max_field_bytes = max_files, max_fields, max_field_bytes
-        self._files, self._file_field = files, file_field
+        self._max_files, self._max_field_bytes = max_files, max_field_bytes
+        self._files, self._field, self._file_field = files, field, file_field
         self._has_end = False
         self._headers: dict[str, str] = {}
         self._name, self._value = bytearray(), bytearray()
@@ -103,13 +104,17 @@ class PartFinder:
             raise _unreadable("a part has no name")
         part.name = options[b"name"].decode("utf-8", "replace")
         part.content_type = self._headers.get("content-type", "")
+        if part.name not in (self._files, self._field):  # such as `images[]`, as some clients name several files
+            raise InvalidRequestError(
+                f"unknown part {part.name[:100]!r}; the parts are `{self._field}` and `{self._files}`"
+            )
         files = sum(part.name == self._files for part in self.parts)
         if files > self._max_files:
             raise InvalidRequestError(
                 f"at most {self._max_files} `{self._files}` are allowed; this request has more", field=self._file_field
             )
-        if len(self.parts) - files > self._max_fields:
-            raise _unreadable(f"too many parts beside `{self._files}`, more than {self._max_fields}")
+        if len(self.parts) - files > 1:
+            raise InvalidRequestError(f"one part `{self._field}` is needed; there are more", field=self._field)
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         """Count data of the present part. The parser shows it in order, and without gaps.

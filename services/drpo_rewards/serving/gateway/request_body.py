@@ -140,16 +140,13 @@ async def _from_json(
 async def _from_multipart(
     pieces: AsyncIterator[bytes], header: str, model: type[Options], allowance: Allowance
 ) -> tuple[Any, list[Content]]:
-    finder = PartFinder(header, "images", model.max_images, 2, MAX_HEAD_BYTES, model.image_list)
+    finder = PartFinder(header, "images", "request", model.max_images, MAX_HEAD_BYTES, model.image_list)
     body = memoryview(await _collect(pieces, allowance.body_bytes, finder.feed))
     finder.finish()
     heads = [part for part in finder.parts if part.name == "request"]
     parts = [part for part in finder.parts if part.name == "images"]
-    unknown = sorted({part.name for part in finder.parts} - {"request", "images"})
-    if unknown:
-        raise InvalidRequestError(f"unknown part {unknown[0][:100]!r}; the parts are `request` and `images`")
-    if len(heads) != 1:
-        raise InvalidRequestError(f"one part `request` (JSON) is needed; there are {len(heads)}", field="request")
+    if not heads:
+        raise InvalidRequestError("one part `request` (JSON) is needed; there is none", field="request")
     options = parse(model, check_values(bytes(body[heads[0].start : heads[0].end])))
     options.check_count(len(parts))
     return options, [_from_part(part, body, options.image_field(index), allowance) for index, part in enumerate(parts)]

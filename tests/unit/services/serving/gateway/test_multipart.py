@@ -17,8 +17,8 @@ DATA = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"--", b"cut", b"\r\n--c
 
 
 def finder(content_type: str = TYPE, **limits: int) -> PartFinder:
-    limits = {"max_files": 3, "max_fields": 1, "max_field_bytes": 100} | limits
-    return PartFinder(content_type, files="file", **limits, file_field="f")
+    limits = {"max_files": 3, "max_field_bytes": 100} | limits
+    return PartFinder(content_type, files="file", field="request", **limits, file_field="f")
 
 
 def build(parts: list[tuple[str, bytes]]) -> bytes:
@@ -53,9 +53,10 @@ def test_parts_are_found_however_the_body_is_cut(files: list[bytes], size: int) 
         (TYPE, b"nonsense", "does not fit the boundary"),
         (TYPE, b"--cut\r\nContent-Type: a/b\r\n\r\nx\r\n--cut--", "a part has no name"),
         (TYPE, build([("file", b"")] * 4), "at most 3 `file` are allowed; this request has more"),
-        (TYPE, build([("a", b""), ("b", b"")]), "too many parts beside `file`, more than 1"),
+        (TYPE, build([("request", b""), ("request", b"")]), "one part `request` is needed; there are more"),
+        (TYPE, build([("file[]", b"")] * 2), r"unknown part 'file\[\]'; the parts are `request` and `file`"),
         (TYPE, build([("file", b"x")]).replace(b"a/b", b"a" * 10_000), "too long headers"),
-        (TYPE, build([("a", b"x" * 101)]), "'a' has more than 100 bytes"),
+        (TYPE, build([("request", b"x" * 101)]), "'request' has more than 100 bytes"),
     ],
 )
 def test_what_cannot_be_read_is_named(content_type: str, body: bytes, message: str) -> None:
