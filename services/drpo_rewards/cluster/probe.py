@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drpo_rewards.cluster import loopback
 
 ANSWER_S = 20.0
@@ -21,11 +23,13 @@ def check_is_ray(address: str) -> None:
     from ray.core.generated import gcs_service_pb2, ray_client_pb2
 
     host, port = loopback.find_endpoint(address)
+    gcs: Any = gcs_service_pb2  # generated code without types
+    client: Any = ray_client_pb2
     if address.startswith(loopback.CLIENT_SCHEME):
-        ping = ray_client_pb2.ClusterInfoRequest(type=ray_client_pb2.ClusterInfoType.PING)
+        ping = client.ClusterInfoRequest(type=client.ClusterInfoType.PING)
         method, request = "RayletDriver/ClusterInfo", ping
     else:
-        method, request = "NodeInfoGcsService/CheckAlive", gcs_service_pb2.CheckAliveRequest()
+        method, request = "NodeInfoGcsService/CheckAlive", gcs.CheckAliveRequest()
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:

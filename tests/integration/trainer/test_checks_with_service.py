@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 import ray
@@ -33,6 +34,19 @@ def test_names_are_compared_with_those_of_the_service(served: Served, scheme: st
     assert "has no mixture 'bth'; did you mean both?" in line
     (line,) = find_wrong(service, "rewards.weights={sharpness: 1}", "evaluation.metric=strict")
     assert "evaluation.metric: the reward 'sharpness' has no metric 'strict'; it declares none" in line
+
+
+def test_prompts_that_a_running_reward_refuses_are_found(served: Served, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    settings = [f"rewards.address={served.grpc_url}", "rewards.weights={geneval: 1}", "prompts.source=file"]
+    settings += [f"prompts.path={prompts}", "prompts.split=train"]
+    prompts.write_text("a red circle\na blue ring, big\ntwo squares\n")
+    lines = find_wrong(*settings)
+    assert len(lines) == 2, lines  # the evaluation has the same prompts
+    for section, line in zip(("prompts", "evaluation"), lines, strict=True):
+        assert f"'geneval' refuses 1 of the 3 prompts of {section}: prompt 2 ('a blue ring, big'): " in line
+    prompts.write_text("a red circle\ntwo squares\n")
+    assert find_wrong(*settings) == []
 
 
 @pytest.mark.thorough

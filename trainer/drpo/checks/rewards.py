@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from drpo.checks.plan import Plan
+from drpo.checks.trial import try_prompts
 from drpo.config import Config, StopCondition
 from drpo.data.prompts.record import PromptRecord
 from drpo.errors import DrpoError
@@ -109,19 +110,32 @@ def _check_handle(plan: Plan, address: str) -> Iterator[Finding]:
 def _check_address(plan: Plan, address: str, api_key: str | None) -> Iterator[Finding]:
     """Checks the service that runs already, by asking it."""
     try:
-        with RankingClient(address, api_key=api_key, timeout_s=ANSWER_S, retries=0) as client:
-            models = client.models()
-    except (RewardsError, ValueError) as error:
-        found = f"rewards.address: the service at {address} cannot be used: {error}"
-        fix = "start it, or correct rewards.address and rewards.api_key_env"
-        yield Finding("rewards", "rewards.address", "wrong", found, fix)
+        client = RankingClient(address, api_key=api_key, timeout_s=ANSWER_S, retries=0)
+    except ValueError as error:
+        yield _unusable(address, error)
         return
-    yield Finding("rewards", "rewards.address", "ok", f"{address}: {', '.join(model.name for model in models)}")
-    yield from _check_names(plan, models, f"the service at {address}")
+    with client:
+        try:
+            models = client.models()
+        except (RewardsError, ValueError) as error:
+            yield _unusable(address, error)
+            return
+        yield Finding("rewards", "rewards.address", "ok", f"{address}: {', '.join(model.name for model in models)}")
+        yield from _check_names(plan, models, f"the service at {address}", client=client)
+
+
+def _unusable(address: str, error: Exception) -> Finding:
+    found = f"rewards.address: the service at {address} cannot be used: {error}"
+    fix = "start it, or correct rewards.address and rewards.api_key_env"
+    return Finding("rewards", "rewards.address", "wrong", found, fix)
 
 
 def _check_names(
-    plan: Plan, models: Sequence[ModelInfo], service: str, request_checks: Mapping[str, RequestCheck] | None = None
+    plan: Plan,
+    models: Sequence[ModelInfo],
+    service: str,
+    request_checks: Mapping[str, RequestCheck] | None = None,
+    client: RankingClient | None = None,
 ) -> Iterator[Finding]:
     """Checks the names in the settings, and the prompts' metadata, against what a service offers.
 
@@ -130,6 +144,7 @@ def _check_names(
         models: the rewards and mixtures of the service.
         service: the service in words.
         request_checks: the checks of the rewards that have one; None: the service runs already and does not say.
+        client: of a service that runs already.
     """
     rewards = {model.name: model for model in models if model.kind == "reward"}
     mixtures = {model.name: model for model in models if model.kind == "mixture"}
@@ -163,7 +178,7 @@ def _check_names(
         scorers = {name: rewards[name] for name in scoring}
         yield from _check_shown(plan.config, scorers, runs)
         yield from _check_watched(plan, scorers, runs)
-    yield from _check_metadata(plan, known, scorers, request_checks or {})
+    yield from _check_metadata(plan, known, scorers, request_checks or {}, client)
 
 
 def _check_shown(config: Config, known: Mapping[str, ModelInfo], runs: bool) -> Iterator[Finding]:
@@ -219,6 +234,7 @@ def _check_metadata(
     known: Mapping[str, ModelInfo],
     scorers: Mapping[str, ModelInfo],
     checks: Mapping[str, RequestCheck],
+    client: RankingClient | None,
 ) -> Iterator[Finding]:
     """Checks that prompts have metadata if a reward needs them, and such as the rewards take.
 
@@ -227,6 +243,7 @@ def _check_metadata(
         known: the rewards that rank.
         scorers: the rewards of the evaluation.
         checks: of rewards, by name.
+        client: of a service that runs already, which is asked about prompts that cannot be checked here.
     """
     sets: dict[str, tuple[list[PromptRecord] | DrpoError, Mapping[str, ModelInfo]]] = {}
     if plan.trains and plan.config.offline is None:
@@ -240,7 +257,12 @@ def _check_metadata(
         yield from _check_each(section, records, "the rewards refuse", partial(_check_read, schemas))
         for name in checks.keys() & asked.keys():
             yield from _check_each(section, records, f"the reward {name!r} refuses", checks[name])
-        yield from _check_presence(section, records, [model for name, model in asked.items() if name not in checks])
+        others = [model for name, model in asked.items() if name not in checks]
+        tries = [one for one in others if one.needs_in_prompt and one.mode == "pointwise"] if client is not None else []
+        yield from _check_presence(section, records, [one for one in others if one not in tries])
+        for model in tries:
+            assert client is not None
+            yield from try_prompts(client, section, records, model)
 
 
 def _check_read(schemas: Mapping[str, Any], prompt: str, metadata: Mapping[str, Any] | None) -> None:
