@@ -61,22 +61,21 @@ TRAINER = {
         "drpo_rewards.process", "drpo_rewards.screen",
     },
     "checks": {
-        "training", "training.build", "training.memory", "training.choices", "training.reward_gradient",
+        "training", "training.build", "training.memory", "training.choices", "training.mixture",
+        "training.reward_gradient",
         "method.objectives", "method.features", "generators", "shapes", "shapes.variety", "tracking", "data", "config",
         "drpo_rewards.client", "drpo_rewards.api.contract", "drpo_rewards.api.metadata", "drpo_rewards.api.suggestions",
         "drpo_rewards.errors", "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
         "drpo_rewards.serving.config", "drpo_rewards.serving.operate.declared", "drpo_rewards.serving.operate.doctor",
         "drpo_rewards.serving.operate.surroundings",
     },
-    "paper": {
-        "evaluation", "training", "config", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
-        "drpo_rewards.settings.files",
-    },
+    "paper": {"evaluation", "training", "config", "drpo_rewards.api.suggestions", "drpo_rewards.errors",
+              "drpo_rewards.settings.files"},
     "report": {"evaluation", "training", "shapes", "config"},
     "profiling": {
-        "training", "training.choices", "training.parts", "method.objectives", "data", "config",
-        "drpo_rewards", "drpo_rewards.api.contract", "drpo_rewards.api.question", "drpo_rewards.api.scores",
-        "drpo_rewards.operations", "drpo_rewards.operations.base", "drpo_rewards.operations.rank",
+        "training", "training.choices", "training.parts", "method.objectives", "data", "config", "drpo_rewards",
+        "drpo_rewards.api.contract", "drpo_rewards.api.question", "drpo_rewards.api.scores", "drpo_rewards.operations",
+        "drpo_rewards.operations.base", "drpo_rewards.operations.rank",
     },
     "evaluation": {
         "training", "training.build", "method.features", "generators", "shapes", "shapes.variety", "data", "config",
@@ -89,8 +88,8 @@ TRAINER = {
         "drpo_rewards.client", "drpo_rewards.api.contract",
     },
     "cluster": {
-        "watching", "evaluation", "training", "training.build", "training.choices", "training.parts", "data", "config",
-        "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
+        "watching", "evaluation", "training", "training.build", "training.choices", "training.parts",
+        "training.mixture", "data", "config", "drpo_rewards.cluster.environment", "drpo_rewards.cluster.local_ray",
     },
     "training": {
         "training.reward_gradient", "method.objectives", "method.features", "generators", "shapes", "data", "transfer",
@@ -98,6 +97,7 @@ TRAINER = {
         "drpo_rewards.errors",
     },
     "training.choices": {"training", "training.memory", "generators", "config"},
+    "training.mixture": {"training", "training.choices", "config", "drpo_rewards.api.contract", "drpo_rewards.errors"},
     "training.memory": {
         "training", "training.build", "training.reward_gradient", "method.objectives", "generators", "shapes", "config",
     },

@@ -15,7 +15,8 @@ from drpo.data.prompts.record import PromptRecord
 from drpo.errors import DrpoError
 from drpo.shapes.embedded import service_source
 from drpo.shapes.variety import find_open
-from drpo_rewards.api.contract import DEFAULT_MIXTURE, ModelInfo, check_weights
+from drpo.training.mixture import find_other_weights, resolve_weights
+from drpo_rewards.api.contract import ModelInfo, check_weights
 from drpo_rewards.api.metadata import check_keys
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.client import RankingClient
@@ -158,14 +159,16 @@ def _check_names(
         fix = f"choose from {', '.join(mixtures)}"
         yield Finding("rewards", "rewards.mixture", "wrong", f"rewards.mixture: {found}", fix)
         return
-    mixture = mixtures.get(settings.mixture or DEFAULT_MIXTURE)
-    chosen = list(settings.weights or (mixture.weights if mixture is not None else None) or rewards)
+    weights = resolve_weights(settings, models)
+    chosen = list(weights)
     for name in chosen:
         if name not in rewards:
             found = f"{service} has no reward {name!r}{did_you_mean(name, rewards)}"
             fix = f"choose from {', '.join(rewards)}"
             yield Finding("rewards", "rewards.weights", "wrong", f"rewards.weights: {found}", fix)
     known = scorers = {name: rewards[name] for name in chosen if name in rewards}
+    if plan.run_dir is not None and plan.trains and (problem := find_other_weights(plan.run_dir, weights)):
+        yield Finding("rewards", "rewards", "wrong", problem, "or start a new run")
     yield Finding("rewards", "rewards", "ok", f"ranked by {', '.join(known)}")
     if plan.evaluates and len(known) == len(chosen):
         runs = request_checks is None

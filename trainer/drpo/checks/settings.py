@@ -19,9 +19,20 @@ from drpo_rewards.findings import Finding
 def check_settings(plan: Plan) -> Iterator[Finding]:
     """Yields what is found about the settings that other sections than their own define."""
     if plan.trains:
+        yield from _check_warm_up(plan.config)
         yield from _check_objective(plan.config)
     if plan.trains or plan.measures_features:
         yield from _check_features(plan)
+
+
+def _check_warm_up(config: Config) -> Iterator[Finding]:
+    optimizer, steps = config.optimizer, config.training.steps
+    if optimizer.warmup_steps and optimizer.warmup_steps >= steps:
+        found = (
+            f"{optimizer.warmup_steps} steps of warm-up, but {steps} of training: the learning rate comes to "
+            f"{optimizer.factor(steps - 1, steps):.2g} of optimizer.lr"
+        )
+        yield Finding("settings", "optimizer.warmup_steps", "warning", found, "lower it, or raise training.steps")
 
 
 def _check_objective(config: Config) -> Iterator[Finding]:

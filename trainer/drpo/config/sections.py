@@ -109,7 +109,7 @@ class LoraConfig(Section):
 
     rank: int = Field(default=16, ge=1, description="rank of each update; a higher one can learn more")
     alpha: float | None = Field(
-        default=None, gt=0, description="each update is scaled by alpha / rank; null: alpha = rank"
+        default=None, gt=0, le=1e4, description="each update is scaled by alpha / rank; null: alpha = rank"
     )
     target_modules: tuple[str, ...] = Field(
         default=("to_q", "to_k", "to_v", "to_out.0"),

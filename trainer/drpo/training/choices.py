@@ -1,7 +1,8 @@
 """What a run chooses for itself on its first start, and keeps in `choices.json`: a resumed run computes as before.
 
 `training.memory: auto` chooses how the memory of a step is saved, from an estimate of each way;
-`training.decode_chunk: auto` how many images are decoded at once, from a short measurement.
+`training.decode_chunk: auto` how many images are decoded at once, from a short measurement. Settings without
+`rewards.weights` leave to the service what each reward counts.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def settle_memory(config: Config, run_dir: Path, device: torch.device) -> Config
         chosen = {"gradient_checkpointing": choice.gradient_checkpointing, "chunk_size": choice.chunk_size}
         return {**chosen, "why": f"{choice.way}: {choice.estimate}; {available / 2**30:.1f} GiB were free"}
 
-    chosen = _remember(run_dir, "memory", choose)
+    chosen = remember(run_dir, "memory", choose)
     return _with_way(config, chosen["gradient_checkpointing"], chosen["chunk_size"])
 
 
@@ -80,7 +81,7 @@ def settle_decoding(config: Config, run_dir: Path, generator: OneStepGenerator) 
     """Sets how many images the generator decodes at once. Every worker must call this."""
     chunk = config.training.decode_chunk
     if chunk == "auto":
-        chunk = _remember(run_dir, "decode_chunk", lambda: measure_decode_chunk(generator, config.training.candidates))
+        chunk = remember(run_dir, "decode_chunk", lambda: measure_decode_chunk(generator, config.training.candidates))
     generator.decode_chunk = int(chunk)
 
 
@@ -120,7 +121,7 @@ def measure_decode_chunk(generator: OneStepGenerator, most: int, seconds: float 
 
 def describe_choices(run_dir: Path) -> Iterator[str]:
     """A line for each choice of a run."""
-    choices = _read(run_dir)
+    choices = read_choices(run_dir)
     if "memory" in choices:
         yield f"training.memory auto: {choices['memory']['why']}"
     if "decode_chunk" in choices:
@@ -154,13 +155,13 @@ def _available(device: torch.device, workers: int) -> int:
     return psutil.virtual_memory().available // workers  # what files are cached in counts, because it is given up
 
 
-def _remember(run_dir: Path, name: str, choose: Any) -> Any:
+def remember(run_dir: Path, name: str, choose: Any) -> Any:
     """An earlier choice of the run, or a new one of the first worker, on every worker."""
 
     def first() -> Any:
         if collective.rank() != 0:
             return None
-        choices = _read(run_dir)
+        choices = read_choices(run_dir)
         if name not in choices:
             choices[name] = choose()
             write_text(run_dir / CHOICES_FILE, json.dumps(choices, indent=2) + "\n")
@@ -169,7 +170,7 @@ def _remember(run_dir: Path, name: str, choose: Any) -> Any:
     return collective.gather(collective.call_together(first))[0]
 
 
-def _read(run_dir: Path) -> dict[str, Any]:
+def read_choices(run_dir: Path) -> dict[str, Any]:
     """The choices that a run has made; none if the file is damaged."""
     try:
         choices = json.loads((run_dir / CHOICES_FILE).read_text(encoding="utf-8"))
@@ -190,3 +191,4 @@ class _Choices(BaseModel):
 
     memory: _Memory | None = None
     decode_chunk: int | None = None
+    weights: dict[str, float] | None = None

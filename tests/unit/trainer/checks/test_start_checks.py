@@ -256,6 +256,12 @@ def test_pictures_that_cannot_be_written(name: str, message: str, tmp_path: Path
     assert find_wrong(verb="sample", out=tmp_path / "new" / "A.JPG", texts=("",), check=check_outputs) == []
 
 
+def test_a_warm_up_that_never_ends_is_a_warning() -> None:
+    plan = Plan(load_config("shapes", ["optimizer.warmup_steps=1000", "training.steps=5"]))
+    (finding,) = [finding for finding in check_settings(plan) if finding.state == "warning"]
+    assert "1000 steps of warm-up, but 5 of training: the learning rate comes to 0.005 of optimizer.lr" in finding.found
+
+
 def test_a_picture_of_an_earlier_call_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("sample.png").touch()

@@ -78,6 +78,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
         (["train", "--preset", "shapes", "--run.folder", ""], ["run.folder: the value is empty; leave it out"]),
         (["train", "--preset", "shapes", "--prompts.path="], ["prompts.path: the value is empty", "or write null"]),
         (["train", "--preset", "shapes", "--optimizer.lr", "1e30"], ["optimizer.lr = '1e30': input should be less"]),
+        (["train", "--preset", "shapes", "--lora.alpha", "1e30"], ["lora.alpha = '1e30': input should be less"]),
         (
             ["demo", "--seed", "1", "--run.seed", "2", "--lora", "null", "--lora.rank", "4"],
             ["run.seed is given twice, by --run.seed and by an option", "lora.rank cannot be set with lora: null"],
@@ -98,6 +99,28 @@ def test_a_mistake_is_one_line(
     for line in lines:
         assert line.replace("(a \\udcff)", "('a \\udcff')") in out + err
     assert list(home.iterdir()) == []
+
+
+def test_results_replace_no_other_file(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts, run_dir = tmp_path / "prompts.json", tmp_path / "run"
+    run_dir.mkdir()
+    for file in (prompts, run_dir / "config.yaml", run_dir / "metrics.jsonl"):
+        file.write_text('[{"prompt": "a red circle"}]')
+    earlier, page = tmp_path / "results.json", tmp_path / "page.html"
+    earlier.write_text('{"metric": "geneval/strict"}')
+    for out, expected in (
+        (prompts, f"--out: {prompts} exists, and is no file of such results; give another file"),
+        (run_dir / "config.yaml", f"{run_dir / 'config.yaml'} is a file of a run; give another file"),
+        (run_dir / "metrics.jsonl", "is a file of a run; give another file"),
+        (earlier, ""),
+        (page, ""),
+    ):
+        code, _, err = run(["eval", "--adapter", "none", "--out", str(out)], capsys)
+        assert code == 2
+        assert expected in err if expected else "--out" not in err
+    for option in ("--out", "--trace"):
+        code, _, err = run(["profile", "shapes", option, str(prompts)], capsys)
+        assert (code, f"{prompts} exists, and is no file of such results" in err) == (2, True)
 
 
 def test_a_dry_run_prints_what_doctor_prints(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
