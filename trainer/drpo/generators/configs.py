@@ -135,6 +135,7 @@ def vae_error(source: str, reason: object) -> ModelLoadError:
 
 def load_error(source: str, reason: object) -> ModelLoadError:
     """The error for a generator that cannot be loaded."""
+    reason = str(reason).rstrip(". ")
     return ModelLoadError(
         f"cannot load a generator from {source!r}: {reason}. Give a diffusers folder or hub id in the layout of "
         "stabilityai/sd-turbo or stabilityai/sdxl-turbo; a hub id needs access to the hub or its files in the cache."

@@ -53,7 +53,7 @@ def examine(
     try:
         settings = ServiceConfig.load(source).model_copy(update=dict(overrides or {}))
     except ConfigError as error:
-        fix = "correct the file; services/README.md shows one"
+        fix = "correct the file; services/README.md shows one" if os.path.exists(source) else ""
         mistakes = [Finding("config", source, "wrong", mistake, fix) for mistake in str(error).splitlines()]
         return [*mistakes, *check_surroundings()]
     found = f"{len(settings.rewards)} rewards, {len(settings.mixtures)} mixtures"

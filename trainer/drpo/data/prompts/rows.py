@@ -33,6 +33,8 @@ def read_rows(path: Path, problems: Problems) -> Iterator[Row]:
         ConfigError: there is no such file, it cannot be opened, or its ending is not known.
     """
     reader = READERS.get(path.suffix.lower())
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, not a file of prompts")
     if reader is None:
         known = ", ".join(READERS)
         raise ConfigError(f"{path}: the ending {path.suffix or '(none)'} is not known; a prompt file ends with {known}")

@@ -140,9 +140,12 @@ def read_config(folder: Path) -> LatentMAEConfig:
 
 
 def _cannot_load(folder: Path, error: Exception) -> ModelLoadError:
+    reason = str(error)
+    if isinstance(error, FileNotFoundError) and error.filename:
+        reason = f"there is no {Path(error.filename).name}"
     return ModelLoadError(
-        f"latent-MAE: cannot load {folder}: {error}. The folder must hold {CONFIG_FILE} and {WEIGHTS_FILE} of the same "
-        "model; `drpo shapes pretrain` writes such a folder."
+        f"latent-MAE: cannot load {folder}: {reason}. The folder must hold {CONFIG_FILE} and {WEIGHTS_FILE} of the "
+        "same model; `drpo shapes pretrain` writes such a folder."
     )
 
 
