@@ -95,7 +95,7 @@ def test_the_page_has_both_numbers_and_is_made_again_from_its_files(plan: PaperP
     assert "| base | 40.0 | 60.0 |" in page
     assert "4.00 hours of training" in page
     assert f"drpo paper {Path('small.yaml').absolute()} --world shapes --seeds 2" in page, "from any folder"
-    assert "No column here shows whether a method wins by drawing the same." in page
+    assert "No column here shows whether a method wins by always drawing the same." in page
     assert "curve-0.svg" in page
     curve = (plan.out / "curve-0.svg").read_bytes()
     path.unlink()
@@ -113,7 +113,7 @@ def test_the_page_says_what_guards_its_scores_and_where_it_was_made(plan: PaperP
     (plan.table / "results.json").write_text(json.dumps(results))
     plan.keep()
     page = write_page(plan).read_text()
-    assert "Diversity and colours in use guard the scores" in page
+    assert "Guards of the scores: diversity, colours in use. A method" in page
     begun = json.loads((plan.out / "plan.json").read_text())["begun"]
     assert f"cd {begun['folder']}\n" in page
     assert f"Begun on {begun['date']} with drpo " in page

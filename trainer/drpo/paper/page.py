@@ -104,9 +104,9 @@ def _legend(plan: PaperPlan, titles: Collection[str]) -> list[str]:
     base = plan.spec.rows[0].partition("=")[0]
     guards = [title for title in (DIVERSITY, COLOURS, PLACES) if title in titles]
     guarded = (
-        f"{' and '.join(guards).capitalize()} guard the scores: a method that wins by drawing the same has not won."
+        f"Guards of the scores: {', '.join(guards)}. A method that wins by always drawing the same has not won."
         if guards
-        else "No column here shows whether a method wins by drawing the same."
+        else "No column here shows whether a method wins by always drawing the same."
     )
     return [
         f"{seeds}A star: the 95 % interval of the difference from {base} does not contain 0 (over prompts and seeds). "

@@ -26,7 +26,7 @@ from drpo.evaluation.table.render import Column, Table
 from drpo.evaluation.table.row import parse_row, parse_rows
 from drpo.evaluation.table.run import evaluate_rows
 from drpo.evaluation.table.scores import asked_rewards
-from drpo.evaluation.table.statistics import Cell, Difference, make_cell
+from drpo.evaluation.table.statistics import Difference, make_cell
 from drpo.generators import load_generator
 from drpo.shapes.assets import generator_path
 from drpo_rewards.api.contract import ModelInfo
@@ -135,6 +135,19 @@ def test_prompts_with_other_metadata_are_scored_anew(tmp_path: Path, config: Con
     asked = len(client.requests)
     evaluate("green", out)
     assert len(client.requests) == asked
+
+
+def test_two_tables_share_pictures_and_scores(tmp_path: Path, out: Path, config: Config, sets: list[PromptSet]) -> None:
+    models = [find_model(parse_row("base=base"), config)]
+    client: Any = LocalClient(GenevalReward(score="graded"))
+    drawing = Drawing(sets)
+    other = tmp_path / "a" / "table"
+    table = evaluate_rows(config, other, models, sets, TableOptions(), client, draw=drawing, kept=out)
+    assert (drawing.drawn, len(client.requests)) == (0, 0)
+    assert {file.name for file in other.iterdir()} > {"results.json", "table.md"}
+    assert not (other / "pictures").exists()
+    mine = json.loads((out / "results.json").read_text())["columns"][0]["cells"]["base"]
+    assert table.to_json()["columns"][0]["cells"]["base"] == mine
 
 
 def test_the_table_is_what_the_scores_say(out: Path, sets: list[PromptSet]) -> None:
@@ -297,24 +310,6 @@ def test_a_mean_of_one_prompt_has_no_interval_and_no_mark() -> None:
     assert "| x | **2.250** |" in table.to_markdown()
     same = make_cell(reference, None, "prompts").to_json()
     assert same["standard_error"] == 0.0, "a number that is 0 is a number"
-
-
-def test_names_are_escaped_in_files_too() -> None:
-    names = ["a_b & 50%", "_x_ *s* `c` <i>", "a|b", "#1 {q} ~^\\"]
-    table = Table(names, names[0], [Column("p", "r_1 %", cells={name: Cell(1.0) for name in names})])
-    markdown = table.to_markdown().splitlines()
-    assert markdown[0] == "|  | r_1 % ↑ |"
-    assert [line.rpartition(" | ")[0] for line in markdown[2:6]] == [
-        "| a_b & 50%", r"| \_x\_ \*s\* \`c\` \<i>", r"| a\|b", r"| #1 {q} ~^\\",
-    ]  # fmt: skip
-    latex = table.to_latex().splitlines()
-    assert latex[2] == r" & r\_1 \% $\uparrow$ \\"
-    assert [line.partition(" & ")[0] for line in latex[4:8]] == [
-        r"a\_b \& 50\%",
-        r"\_x\_ *s* `c` \textless{}i\textgreater{}",
-        r"a\textbar{}b",
-        r"\#1 \{q\} \textasciitilde{}\textasciicircum{}\textbackslash{}",
-    ]
 
 
 def test_a_name_of_a_row_is_never_markup(out: Path) -> None:

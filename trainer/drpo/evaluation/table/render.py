@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.evaluation.table.statistics import Cell
-from drpo.training.files import write_text
+from drpo.training.files import storing, write_text
 
 MARK = "*"
 
@@ -72,6 +72,8 @@ class Table:
         Raises:
             StorageError: one could not be written.
         """
+        with storing(out):
+            out.mkdir(parents=True, exist_ok=True)
         write_text(out / "results.json", json.dumps(self.to_json(), indent=1) + "\n")
         write_text(out / "table.csv", self.to_csv())
         write_text(out / "table.md", self.to_markdown())
