@@ -20,6 +20,7 @@ def check_is_ray(address: str) -> None:
         OSError: nothing listens there, or it is no Ray.
     """
     import grpc
+    from ray._private.grpc_utils import init_grpc_channel
     from ray.core.generated import gcs_service_pb2, ray_client_pb2
 
     host, port = loopback.find_endpoint(address)
@@ -31,7 +32,8 @@ def check_is_ray(address: str) -> None:
     else:
         method, request = "NodeInfoGcsService/CheckAlive", gcs.CheckAliveRequest()
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    # As Ray makes its channels: with TLS or a token where its environment variables ask for them.
+    with init_grpc_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             channel.unary_unary(f"/ray.rpc.{method}")(request.SerializeToString(), timeout=ANSWER_S)
         except grpc.RpcError as error:

@@ -38,7 +38,7 @@ def find_ray_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 def _find_problem(folder: Path, *, may_be_missing: bool) -> str | None:
     there = folder.absolute()
-    while may_be_missing and not os.path.lexists(there):
+    while may_be_missing and folder.is_absolute() and not os.path.lexists(there):  # not one named ~ or $SCRATCH
         there = there.parent
     if not there.is_dir():
         return "is not a folder"

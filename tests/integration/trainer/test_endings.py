@@ -16,10 +16,9 @@ import yaml
 from support.processes import wait_for_end
 from support.tiny_training import TESTS, Start, drivers, wait_for_step, write_home, write_run_config
 
-from drpo.evaluation.summary import COMPARISON_FILE, SUMMARY_FILE
 from drpo.report import REPORT_FILE
 from drpo.training.checkpoint import find_newest_checkpoint, step_of
-from drpo.training.run_folder import ADAPTER
+from drpo.training.run_folder import ADAPTER, COMPARISON_FILE, SUMMARY_FILE
 from drpo.training.run_lock import lock_run
 
 pytestmark = [pytest.mark.integration, pytest.mark.thorough, pytest.mark.timeout(600)]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import math
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from drpo.checks.plan import Plan
 from drpo.errors import DrpoError
-from drpo.training.run_folder import CHECKPOINTS, CONFIG_FILE
+from drpo.training.run_folder import CHECKPOINTS, COMPARISON_FILE, CONFIG_FILE, SUMMARY_FILE
 from drpo_rewards.findings import Finding
 
 OTHERS_GB = 0.2
@@ -163,11 +165,12 @@ def find_results_obstacle(out: Path, key: str) -> str:
         return problem
     if not out.is_file() or not out.stat().st_size:  # also a device or a pipe, which takes all
         return ""
-    if (out.parent / CONFIG_FILE).is_file():
+    if out.name in (COMPARISON_FILE, SUMMARY_FILE) and (out.parent / CONFIG_FILE).is_file():
         return f"{out} is a file of a run"
     try:
-        there = json.loads(out.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = out.read_bytes()
+        there = json.loads(gzip.decompress(content) if out.suffix == ".gz" else content)
+    except (OSError, ValueError, RecursionError, EOFError, zlib.error):
         there = None
     return "" if isinstance(there, dict) and key in there else f"{out} exists, and is no file of such results"
 

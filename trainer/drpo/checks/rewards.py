@@ -15,7 +15,7 @@ from drpo.data.prompts.record import PromptRecord
 from drpo.errors import DrpoError
 from drpo.shapes.embedded import service_source
 from drpo.shapes.variety import find_open
-from drpo.training.mixture import find_other_weights, resolve_weights
+from drpo.training.mixture import find_other_mixture, resolve_mixture
 from drpo_rewards.api.contract import ModelInfo, check_weights
 from drpo_rewards.api.metadata import check_keys
 from drpo_rewards.api.suggestions import did_you_mean
@@ -159,15 +159,15 @@ def _check_names(
         fix = f"choose from {', '.join(mixtures)}"
         yield Finding("rewards", "rewards.mixture", "wrong", f"rewards.mixture: {found}", fix)
         return
-    weights = resolve_weights(settings, models)
-    chosen = list(weights)
+    mixture = resolve_mixture(settings, models)
+    chosen = list(mixture.weights)
     for name in chosen:
         if name not in rewards:
             found = f"{service} has no reward {name!r}{did_you_mean(name, rewards)}"
             fix = f"choose from {', '.join(rewards)}"
             yield Finding("rewards", "rewards.weights", "wrong", f"rewards.weights: {found}", fix)
     known = scorers = {name: rewards[name] for name in chosen if name in rewards}
-    if plan.run_dir is not None and plan.trains and (problem := find_other_weights(plan.run_dir, weights)):
+    if plan.run_dir is not None and plan.trains and (problem := find_other_mixture(plan.run_dir, mixture)):
         yield Finding("rewards", "rewards", "wrong", problem, "or start a new run")
     yield Finding("rewards", "rewards", "ok", f"ranked by {', '.join(known)}")
     if plan.evaluates and len(known) == len(chosen):

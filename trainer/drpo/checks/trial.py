@@ -9,6 +9,7 @@ import numpy as np
 
 from drpo.data.prompts.record import PromptRecord
 from drpo_rewards.api.contract import ModelInfo
+from drpo_rewards.api.metadata import take_share
 from drpo_rewards.client import RankingClient
 from drpo_rewards.errors import InvalidRequestError, RewardsError
 from drpo_rewards.findings import Finding
@@ -33,19 +34,22 @@ def try_prompts(
     in_turn = sorted(range(len(records)), key=lambda number: records[number].metadata is not None)
     tried, refused, ends = 0, list[str](), time.monotonic() + MOST_S
     for number in in_turn[:MOST_PROMPTS]:
+        if tried and time.monotonic() > ends:
+            break
         record = records[number]
-        metadata = dict(record.metadata) if record.metadata is not None else None
+        # The other keys are those of other rewards, which are not asked here.
+        share = take_share(dict(record.metadata) if record.metadata is not None else None, reward.metadata_schema)
         try:
-            client.score([(record.prompt, [_PICTURE_HWC], metadata)], rewards=[reward.name])
-        except InvalidRequestError as error:
-            refused.append(f"prompt {number + 1} ({record.prompt[:60]!a}): {error}")
+            client.score([(record.prompt, [_PICTURE_HWC], share)], rewards=[reward.name])
         except RewardsError as error:
+            if type(error) is InvalidRequestError:  # others say that of the picture, or of the service
+                refused.append(f"prompt {number + 1} ({record.prompt[:60]!a}): {error}")
+                tried += 1
+                continue
             found = f"whether {reward.name} takes the prompts of {section} is not known: {error}"
             yield Finding("rewards", section, "skipped", found)
             return
         tried += 1
-        if time.monotonic() > ends:
-            break
     of = f"the {len(records)} prompts"
     if tried < len(records):
         of = f"the {tried} prompts that were tried, of {len(records)},"

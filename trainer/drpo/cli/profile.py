@@ -38,15 +38,17 @@ def profile(
 
     One worker's share of a step is run, with the names of figure 5 of the paper.
     """
-    overrides = context.args
-    objective = None if compare is None else _find_objective(compare)
     from drpo.checks.outputs import find_results_obstacle
 
-    for file, key in ((trace, "traceEvents"), (out, "matmul_flops_per_s")):
+    overrides = context.args
+    objective = None if compare is None else _find_objective(compare)
+    traces = [_number(trace, number) for number in range(1 if compare is None else 2)]
+    writes = [("--trace", file, "traceEvents") for file in traces] + [("--out", out, "matmul_flops_per_s")]
+    for option, file, key in writes:
         if file is None:
             continue
         if obstacle := find_results_obstacle(file, key):
-            raise ConfigError(f"{obstacle}; give another file")
+            raise ConfigError(f"{option}: {obstacle}; give another file")
         if not file.resolve().parent.is_dir():
             raise ConfigError(f"{file}: there is no folder {file.resolve().parent}; make it, or choose another place")
     values = read_preset(preset)

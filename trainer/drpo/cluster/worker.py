@@ -45,7 +45,7 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
     from drpo.training import collective
     from drpo.training.build import ranks_candidates
     from drpo.training.choices import settle_decoding, settle_memory
-    from drpo.training.mixture import settle_weights
+    from drpo.training.mixture import settle_mixture
     from drpo.training.parts import build_parts, make_trainer
 
     config = Config.model_validate(arguments["config"])
@@ -54,7 +54,7 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         try:
             device = _find_device(config)
             if ranks_candidates(config):
-                settle_weights(config, run_dir)
+                settle_mixture(config, run_dir)
             config = settle_memory(config, run_dir, device)
             parts = collective.call_together(lambda: build_parts(config, str(device)))
             settle_decoding(config, run_dir, parts.generator)

@@ -154,9 +154,7 @@ class Verdicts:
 
     def _find(self, pair: Pair) -> dict[str, Any] | None:
         line = self._lines.get((pair.prompts, *pair.key))
-        if line is None or line.get("metadata", pair.metadata_digest) != pair.metadata_digest:
-            return None
-        return line
+        return line if line is not None and line.get("metadata") == pair.metadata_digest else None
 
     def judge(
         self,

@@ -19,10 +19,7 @@ from drpo.training.checkpoint import checkpoints, step_of
 from drpo.training.evaluations import EVALUATIONS_FILE, read_evaluations, why_ended
 from drpo.training.files import write_text
 from drpo.training.metrics import last_step, read_metrics
-from drpo.training.run_folder import CHECKPOINTS, METRICS_FILE
-
-COMPARISON_FILE = "evaluation.json"
-SUMMARY_FILE = "summary.json"
+from drpo.training.run_folder import CHECKPOINTS, COMPARISON_FILE, METRICS_FILE, SUMMARY_FILE
 
 _PACKAGES = ("drpo", "torch", "diffusers", "transformers", "peft", "ray", "numpy")
 

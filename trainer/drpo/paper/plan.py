@@ -130,11 +130,14 @@ class PaperPlan:
 
     @property
     def kept(self) -> Path:
-        """The folder of the pictures and their scores: that of the owner's evaluation, where the rows are the same."""
-        same = self.owner is not None and self.spec.preset == self.owner.spec.preset
-        if self.owner is None or not same or not set(self.spec.rows) <= {*self.owner.spec.rows}:
+        """The folder of the pictures and their scores: that of the owner's evaluation, if its pictures are the same."""
+        if self.owner is None or (self.table / "pictures").is_dir():  # some are there already
             return self.table
-        return self.owner.kept if self.spec.settings == self.owner.spec.settings else self.table
+        mine, theirs = (
+            (spec.preset, spec.settings, spec.prompts, spec.images) for spec in (self.spec, self.owner.spec)
+        )
+        same = mine == theirs and set(self.spec.rows) <= set(self.owner.spec.rows)
+        return self.owner.kept if same else self.table
 
     def runs(self) -> list[PlannedRun]:
         """All runs, seed by seed, so that early results have every row.
@@ -248,7 +251,8 @@ class PaperPlan:
             self.owner.keep()
         with storing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-        begun = (read_plan(self.out) or {}).get("begun") or look_around()
+        earlier = read_plan(self.out)
+        begun = earlier.get("begun") if earlier is not None else look_around()
         write_text(self.out / PLAN_FILE, json.dumps({**_to_json(self), "begun": begun}, indent=1) + "\n")
 
 

@@ -38,7 +38,7 @@ GUARDS = {
     "guard/colors": Guard(
         "Colours in use",
         "The effective number of colours of the objects whose prompt names no colour; 1: as many as the base uses. No "
-        "prompt asks for fewer, and no reward counts them: less: the run settles on a few of its own.",
+        "prompt asks for fewer, and no reward counts them. If it falls, the run settles on a few.",
         of_base=1.0,
     ),
     "guard/places": Guard(

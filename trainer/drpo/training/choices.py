@@ -1,8 +1,8 @@
 """What a run chooses for itself on its first start, and keeps in `choices.json`: a resumed run computes as before.
 
 `training.memory: auto` chooses how the memory of a step is saved, from an estimate of each way;
-`training.decode_chunk: auto` how many images are decoded at once, from a short measurement. Settings without
-`rewards.weights` leave to the service what each reward counts.
+`training.decode_chunk: auto` how many images are decoded at once, from a short measurement. Settings may leave the
+mixture of rewards to the service (`mixture.py`).
 """
 
 from __future__ import annotations
@@ -191,4 +191,4 @@ class _Choices(BaseModel):
 
     memory: _Memory | None = None
     decode_chunk: int | None = None
-    weights: dict[str, float] | None = None
+    mixture: dict[str, Any] | None = None

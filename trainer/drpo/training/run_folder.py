@@ -23,6 +23,8 @@ from drpo.training.version import PROJECT_VERSION, RUN_FORMAT, check_format
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
+COMPARISON_FILE = "evaluation.json"
+SUMMARY_FILE = "summary.json"
 CHECKPOINTS = "checkpoints"
 ADAPTER = "adapter"
 ADAPTER_EMA = "adapter-ema"

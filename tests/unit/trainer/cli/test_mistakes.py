@@ -104,14 +104,17 @@ def test_a_mistake_is_one_line(
 def test_results_replace_no_other_file(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prompts, run_dir = tmp_path / "prompts.json", tmp_path / "run"
     run_dir.mkdir()
-    for file in (prompts, run_dir / "config.yaml", run_dir / "metrics.jsonl"):
+    for file in (prompts, run_dir / "config.yaml"):
         file.write_text('[{"prompt": "a red circle"}]')
+    for file in (run_dir / "summary.json", run_dir / "mine.json"):
+        file.write_text('{"metric": "geneval/strict", "run": "mine"}')
     earlier, page = tmp_path / "results.json", tmp_path / "page.html"
     earlier.write_text('{"metric": "geneval/strict"}')
     for out, expected in (
         (prompts, f"--out: {prompts} exists, and is no file of such results; give another file"),
-        (run_dir / "config.yaml", f"{run_dir / 'config.yaml'} is a file of a run; give another file"),
-        (run_dir / "metrics.jsonl", "is a file of a run; give another file"),
+        (run_dir / "config.yaml", "exists, and is no file of such results"),
+        (run_dir / "mine.json", ""),
+        (run_dir / "summary.json", f"{run_dir / 'summary.json'} is a file of a run; give another file"),
         (earlier, ""),
         (page, ""),
     ):
@@ -120,7 +123,11 @@ def test_results_replace_no_other_file(tmp_path: Path, home: Path, capsys: pytes
         assert expected in err if expected else "--out" not in err
     for option in ("--out", "--trace"):
         code, _, err = run(["profile", "shapes", option, str(prompts)], capsys)
-        assert (code, f"{prompts} exists, and is no file of such results" in err) == (2, True)
+        assert (code, f"{option}: {prompts} exists, and is no file of such results" in err) == (2, True)
+    trace = tmp_path / "trace.json"
+    (tmp_path / "trace-2.json").write_text("mine")
+    code, _, err = run(["profile", "shapes", "--compare", "draft", "--trace", str(trace)], capsys)
+    assert (code, "trace-2.json exists, and is no file of such results" in err) == (2, True)
 
 
 def test_a_dry_run_prints_what_doctor_prints(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ class ScoreFile:
     def _add(self, line: dict[str, Any]) -> None:
         key, metadata = (line["task"], line["prompt"], line["seed"]), line.get("metadata")
         earlier = self._lines.get(key, _NONE)
-        if earlier["metadata"] not in (None, metadata):
+        if earlier["metadata"] != metadata:
             earlier = _NONE
         joined = {part: {**earlier[part], **line[part]} for part in ("numbers", "versions")}
         self._lines[key] = {**joined, "metadata": metadata}
@@ -95,7 +95,7 @@ class ScoreFile:
 
         def has_all(one: PlannedImage) -> bool:
             line = self._lines.get(one.key, _NONE)
-            is_same = line["metadata"] in (None, digest_metadata(one.record.metadata))  # files of before have none
+            is_same = line["metadata"] == digest_metadata(one.record.metadata)
             return is_same and versions.items() <= line["versions"].items()
 
         return [one for one in planned if not has_all(one)]
