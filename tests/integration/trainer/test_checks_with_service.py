@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,17 @@ def test_names_behind_a_handle_are_checked_too(ray_cluster: None) -> None:
         (line,) = find_wrong(address, "rewards.mixture=bth")
         assert "has no mixture 'bth'; did you mean both?" in line
         ray_address = ray.get_runtime_context().gcs_address
-        command = ["drpo", "train", "--preset", "shapes", "--rewards.address", service.handle_address, "--dry-run"]
+        command = [
+            sys.executable,
+            "-m",
+            "drpo",
+            "train",
+            "--preset",
+            "shapes",
+            "--rewards.address",
+            service.handle_address,
+            "--dry-run",
+        ]
         command += ["--run.ray_address", ray_address, "--rewards.mixture", "bth"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=200)
         assert done.returncode == 2, done.stderr
