@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,9 @@ from support.service import Served, config
 
 from drpo.checks import Plan
 from drpo.checks.rewards import check_rewards
-from drpo.config import load_config
+from drpo.config import Config, load_config
+from drpo.errors import DrpoError
+from drpo.training.mixture import settle_mixture
 from drpo_rewards import serving
 
 pytestmark = pytest.mark.integration
@@ -50,6 +54,32 @@ def test_prompts_that_a_running_reward_refuses_are_found(served: Served, tmp_pat
     assert find_wrong(*settings) == []
 
 
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_run_goes_on_with_the_mixture_of_the_service_that_it_began_with(
+    served: Served, scheme: str, tmp_path: Path
+) -> None:
+    """The worker keeps it at the first start; the check and the worker compare it at the next one."""
+
+    def load(*more: str) -> Config:
+        address = served.http_url if scheme == "http" else served.grpc_url
+        return load_config("shapes", [f"rewards.address={address}", *more])
+
+    def find(config: Config) -> list[str]:
+        return [one.found for one in check_rewards(Plan(config, run_dir=tmp_path)) if one.state == "wrong"]
+
+    settle_mixture(load(), tmp_path)
+    kept = json.loads((tmp_path / "choices.json").read_text())["mixture"]
+    assert kept == {"weights": {"geneval": 1.0}, "normalize": "zscore"}
+    settle_mixture(load("rewards.weights={geneval: 2}"), tmp_path)  # ranks in the same way
+    assert find(load("rewards.weights={geneval: 2}")) == []
+    other = load("rewards.mixture=both")
+    before = "so far were ranked by 1 geneval (zscore), and this service would rank by 0.7 geneval + 0.3 sharpness"
+    assert before in find(other)[0]
+    with pytest.raises(DrpoError, match=re.escape(before)):
+        settle_mixture(other, tmp_path)
+    assert json.loads((tmp_path / "choices.json").read_text())["mixture"] == kept
+
+
 @pytest.mark.thorough
 def test_names_behind_a_handle_are_checked_too(ray_cluster: None) -> None:
     """By this process, which belongs to the cluster, and by a command that joins it for the check."""
@@ -59,18 +89,9 @@ def test_names_behind_a_handle_are_checked_too(ray_cluster: None) -> None:
         (line,) = find_wrong(address, "rewards.mixture=bth")
         assert "has no mixture 'bth'; did you mean both?" in line
         ray_address = ray.get_runtime_context().gcs_address
-        command = [
-            sys.executable,
-            "-m",
-            "drpo",
-            "train",
-            "--preset",
-            "shapes",
-            "--rewards.address",
-            service.handle_address,
-            "--dry-run",
-        ]
-        command += ["--run.ray_address", ray_address, "--rewards.mixture", "bth"]
+        command = [sys.executable, "-m", "drpo", "train", "--preset", "shapes", "--dry-run"]
+        command += ["--rewards.address", service.handle_address, "--run.ray_address", ray_address]
+        command += ["--rewards.mixture", "bth"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=200)
         assert done.returncode == 2, done.stderr
         assert "has no mixture 'bth'; did you mean both?" in done.stdout + done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +209,19 @@ def test_pictures_are_shared_with_the_owner_of_the_runs(tmp_path: Path) -> None:
     figure = make_plan(load_experiment("figure2"), "shapes", seeds=1, budget_s=None, out=tmp_path / "figure2-shapes")
     assert figure.kept == tmp_path / "table2-shapes" / "table"
     assert figure.table == tmp_path / "figure2-shapes" / "table", "its columns are its own"
+    own = figure.spec.model_copy(update={"images": 1})
+    experiment = figure.experiment.model_copy(update={"worlds": {"shapes": own}})
+    fewer = replace(figure, experiment=experiment)
+    assert fewer.kept == fewer.table, "the judge would see pictures that it does not have"
     table = make_plan(load_experiment("table2"), "real", seeds=1, budget_s=None, out=tmp_path / "table2-real")
     assert table.kept == table.table, "figure 3 has no multi-step rows"
+
+
+@pytest.mark.parametrize(("name", "world"), WORLDS)
+def test_a_guard_stands_beside_the_scores_of_several_pictures_of_a_prompt(name: str, world: str) -> None:
+    experiment = load_experiment(name)
+    spec = experiment.worlds[world]  # type: ignore[index]
+    assert spec.diversity or spec.images == 1 or experiment.kind == "profile"
 
 
 def test_only_the_small_world_has_a_time_for_its_pictures(tmp_path: Path) -> None:

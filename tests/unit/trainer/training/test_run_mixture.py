@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from drpo.checks import Plan
 from drpo.checks.rewards import check_rewards
 from drpo.config import RewardsConfig, load_config
-from drpo.errors import DrpoError
 from drpo.training.mixture import Mixture, find_other_mixture, resolve_mixture, settle_mixture
 from drpo_rewards.api.contract import ModelInfo
 
@@ -56,29 +53,6 @@ def test_a_run_goes_on_with_the_rankings_it_had(tmp_path: Path) -> None:
         assert find_other_mixture(tmp_path, Mixture(weights={"geneval": 1.0})) == ""
 
 
-def test_what_counts_is_kept_at_the_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = load_config("shapes", ["rewards.address=grpc://127.0.0.1:1", "rewards.retries=0"])
-    settle_mixture(config, tmp_path)  # no service yet: its rankings are waited for, and nothing is kept
+def test_a_service_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    settle_mixture(load_config("shapes", ["rewards.address=grpc://127.0.0.1:1", "rewards.retries=0"]), tmp_path)
     assert find_other_mixture(tmp_path, Mixture(weights={"a": 1.0})) == ""
-    offered = [*REWARDS, *MIXTURES]
-
-    class Client:
-        def __init__(self, *_: object) -> None: ...
-
-        def __enter__(self) -> Client:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def models(self) -> list[ModelInfo]:
-            return offered
-
-    monkeypatch.setattr("drpo.training.mixture.make_ranking_client", Client)
-    settle_mixture(config, tmp_path)
-    kept = {"weights": {"a": 1.0}, "normalize": "rank"}
-    assert json.loads((tmp_path / "choices.json").read_text())["mixture"] == kept
-    settle_mixture(config, tmp_path)
-    offered[2] = offered[2].model_copy(update={"normalize": "none"})
-    with pytest.raises(DrpoError, match=r"were ranked by 1 a \(rank\), and this service would rank by 1 a \(none\)"):
-        settle_mixture(config, tmp_path)
-    assert json.loads((tmp_path / "choices.json").read_text())["mixture"] == kept
