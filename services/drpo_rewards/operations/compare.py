@@ -23,7 +23,7 @@ from drpo_rewards.operations.base import (
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto
 from drpo_rewards.wire.scores import results_from_proto, results_to_proto
-from drpo_rewards.wire.values import metadata_from_proto, set_metadata, struct_to_dict
+from drpo_rewards.wire.values import metadata_from_proto, ordered, set_metadata, struct_to_dict
 
 if TYPE_CHECKING:
     from drpo_rewards.v1.ranking_pb2_grpc import RankingStub
@@ -166,7 +166,7 @@ class Compare(Operation[CompareOptions, CompareResponse]):
             verdict=_verdict_from_proto(message.verdict) if message.HasField("verdict") else None,
             combined=list(message.combined) or None,
             rewards=results_from_proto(message.rewards),
-            timings_ms=dict(message.timings_ms),
+            timings_ms=dict(ordered(message.timings_ms)),
         )
 
 

@@ -46,6 +46,7 @@ from drpo_rewards.wire.values import (
     STRATEGY_FROM_PROTO,
     STRATEGY_TO_PROTO,
     metadata_from_proto,
+    ordered,
     set_metadata,
 )
 
@@ -175,7 +176,7 @@ class Rank(Operation[RankOptions, RankResponse]):
             "prompt": request.prompt,
             "metadata": metadata_from_proto(request),
             "details": request.details,
-            "rewards": dict(request.rewards) or None,
+            "rewards": dict(ordered(request.rewards)) or None,
             "mixture": request.mixture or None,
             "all_pairs": request.all_pairs,
             "normalize": NORMALIZE_FROM_PROTO.get(request.normalize, f"number {request.normalize}"),
@@ -209,7 +210,7 @@ class Rank(Operation[RankOptions, RankResponse]):
             all_tied=message.all_tied,
             normalize=NORMALIZE_FROM_PROTO[message.normalize] or "zscore",
             rewards=results_from_proto(message.rewards),
-            timings_ms=dict(message.timings_ms),
+            timings_ms=dict(ordered(message.timings_ms)),
         )
 
 

@@ -36,7 +36,7 @@ from drpo_rewards.operations.base import (
 from drpo_rewards.v1 import ranking_pb2 as pb
 from drpo_rewards.wire.images import images_to_proto
 from drpo_rewards.wire.scores import scores_from_proto, scores_to_proto
-from drpo_rewards.wire.values import metadata_from_proto, set_metadata
+from drpo_rewards.wire.values import metadata_from_proto, ordered, set_metadata
 
 if TYPE_CHECKING:
     from drpo_rewards.v1.ranking_pb2_grpc import RankingStub
@@ -221,8 +221,8 @@ class ScoreGroups(Operation[ScoreOptions, ScoreResponse]):
     def response_from_proto(self, message: pb.ScoreResponse) -> ScoreResponse:
         groups = [
             ScoredGroup(
-                rewards={name: RewardScores(**scores_from_proto(entry)) for name, entry in group.rewards.items()}
+                rewards={name: RewardScores(**scores_from_proto(entry)) for name, entry in ordered(group.rewards)}
             )
             for group in message.groups
         ]
-        return ScoreResponse(request_id=message.request_id, groups=groups, timings_ms=dict(message.timings_ms))
+        return ScoreResponse(request_id=message.request_id, groups=groups, timings_ms=dict(ordered(message.timings_ms)))

@@ -46,7 +46,8 @@ def combine(
     Raises:
         ValueError: the weights or the scores cannot be combined.
     """
-    check_weights(dict(weights))
+    weights = dict(sorted(weights.items()))  # sums of floats depend on the order, which means nothing here
+    check_weights(weights)
     largest = max(abs(weight) for weight in weights.values())  # divide by it first: the sum of huge weights is infinite
     total = sum(abs(weight) / largest for weight in weights.values())
     shares = {name: weight / largest / total for name, weight in weights.items()}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from drpo_rewards.api.contract import Metric, ModelInfo, Readiness, RewardReadiness, State
 from drpo_rewards.v1 import ranking_pb2 as pb
-from drpo_rewards.wire.values import NORMALIZE_FROM_PROTO, NORMALIZE_TO_PROTO
+from drpo_rewards.wire.values import NORMALIZE_FROM_PROTO, NORMALIZE_TO_PROTO, ordered
 
 _STATE_TO_PROTO: dict[State, pb.Model.State] = {
     "ready": pb.Model.STATE_READY,
@@ -60,7 +60,7 @@ def models_from_proto(message: pb.ListModelsResponse) -> list[ModelInfo]:
             needs_metadata=entry.needs_metadata,
             metadata_schema=json.loads(entry.metadata_schema) if entry.metadata_schema else None,
             needs_in_prompt=entry.needs_in_prompt,
-            weights=dict(entry.weights) or None,
+            weights=dict(ordered(entry.weights)) or None,
             normalize=NORMALIZE_FROM_PROTO[entry.normalize],
             metrics=[
                 Metric(
@@ -86,6 +86,6 @@ def readiness_to_proto(readiness: Readiness) -> pb.ReadyResponse:
 def readiness_from_proto(message: pb.ReadyResponse) -> Readiness:
     states = {
         name: RewardReadiness(ready=state.ready, message=state.message, milliseconds=state.milliseconds)
-        for name, state in message.rewards.items()
+        for name, state in ordered(message.rewards)
     }
     return Readiness(ready=message.ready, rewards=states)

@@ -6,7 +6,7 @@ from typing import Any
 
 from drpo_rewards.api.contract import RewardResult, RewardScores, TournamentSummary
 from drpo_rewards.v1 import ranking_pb2 as pb
-from drpo_rewards.wire.values import struct_to_dict
+from drpo_rewards.wire.values import ordered, struct_to_dict
 
 
 def results_to_proto(rewards: dict[str, RewardResult], entries: Any) -> None:
@@ -18,7 +18,7 @@ def results_to_proto(rewards: dict[str, RewardResult], entries: Any) -> None:
 
 def results_from_proto(entries: Any) -> dict[str, RewardResult]:
     """Read a message's map of reward results."""
-    return {name: RewardResult(weight=entry.weight, **scores_from_proto(entry)) for name, entry in entries.items()}
+    return {name: RewardResult(weight=entry.weight, **scores_from_proto(entry)) for name, entry in ordered(entries)}
 
 
 def scores_to_proto(scores: RewardScores, entry: Any) -> None:
@@ -39,7 +39,7 @@ def scores_from_proto(entry: Any) -> dict[str, Any]:
         "scores": list(entry.scores),
         "version": entry.version,
         "details": [struct_to_dict(details) or None for details in entry.details] or None,
-        "metrics": {name: list(metric.values) for name, metric in entry.metrics.items()} or None,
+        "metrics": {name: list(metric.values) for name, metric in ordered(entry.metrics)} or None,
         "tournament": _read_tournament(entry.tournament) if entry.HasField("tournament") else None,
     }
 

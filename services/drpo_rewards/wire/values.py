@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import struct_pb2
@@ -27,6 +28,14 @@ STRATEGY_FROM_PROTO: dict[int, PairStrategy] = {
 }
 
 
+def ordered(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The entries of a protobuf map by name.
+
+    Such a map has no order: Python's differs from one process to the next, and texts and sums would follow it.
+    """
+    return sorted(entries.items())
+
+
 def set_metadata(message: Any, metadata: dict[str, Any] | None) -> None:
     """Fill a message's field `metadata`; None leaves it out."""
     if metadata is not None:
@@ -44,7 +53,7 @@ def struct_to_dict(struct: struct_pb2.Struct) -> dict[str, Any]:
 
     A number that is not finite is kept; the contract refuses it.
     """
-    return {key: _read_value(value) for key, value in struct.fields.items()}
+    return {key: _read_value(value) for key, value in ordered(struct.fields)}
 
 
 def _read_value(value: struct_pb2.Value) -> Any:

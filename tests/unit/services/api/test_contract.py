@@ -265,6 +265,9 @@ def test_rankings_models_and_readiness_survive_the_proto() -> None:
         ModelInfo(name="m", kind="mixture", weights={"a": 1.0}, normalize="rank"),
     ]
     assert models_from_proto(models_to_proto(models)) == models
+    weights = dict.fromkeys("bdface", 0.5)
+    (mixed,) = models_from_proto(models_to_proto([ModelInfo(name="m", kind="mixture", weights=weights)]))
+    assert list(mixed.weights) == sorted(weights)  # a map has no order of its own, and it is shown to people
     readiness = Readiness(ready=False, rewards={"a": RewardReadiness(ready=False, message="why", milliseconds=2.0)})
     assert readiness_from_proto(readiness_to_proto(readiness)) == readiness
 

@@ -56,6 +56,14 @@ def test_ties_share_the_smaller_rank_and_keep_their_order() -> None:
     assert ranking.ranks == [2, 0, 0, 3]
 
 
+@pytest.mark.parametrize("names", [["c", "a", "b"], ["b", "c", "a"]])
+def test_the_order_of_the_rewards_does_not_count(names: list[str]) -> None:
+    """To the last bit: a map of gRPC has none, and sums of floats have one."""
+    scores, weights = {"a": [0.8, 0.3], "b": [0.5, 0.6], "c": [0.9, 0.5]}, {"a": 0.7, "b": 0.2, "c": 0.1}
+    other = combine({name: scores[name] for name in names}, {name: weights[name] for name in names}, "none")
+    assert other.combined == combine(scores, weights, "none").combined
+
+
 def test_a_negative_weight_is_a_penalty() -> None:
     assert combine({"a": [1, 2]}, {"a": -2}).order == [0, 1]
 
