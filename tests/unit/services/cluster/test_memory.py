@@ -15,17 +15,17 @@ from drpo_rewards.cluster import memory
 def resident():
     return psutil.Process().memory_info().rss // 2**20
 
-memory.CHECK_S, memory.WORK_S, memory.LONGEST_CHECKS = 0.1, 0.0, int(sys.argv[1])
+memory.CHECK_S, memory.LONGEST_CHECKS = 0.1, int(sys.argv[1])
 memory.return_free_memory_when_idle()
 memory.return_free_memory_when_idle()  # changes nothing
 time.sleep(0.3)
-memory.WORK_S = 1e9  # nothing goes back before it is looked at
+return_free_memory, memory.return_free_memory = memory.return_free_memory, lambda: None  # not before it is looked at
 before = resident()
 blocks = [bytes(60_000) for _ in range(4000)]
 last = blocks[-1]  # the top of the heap stays in use, so nothing goes back by itself
 del blocks
 kept = resident()
-memory.WORK_S = 0.0
+memory.return_free_memory = return_free_memory
 for _ in range(100):
     if int(sys.argv[1]) == 1:  # a process that never rests
         end = time.perf_counter() + 0.1
