@@ -10,28 +10,24 @@ import ctypes
 import threading
 import time
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 ORDINARY_BYTES = 8_000_000  # above the body of an ordinary group: 8 pictures of 512x512 as plain pixels have 6.3 MB
-_KEPT_BYTES = 16 << 20  # in each pool
+
+# What the C library reads when the gateway's process starts. It keeps the memory of ordinary groups for the next ones,
+# and returns larger buffers at once: memory that comes from the system anew is cleared and mapped page by page. By
+# itself it would soon keep all of it, up to 32 MB for a buffer; with one setting alone, the end of the pool would go
+# back above 128 kB, which took a third of the gateway's time. What is kept goes back after the load, see below, and all
+# of it only from the first pool: each of the others would keep its end.
+ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(ORDINARY_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
+}
 
 CHECK_S = 5.0
 IDLE_SHARE = 0.1  # of a core; Ray's processes are never quite idle
 LONGEST_CHECKS = 12  # under a lasting load, memory goes back after this many checks
 
 _started = threading.Lock()
-
-
-def keep_ordinary_buffers() -> None:
-    """Make the C library keep the memory of ordinary groups for the next ones, and return larger buffers at once.
-
-    Memory that comes from the system anew is cleared and mapped page by page. By itself the C library would soon keep
-    all of it, up to 32 MB for a buffer; with one setting alone, the end of a pool would go back above 128 kB, which
-    took a third of the gateway's time. What is kept goes back after the load, see below.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, ORDINARY_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def return_free_memory() -> None:

@@ -14,6 +14,7 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatus
 
+from drpo_rewards.cluster import memory
 from drpo_rewards.errors import ConfigError, ServiceUnavailableError
 from drpo_rewards.serving.config import RewardConfig, ServiceConfig
 from drpo_rewards.serving.gateway.deployment import GatewayDeployment
@@ -189,7 +190,11 @@ def build(
         # The gateway itself decides who waits and who is refused (admission.py); 32 more leave room for health checks.
         max_ongoing_requests=limits.max_ongoing + limits.max_queued + 32,
         max_queued_requests=limits.max_queued,
-        ray_actor_options={"num_cpus": 0, "resources": settings.gateway_resources or ON_HEAD},
+        ray_actor_options={
+            "num_cpus": 0,
+            "resources": settings.gateway_resources or ON_HEAD,
+            "runtime_env": {"env_vars": memory.ENVIRONMENT},
+        },
         graceful_shutdown_timeout_s=5,
         graceful_shutdown_wait_loop_s=0.1,
     )

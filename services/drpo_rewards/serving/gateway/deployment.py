@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from drpo_rewards.api.contract import parse
 from drpo_rewards.cluster.handles import PlacedImages
 from drpo_rewards.cluster.logs import let_logs_take_any_text
-from drpo_rewards.cluster.memory import keep_ordinary_buffers, return_free_memory_when_idle
+from drpo_rewards.cluster.memory import return_free_memory_when_idle
 from drpo_rewards.operations import OPERATIONS
 from drpo_rewards.serving.config import ServiceConfig
 from drpo_rewards.serving.gateway.admission import Allowance
@@ -47,7 +47,6 @@ class GatewayDeployment:
     ) -> None:
         let_logs_take_any_text()
         sys.setswitchinterval(LOCK_S)
-        keep_ordinary_buffers()
         return_free_memory_when_idle()
         replica = serve.get_replica_context()
         self.gateway = Gateway(ServiceConfig.model_validate(config), key_digests, rewards, replica.replica_tag)

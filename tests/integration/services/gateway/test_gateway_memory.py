@@ -11,6 +11,7 @@ import pytest
 from support.service import address, replica_pid
 
 from drpo_rewards import RankingClient, serving
+from drpo_rewards.cluster.memory import ENVIRONMENT
 
 pytestmark = pytest.mark.integration
 
@@ -21,6 +22,12 @@ def own_mib(pid: int) -> float:
     """Resident memory without Ray's object store, which processes share."""
     memory = psutil.Process(pid).memory_info()
     return (memory.rss - memory.shared) / 2**20
+
+
+def test_the_gateway_starts_with_its_memory_settings(service: serving.RunningService) -> None:
+    """The C library reads them from the environment of a process at its start, and nowhere later."""
+    environment = psutil.Process(replica_pid("gateway")).environ()
+    assert {name: environment.get(name) for name in ENVIRONMENT} == ENVIRONMENT
 
 
 @pytest.mark.thorough

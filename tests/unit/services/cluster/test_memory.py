@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from drpo_rewards.cluster.memory import ENVIRONMENT
 
 PROGRAM = """
 import sys, time
@@ -49,8 +52,7 @@ def test_free_memory_goes_back(longest_checks: int) -> None:
 
 
 FAULTS = """
-import resource, sys
-from drpo_rewards.cluster import memory
+import resource
 
 def faults(size):
     \"\"\"Pages that the system had to map for a buffer that is taken and freed 20 times.\"\"\"
@@ -59,14 +61,45 @@ def faults(size):
         b"x" * size
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-memory.keep_ordinary_buffers()
 print(faults(6_300_000), faults(20_000_000))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc has these settings")
 def test_buffers_of_ordinary_groups_are_kept_and_larger_ones_go_back() -> None:
-    answer = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=60)
+    command, environment = [sys.executable, "-c", FAULTS], os.environ | ENVIRONMENT
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
     kept, large = map(int, answer.stdout.split())
     assert kept < 3 * 6_300_000 / 4096
     assert large > 19 * 20_000_000 / 4096
+
+
+POOLS = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+import psutil
+from drpo_rewards.cluster.memory import return_free_memory
+
+def resident():
+    return psutil.Process().memory_info().rss // 2**20
+
+def work(letter):
+    barrier.wait()  # so that there are 8 of them, each with a pool of its own if there are several
+    upper, top = letter * 7_000_000, letter * 7_000_000
+    del top, upper  # in the order in which the end of a pool grows
+    barrier.wait()
+
+barrier = Barrier(8)
+before = resident()
+with ThreadPoolExecutor(8) as threads:
+    list(threads.map(work, (bytes([index]) for index in range(8))))
+    return_free_memory()
+    print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has these settings")
+def test_the_memory_of_all_threads_goes_back() -> None:
+    command, environment = [sys.executable, "-c", POOLS], os.environ | ENVIRONMENT
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert int(answer.stdout) < 10
