@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import serve
@@ -193,12 +194,18 @@ def build(
         ray_actor_options={
             "num_cpus": 0,
             "resources": settings.gateway_resources or ON_HEAD,
-            "runtime_env": {"env_vars": memory.ENVIRONMENT},
+            "runtime_env": _gateway_environment(),
         },
         graceful_shutdown_timeout_s=5,
         graceful_shutdown_wait_loop_s=0.1,
     )
     return gateway.bind(settings.model_dump(mode="json"), digests, rewards, http_port, grpc_port)
+
+
+def _gateway_environment() -> dict[str, Any]:
+    """The job's runtime_env, which Serve gives to deployments that have none, and what the gateway's process needs."""
+    of_job = dict(ray.get_runtime_context().runtime_env) if ray.is_initialized() else {}
+    return of_job | {"env_vars": of_job.get("env_vars", {}) | memory.ENVIRONMENT}
 
 
 def build_reward(name: str, reward: RewardConfig) -> serve.Application:
