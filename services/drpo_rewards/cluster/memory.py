@@ -20,7 +20,7 @@ ORDINARY_BYTES = 8_000_000  # above the body of an ordinary group: 8 pictures of
 ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(ORDINARY_BYTES),
-    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),  # so much of the end of the pool is kept
 }
 
 CHECK_S = 5.0

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import psutil
 import pytest
+import ray
+from ray.serve.context import _get_global_client
 from support.service import address, replica_pid
 
 from drpo_rewards import RankingClient, serving
@@ -28,6 +30,15 @@ def test_the_gateway_starts_with_its_memory_settings(service: serving.RunningSer
     """The C library reads them from the environment of a process at its start, and nowhere later."""
     environment = psutil.Process(replica_pid("gateway")).environ()
     assert {name: environment.get(name) for name in ENVIRONMENT} == ENVIRONMENT
+
+
+def test_the_gateway_has_the_environment_of_its_job_too(service: serving.RunningService) -> None:
+    """Serve gives it only to deployments that ask for none: the job's packages would be missing."""
+    of_job = dict(ray.get_runtime_context().runtime_env)
+    assert of_job
+    deployments = _get_global_client().get_serve_details()["applications"][service.app_name]["deployments"]
+    given = deployments["gateway"]["deployment_config"]["ray_actor_options"]["runtime_env"]
+    assert given == of_job | {"env_vars": of_job.get("env_vars", {}) | ENVIRONMENT}
 
 
 @pytest.mark.thorough
