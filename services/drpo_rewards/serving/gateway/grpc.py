@@ -19,6 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 from drpo_rewards.api.images import DecodingLimits, from_rgb8
+from drpo_rewards.cluster.memory import ORDINARY_BYTES
 from drpo_rewards.errors import UNEXPECTED, IncompleteRequestError, InternalError, InvalidRequestError, RewardsError
 from drpo_rewards.operations import OPERATIONS, Operation
 from drpo_rewards.serving.gateway.admission import Allowance
@@ -47,6 +48,11 @@ WATCH_INTERVAL_S = 5.0
 REFUSED_BY_GRPC = 2
 LEAST_MESSAGE_BYTES = 64_000_000
 
+# How much a client may send before the gateway has read it: an ordinary group, which so never waits. By itself, gRPC
+# grows this with what a connection can carry, and its buffer for the next read after it, without the bound that it has
+# a setting for (grpc/grpc issue 42194). A connection on which nothing is sent keeps that buffer, up to 60 MB were seen.
+LOOKAHEAD_BYTES = ORDINARY_BYTES
+
 # A message has no announced length and no visible progress, so it has a time as a whole: so many times the longest
 # pause in a body.
 MESSAGE_IDLE_TIMES = 10
@@ -70,6 +76,8 @@ def build_server(gateway: Gateway, application: str) -> grpc.aio.Server:
             ("grpc.max_receive_message_length", largest),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 1),
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
         ]
     )
     methods = {

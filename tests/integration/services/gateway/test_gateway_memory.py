@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +16,7 @@ from support.service import address, replica_pid
 
 from drpo_rewards import RankingClient, serving
 from drpo_rewards.cluster.memory import ENVIRONMENT
+from drpo_rewards.serving.gateway.grpc import LOOKAHEAD_BYTES
 
 pytestmark = pytest.mark.integration
 
@@ -63,3 +66,18 @@ def test_memory_goes_back_after_large_bodies(service: serving.RunningService) ->
             return
         time.sleep(1)
     raise AssertionError(f"MiB before {before:.0f}, a minute after {after:.0f}")
+
+
+def test_a_client_may_send_an_ordinary_group_ahead(service: serving.RunningService) -> None:
+    """gRPC's buffer for the next read grows with it, and is kept while a connection is open and nothing is sent.
+
+    How large it becomes is a matter of chance, so this reads what the gateway tells a client over HTTP/2 (RFC 9113).
+    """
+    host, port = address(service, "grpc").removeprefix("grpc://").rsplit(":", 1)
+    empty_settings = struct.pack(">IBI", 4, 0, 0)  # 24 bits of length, 8 of kind, 8 of flags, 32 of stream
+    with socket.create_connection((host, int(port)), timeout=30) as connection, connection.makefile("rb") as stream:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
+        length_and_kind, _, _ = struct.unpack(">IBI", stream.read(9))
+        assert length_and_kind & 0xFF == 4  # SETTINGS
+        settings = dict(struct.iter_unpack(">HI", stream.read(length_and_kind >> 8)))
+    assert settings[4] == LOOKAHEAD_BYTES  # SETTINGS_INITIAL_WINDOW_SIZE
