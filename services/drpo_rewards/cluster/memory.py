@@ -33,7 +33,7 @@ _started = threading.Lock()
 def return_free_memory() -> None:
     """Return all free memory of this process to the system, without Python's lock.
 
-    It takes milliseconds after a load, and 0.2 ms if there is nothing to return.
+    It takes milliseconds after a load, and 0.2 ms if there is nothing to return. Other threads that need memory wait.
     """
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:

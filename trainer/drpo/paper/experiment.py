@@ -61,7 +61,8 @@ class WorldSpec(_Part):
     Attributes:
         shares: the name of an experiment whose rows and runs these are: what is not said here is as there, and its runs
             are used or made. They lie in the folder of that experiment, beside the folder of this one; and so do the
-            pictures and scores, unless prompts, images or settings differ, or rows are added.
+            pictures and scores, unless preset, prompts, images or settings differ, rows are added, or this folder has
+            pictures of its own already.
         needs: what it needs, in words.
         preset: the preset with the base, the rewards' service and the prompts of the evaluation.
         settings: of the evaluation that differ from the preset, by dotted key.

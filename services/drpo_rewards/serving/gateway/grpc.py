@@ -1,7 +1,7 @@
 """The gRPC methods of the gateway, and those of the standard health service (grpc.health.v1).
 
-A call is admitted before its message is read: until then, the message waits at its sender. A method reads raw bytes
-and parses them itself, because a message does not know its size: to ask for it takes as long as to write it.
+A call is admitted before its message is read: until then, all but its start waits at its sender. A method reads raw
+bytes and parses them itself, because a message does not know its size: to ask for it takes as long as to write it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 from drpo_rewards.api.images import DecodingLimits, from_rgb8
-from drpo_rewards.cluster.memory import ORDINARY_BYTES
 from drpo_rewards.errors import UNEXPECTED, IncompleteRequestError, InternalError, InvalidRequestError, RewardsError
 from drpo_rewards.operations import OPERATIONS, Operation
 from drpo_rewards.serving.gateway.admission import Allowance
@@ -48,10 +47,10 @@ WATCH_INTERVAL_S = 5.0
 REFUSED_BY_GRPC = 2
 LEAST_MESSAGE_BYTES = 64_000_000
 
-# How much a client may send before the gateway has read it: an ordinary group, which so never waits. By itself, gRPC
-# grows this with what a connection can carry, and its buffer for the next read after it, without the bound that it has
-# a setting for (grpc/grpc issue 42194). A connection on which nothing is sent keeps that buffer, up to 60 MB were seen.
-LOOKAHEAD_BYTES = ORDINARY_BYTES
+# How much of a message gRPC takes before the gateway asks for it. By default it allows more, the faster a connection
+# is, and its read buffer grows with that, beyond its own setting for it (grpc/grpc issue 42194, seen in grpcio 1.85.3).
+# The buffer is kept while a connection is open: up to 60 MB each. A message that is asked for is let in whole.
+LOOKAHEAD_BYTES = 1_000_000
 
 # A message has no announced length and no visible progress, so it has a time as a whole: so many times the longest
 # pause in a body.
@@ -76,7 +75,7 @@ def build_server(gateway: Gateway, application: str) -> grpc.aio.Server:
             ("grpc.max_receive_message_length", largest),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 1),
-            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.bdp_probe", 0),  # which would measure connections, to look further ahead
             ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
         ]
     )

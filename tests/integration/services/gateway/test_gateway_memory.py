@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 
 import numpy as np
 import psutil
@@ -16,7 +17,6 @@ from support.service import address, replica_pid
 
 from drpo_rewards import RankingClient, serving
 from drpo_rewards.cluster.memory import ENVIRONMENT
-from drpo_rewards.serving.gateway.grpc import LOOKAHEAD_BYTES
 
 pytestmark = pytest.mark.integration
 
@@ -68,16 +68,42 @@ def test_memory_goes_back_after_large_bodies(service: serving.RunningService) ->
     raise AssertionError(f"MiB before {before:.0f}, a minute after {after:.0f}")
 
 
-def test_a_client_may_send_an_ordinary_group_ahead(service: serving.RunningService) -> None:
-    """gRPC's buffer for the next read grows with it, and is kept while a connection is open and nothing is sent.
+SETTINGS, HEADERS, DATA, PING = 4, 1, 0, 6  # kinds of frames (RFC 9113, section 6)
+END_STREAM, END_HEADERS = 1, 4
+INITIAL_WINDOW_SIZE = 4
+# POST, http, path, authority, content type and `te`, in the plainest form that HPACK (RFC 7541) has for each.
+RANK = (
+    b"\x83\x86\x04\x1d/drpo.rewards.v1.Ranking/Rank\x01\x09localhost\x0f\x10\x10application/grpc\x00\x02te\x08trailers"
+)
 
-    How large it becomes is a matter of chance, so this reads what the gateway tells a client over HTTP/2 (RFC 9113).
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">IBI", len(payload) << 8 | kind, flags, stream) + payload
+
+
+def read_frame(stream: BinaryIO) -> tuple[int, int, bytes]:
+    """Returns its kind, flags and payload."""
+    length_and_kind, flags, _ = struct.unpack(">IBI", stream.read(9))
+    return length_and_kind & 0xFF, flags, stream.read(length_and_kind >> 8)
+
+
+def test_little_of_a_message_is_read_ahead(service: serving.RunningService) -> None:
+    """gRPC keeps a buffer of about what a client may send ahead, as long as a connection is open.
+
+    How large it becomes is a matter of chance, so this looks at what the gateway says over HTTP/2: how much may be
+    sent, and that it does not measure the connection, with pings after pieces of a message, to allow more later.
     """
     host, port = address(service, "grpc").removeprefix("grpc://").rsplit(":", 1)
-    empty_settings = struct.pack(">IBI", 4, 0, 0)  # 24 bits of length, 8 of kind, 8 of flags, 32 of stream
     with socket.create_connection((host, int(port)), timeout=30) as connection, connection.makefile("rb") as stream:
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
-        length_and_kind, _, _ = struct.unpack(">IBI", stream.read(9))
-        assert length_and_kind & 0xFF == 4  # SETTINGS
-        settings = dict(struct.iter_unpack(">HI", stream.read(length_and_kind >> 8)))
-    assert settings[4] == LOOKAHEAD_BYTES  # SETTINGS_INITIAL_WINDOW_SIZE
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
+        kind, _, payload = read_frame(stream)
+        assert kind == SETTINGS
+        assert dict(struct.iter_unpack(">HI", payload))[INITIAL_WINDOW_SIZE] <= 1_000_000
+        connection.sendall(frame(HEADERS, END_HEADERS, 1, RANK))
+        connection.sendall(frame(DATA, 0, 1, struct.pack(">BI", 0, 16_000) + bytes(16_000)))
+        connection.sendall(frame(DATA, END_STREAM, 1))
+        frames: list[tuple[int, int, bytes]] = []
+        while not frames or frames[-1][:2] != (HEADERS, END_HEADERS | END_STREAM):  # the status: that is no request
+            frames.append(read_frame(stream))
+    assert not [flags for kind, flags, _ in frames if kind == PING]
+    assert b"grpc-status" in frames[-1][2]

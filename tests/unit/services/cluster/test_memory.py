@@ -85,8 +85,8 @@ def resident():
 
 def work(letter):
     barrier.wait()  # so that there are 8 of them, each with a pool of its own if there are several
-    upper, top = letter * 7_000_000, letter * 7_000_000
-    del top, upper  # in the order in which the end of a pool grows
+    lower, top = letter * 7_000_000, letter * 7_000_000
+    del top, lower  # from the end down, so that both join the free end of their pool
     barrier.wait()
 
 barrier = Barrier(8)
