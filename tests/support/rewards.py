@@ -240,12 +240,21 @@ ODD_RESULTS: dict[str, Callable[[list[float]], Any]] = {
     "huge": lambda means: [Score(10**400) for _ in means],
     "details as a list": lambda means: [Score(mean, [1]) for mean in means],
     "large details": lambda means: [Score(mean, {"a": "x" * 50_000_000}) for mean in means],
+    "details in each other": lambda means: [Score(mean, {"a": _shared(12)}) for mean in means],
     "deep details": lambda means: [Score(mean, _nested(10_000)) for mean in means],
     "rather deep details": lambda means: [Score(mean, _nested(400)) for mean in means],
     "keys of numbers": lambda means: [Score(mean, {1: "one"}) for mean in means],
     "an array as details": lambda means: [Score(mean, {"a": np.zeros(3)}) for mean in means],
     "half a letter": lambda means: [Score(mean, {"a": "\ud83d"}) for mean in means],
 }
+
+
+def _shared(levels: int) -> list[Any]:
+    """10^12 values in a few lists."""
+    inner: list[Any] = []
+    for _ in range(levels):
+        inner = [inner] * 10
+    return inner
 
 
 class Failing:

@@ -7,15 +7,13 @@ them; a *mixture* is a weighted set of rewards; *pairs* are (winner, loser) inde
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from drpo_rewards.api.plain_json import check_plain_json
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import InvalidRequestError
-from drpo_rewards.reading import why_unreadable
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -26,9 +24,6 @@ DEFAULT_MIXTURE = "default"  # used by requests that name no reward or mixture; 
 
 MAX_NAME = 128  # characters of a reward's or a mixture's name
 MAX_FIELD = 200  # characters of a field's name in an error, which may contain a key that the caller chose
-MAX_METADATA_BYTES = 100_000  # also of the details of one score or comparison
-MAX_NUMBER = sys.float_info.max  # gRPC carries every number as a double
-MAX_METADATA_DEPTH = 16  # gRPC limits the depth of messages, and all transports accept the same requests
 
 MAX_ERRORS = 1_000  # of one body, of which the first is named; for that all are listed, which takes longer than reading
 
@@ -37,37 +32,6 @@ BYTE_ORDER_MARK = "\ufeff"  # some programs begin every text in UTF-8 with it
 Normalize = Literal["zscore", "none", "rank"]
 PairStrategy = Literal["random", "extremes"]
 State = Literal["ready", "busy", "unavailable"]
-
-
-def check_plain_json(value: dict[str, Any]) -> dict[str, Any]:
-    """Check that a dict can travel over every transport, and return it.
-
-    Raises:
-        ValueError: it is not plain JSON, too large, or too deep. The message goes on after the name of the dict.
-    """
-    try:
-        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"must be plain JSON with finite numbers ({why_unreadable(error)})") from None
-    if size > MAX_METADATA_BYTES:
-        raise ValueError(f"is {size} bytes of JSON; at most {MAX_METADATA_BYTES} are allowed")
-    _check_values(value, MAX_METADATA_DEPTH)
-    return value
-
-
-def _check_values(value: Any, levels: int) -> None:
-    """Check what `json.dumps` lets pass: the depth, keys that are not text, and integers that no double can hold."""
-    if isinstance(value, dict | list | tuple):
-        if levels == 0:
-            raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
-        if isinstance(value, dict):
-            for key in value:
-                if not isinstance(key, str):
-                    raise ValueError(f"must be plain JSON (the key {key!r} is not text)")
-        for inner in value.values() if isinstance(value, dict) else value:
-            _check_values(inner, levels - 1)
-    elif isinstance(value, int) and abs(value) > MAX_NUMBER:
-        raise ValueError("must be plain JSON with finite numbers (an integer is too large)")
 
 
 def refuse_flag(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from drpo_rewards.api.contract import MAX_METADATA_DEPTH
+from drpo_rewards.api.plain_json import MAX_DEPTH
 from drpo_rewards.reading import read_at_most, why_unreadable
 from drpo_rewards.settings.yaml_text import SettingsLoader
 
@@ -60,16 +60,15 @@ def read_metadata(text: str | None) -> dict[str, Any] | None:
         return None
     if not text.strip():
         raise typer.BadParameter("it is empty; give a JSON object, or a file with one", param_hint="--metadata")
-    inline = text.lstrip().startswith("{")
+    inline = text.lstrip().startswith(("{", "[", '"'))
     try:
         data = json.loads(text if inline else read_at_most(Path(text), MOST_JSON_BYTES).decode("utf-8-sig"))
     except RecursionError:
-        raise typer.BadParameter(
-            f"it is nested deeper than {MAX_METADATA_DEPTH} levels", param_hint="--metadata"
-        ) from None
+        raise typer.BadParameter(f"it is nested deeper than {MAX_DEPTH} levels", param_hint="--metadata") from None
     except (OSError, ValueError) as error:
         problem = "the text is not valid JSON" if inline else f"cannot read {text}"
-        raise typer.BadParameter(f"{problem}: {why_unreadable(error)}", param_hint="--metadata") from None
+        reason = error.strerror if isinstance(error, OSError) else why_unreadable(error)
+        raise typer.BadParameter(f"{problem}: {reason}", param_hint="--metadata") from None
     if not isinstance(data, dict):
         raise typer.BadParameter(f"{text} is not a JSON object", param_hint="--metadata")
     return data

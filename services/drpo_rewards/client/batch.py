@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from drpo_rewards.api.contract import MAX_IMAGES, RewardScores, check_plain_json
+from drpo_rewards.api.contract import MAX_IMAGES, RewardScores
 from drpo_rewards.api.images import Images
+from drpo_rewards.api.plain_json import check_plain_json
 from drpo_rewards.client.payloads import as_list, load_all
 from drpo_rewards.errors import InvalidRequestError, RequestTooLargeError, RewardsError
 from drpo_rewards.operations.score import MAX_GROUPS, ScoreResponse

@@ -19,8 +19,9 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
-from drpo_rewards.api.contract import Metric, ModelInfo, check_plain_json
+from drpo_rewards.api.contract import Metric, ModelInfo
 from drpo_rewards.api.metadata import close_schema
+from drpo_rewards.api.plain_json import check_plain_json
 from drpo_rewards.errors import ConfigError, RewardError
 from drpo_rewards.rewards.base import AnyReward, Comparison, Item, PairItem, PairwiseReward, Reward, Score, ScoreItem
 

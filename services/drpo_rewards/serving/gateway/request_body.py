@@ -13,8 +13,9 @@ from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
-from drpo_rewards.api.contract import MAX_METADATA_BYTES, Options, parse
+from drpo_rewards.api.contract import Options, parse
 from drpo_rewards.api.images import DecodingLimits, from_rgb8
+from drpo_rewards.api.plain_json import MAX_BYTES
 from drpo_rewards.cluster.memory import ORDINARY_BYTES
 from drpo_rewards.errors import (
     IncompleteRequestError,
@@ -33,7 +34,7 @@ from drpo_rewards.serving.gateway.multipart import Part, PartFinder
 RGB8 = "application/x-rgb8"
 
 # The part `request` of a score request may have a prompt of 10,000 characters and metadata for each of 64 groups.
-MAX_HEAD_BYTES = 64 * (MAX_METADATA_BYTES + 40_000)
+MAX_HEAD_BYTES = 64 * (MAX_BYTES + 40_000)
 
 # While there are other requests, the rest of a larger body is taken with pauses, at about 160 MB/s. Without them the
 # event loop would do nothing else until the end of the body, and each step of a small call would wait for a piece.

@@ -144,6 +144,21 @@ def test_details_are_as_small_and_flat_as_metadata() -> None:
         assert (caught.value.reward, caught.value.field) == ("clip", "images[0]")
 
 
+def test_details_are_measured_before_they_are_written() -> None:
+    """Ten lists that hold each other ten times are 10^10 values, and writing them would take the machine's memory."""
+    shared: list[Any] = [0]
+    for _ in range(10):
+        shared = [shared] * 10
+    for details in (
+        {"a": shared},
+        {"a": [{"b": "x" * 10} for _ in range(10_000)]},
+        {"a": list(range(100_001))},
+        {f"key {index}": 1 for index in range(15_000)},
+    ):
+        with pytest.raises(RewardError, match="is more than 100000 bytes of JSON"):
+            check_details("clip", details, "images[0]")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
