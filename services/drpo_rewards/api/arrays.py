@@ -43,9 +43,15 @@ def to_pixels(array: ArrayLike, *, field: str = "image") -> np.ndarray:
         (H, W, 3) or (N, H, W, 3) uint8. Floats are rounded to the nearest level.
 
     Raises:
-        InvalidImageError: its shape, type or values are others.
+        InvalidImageError: its shape, type or values are others, or it has no values that can be read.
     """
-    values = _to_numpy(array)
+    try:
+        values = _to_numpy(array)
+    except MemoryError:
+        raise
+    except Exception as error:  # of its library: it is sparse, say, or has no values yet
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidImageError(f"{field} cannot be converted to NumPy: {reason}", field=field) from error
     if values.ndim in (3, 4) and values.shape[-1] != 3 and values.shape[-3] == 3:
         values = np.moveaxis(values, -3, -1)
     floating = np.issubdtype(values.dtype, np.floating)

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from drpo_rewards.api.exif import read_orientation
 from drpo_rewards.errors import InvalidImageError
 
 # More parts (chunks or segments) than any encoder writes. A large PNG has one for every 8 kB or more.
@@ -23,10 +24,6 @@ MAX_SEGMENTS = 4_096  # of a JPEG; each may have 64 kB
 
 # Pieces of a file that are many or short are copied together, because each view of one takes memory of its own.
 MAX_VIEWS, VIEW_BYTES = 256, 200
-
-EXIF_INTEGERS = {3: "H", 4: "I"}  # as it numbers its types: 16 bits, as its standard says, or 32, as some write
-ORIENTATION_TAG = 0x0112
-MAX_EXIF_ENTRIES = 1_000
 
 HEAD_BYTES = 16  # that tell what kind of file it is
 
@@ -43,7 +40,7 @@ WEBP_BEGINS = [b"WEBP" + kind for kind in (b"VP8 ", b"VP8L", b"VP8X")]
 WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 WEBP_BESIDE_FLAGS = 0x20 | 0x08 | 0x04  # colour profile, Exif, XMP
 
-JPEG_SCAN, JPEG_END, JPEG_EXIF = 0xDA, 0xD9, 0xE1
+JPEG_SCAN, JPEG_END, JPEG_EXIF, JPEG_RESTARTS = 0xDA, 0xD9, 0xE1, 0xDD
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 JPEG_HUFFMAN = {0xC0, 0xC1, 0xC2}
@@ -51,11 +48,16 @@ JPEG_HUFFMAN = {0xC0, 0xC1, 0xC2}
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 # In a scan, 0xFF before 0x00 is data, and before 0xD0 to 0xD7 a restart. Anything else ends the scan.
 JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+JPEG_END_MARK = re.compile(rb"\xff\xd9")
+# Two ends for a file without one. If rows are missing, the decoder reads on, and shows two pictures: it takes the first
+# as zeros, and the second begins with a 1.
+JPEG_ENDS = (b"\xff\xd9", bytes(range(0xB5, 0xF5)) + b"\xff\xd9")
 SEARCH_BYTES = 1 << 20  # a search holds Python's lock, so it goes on in steps
 
 # Estimates of the processor time for decoding, in ns, measured on a core of about 3 GHz: for each pixel, for each byte
 # of the file, and at most for each pixel.
 COSTS_NS = {"PNG": (10, 30, 80), "JPEG": (4, 10, 50), "WEBP": (10, 60, 50)}
+PART_NS = {"PNG": 10_000, "JPEG": 20_000, "WEBP": 1_000}  # and for each chunk or segment
 # A JPEG file's scans add time for each pixel. Encoders make up to a dozen; what has more may be made to be slow.
 USUAL_SCANS, USUAL_SCAN_NS, FURTHER_SCAN_NS = 12, 2, 7
 
@@ -71,6 +73,9 @@ class ImageFile:
         orientation: how to turn the picture, as Exif numbers it; 1 is upright.
         scans: where each scan of a JPEG begins in `data`. Each one passes over the whole picture.
         bits: of a channel; fewer than 8 only in a PNG.
+        chunks: of the file, or segments, those beside the pixels included.
+        ends: False for a JPEG that lacks nothing but its end, as far as one can tell without decoding: some cameras
+            leave it out, and browsers do not need it. Of several scans, or with restarts, a part may be missing.
     """
 
     kind: str
@@ -80,6 +85,8 @@ class ImageFile:
     orientation: int = 1
     scans: list[int] = field(default_factory=list)
     bits: int = 8
+    chunks: int = 1
+    ends: bool = True
 
     @property
     def data(self) -> bytes:
@@ -96,7 +103,8 @@ class ImageFile:
         further = len(self.scans) - usual
         if len(self.scans) > 1:
             cost_ns += pixels * (usual * USUAL_SCAN_NS + further * FURTHER_SCAN_NS)
-        return cost_ns * 1e-9
+        times = 1 if self.ends else len(JPEG_ENDS)
+        return (times * cost_ns + self.chunks * PART_NS[self.kind]) * 1e-9
 
 
 def read_file(data: bytes | memoryview, *, field: str = "image", max_scans: int = sys.maxsize) -> ImageFile:
@@ -132,10 +140,11 @@ def _read_png(view: memoryview, field: str, _max_scans: int) -> ImageFile:
         raise _deep(field, bits)
     at = len(PNG_SIGNATURE) + 12 + length
     kept = [(0, at)]
-    orientation, counts_frames, colors = 1, False, 0
+    orientation, counts_frames, colors, chunks = 1, False, 0, 1
     for _ in range(MAX_PARTS):
         if at + 8 > len(view):
             break
+        chunks += 1
         length, name = struct.unpack_from(">I4s", view, at)
         end = at + 12 + length
         if name == b"PLTE":
@@ -145,7 +154,7 @@ def _read_png(view: memoryview, field: str, _max_scans: int) -> ImageFile:
         if name in PNG_PIXELS or not name.isalpha():  # the decoder says what is wrong with the latter
             _keep(kept, at, end)
         elif name == b"eXIf" and zlib.crc32(view[at + 4 : end - 4]).to_bytes(4, "big") == view[end - 4 : end]:
-            orientation = _read_orientation(view[at + 8 : end - 4])
+            orientation = read_orientation(view[at + 8 : end - 4])
         elif name == b"acTL":
             counts_frames = True
         elif name == b"fdAT" and counts_frames:  # a frame beside the picture; a browser plays it
@@ -156,7 +165,7 @@ def _read_png(view: memoryview, field: str, _max_scans: int) -> ImageFile:
         at = end
     else:
         raise _too_many_parts(field)
-    return ImageFile("PNG", _cut(view, kept), width, height, orientation, bits=bits)
+    return ImageFile("PNG", _cut(view, kept), width, height, orientation, bits=bits, chunks=chunks)
 
 
 def png_is_whole(data: bytes) -> bool:
@@ -197,17 +206,18 @@ def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
     height = int.from_bytes(view[27:30], "little") + 1
     at = 20 + length + length % 2
     kept = [(21, at)]
-    orientation, frames = 1, 0
+    orientation, frames, chunks = 1, 0, 1
     for _ in range(MAX_PARTS):
         if at + 8 > ends:
             break
+        chunks += 1
         name, length = struct.unpack_from("<4sI", view, at)
         end = at + 8 + length + length % 2
         if name in WEBP_PIXELS:
             _keep(kept, at, end)
             frames += name == b"ANMF"
         elif name == b"EXIF":
-            orientation = _read_orientation(view[at + 8 : end])
+            orientation = read_orientation(view[at + 8 : end])
         at = end
     else:
         raise _too_many_parts(field)
@@ -215,13 +225,14 @@ def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
         raise _animated(field)
     parts: list[bytes | memoryview] = [view[12:20], bytes([flags & ~WEBP_BESIDE_FLAGS]), *_cut(view, kept)]
     head = struct.pack("<4sI4s", b"RIFF", 4 + sum(map(len, parts)), b"WEBP")
-    return ImageFile("WEBP", [head, *parts], width, height, orientation)
+    return ImageFile("WEBP", [head, *parts], width, height, orientation, chunks=chunks)
 
 
 def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
     at, size, kept = 2, 2, [(0, 2)]
-    orientation, frame, scans = 1, None, list[int]()
+    orientation, frame, scans, segments, restarts, ends = 1, None, list[int](), 0, False, True
     for _ in range(MAX_SEGMENTS):
+        segments += 1
         start = _find(JPEG_MARKER, view, at)  # bytes between segments mean nothing
         if start == len(view):
             break
@@ -244,9 +255,11 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
             scans.append(size)
             # A scan with all components of a picture that is not progressive is the only one. What follows is not read.
             alone = frame[0] not in JPEG_PROGRESSIVE and view[start + 4] == frame[4]
-            end = len(view) if alone else _find(JPEG_SCAN_END, view, end)
+            ends = not alone or restarts or _find(JPEG_END_MARK, view, end) < len(view)
+            end = len(view) - (not ends and view[-1] == 0xFF) if alone else _find(JPEG_SCAN_END, view, end)
+        restarts |= marker == JPEG_RESTARTS
         if marker == JPEG_EXIF and view[start + 4 : start + 10] == b"Exif\0\0":
-            orientation = _read_orientation(view[start + 10 : end])
+            orientation = read_orientation(view[start + 10 : end])
         if not _is_beside(marker, view[start + 4 : end]):
             _keep(kept, start, end)
             size += min(end, len(view)) - start
@@ -263,7 +276,8 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
             "cannot hold",
             field=field,
         )
-    return ImageFile("JPEG", _cut(view, kept), width, height, orientation, scans)
+    parts = _cut(view, kept)
+    return ImageFile("JPEG", parts, width, height, orientation, scans, chunks=segments, ends=ends)
 
 
 def _keep(kept: list[tuple[int, int]], start: int, end: int) -> None:
@@ -295,24 +309,6 @@ def _is_beside(marker: int, segment: memoryview) -> bool:
     if marker == 0xEE and segment[:5] == b"Adobe":
         return len(segment) < 12
     return marker >= 0xE0
-
-
-def _read_orientation(exif: memoryview) -> int:
-    """Return the orientation that Exif data states; 1 if it states none or cannot be read."""
-    try:
-        if exif[:6] == b"Exif\0\0":  # WebP files may repeat the prefix of JPEG
-            exif = exif[6:]
-        order = {b"II": "<", b"MM": ">"}[bytes(exif[:2])]
-        (at,) = struct.unpack_from(f"{order}4xI", exif)
-        (entries,) = struct.unpack_from(f"{order}H", exif, at)
-        for entry in range(min(entries, MAX_EXIF_ENTRIES)):
-            tag, kind = struct.unpack_from(f"{order}HH", exif, at + 2 + 12 * entry)
-            if tag == ORIENTATION_TAG:
-                (value,) = struct.unpack_from(f"{order}{EXIF_INTEGERS[kind]}", exif, at + 10 + 12 * entry)
-                return value if 1 <= value <= 8 else 1
-    except (KeyError, struct.error):
-        pass
-    return 1
 
 
 def _deep(field: str, bits: int) -> InvalidImageError:

@@ -62,6 +62,8 @@ def test_a_pil_image_stays_one() -> None:
         (np.zeros((8, 8), np.uint8), "(8, 8)"),
         (torch.zeros(4, 8, 8), "float32 (4, 8, 8)"),
         (np.zeros((8, 8, 3), bool), "bool"),
+        (torch.zeros(3, 8, 8, device="meta"), "cannot be converted to NumPy: "),
+        (torch.zeros(3, 8, 8).to_sparse(), "cannot be converted to NumPy: can't convert Sparse layout tensor"),
     ],
 )
 def test_what_cannot_be_pixels_is_refused(given: Any, reason: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.images import PICTURE, encode
-from support.odd_files import jpeg_with_scans
+from support.odd_files import jpeg_with_scans, png_chunk
 
 from drpo_rewards.api.image_files import read_file
 from drpo_rewards.errors import InvalidImageError, OverloadedError, RequestTooLargeError
@@ -103,6 +103,17 @@ async def test_a_request_has_a_time_that_depends_on_its_files_alone() -> None:
     assert slow.decode_s > 5  # 98 kB, refused by the default limits before anything is decoded
     with pytest.raises(RequestTooLargeError):
         await decode([slow.data])
+
+
+async def test_the_number_of_chunks_takes_time_too() -> None:
+    """A tiny picture in many pieces of 10 us each. A request with seven is refused before one is decoded."""
+    start = GOOD.index(b"IDAT") - 4
+    slow = GOOD[:start] + png_chunk(b"IDAT", b"") * 60_000 + GOOD[start:]
+    assert 0.5 < read_file(slow).decode_s < 1
+    with pytest.raises(RequestTooLargeError) as caught:
+        await decode([slow] * 8)
+    assert caught.value.field in ("images[6]", "images[7]"), "the headers of two are read at a time"
+    assert len(await decode([slow])) == 1
 
 
 def test_time_that_was_not_foreseen_has_a_limit_too() -> None:
