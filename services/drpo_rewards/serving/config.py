@@ -11,16 +11,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
-from drpo_rewards.api.contract import DEFAULT_MIXTURE, MAX_NAME, Normalize, check_weights
+from drpo_rewards.api.contract import DEFAULT_MIXTURE, Normalize, check_weights
 from drpo_rewards.api.images import ImageLimits
 from drpo_rewards.api.keys import check_key
 from drpo_rewards.api.origins import check_host, check_origin
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.settings.files import parse_settings, read_text
+from drpo_rewards.serving.config_mistakes import find_wrong_names, find_wrong_names_in, leave_out, list_mistakes
+from drpo_rewards.settings.files import Settings, parse_settings, read_text
 from drpo_rewards.settings.section import Section
 
 RUNTIME_ENV = ("pip", "uv", "conda", "container", "image_uri", "env_vars", "config")  # of one reward
+PORTS = ("http_port", "grpc_port")
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -233,28 +235,10 @@ class ServiceConfig(Section):
 
     @model_validator(mode="after")
     def _check_names(self) -> ServiceConfig:
-        mistakes = []
-        for name in [*self.rewards, *self.mixtures]:
-            marks = "._-+" if name in self.mixtures else "._-"  # the paper's mixtures are called clip+pickscore
-            # With a name beyond ASCII, Ray's metrics would keep the reward from starting.
-            if (
-                len(name) > MAX_NAME
-                or not name.isascii()
-                or not name.translate(dict.fromkeys(map(ord, marks))).isalnum()
-            ):
-                mistakes.append(
-                    f"{name!r} cannot be a name; use at most {MAX_NAME} letters a to z, digits and {' '.join(marks)}"
-                )
-        for name, mixture in self.mixtures.items():
-            for reward in mixture.rewards.keys() - self.rewards.keys():
-                mistakes.append(f"mixture {name!r} names {reward!r}; the rewards are {', '.join(self.rewards)}")
-        for name in self.rewards.keys() & self.mixtures.keys():  # because a request names either of them as its `model`
-            mistakes.append(f"{name!r} is both a reward and a mixture; rename one")
-        if mistakes:
-            raise ValueError("; ".join(mistakes))
+        wrong = find_wrong_names(self.rewards, {name: mixture.rewards for name, mixture in self.mixtures.items()})
+        if wrong:
+            raise ValueError("; ".join(message for _, message in wrong))
         if DEFAULT_MIXTURE not in self.mixtures:  # all rewards with the same weight
-            if DEFAULT_MIXTURE in self.rewards:
-                raise ValueError(f"{DEFAULT_MIXTURE!r} is both a reward and a mixture; rename one")
             self.mixtures[DEFAULT_MIXTURE] = MixtureConfig(rewards=dict.fromkeys(self.rewards, 1.0))
         return self
 
@@ -267,20 +251,53 @@ class ServiceConfig(Section):
         """
         if isinstance(source, ServiceConfig):
             return source
-        path = Path(source)
-        if not path.exists() and path.suffix == "":
-            path = CONFIGS / f"{source}.yaml"
+        settings, mistakes = cls.read(source)
+        if settings is None or mistakes:
+            raise ConfigError("\n".join(mistakes))
+        return settings
+
+    @classmethod
+    def read(cls, source: Path | str) -> tuple[ServiceConfig | None, list[str]]:
+        """Read a config as far as it can be read.
+
+        Returns:
+            The config without what is wrong, perhaps without any reward; None if the file cannot be read. And every
+            mistake, with its place.
+        """
+        try:
+            file = cls._parse(Path(source))
+        except ConfigError as error:
+            return None, str(error).splitlines()
+        mistakes = find_wrong_names_in(file.sections)
+        try:
+            settings: ServiceConfig | None = cls.model_validate(file.sections)
+        except ValidationError as error:
+            mistakes += [mistake for mistake in list_mistakes(error, SECTIONS) if mistake[0]]  # the others are names
+            left = leave_out(file.sections, [key for key, _ in mistakes])
+            unknown = {port: 0 for port in PORTS if port in file.sections and port not in left}
+            settings = cls._salvage(left | unknown)
+        return settings, [f"{file.locate(key)}: {message}" for key, message in mistakes]
+
+    @classmethod
+    def _salvage(cls, left: dict[str, Any]) -> ServiceConfig | None:
+        """Validate what is left of a config, in which all rewards may be gone."""
+        stands_in = {} if left.get("rewards") else {"rewards": {"none": {"type": "none"}}, "mixtures": {}}
+        try:
+            settings = cls.model_validate(left | stands_in)
+        except ValidationError:
+            return None
+        return settings.model_copy(update={name: {} for name in stands_in})
+
+    @classmethod
+    def _parse(cls, source: Path) -> Settings:
+        path = source if source.exists() or source.suffix else CONFIGS / f"{source}.yaml"
         if not path.exists():
             known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
             raise ConfigError(f"no service config {str(source)!r}; give a YAML file or one of: {known}")
         file = parse_settings(read_text(path), str(path), cls)
         if not file.sections:
             raise ConfigError(f"{path} is empty; write at least `rewards:` with one reward")
-        try:
-            return cls.model_validate(file.sections)
-        except ValidationError as error:
-            mistakes = [f"{file.locate(key)}: {message}" for key, message in list_mistakes(error)]
-            raise ConfigError("\n".join(mistakes)) from None
+        return file
 
     def api_key_digests(self) -> list[bytes]:
         """Return the SHA-256 of every accepted API key; empty if no key is needed.
@@ -326,23 +343,9 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def list_mistakes(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
-    """List every mistake as its key and a message. For an unknown key, suggest the most similar valid one."""
-    sections: list[type[BaseModel]] = [ServiceConfig, RewardConfig, MemoryConfig, MixtureConfig, LimitsConfig]
-    known = [name for section in sections for name in section.model_fields]
-    mistakes = []
-    for mistake in error.errors(include_url=False):
-        key = ".".join(map(str, mistake["loc"]))
-        key = key if key.isprintable() else ascii(key)
-        if mistake["type"] == "extra_forbidden":
-            message = f"unknown key {key}{did_you_mean(str(mistake['loc'][-1]), known)}"
-        else:
-            reason = mistake["msg"].removeprefix("Value error, ")  # pydantic adds this to messages of our validators
-            message = f"{key}: {reason}" if key else reason
-        mistakes.append((mistake["loc"], " ".join(message.split())))
-    return mistakes
+SECTIONS: tuple[type[BaseModel], ...] = (ServiceConfig, RewardConfig, MemoryConfig, MixtureConfig, LimitsConfig)
 
 
 def explain(error: ValidationError) -> str:
     """Describe all mistakes in one line."""
-    return "; ".join(message for _, message in list_mistakes(error))
+    return "; ".join(message for _, message in list_mistakes(error, SECTIONS))

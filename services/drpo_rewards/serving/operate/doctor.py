@@ -50,14 +50,16 @@ def examine(
         starts_here: the whole service is about to start on this machine alone. So no reward is skipped, and model
             files that are missing are downloaded by the start if the hub may be asked.
     """
-    try:
-        settings = ServiceConfig.load(source).model_copy(update=dict(overrides or {}))
-    except ConfigError as error:
-        fix = "correct the file; services/README.md shows one" if os.path.exists(source) else ""
-        mistakes = [Finding("config", source, "wrong", mistake, fix) for mistake in str(error).splitlines()]
-        return [*mistakes, *check_surroundings()]
-    found = f"{len(settings.rewards)} rewards, {len(settings.mixtures)} mixtures"
-    findings = [Finding("config", source, "ok", found), _check_api_keys(settings), _check_packages("serve")]
+    settings, mistakes = ServiceConfig.read(source)
+    fix = "correct the file; services/README.md shows one" if os.path.exists(source) else ""
+    findings = [Finding("config", source, "wrong", mistake, fix) for mistake in mistakes]
+    if settings is None:
+        return [*findings, *check_surroundings()]
+    settings = settings.model_copy(update=dict(overrides or {}))
+    if not mistakes:
+        found = f"{len(settings.rewards)} rewards, {len(settings.mixtures)} mixtures"
+        findings.append(Finding("config", source, "ok", found))
+    findings += [_check_api_keys(settings), _check_packages("serve")]
     here = {name: reward for name, reward in settings.rewards.items() if reward.resources.keys() <= set(resources)}
     findings += [
         _check_packages(extra) for extra in sorted({extra for reward in here.values() for extra in _extras(reward)})

@@ -133,6 +133,53 @@ def test_an_anchor_is_copied_and_merged(tmp_path: Path) -> None:
         load(tmp_path, content.replace(b"3\n", b"-3\n"))
 
 
+def test_names_and_values_are_checked_at_once(tmp_path: Path) -> None:
+    content = b"""
+rewards:
+  a b: {type: sharpness}
+  default: {type: sharpness}
+  s: {type: sharpness, num_cpus: -1}
+  t: {type: sharpness}
+mixtures:
+  m: {rewards: {q: 1}}
+  t: {rewards: {t: 0}}
+  good: {rewards: {t: 1}}
+http_port: x
+"""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, content)
+    found = [line.removeprefix(f"{tmp_path}/service.yaml:") for line in str(caught.value).splitlines()]
+    assert [line.partition(" ")[0] for line in found] == ["3:", "8:", "4:", "6:", "5:", "9:", "11:"]
+    for line, words in zip(
+        found,
+        (
+            "'a b' cannot",
+            "names 'q'",
+            "'default' is both",
+            "'t' is both",
+            "s.num_cpus",
+            "all weights are 0",
+            "http_port: ",
+        ),
+        strict=True,
+    ):
+        assert words in line
+    settings, _ = ServiceConfig.read(tmp_path / "service.yaml")
+    assert settings is not None
+    assert (list(settings.rewards), list(settings.mixtures)) == ([], [])
+
+
+def test_what_is_left_of_a_config_is_checked_too(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(
+        "rewards: {a: {type: sharpness}, b: {typ: x}}\nmixtures: {m: {rewards: {a: 1, b: 1}}}\nhttp_port: x\n"
+    )
+    settings, mistakes = ServiceConfig.read(path)
+    assert len(mistakes) == 3
+    assert settings is not None
+    assert (list(settings.rewards), list(settings.mixtures), settings.http_port) == (["a"], ["default"], 0)
+
+
 def test_aliases_of_aliases_end(tmp_path: Path) -> None:
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 12))
     with pytest.raises(ConfigError, match="unknown key l0"):
