@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo_rewards.api.images import load
-from drpo_rewards.cli.local_reward import import_from
+from drpo_rewards.cli.local_reward import import_from, stdout_for_results
 from drpo_rewards.cli.output import add_row, busy, console, fail, table
 from drpo_rewards.client.load import Encoding, draw_groups
 from drpo_rewards.rewards import create
@@ -34,7 +34,7 @@ def bench_reward(
     """Print a row for each batch size."""
     import_from(Path.cwd())
     files = [bytes(load(path, field=str(path))) for path in paths or ()] or _generate_files(side, encoding)
-    with busy(f"loading {name}"):
+    with busy(f"loading {name}"), stdout_for_results():
         reward = create(name, options)
     if not isinstance(reward, Reward):
         fail("invalid_request", f"reward {name!r} compares two images; measure it through a service", status=2)
@@ -42,7 +42,7 @@ def bench_reward(
         metadata = probe(reward).metadata
     results = []
     for size in batch_sizes or BATCH_SIZES:
-        with busy(f"batches of {size}"):
+        with busy(f"batches of {size}"), stdout_for_results():
             results.append(measure(name, reward, files, prompt, metadata, size, seconds))
     if as_json:
         rows = [vars(result) for result in results]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from drpo_rewards.cli.local_reward import create_reward, reward_entry, score_entry
+from drpo_rewards.cli.local_reward import create_reward, reward_entry, score_entry, stdout_for_results
 from drpo_rewards.cli.options import (
     JsonOption,
     MetadataOption,
@@ -36,13 +36,17 @@ def compare(
     """Tell which of two images a reward prefers, in this process. Equal scores are a tie."""
     images = first, second
     items = read_items(images, prompt, read_metadata(metadata))
-    scorer = create_reward(reward, model, option)
-    entry = reward_entry(reward, scorer, prompt)
-    if not isinstance(scorer, Reward):
-        (comparison,) = compare_items(reward, scorer, items, [(0, 1)])
-        return _print_comparison(entry, images, comparison, as_json)
-    one, two = score_items(reward, scorer, items, batch_size=2)
-    return _print_scores(entry, images, (one, two), better_of(scorer, one, two), as_json)
+    with stdout_for_results():
+        scorer = create_reward(reward, model, option)
+        entry = reward_entry(reward, scorer, prompt)
+        if isinstance(scorer, Reward):
+            one, two = score_items(reward, scorer, items, batch_size=2)
+        else:
+            (comparison,) = compare_items(reward, scorer, items, [(0, 1)])
+    if isinstance(scorer, Reward):
+        _print_scores(entry, images, (one, two), better_of(scorer, one, two), as_json)
+    else:
+        _print_comparison(entry, images, comparison, as_json)
 
 
 def _print_scores(

@@ -11,9 +11,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from drpo_rewards.cli.output import errors, fail
+from drpo_rewards.cli.output import errors, fail, print_error
 from drpo_rewards.errors import AuthenticationError, ConfigError, InvalidRequestError, RewardsError
 from drpo_rewards.process import explain_missing
+from drpo_rewards.usage import explain_usage
 
 USERS_MISTAKES = (ConfigError, InvalidRequestError, AuthenticationError)
 
@@ -34,7 +35,14 @@ class Commands(TyperGroup):
             for_terminal = os.environ.get("PYTHONIOENCODING") or sys.stdout.encoding
             environment = os.environ | {"PYTHONUTF8": "1", "PYTHONIOENCODING": for_terminal}
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
-        return super().main(*args, **kwargs)
+        try:
+            result = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except (typer.TyperException, typer.Abort) as error:
+            message, status = explain_usage(error)
+            if message:
+                print_error("usage", message)
+            sys.exit(status)
+        sys.exit(result if isinstance(result, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ def create_reward(name: str, model: str | None, option: Sequence[str] | None) ->
     import_from(Path.cwd())
     with busy(f"loading {name}"):
         return create(name, read_options(option) | ({"model": model} if model else {}))
+
+
+def stdout_for_results() -> AbstractContextManager[Any]:
+    """Return a block in which what a reward prints goes to stderr, so that only results are on stdout."""
+    return redirect_stdout(sys.stderr)
 
 
 def import_from(folder: Path) -> None:

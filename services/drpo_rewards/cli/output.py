@@ -26,9 +26,14 @@ def fail(code: str, message: str, status: int = 1) -> NoReturn:
         message: one line, or one for each mistake.
         status: the exit status; 2 for a user's mistake.
     """
+    print_error(code, message)
+    raise typer.Exit(status)
+
+
+def print_error(code: str, message: str) -> None:
+    """Print an error as `fail` does."""
     for line in message.splitlines() or [""]:
         errors.print(f"[red]error[/red] ({code}): {escape(line)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(status)
 
 
 def print_findings(findings: Sequence[Finding]) -> None:

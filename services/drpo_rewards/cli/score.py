@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drpo_rewards.cli.local_reward import create_reward, reward_entry, score_entry
+from drpo_rewards.cli.local_reward import create_reward, reward_entry, score_entry, stdout_for_results
 from drpo_rewards.cli.options import (
     ImagesArgument,
     JsonOption,
@@ -43,15 +43,18 @@ def score(
     A judge compares pairs of the images. The scores are strengths that are fitted to its comparisons.
     """
     items = read_items(images, prompt, read_metadata(metadata))
-    scorer = create_reward(reward, model, option)
-    entry = reward_entry(reward, scorer, prompt)
-    if not isinstance(scorer, Reward):
-        with progress_bar("comparing") as on_progress:
-            result = play_tournament(reward, scorer, items, batch_size, all_pairs, on_progress)
-        return _print_tournament(entry, images, result, as_json)
-    with progress_bar("scoring") as on_progress:
-        scores = score_items(reward, scorer, items, batch_size, on_progress)
-    return _print_scores(entry, images, scores, as_json)
+    with stdout_for_results():
+        scorer = create_reward(reward, model, option)
+        entry = reward_entry(reward, scorer, prompt)
+        with progress_bar("scoring" if isinstance(scorer, Reward) else "comparing") as on_progress:
+            if isinstance(scorer, Reward):
+                found: list[Score] | TournamentResult = score_items(reward, scorer, items, batch_size, on_progress)
+            else:
+                found = play_tournament(reward, scorer, items, batch_size, all_pairs, on_progress)
+    if isinstance(found, TournamentResult):
+        _print_tournament(entry, images, found, as_json)
+    else:
+        _print_scores(entry, images, found, as_json)
 
 
 def _print_scores(entry: dict[str, Any], images: Sequence[Path], scores: Sequence[Score], as_json: bool) -> None:

@@ -14,6 +14,7 @@ from drpo_rewards.errors import ConfigError, InternalError, RankingTimeoutError,
 
 ResultT = TypeVar("ResultT")
 
+MOST_S = 1e6  # of a call: eleven days. Threads and gRPC cannot wait for any number of seconds
 RESTART_S = 30.0
 """How long a call waits for a service that answered before and cannot be reached now: its gateway starts again."""
 
@@ -31,10 +32,10 @@ class Attempts:
 
     def __init__(self, address: str, timeout_s: float, max_in_flight: int, retries: int) -> None:
         are_numbers = all(isinstance(one, Real) for one in (timeout_s, max_in_flight, retries))
-        if not are_numbers or not timeout_s > 0 or max_in_flight < 1 or retries < 0:
+        if not are_numbers or not 0 < timeout_s <= MOST_S or max_in_flight < 1 or retries < 0:
             raise ConfigError(
-                f"timeout_s must be above 0, max_in_flight at least 1 and retries at least 0, not {timeout_s!r}, "
-                f"{max_in_flight!r} and {retries!r}"
+                f"timeout_s must be above 0 and at most {MOST_S:g}, max_in_flight at least 1 and retries at least 0, "
+                f"not {timeout_s!r}, {max_in_flight!r} and {retries!r}"
             )
         self.address = address
         self.timeout_s = timeout_s

@@ -14,6 +14,8 @@ IMAGE_KEYS = ("image", "image_url", "url")
 
 DATA_URI = re.compile(r"data:[\w.+/-]*(?:;[\w.+-]+=[\w.+-]*)*;base64,[\w+/=-]*", re.IGNORECASE | re.ASCII)
 
+MAX_LINE = 128  # characters in which base64 is wrapped; usual are 60, 64 and 76. A longer one is followed by a text
+
 _URI = {"type": "string", "format": "uri", "description": "A data: URI, or base64, of a PNG, JPEG or WebP file."}
 _PART = {
     "type": "object",
@@ -97,11 +99,20 @@ def find_image(document: Any, field: str) -> str:
     )
 
 
+def _is_data_uri(text: str) -> bool:
+    """Return whether a text is a data: URI and nothing else. Its base64 may be wrapped in lines of one length."""
+    if text[:5].lower() != "data:":
+        return False
+    head, _, data = text.partition(",")
+    lines = data.split()
+    widths = set(map(len, lines[:-1]))
+    return len(head.split()) == 1 and len(widths) <= 1 and max(widths, default=0) <= MAX_LINE
+
+
 def _find_images(value: Any, key: str = "") -> Iterator[str]:
     if isinstance(value, str):
         text = value.strip()
-        whole = key in IMAGE_KEYS or (text[:5].lower() == "data:" and not re.search(r"\s", text))
-        yield from [text] if whole else DATA_URI.findall(text)
+        yield from [text] if key in IMAGE_KEYS or _is_data_uri(text) else DATA_URI.findall(text)
     elif isinstance(value, dict):
         for name, inner in value.items():
             yield from _find_images(inner, name)

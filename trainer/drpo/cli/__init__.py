@@ -61,7 +61,9 @@ def shapes(context: typer.Context) -> None:
     """The embedded model: `drpo shapes pretrain` trains it from scratch, `drpo shapes render` draws examples."""
     from drpo.shapes.cli import app as shapes_app
 
-    shapes_app(args=context.args, prog_name="drpo shapes")
+    status = shapes_app(args=context.args, prog_name="drpo shapes", standalone_mode=False)
+    if isinstance(status, int):
+        raise typer.Exit(status)
 
 
 __all__ = ["app"]

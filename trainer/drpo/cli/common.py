@@ -28,6 +28,7 @@ from drpo_rewards.errors import RewardsError
 from drpo_rewards.findings import Finding
 from drpo_rewards.process import explain_missing
 from drpo_rewards.screen import make_console
+from drpo_rewards.usage import explain_usage
 
 console = make_console("stdout")
 errors = make_console("stderr")
@@ -58,17 +59,22 @@ class Application(typer.Typer):
                 stream.reconfigure(errors="backslashreplace")
         arguments = sys.argv[1:] if args is None else args
         try:
-            return super().__call__([argument for argument in arguments if argument != DEBUG], **options)
+            words = [argument for argument in arguments if argument != DEBUG]
+            result = super().__call__(words, **{**options, "standalone_mode": False})
         except Exception as error:
             if DEBUG in arguments:
                 traceback.print_exc()
             message, status = explain(error)
-            say(("error: ", "bold red"), message, to=errors)
+            if message:
+                say(("error: ", "bold red"), message, to=errors)
             sys.exit(status)
+        sys.exit(result if isinstance(result, int) else 0)
 
 
 def explain(error: Exception) -> tuple[str, int]:
-    """The message of an error, and the exit status."""
+    """The message of an error, "" if nothing need be said, and the exit status."""
+    if isinstance(error, typer.TyperException | typer.Abort):
+        return explain_usage(error)
     if isinstance(error, DrpoError | RewardsError):
         return str(error), 2 if isinstance(error, ConfigError | drpo_rewards.errors.ConfigError) else 1
     if isinstance(error, ModuleNotFoundError) and (missing := explain_missing(error)):

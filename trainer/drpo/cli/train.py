@@ -15,10 +15,10 @@ from drpo.cli.endings import describe_ending, ending_status
 from drpo.cli.parts import Parts
 from drpo.cli.progress import TrainingProgress
 from drpo.cli.report import find_run_by_name, write_summary_and_report
-from drpo.config import MOST_INTEGER, Config, read_preset
+from drpo.config import Config, read_preset
 from drpo.errors import ConfigError
 
-Seed = Annotated[int | None, typer.Option(min=0, max=MOST_INTEGER, help="Seed of the run.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 
 

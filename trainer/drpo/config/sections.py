@@ -193,7 +193,7 @@ class RewardsConfig(Section):
         default=None,
         description="how scores of rewards are made comparable before they are added; null: as in the mixture",
     )
-    timeout_s: float = Field(default=60.0, gt=0, description="seconds for one ranking, including all retries")
+    timeout_s: float = Field(default=60.0, gt=0, le=1e6, description="seconds for one ranking, including all retries")
     retries: int = Field(default=3, ge=0, description="more attempts after a temporary failure")
     details: bool = Field(
         default=True,

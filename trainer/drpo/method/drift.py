@@ -48,6 +48,9 @@ SQUARED_DISTANCE_FLOOR = 1e-8
 AFFINITY_FLOOR = 1e-6
 SELF_MASK = 100.0
 
+# Of rho. Far outside of any use, and far within what float32 holds as a square and as an inverse.
+LEAST_RADIUS, MOST_RADIUS = 1e-6, 1e6
+
 
 @dataclass(frozen=True)
 class Points:
@@ -314,8 +317,9 @@ def _check_shapes(queries_QD: Tensor, supports: Sequence[Tensor]) -> None:
 
 
 def _check_settings(radii: Sequence[float], kernel: str, variant: str, mask_negative_diagonal: bool) -> None:
-    if not radii or min(radii) <= 0:
-        raise ConfigError(f"drift field: radii must be one or more positive numbers, not {list(radii)}")
+    if not radii or not all(LEAST_RADIUS <= radius <= MOST_RADIUS for radius in radii):
+        between = f"{LEAST_RADIUS:g} to {MOST_RADIUS:g}"
+        raise ConfigError(f"drift field: radii must be one or more numbers of {between}, not {list(radii)}")
     if kernel not in get_args(Kernel):
         raise ConfigError(f"drift field: there is no kernel {kernel!r}; choose from {', '.join(get_args(Kernel))}")
     if variant not in get_args(Variant):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,19 @@ from drpo_rewards.cli import app
 
 # A command whose reward has a mistake that this package does not expect.
 FAULT = "import yaml; yaml.load = lambda *_: 1 / 0; from drpo_rewards.cli import app; app()"
+LOUD = """
+from drpo_rewards.rewards.base import Score
+
+class Loud:
+    version = "1"
+
+    def __init__(self):
+        print("loading")
+
+    def score(self, items):
+        print("scoring")
+        return [Score(1.0) for _ in items]
+"""
 OPTIONS = ["score", "geneval", "--prompt", "p", "--option", "score=strict", "a.png"]
 
 
@@ -48,15 +62,53 @@ def test_each_command_ends_with_one_line(arguments: list[str], status: int, line
     [
         (["--metadata", "/dev/zero"], "cannot read /dev/zero: it has more than 10 MB"),
         (["--metadata", '{"a": ' + "[" * 50_000], "it is nested deeper than 16 levels"),
+        (["--metadata", "[1]"], "[1] is not a JSON object"),
+        (["--metadata", "none.json"], "cannot read none.json: No such file or directory"),
         (["--metadata", ""], "it is empty; give a JSON object, or a file with one"),
         (["--reward", "=1"], "'=1' names no reward; write NAME or NAME=WEIGHT"),
         (["--reward", "a=1", "--reward", "a"], "a is there twice; keep one"),
     ],
 )
 def test_an_option_without_a_meaning_is_named(option: list[str], line: str) -> None:
-    answer = CliRunner().invoke(app, ["rank", "--prompt", "p", *option, "a.png", "b.png"], env={"COLUMNS": "200"})
+    answer = CliRunner().invoke(app, ["rank", "--prompt", "p", *option, "a.png", "b.png"], prog_name="drpo-rewards")
     assert answer.exit_code == 2, answer.output
-    assert f"Invalid value for {option[0]}: {line}" in answer.stderr
+    help_is = "`drpo-rewards rank --help` tells more"
+    assert answer.stderr == f"error (usage): Invalid value for {option[0]}: {line}; {help_is}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["rank", "a.png"], "Missing option '--prompt'; `drpo-rewards rank --help` tells more"),
+        (["rnak"], "No such command 'rnak'"),
+        (["bench", "--side", "x"], "Invalid value for '--side'"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_one_line(arguments: list[str], line: str) -> None:
+    answer = CliRunner().invoke(app, arguments, prog_name="drpo-rewards")
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith(f"error (usage): {line}")
+    assert answer.stderr.count("\n") == 1
+
+
+def test_only_results_are_on_stdout(tmp_path: Path) -> None:
+    """Rewards of others print while they load and score."""
+    (tmp_path / "loud.py").write_text(LOUD)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    for command in (
+        ["score", "loud:Loud", "--prompt", "p", "a.png", "b.png"],
+        ["compare", "loud:Loud", "--prompt", "p", "a.png", "b.png"],
+        ["bench", "--reward", "loud:Loud", "--seconds", "0.1", "--batch-size", "1"],
+    ):
+        answer = subprocess.run(
+            [sys.executable, "-m", "drpo_rewards", *command, "--json"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stderr
+        assert json.loads(answer.stdout)["version"] == "1"
+        assert "loading" in answer.stderr
+        assert "scoring" in answer.stderr
 
 
 def test_the_version() -> None:

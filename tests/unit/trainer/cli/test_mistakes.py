@@ -30,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     """The exit status, stdout and stderr of `drpo` with these arguments."""
     with pytest.raises(SystemExit) as ended:
-        app(arguments)
+        app(arguments, prog_name="drpo")
     printed = capsys.readouterr()
     code = ended.value.code
     assert isinstance(code, int)
@@ -87,6 +87,13 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
         (["sample", "--prompt", "a", "--out="], ["--out is empty: give a path, or leave it out"]),
         (["report", ""], ["an argument is empty, perhaps of an unset variable"]),
         (["sample", "--prompt", "a", "--adapter", ""], ["--adapter is empty: give a path, or leave it out"]),
+        (
+            ["train", "--preset", "shapes", "--seed", "-1", "--objective.radii", "[1e-300]", "--training.steps", "0"],
+            ["run.seed = -1: ", "objective.radii.0 = 1e-300: ", "training.steps = '0'"],
+        ),
+        (["report", "--nope"], ["error: No such option: --nope; `drpo report --help` tells more\n"]),
+        (["sample", "--count", "x"], ["error: Invalid value for '--count'"]),
+        (["shapes", "render", "--count", "x"], ["error: ", "; `drpo shapes render --help` tells more\n"]),
         (["doctor", "shapes", "--training.steps", "0"], ["training.steps = '0'", "1 of "]),
         (["doctor", "--training.steps", "0"], ["settings are checked with a preset"]),
     ],

@@ -225,6 +225,7 @@ def test_the_field_has_no_gradient() -> None:
         ((draw(4, 3), draw(0, 3), draw(2, 3), (0.5,)), {}, ShapeError),
         ((draw(4, 3), draw(2, 3), draw(2, 3), ()), {}, ConfigError),
         ((draw(4, 3), draw(2, 3), draw(2, 3), (0.5, 0.0)), {}, ConfigError),
+        ((draw(4, 3), draw(2, 3), draw(2, 3), (1e-300,)), {}, ConfigError),
         ((draw(4, 3), draw(2, 3), draw(2, 3), (0.5,)), {"kernel": "gauss"}, ConfigError),
         ((draw(4, 3), draw(2, 3), draw(2, 3), (0.5,)), {"variant": "ours"}, ConfigError),
         ((draw(4, 3), draw(2, 3), draw(4, 3), (0.5,)), {"mask_negative_diagonal": True}, ConfigError),

@@ -40,16 +40,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from drpo.config.section import Section
 from drpo.errors import ShapeError
-from drpo.method.drift import DriftField, Kernel, Points, Variant, field_among, measure_points
+from drpo.method.drift import (
+    LEAST_RADIUS,
+    MOST_RADIUS,
+    DriftField,
+    Kernel,
+    Points,
+    Variant,
+    field_among,
+    measure_points,
+)
 from drpo.method.objectives.base import Group, Needs, ObjectiveResult
 from drpo.method.objectives.stacks import Stack, check_features, find_stacks
 from drpo.method.objectives.supports import FoundSupports, find_supports
@@ -57,6 +66,9 @@ from drpo.transfer import move
 
 # Defaults of `variant: released`, from the launch command of the authors' trainer.
 _RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
+
+
+Radius = Annotated[float, Field(ge=LEAST_RADIUS, le=MOST_RADIUS)]
 
 
 class DrPOSettings(Section):
@@ -77,12 +89,12 @@ class DrPOSettings(Section):
 
     variant: Variant = Field("paper", description="paper: as published; released: as in the authors' trainer")
     kernel: Kernel = Field("rbf", description="how affinity falls with distance; rbf is Eq. 21")
-    radii: tuple[PositiveFloat, ...] = Field(
+    radii: tuple[Radius, ...] = Field(
         (0.02, 0.05, 0.2),
         min_length=1,
         description="Omega, in mean distances between queries and supports; larger ones reach farther samples",
     )
-    velocity: float = Field(1.0, gt=0, description="eta of Eq. 16, the distance of the target along the field")
+    velocity: float = Field(1.0, gt=0, le=1e6, description="eta of Eq. 16, the distance of the target along the field")
     reference: Literal["drift", "perceptual", "none"] = Field(
         "drift",
         description="how candidates are kept near the base: drift: V_ref of Eq. 15; perceptual: squared differences of "
