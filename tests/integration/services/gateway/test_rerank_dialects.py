@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,10 @@ def post(http: httpx.Client, path: str, body: dict[str, Any]) -> Any:
 
 DOCUMENTS = {
     "bare URIs": URIS,
+    "URIs in lines": [f"data:image/png;base64,{textwrap.fill(text, 76)}\n" for text in PLAIN],
+    "URIs in lines of Java": [
+        f"data:image/png;base64, {textwrap.fill(text, 64)}".replace("\n", "\r\n") for text in PLAIN
+    ],
     "Jina's images": [{"image": uri} for uri in URIS],
     "images in base64": [{"image": text} for text in PLAIN],
     "Jina's URLs": [{"url": uri} for uri in URIS],
