@@ -23,7 +23,7 @@ SERVICES = {
     "__main__": {"cli", "process"},
     "cli": {
         "serving", "serving.config", "serving.operate", "rewards", "rewards.base",
-        "client", "ranking", "operations", "cluster", "settings", "process", "screen", "api",
+        "client", "ranking", "operations", "cluster", "settings", "process", "screen", "usage", "api",
     },
     "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
     "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "process", "api"},
@@ -31,7 +31,8 @@ SERVICES = {
         "serving.replica", "serving.config", "serving.ports", "operations", "ranking", "wire", "v1", "cluster", "api",
     },
     "serving.replica": {"serving.config", "rewards", "rewards.base", "cluster", "api"},
-    "serving.config": {"settings", "api"},
+    "serving.config": {"serving.config_mistakes", "settings", "api"},
+    "serving.config_mistakes": {"settings", "api"},
     "serving.ports": set(),
     "client": {"client.transports", "client.retries", "client.background", "operations", "api"},
     "client.transports": {"client.proxies", "client.retries", "operations", "wire", "v1", "cluster", "api"},
@@ -46,9 +47,8 @@ SERVICES = {
     "wire": {"v1", "api"},
     "v1": set(),
     "cluster": set(),
-    "settings": set(),
-    "api": set(),
-    "errors": set(), "findings": set(), "process": {"screen"}, "screen": set(), "reading": set(),
+    "settings": set(), "api": set(),
+    "errors": set(), "findings": set(), "process": {"screen"}, "screen": set(), "reading": set(), "usage": set(),
 }  # fmt: skip
 
 TRAINER = {
@@ -58,7 +58,7 @@ TRAINER = {
         "checks", "paper", "evaluation", "report", "profiling", "tracking", "cluster", "training", "training.build",
         "training.choices", "generators", "shapes", "shapes.cli", "method.objectives", "data", "config",
         "drpo_rewards.serving.start", "drpo_rewards.client", "drpo_rewards.cluster.local_ray", "drpo_rewards.errors",
-        "drpo_rewards.process", "drpo_rewards.screen",
+        "drpo_rewards.process", "drpo_rewards.screen", "drpo_rewards.usage",
     },
     "checks": {
         "training", "training.build", "training.memory", "training.choices", "training.mixture",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
 import os
 from pathlib import Path
@@ -13,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, Validation
 
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, Normalize, check_weights
 from drpo_rewards.api.images import ImageLimits
-from drpo_rewards.api.keys import check_key
+from drpo_rewards.api.keys import check_key, digest
 from drpo_rewards.api.origins import check_host, check_origin
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import ConfigError
@@ -70,12 +68,17 @@ class RewardConfig(Section):
         description="Ray's runtime_env: packages and variables of its replicas only, e.g. {pip: [timm==1.0.20]}.",
     )
     memory: MemoryConfig | None = None
-    batch_size: int = Field(default=64, ge=1, description="The most images that one call of the reward scores.")
+    batch_size: int = Field(
+        default=64, ge=1, le=65_536, description="The most images that one call of the reward scores."
+    )
     batch_wait_s: float = Field(default=0.0, ge=0, le=10, description="How long a batch waits for more images.")
     max_ongoing: int = Field(default=32, ge=1, description="Groups that one replica holds at the same time.")
     max_queued: int = Field(default=64, ge=1, description="Groups that may wait in a gateway; others are answered 429.")
     deadline_s: float = Field(
-        default=30.0, gt=0, description="Seconds after which a group that is not scored fails with reward_timeout."
+        default=30.0,
+        gt=0,
+        le=1e6,
+        description="Seconds after which a group that is not scored fails with reward_timeout.",
     )
 
     @field_validator("autoscaling")
@@ -219,7 +222,9 @@ class ServiceConfig(Section):
         description="Custom Ray resources of the machines on which gateways run and listen; by default Ray's head.",
     )
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
-    api_keys_file: Path | None = Field(default=None, description="One key per line; # starts a comment.")
+    api_keys_file: Path | None = Field(
+        default=None, description="One key per line; # starts a comment. Relative to the current folder."
+    )
     api_keys_env: str = Field(default="DRPO_REWARDS_API_KEYS", description="Variable with keys, comma-separated.")
     allow_no_auth: bool = Field(default=False, description="Serve other machines without API keys.")
     allowed_origins: list[Annotated[str, AfterValidator(check_origin)]] = Field(
@@ -231,7 +236,7 @@ class ServiceConfig(Section):
         description="Further host names of a service without API keys; * for all. It has its addresses, the machine's "
         "name, and names that only a private network knows, such as localhost.",
     )
-    deploy_timeout_s: float = Field(default=300.0, gt=0)
+    deploy_timeout_s: float = Field(default=300.0, gt=0, le=1e6)
 
     @model_validator(mode="after")
     def _check_names(self) -> ServiceConfig:
@@ -320,20 +325,6 @@ class ServiceConfig(Section):
                 f"api_keys_file or ${self.api_keys_env}, or allow_no_auth: true to serve without keys"
             )
         return [digest(key) for key in keys]
-
-
-def digest(key: str) -> bytes:
-    """Return the SHA-256 of an API key."""
-    return hashlib.sha256(key.encode()).digest()
-
-
-def key_is_known(key: str | None, digests: list[bytes]) -> bool:
-    """Return whether `key` is accepted. The time that this takes does not depend on how much of the key is right."""
-    if not digests:
-        return True
-    offered = digest(key or "")
-    matches = [hmac.compare_digest(offered, accepted) for accepted in digests]  # no early exit
-    return key is not None and any(matches)
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,11 +16,12 @@ from ray.serve.handle import DeploymentHandle
 
 from drpo_rewards.api.contract import MAX_FIELD, ModelInfo, ModelList, Readiness
 from drpo_rewards.api.images import check_images
+from drpo_rewards.api.keys import key_is_known
 from drpo_rewards.api.metadata import combine_schemas
 from drpo_rewards.cluster.handles import SharedImages
 from drpo_rewards.errors import UNEXPECTED, AuthenticationError, InternalError, RewardsError
 from drpo_rewards.operations.base import Mixture, Operation, OptionsT, ResponseT, ServedRewards
-from drpo_rewards.serving.config import ServiceConfig, key_is_known
+from drpo_rewards.serving.config import ServiceConfig
 from drpo_rewards.serving.gateway.admission import Admission
 from drpo_rewards.serving.gateway.call import Origin, Reader
 from drpo_rewards.serving.gateway.decoding import Decoders

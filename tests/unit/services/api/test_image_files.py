@@ -160,31 +160,6 @@ def test_padding_before_a_segment_is_skipped() -> None:
     )
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("options", [{}, {"quality": 95, "subsampling": 0}, {"quality": 20, "optimize": True}])
-@pytest.mark.parametrize("picture", [PHOTO, Image.new("RGB", (53, 30), (90, 140, 200))])
-def test_a_jpeg_may_lack_its_end_and_nothing_else(picture: Image.Image, options: dict[str, int], mode: str) -> None:
-    """Some cameras leave the last two bytes out. Of a file that was cut further, a row is missing."""
-    file = encode(picture.convert(mode), "JPEG", **options)
-    for end in (2, 1):
-        np.testing.assert_array_equal(images.decode(file[:-end]), as_pillow_decodes(file))
-    for end in (*range(4, 12), 20):
-        with pytest.raises(InvalidImageError, match="truncated or damaged"):
-            images.decode(file[:-end])
-
-
-def test_a_jpeg_without_its_end_is_decoded_twice() -> None:
-    file = encode(PHOTO.resize((512, 512)), "JPEG")
-    assert read_file(file[:-2]).decode_s == pytest.approx(2 * read_file(file).decode_s, rel=0.1)
-
-
-@pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_blocks": 2}])
-def test_a_jpeg_in_parts_must_have_its_end(options: dict[str, int]) -> None:
-    """Without it, nobody could tell whether a scan, or all blocks after a restart, are missing."""
-    with pytest.raises(InvalidImageError, match="truncated or damaged"):
-        images.decode(encode(PHOTO, "JPEG", **options)[:-2])
-
-
 def test_the_time_for_headers_is_counted() -> None:
     counted = []
 

@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 from support.service import example
 
+from drpo_rewards.api.keys import key_is_known
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.serving.config import CONFIGS, ServiceConfig, key_is_known
+from drpo_rewards.serving.config import CONFIGS, ServiceConfig
 from drpo_rewards.serving.operate.declared import read_declared_models
 from drpo_rewards.serving.operate.doctor import examine
 
