@@ -7,13 +7,11 @@ from typing import Any
 import typer
 
 
-def explain_usage(error: typer.TyperException | typer.Abort) -> tuple[str, int]:
+def explain_usage(error: typer.TyperException) -> tuple[str, int]:
     """Return what is wrong in the command line, and the exit status.
 
-    The text is empty for an abort, and where typer has printed the help of a group because no command was named.
+    The text is empty where typer has printed the help of a group because no command was named.
     """
-    if isinstance(error, typer.Abort):
-        return "", 1
     fault: Any = error  # typer tells type checkers less than it gives
     if type(error).__name__ == "NoArgsIsHelpError":
         return "", fault.exit_code

@@ -25,14 +25,17 @@ SERVICES = {
         "serving", "serving.config", "serving.operate", "rewards", "rewards.base",
         "client", "ranking", "operations", "cluster", "settings", "process", "screen", "usage", "api",
     },
-    "serving": {"serving.gateway", "serving.replica", "serving.config", "serving.ports", "cluster"},  # start, app, ...
+    "serving": {  # start, app, ...
+        "serving.gateway", "serving.replica", "serving.config", "serving.limits", "serving.ports", "cluster",
+    },
     "serving.operate": {"serving.config", "serving.ports", "rewards", "rewards.files", "cluster", "process", "api"},
     "serving.gateway": {
-        "serving.replica", "serving.config", "serving.ports", "operations", "ranking", "wire", "v1", "cluster", "api",
+        "serving.replica", "serving.config", "serving.limits", "serving.ports", "operations", "ranking", "wire", "v1",
+        "cluster", "api",
     },
     "serving.replica": {"serving.config", "rewards", "rewards.base", "cluster", "api"},
-    "serving.config": {"serving.config_mistakes", "settings", "api"},
-    "serving.config_mistakes": {"settings", "api"},
+    "serving.config": {"serving.config_mistakes", "serving.limits", "settings", "api"},
+    "serving.config_mistakes": {"settings", "api"}, "serving.limits": {"settings", "api"},
     "serving.ports": set(),
     "client": {"client.transports", "client.retries", "client.background", "operations", "api"},
     "client.transports": {"client.proxies", "client.retries", "operations", "wire", "v1", "cluster", "api"},
@@ -44,10 +47,7 @@ SERVICES = {
     "rewards.shared": {"rewards.base", "rewards.files", "client.proxies", "client.retries", "client.background"},
     "rewards.files": set(),
     "rewards.base": {"api"},
-    "wire": {"v1", "api"},
-    "v1": set(),
-    "cluster": set(),
-    "settings": set(), "api": set(),
+    "wire": {"v1", "api"}, "v1": set(), "cluster": set(), "settings": set(), "api": set(),
     "errors": set(), "findings": set(), "process": {"screen"}, "screen": set(), "reading": set(), "usage": set(),
 }  # fmt: skip
 

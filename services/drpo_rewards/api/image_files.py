@@ -40,7 +40,8 @@ WEBP_BEGINS = [b"WEBP" + kind for kind in (b"VP8 ", b"VP8L", b"VP8X")]
 WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 WEBP_BESIDE_FLAGS = 0x20 | 0x08 | 0x04  # colour profile, Exif, XMP
 
-JPEG_SCAN, JPEG_END, JPEG_EXIF, JPEG_RESTARTS = 0xDA, 0xD9, 0xE1, 0xDD
+JPEG_SCAN, JPEG_END, JPEG_EXIF, JPEG_QUANTIZATION = 0xDA, 0xD9, 0xE1, 0xDB
+QUANTIZATION_BYTES = 65  # of one table, at least
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 JPEG_HUFFMAN = {0xC0, 0xC1, 0xC2}
@@ -48,10 +49,6 @@ JPEG_HUFFMAN = {0xC0, 0xC1, 0xC2}
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 # In a scan, 0xFF before 0x00 is data, and before 0xD0 to 0xD7 a restart. Anything else ends the scan.
 JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-JPEG_END_MARK = re.compile(rb"\xff\xd9")
-# Two ends for a file without one. If rows are missing, the decoder reads on, and shows two pictures: it takes the first
-# as zeros, and the second begins with a 1.
-JPEG_ENDS = (b"\xff\xd9", bytes(range(0xB5, 0xF5)) + b"\xff\xd9")
 SEARCH_BYTES = 1 << 20  # a search holds Python's lock, so it goes on in steps
 
 # Estimates of the processor time for decoding, in ns, measured on a core of about 3 GHz: for each pixel, for each byte
@@ -73,9 +70,7 @@ class ImageFile:
         orientation: how to turn the picture, as Exif numbers it; 1 is upright.
         scans: where each scan of a JPEG begins in `data`. Each one passes over the whole picture.
         bits: of a channel; fewer than 8 only in a PNG.
-        chunks: of the file, or segments, those beside the pixels included.
-        ends: False for a JPEG that lacks nothing but its end, as far as one can tell without decoding: some cameras
-            leave it out, and browsers do not need it. Of several scans, or with restarts, a part may be missing.
+        chunks: of the file, those beside the pixels included; of a JPEG, segments and further quantization tables.
     """
 
     kind: str
@@ -86,7 +81,6 @@ class ImageFile:
     scans: list[int] = field(default_factory=list)
     bits: int = 8
     chunks: int = 1
-    ends: bool = True
 
     @property
     def data(self) -> bytes:
@@ -103,8 +97,7 @@ class ImageFile:
         further = len(self.scans) - usual
         if len(self.scans) > 1:
             cost_ns += pixels * (usual * USUAL_SCAN_NS + further * FURTHER_SCAN_NS)
-        times = 1 if self.ends else len(JPEG_ENDS)
-        return (times * cost_ns + self.chunks * PART_NS[self.kind]) * 1e-9
+        return (cost_ns + self.chunks * PART_NS[self.kind]) * 1e-9
 
 
 def read_file(data: bytes | memoryview, *, field: str = "image", max_scans: int = sys.maxsize) -> ImageFile:
@@ -230,7 +223,7 @@ def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
 
 def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
     at, size, kept = 2, 2, [(0, 2)]
-    orientation, frame, scans, segments, restarts, ends = 1, None, list[int](), 0, False, True
+    orientation, frame, scans, segments = 1, None, list[int](), 0
     for _ in range(MAX_SEGMENTS):
         segments += 1
         start = _find(JPEG_MARKER, view, at)  # bytes between segments mean nothing
@@ -255,9 +248,9 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
             scans.append(size)
             # A scan with all components of a picture that is not progressive is the only one. What follows is not read.
             alone = frame[0] not in JPEG_PROGRESSIVE and view[start + 4] == frame[4]
-            ends = not alone or restarts or _find(JPEG_END_MARK, view, end) < len(view)
-            end = len(view) - (not ends and view[-1] == 0xFF) if alone else _find(JPEG_SCAN_END, view, end)
-        restarts |= marker == JPEG_RESTARTS
+            end = len(view) if alone else _find(JPEG_SCAN_END, view, end)
+        if marker == JPEG_QUANTIZATION:  # of a thousand tables perhaps, which the decoder reads one by one
+            segments += (end - start) // QUANTIZATION_BYTES
         if marker == JPEG_EXIF and view[start + 4 : start + 10] == b"Exif\0\0":
             orientation = read_orientation(view[start + 10 : end])
         if not _is_beside(marker, view[start + 4 : end]):
@@ -276,8 +269,7 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
             "cannot hold",
             field=field,
         )
-    parts = _cut(view, kept)
-    return ImageFile("JPEG", parts, width, height, orientation, scans, chunks=segments, ends=ends)
+    return ImageFile("JPEG", _cut(view, kept), width, height, orientation, scans, chunks=segments)
 
 
 def _keep(kept: list[tuple[int, int]], start: int, end: int) -> None:

@@ -11,7 +11,7 @@ import io
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from drpo_rewards.api.arrays import ArrayLike, is_array, to_pixels
 from drpo_rewards.api.contract import Options
-from drpo_rewards.api.image_files import JPEG_ENDS, ImageFile, png_is_whole, read_file
+from drpo_rewards.api.image_files import ImageFile, png_is_whole, read_file
 from drpo_rewards.errors import InvalidImageError, RequestTooLargeError, RewardsError
 from drpo_rewards.reading import read_at_most
 
@@ -174,8 +174,6 @@ def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits
     Raises:
         InvalidImageError: its pixels cannot be used; the error names `field`.
     """
-    if not file.ends:
-        return _decode_without_end(file, field, limits)
     metered = _MeteredFile(file, limits, field)
     try:
         with DECODERS[file.kind](metered) as image:
@@ -194,16 +192,6 @@ def decode_file(file: ImageFile, *, field: str = "image", limits: DecodingLimits
         raise
     except Exception as error:  # decoders raise nearly every kind of exception for damaged files
         raise InvalidImageError(f"{field} is truncated or damaged: {error}", field=field) from None
-
-
-def _decode_without_end(file: ImageFile, field: str, limits: DecodingLimits) -> np.ndarray:
-    """Decode a JPEG file without an end, if nothing else is missing, which the decoder would not tell."""
-    one_HW3, other_HW3 = (
-        decode_file(replace(file, parts=[*file.parts, end], ends=True), field=field, limits=limits) for end in JPEG_ENDS
-    )
-    if not np.array_equal(one_HW3, other_HW3):
-        raise InvalidImageError(f"{field} is truncated or damaged: its last rows are missing", field=field)
-    return one_HW3
 
 
 def _widen_transparent_grey(image: Image.Image, bits: int) -> None:

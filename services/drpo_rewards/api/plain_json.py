@@ -60,7 +60,8 @@ def _check_keys(values: dict[Any, Any], left: int) -> int:
     size = 0
     for key in values:
         if not isinstance(key, str):
-            raise ValueError(f"must be plain JSON (the key {key!r} is not text)")
+            shown = key if key is None or (isinstance(key, int) and abs(key) < 1e9) else f"of type {type(key).__name__}"
+            raise ValueError(f"must be plain JSON (the key {shown} is not text)")
         size += len(key)
         if size > left:
             break

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from drpo_rewards.cli.local_reward import import_from
+from drpo_rewards.cli.local_reward import import_from, stdout_for_results
 from drpo_rewards.cli.options import (
     ConfigArgument,
     GrpcPortOption,
@@ -39,7 +39,7 @@ def doctor(
     import_from(Path(config).resolve().parent)
     import_from(Path.cwd())
     listeners = read_listeners(host, port, grpc_port)
-    with busy("checking"):
+    with busy("checking"), stdout_for_results():
         from drpo_rewards.serving.operate.doctor import examine
 
         findings = examine(config, resource or (), overrides=listeners)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drpo_rewards.cli.local_reward import import_from
+from drpo_rewards.cli.local_reward import import_from, stdout_for_results
 from drpo_rewards.cli.options import JsonOption, ModelOption, RewardOptions, read_options
 from drpo_rewards.cli.output import add_row, console, errors, fail, table
 from drpo_rewards.rewards import CATALOGUE, load_class
@@ -39,9 +39,10 @@ def download(
         os.environ["HF_HUB_CACHE"] = str(cache_dir.resolve())  # the hub's library, imported later, reads it
     import_from(Path.cwd())
     options = read_options(option) | ({"model": model} if model else {})
-    selected = list(_select_rewards(names or [], every, options, revision))
-    downloader = Downloader(report=_report)
-    rows = [row for kind, reward_options in selected for row in downloader.fetch(kind, reward_options)]
+    with stdout_for_results():
+        selected = list(_select_rewards(names or [], every, options, revision))
+        downloader = Downloader(report=_report)
+        rows = [row for kind, reward_options in selected for row in downloader.fetch(kind, reward_options)]
     if as_json:
         console.print_json(data=[_json_row(row) for row in rows])
     else:

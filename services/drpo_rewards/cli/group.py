@@ -37,7 +37,7 @@ class Commands(TyperGroup):
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
         try:
             result = super().main(*args, **{**kwargs, "standalone_mode": False})
-        except (typer.TyperException, typer.Abort) as error:
+        except typer.TyperException as error:
             message, status = explain_usage(error)
             if message:
                 print_error("usage", message)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from drpo_rewards.process import check_modules
 from drpo_rewards.rewards import create
 from drpo_rewards.rewards.base import AnyReward, Score
 
+STDOUT, STDERR = 1, 2  # file descriptors
+
 
 def create_reward(name: str, model: str | None, option: Sequence[str] | None) -> AnyReward:
     """Build the reward that the options `--model` and `--option` describe."""
@@ -22,9 +26,21 @@ def create_reward(name: str, model: str | None, option: Sequence[str] | None) ->
         return create(name, read_options(option) | ({"model": model} if model else {}))
 
 
-def stdout_for_results() -> AbstractContextManager[Any]:
-    """Return a block in which what a reward prints goes to stderr, so that only results are on stdout."""
-    return redirect_stdout(sys.stderr)
+@contextmanager
+def stdout_for_results() -> Iterator[None]:
+    """Let what rewards print go to stderr in a block, so that only results are on stdout.
+
+    Its libraries and processes write to the file descriptor, which Python's own stream does not see.
+    """
+    kept = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C libraries have written and not handed over yet
+        os.dup2(kept, STDOUT)
+        os.close(kept)
 
 
 def import_from(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +61,7 @@ def read_metadata(text: str | None) -> dict[str, Any] | None:
         return None
     if not text.strip():
         raise typer.BadParameter("it is empty; give a JSON object, or a file with one", param_hint="--metadata")
-    inline = text.lstrip().startswith(("{", "[", '"'))
+    inline = text.lstrip().startswith(("{", "[", '"')) and not os.path.exists(text)
     try:
         data = json.loads(text if inline else read_at_most(Path(text), MOST_JSON_BYTES).decode("utf-8-sig"))
     except RecursionError:

@@ -14,7 +14,7 @@ IMAGE_KEYS = ("image", "image_url", "url")
 
 DATA_URI = re.compile(r"data:[\w.+/-]*(?:;[\w.+-]+=[\w.+-]*)*;base64,[\w+/=-]*", re.IGNORECASE | re.ASCII)
 
-MAX_LINE = 128  # characters in which base64 is wrapped; usual are 60, 64 and 76. A longer one is followed by a text
+LINES = {60, 64, 72, 76}  # characters, in which encoders wrap base64. A longer line is one URI, with a text behind it
 
 _URI = {"type": "string", "format": "uri", "description": "A data: URI, or base64, of a PNG, JPEG or WebP file."}
 _PART = {
@@ -100,13 +100,15 @@ def find_image(document: Any, field: str) -> str:
 
 
 def _is_data_uri(text: str) -> bool:
-    """Return whether a text is a data: URI and nothing else. Its base64 may be wrapped in lines of one length."""
-    if text[:5].lower() != "data:":
-        return False
+    """Return whether a text is a data: URI and nothing else. Its base64 may be wrapped as encoders wrap it."""
     head, _, data = text.partition(",")
-    lines = data.split()
-    widths = set(map(len, lines[:-1]))
-    return len(head.split()) == 1 and len(widths) <= 1 and max(widths, default=0) <= MAX_LINE
+    first, *further = data.split() or [""]
+    if head[:5].lower() != "data:" or len(head.split()) != 1:
+        return False
+    if not further:
+        return data[:1] == first[:1] or head.lower().endswith(";base64")  # perhaps with a space before it
+    *lines, last = first, *further
+    return {len(first)} == set(map(len, lines)) <= LINES and len(last) <= len(first)
 
 
 def _find_images(value: Any, key: str = "") -> Iterator[str]:

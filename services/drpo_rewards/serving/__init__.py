@@ -16,7 +16,8 @@ if sys.version_info < (3, 11):
 
     raise ConfigError("the service needs Python 3.11 or newer; on Python 3.10 only the client works")
 
-from drpo_rewards.serving.config import LimitsConfig, MemoryConfig, MixtureConfig, RewardConfig, ServiceConfig
+from drpo_rewards.serving.config import MemoryConfig, MixtureConfig, RewardConfig, ServiceConfig
+from drpo_rewards.serving.limits import LimitsConfig
 from drpo_rewards.serving.start import RunningService, start, upgrade
 
 __all__ = [

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from drpo_rewards.api.contract import DEFAULT_MIXTURE, Normalize, check_weights
-from drpo_rewards.api.images import ImageLimits
 from drpo_rewards.api.keys import check_key, digest
 from drpo_rewards.api.origins import check_host, check_origin
 from drpo_rewards.api.suggestions import did_you_mean
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.serving.config_mistakes import find_wrong_names, find_wrong_names_in, leave_out, list_mistakes
+from drpo_rewards.serving.config_mistakes import NAMED, find_wrong_names, find_wrong_names_in, leave_out, list_mistakes
+from drpo_rewards.serving.limits import LimitsConfig
 from drpo_rewards.settings.files import Settings, parse_settings, read_text
 from drpo_rewards.settings.section import Section
 
 RUNTIME_ENV = ("pip", "uv", "conda", "container", "image_uri", "env_vars", "config")  # of one reward
-PORTS = ("http_port", "grpc_port")
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -90,7 +90,10 @@ class RewardConfig(Section):
             if key not in AutoscalingConfig.model_fields:
                 raise ValueError(f"Ray Serve has no key {key}{did_you_mean(key, AutoscalingConfig.model_fields)}")
         if autoscaling is not None:
-            AutoscalingConfig.model_validate(autoscaling)
+            try:
+                AutoscalingConfig.model_validate(autoscaling)
+            except ImportError as error:  # it names a policy of the user's
+                raise ValueError(f"a policy cannot be imported: {error}") from None
         return autoscaling
 
     @field_validator("runtime_env")
@@ -150,58 +153,6 @@ class MixtureConfig(Section):
         return rewards
 
 
-class LimitsConfig(Section):
-    """Limits on one request, and on all requests that a gateway holds at the same time. MB are 10^6 bytes.
-
-    Example:
-        limits: {max_body_mb: 64, max_ongoing: 32, retry_after_s: 2}
-    """
-
-    max_body_mb: float = Field(default=256.0, gt=0)
-    max_body_mb_in_flight: float = Field(
-        default=2048.0, gt=0, description="For all requests that one gateway works on or that wait for it."
-    )
-    body_idle_s: float = Field(
-        default=30.0, gt=0, description="Seconds without data after which the gateway refuses the request."
-    )
-    max_pixels: int = Field(default=ImageLimits.max_pixels, ge=1, description="For one image.")
-    max_group_pixels: int = Field(default=ImageLimits.max_group_pixels, ge=1, description="For a whole request.")
-    min_side: int = Field(default=ImageLimits.min_side, ge=1)
-    max_scans: int = Field(
-        default=ImageLimits.max_scans, ge=1, description="Scans of one JPEG file; encoders make 1 to about 20."
-    )
-    max_webp_pixels: int = Field(
-        default=ImageLimits.max_webp_pixels, ge=1, description="For one WebP file; decoding it makes others wait."
-    )
-    max_decode_s: float = Field(
-        default=4.0,
-        gt=0,
-        description="Seconds of a processor for decoding a request's images, as estimated; twice that if measured.",
-    )
-    max_pixels_in_flight: int = Field(
-        default=4 * ImageLimits.max_group_pixels,
-        ge=1,
-        description="Decoded pixels of all requests that one gateway works on.",
-    )
-    max_ongoing: int = Field(default=64, ge=1, description="Requests that one gateway works on at the same time.")
-    max_queued: int = Field(
-        default=256, ge=1, description="Requests that may wait for a gateway; others are answered 429."
-    )
-    retry_after_s: float = Field(default=1.0, ge=0)
-
-    @model_validator(mode="after")
-    def _one_request_fits(self) -> LimitsConfig:
-        if self.max_pixels_in_flight < self.max_group_pixels:
-            raise ValueError("max_pixels_in_flight must hold at least one request of max_group_pixels")
-        if self.max_body_mb_in_flight < self.max_body_mb:
-            raise ValueError("max_body_mb_in_flight must hold at least one body of max_body_mb")
-        return self
-
-    def for_images(self) -> ImageLimits:
-        """Return the limits on images."""
-        return ImageLimits(self.min_side, self.max_pixels, self.max_group_pixels, self.max_scans, self.max_webp_pixels)
-
-
 class ServiceConfig(Section):
     """A whole ranking service.
 
@@ -256,36 +207,30 @@ class ServiceConfig(Section):
         """
         if isinstance(source, ServiceConfig):
             return source
-        settings, mistakes = cls.read(source)
-        if settings is None or mistakes:
-            raise ConfigError("\n".join(mistakes))
-        return settings
+        found = cls.read(source)
+        if found.settings is None or found.mistakes:
+            raise ConfigError("\n".join(found.mistakes))
+        return found.settings
 
     @classmethod
-    def read(cls, source: Path | str) -> tuple[ServiceConfig | None, list[str]]:
-        """Read a config as far as it can be read.
-
-        Returns:
-            The config without what is wrong, perhaps without any reward; None if the file cannot be read. And every
-            mistake, with its place.
-        """
+    def read(cls, source: Path | str) -> FoundConfig:
+        """Read a config as far as it can be read."""
         try:
             file = cls._parse(Path(source))
         except ConfigError as error:
-            return None, str(error).splitlines()
+            return FoundConfig(None, str(error).splitlines(), are_addresses_known=False)
         mistakes = find_wrong_names_in(file.sections)
         try:
             settings: ServiceConfig | None = cls.model_validate(file.sections)
         except ValidationError as error:
             mistakes += [mistake for mistake in list_mistakes(error, SECTIONS) if mistake[0]]  # the others are names
-            left = leave_out(file.sections, [key for key, _ in mistakes])
-            unknown = {port: 0 for port in PORTS if port in file.sections and port not in left}
-            settings = cls._salvage(left | unknown)
-        return settings, [f"{file.locate(key)}: {message}" for key, message in mistakes]
+            settings = cls._salvage(leave_out(file.sections, [key for key, _ in mistakes]))
+        in_rewards = all(key[0] in NAMED for key, _ in mistakes)
+        return FoundConfig(settings, [f"{file.locate(key)}: {message}" for key, message in mistakes], in_rewards)
 
     @classmethod
     def _salvage(cls, left: dict[str, Any]) -> ServiceConfig | None:
-        """Validate what is left of a config, in which all rewards may be gone."""
+        """Validate what is left of a config. If no reward is, another one stands in while the rest is validated."""
         stands_in = {} if left.get("rewards") else {"rewards": {"none": {"type": "none"}}, "mixtures": {}}
         try:
             settings = cls.model_validate(left | stands_in)
@@ -332,6 +277,23 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+@dataclass(frozen=True)
+class FoundConfig:
+    """What was found in a config file.
+
+    Attributes:
+        settings: without rewards and mixtures that have a mistake, and with the default for any other key that has
+            one. None if the file cannot be read.
+        mistakes: every one with its place.
+        are_addresses_known: False if there are defaults among the settings because of a mistake, so that what they say
+            of addresses, ports and keys may not be what is meant.
+    """
+
+    settings: ServiceConfig | None
+    mistakes: list[str]
+    are_addresses_known: bool
 
 
 SECTIONS: tuple[type[BaseModel], ...] = (ServiceConfig, RewardConfig, MemoryConfig, MixtureConfig, LimitsConfig)

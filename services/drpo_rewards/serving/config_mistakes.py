@@ -63,11 +63,13 @@ def find_wrong_names(rewards: Collection[str], mixtures: Mapping[str, Collection
 def find_wrong_names_in(sections: Mapping[str, Any]) -> list[Mistake]:
     """Do the same with what stands in a file, whatever that is."""
     rewards, mixtures = (sections.get(name) for name in NAMED)
+    if not isinstance(rewards, dict) or not rewards:  # which is a mistake, and nobody knows what mixtures may name
+        return []
     named = {}
     for name, mixture in (mixtures if isinstance(mixtures, dict) else {}).items():
         weights = mixture.get("rewards") if isinstance(mixture, dict) else None
         named[name] = weights if isinstance(weights, dict) else {}
-    return find_wrong_names(rewards if isinstance(rewards, dict) else {}, named)
+    return find_wrong_names(rewards, named)
 
 
 def leave_out(sections: Mapping[str, Any], keys: Collection[Key]) -> dict[str, Any]:

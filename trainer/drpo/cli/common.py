@@ -62,7 +62,7 @@ class Application(typer.Typer):
             words = [argument for argument in arguments if argument != DEBUG]
             result = super().__call__(words, **{**options, "standalone_mode": False})
         except Exception as error:
-            if DEBUG in arguments:
+            if DEBUG in arguments and not isinstance(error, typer.TyperException):
                 traceback.print_exc()
             message, status = explain(error)
             if message:
@@ -73,8 +73,10 @@ class Application(typer.Typer):
 
 def explain(error: Exception) -> tuple[str, int]:
     """The message of an error, "" if nothing need be said, and the exit status."""
-    if isinstance(error, typer.TyperException | typer.Abort):
+    if isinstance(error, typer.TyperException):
         return explain_usage(error)
+    if isinstance(error, typer.Abort) and isinstance(error.__cause__, Exception):  # as which typer raises an EOFError
+        error = error.__cause__
     if isinstance(error, DrpoError | RewardsError):
         return str(error), 2 if isinstance(error, ConfigError | drpo_rewards.errors.ConfigError) else 1
     if isinstance(error, ModuleNotFoundError) and (missing := explain_missing(error)):

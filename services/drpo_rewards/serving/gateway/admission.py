@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from drpo_rewards.errors import OverloadedError, RequestTooLargeError
-from drpo_rewards.serving.config import LimitsConfig
+from drpo_rewards.serving.limits import LimitsConfig
 
 # How much longer than estimated decoding may take: other processes share the cores, and files may be made to be slow.
 SLOWEST = 2

@@ -50,16 +50,18 @@ def examine(
         starts_here: the whole service is about to start on this machine alone. So no reward is skipped, and model
             files that are missing are downloaded by the start if the hub may be asked.
     """
-    settings, mistakes = ServiceConfig.read(source)
+    read = ServiceConfig.read(source)
     fix = "correct the file; services/README.md shows one" if os.path.exists(source) else ""
-    findings = [Finding("config", source, "wrong", mistake, fix) for mistake in mistakes]
-    if settings is None:
+    findings = [Finding("config", source, "wrong", mistake, fix) for mistake in read.mistakes]
+    if read.settings is None:
         return [*findings, *check_surroundings()]
-    settings = settings.model_copy(update=dict(overrides or {}))
-    if not mistakes:
+    settings = read.settings.model_copy(update=dict(overrides or {}))
+    if not read.mistakes:
         found = f"{len(settings.rewards)} rewards, {len(settings.mixtures)} mixtures"
         findings.append(Finding("config", source, "ok", found))
-    findings += [_check_api_keys(settings), _check_packages("serve")]
+    if read.are_addresses_known:
+        findings.append(_check_api_keys(settings))
+    findings.append(_check_packages("serve"))
     here = {name: reward for name, reward in settings.rewards.items() if reward.resources.keys() <= set(resources)}
     findings += [
         _check_packages(extra) for extra in sorted({extra for reward in here.values() for extra in _extras(reward)})
@@ -76,7 +78,8 @@ def examine(
     if any(need.num_gpus for need in needs):  # looking for GPUs imports torch, which takes seconds
         findings += _check_gpus(needs, find_gpus())
     findings.append(_check_host_memory(needs, free_host_gb(), total_host_gb()))
-    findings += check_ports(settings)
+    if read.are_addresses_known:
+        findings += check_ports(settings)
     findings += check_surroundings()
     return findings
 

@@ -18,13 +18,20 @@ from drpo_rewards.cli import app
 # A command whose reward has a mistake that this package does not expect.
 FAULT = "import yaml; yaml.load = lambda *_: 1 / 0; from drpo_rewards.cli import app; app()"
 LOUD = """
+import ctypes
+import os
+
 from drpo_rewards.rewards.base import Score
+
+print("importing")
 
 class Loud:
     version = "1"
 
     def __init__(self):
         print("loading")
+        ctypes.CDLL(None).puts(b"from a library")
+        os.system("echo from a process")
 
     def score(self, items):
         print("scoring")
@@ -94,21 +101,24 @@ def test_a_mistake_in_the_command_line_is_one_line(arguments: list[str], line: s
 def test_only_results_are_on_stdout(tmp_path: Path) -> None:
     """Rewards of others print while they load and score."""
     (tmp_path / "loud.py").write_text(LOUD)
+    (tmp_path / "loud.yaml").write_text("rewards: {a: {type: 'loud:Loud'}}\nhttp_port: 0\ngrpc_port: 0\n")
     for name in ("a.png", "b.png"):
         Image.new("RGB", (16, 16)).save(tmp_path / name)
     for command in (
         ["score", "loud:Loud", "--prompt", "p", "a.png", "b.png"],
         ["compare", "loud:Loud", "--prompt", "p", "a.png", "b.png"],
         ["bench", "--reward", "loud:Loud", "--seconds", "0.1", "--batch-size", "1"],
+        ["doctor", "loud.yaml"],
     ):
         answer = subprocess.run(
             [sys.executable, "-m", "drpo_rewards", *command, "--json"],
             cwd=tmp_path, capture_output=True, text=True, timeout=100,
         )  # fmt: skip
         assert answer.returncode == 0, answer.stderr
-        assert json.loads(answer.stdout)["version"] == "1"
-        assert "loading" in answer.stderr
-        assert "scoring" in answer.stderr
+        assert json.loads(answer.stdout)
+        assert "importing" in answer.stderr
+        for words in ("loading", "scoring", "from a library", "from a process"):
+            assert (words in answer.stderr) == (command[0] != "doctor")
 
 
 def test_the_version() -> None:

@@ -164,20 +164,40 @@ http_port: x
         strict=True,
     ):
         assert words in line
-    settings, _ = ServiceConfig.read(tmp_path / "service.yaml")
-    assert settings is not None
-    assert (list(settings.rewards), list(settings.mixtures)) == ([], [])
+    read = ServiceConfig.read(tmp_path / "service.yaml")
+    assert read.settings is not None
+    assert (list(read.settings.rewards), list(read.settings.mixtures), read.are_addresses_known) == ([], [], False)
 
 
-def test_what_is_left_of_a_config_is_checked_too(tmp_path: Path) -> None:
+def test_what_is_left_of_a_config_is_read(tmp_path: Path) -> None:
     path = tmp_path / "service.yaml"
     path.write_text(
-        "rewards: {a: {type: sharpness}, b: {typ: x}}\nmixtures: {m: {rewards: {a: 1, b: 1}}}\nhttp_port: x\n"
+        "rewards: {a: {type: sharpness}, b: {typ: x}}\nmixtures: {m: {rewards: {a: 1, b: 1}}}\nhost: 10.0.0.1\n"
     )
-    settings, mistakes = ServiceConfig.read(path)
-    assert len(mistakes) == 3
-    assert settings is not None
-    assert (list(settings.rewards), list(settings.mixtures), settings.http_port) == (["a"], ["default"], 0)
+    read = ServiceConfig.read(path)
+    assert [mistake.partition(": ")[2] for mistake in read.mistakes] == [
+        "rewards.b.type: Field required",
+        "unknown key rewards.b.typ; did you mean type?",
+    ]
+    assert read.settings is not None
+    assert (list(read.settings.rewards), list(read.settings.mixtures)) == (["a"], ["default"])
+    assert (read.settings.host, read.are_addresses_known) == ("10.0.0.1", True)
+
+
+@pytest.mark.parametrize("rewards", ["reward: {a: {type: sharpness}}", "rewards: [a]", "rewards:"])
+def test_mixtures_are_not_blamed_for_rewards_that_are_not_there(tmp_path: Path, rewards: str) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(f"{rewards}\nmixtures: {{m: {{rewards: {{a: 1}}}}}}\n")
+    mistakes = ServiceConfig.read(path).mistakes
+    assert mistakes
+    assert not any("names 'a'" in mistake for mistake in mistakes)
+
+
+def test_a_policy_that_cannot_be_imported_is_a_mistake(tmp_path: Path) -> None:
+    text = b"rewards: {a: {type: x:Y, autoscaling: {policy: {policy_function: 'no_such_module.f'}}}}\nhosts: x\n"
+    with pytest.raises(ConfigError, match="no_such_module") as caught:
+        load(tmp_path, text)
+    assert "unknown key hosts" in str(caught.value)
 
 
 def test_aliases_of_aliases_end(tmp_path: Path) -> None:

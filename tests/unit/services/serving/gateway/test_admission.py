@@ -12,8 +12,8 @@ from PIL import Image
 
 from drpo_rewards.api.images import decode
 from drpo_rewards.errors import InvalidRequestError, OverloadedError, RequestTooLargeError
-from drpo_rewards.serving.config import LimitsConfig
 from drpo_rewards.serving.gateway.admission import Admission, Allowance, Pool
+from drpo_rewards.serving.limits import LimitsConfig
 
 
 def limits(**changes: float) -> LimitsConfig:

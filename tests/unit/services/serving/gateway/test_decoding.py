@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.images import PICTURE, encode
-from support.odd_files import jpeg_with_scans, png_chunk
+from support.odd_files import add_to_jpeg, jpeg_with_scans, png_chunk
 
 from drpo_rewards.api.image_files import read_file
 from drpo_rewards.errors import InvalidImageError, OverloadedError, RequestTooLargeError
-from drpo_rewards.serving.config import LimitsConfig
 from drpo_rewards.serving.gateway.admission import Admission, Allowance
 from drpo_rewards.serving.gateway.decoding import COSTLY_S, Decoders
+from drpo_rewards.serving.limits import LimitsConfig
 
 GOOD = encode(Image.fromarray(PICTURE))
 LARGE = encode(Image.new("RGB", (4096, 2048)), "JPEG", progressive=True)
@@ -114,6 +114,15 @@ async def test_the_number_of_chunks_takes_time_too() -> None:
         await decode([slow] * 8)
     assert caught.value.field in ("images[6]", "images[7]"), "the headers of two are read at a time"
     assert len(await decode([slow])) == 1
+
+
+def test_the_tables_of_a_jpeg_take_time_too() -> None:
+    """The decoder reads each of the thousand tables that a segment can hold by itself, about 7 us each."""
+    table = b"\0" + bytes(range(1, 65))
+    file = encode(Image.fromarray(PICTURE), "JPEG")
+    for _ in range(100):
+        file = add_to_jpeg(file, 0xDB, table * 1000)
+    assert 0.7 < read_file(file).decode_s < 3
 
 
 def test_time_that_was_not_foreseen_has_a_limit_too() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fastapi import Request
 
-from drpo_rewards.serving.config import LimitsConfig
 from drpo_rewards.serving.gateway.admission import Admission
 from drpo_rewards.serving.gateway.request_body import LARGE_BYTES, PAUSE_S, _collect, _receive
+from drpo_rewards.serving.limits import LimitsConfig
 
 PIECE = bytes(1 << 20)
 

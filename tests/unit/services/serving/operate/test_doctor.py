@@ -164,6 +164,18 @@ def test_every_problem_of_a_config_and_of_the_machine_is_in_one_list(
         assert found in answer.stderr
 
 
+def test_no_default_is_blamed_where_a_setting_is_wrong(tmp_path: Path) -> None:
+    """Neither the ports nor the keys are as the file means them, but its rewards are."""
+    path = tmp_path / "service.yaml"
+    path.write_text(
+        "rewards: {a: {type: beauty}}\nhost: 0.0.0.0\nallow_no_aut: true\nhttp_prt: 9001\ngrpc_port: 8000\n"
+    )
+    found = wrong(examine(str(path)))
+    assert {check for check, _ in found} == {"config", "files"}
+    path.write_text("rewards: {a: {typ: x}}\nhost: 0.0.0.0\n")
+    assert {("config", str(path)), ("API keys", "0.0.0.0")} <= wrong(examine(str(path))).keys()
+
+
 @pytest.mark.parametrize("verb", ["serve", "doctor"])
 def test_a_port_beyond_all_ports_is_refused_at_once(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drpo_rewards.cli.output.console.width", 250)  # so that the table has one line for it
