@@ -67,10 +67,16 @@ def as_json(body: str) -> dict[str, Any]:
 
 def costly_requests() -> dict[str, dict[str, Any]]:
     """By kind: the body of one request."""
-    from support.odd_files import jpeg_with_scans, save
+    from support.odd_files import add_to_jpeg, jpeg_with_scans, png_chunk, save
 
     large, medium = draw_large(SIDE), draw_large(1024)
     opaque, flat = large.convert("RGBA"), Image.new("RGB", (SIDE, SIDE))
+    tiny = save(draw_large(16), "PNG")
+    pixels = tiny.index(b"IDAT") - 4
+    in_pieces = tiny[:pixels] + png_chunk(b"IDAT", b"") * 60_000 + tiny[pixels:]
+    with_tables = save(draw_large(16), "JPEG")
+    for _ in range(100):
+        with_tables = add_to_jpeg(with_tables, 0xDB, (b"\0" + bytes(range(1, 65))) * 1000)
     texts = [base64.b64encode(save(medium, "JPEG", quality=90)).decode()] * 128
     keys = [f'"{number}": 1' for number in range(2_000_000)]
     return {
@@ -85,6 +91,9 @@ def costly_requests() -> dict[str, dict[str, Any]]:
             *[save(Image.new("RGB", (2048, 2048)), "WEBP", lossless=True, method=0)] * 32
         ),
         "8 flat WebP of 4096x4096": as_files(*[save(flat, "WEBP", lossless=True, method=0)] * 8),
+        "6 PNG of 16x16 in 60,000 chunks": as_files(*[in_pieces] * 6),
+        "64 PNG of 16x16 in 60,000 chunks": as_files(*[in_pieces] * 64),
+        "2 JPEG of 16x16 with 100,000 tables": as_files(*[with_tables] * 2),
         "50 PNG of 1024x1024": as_files(*[save(medium, "PNG", compress_level=1)] * 50),
         "79 PNG of 1024x1024": as_files(*[save(medium, "PNG", compress_level=1)] * 79),
         "128 JPEG of 1024x1024, as JSON": as_json(json.dumps({"prompt": "p", "images": texts})),
