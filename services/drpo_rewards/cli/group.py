@@ -42,6 +42,8 @@ class Commands(TyperGroup):
             if message:
                 print_error("usage", message)
             sys.exit(status)
+        except typer.Abort:
+            sys.exit(1)
         sys.exit(result if isinstance(result, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:

@@ -67,7 +67,6 @@ from drpo.transfer import move
 # Defaults of `variant: released`, from the launch command of the authors' trainer.
 _RELEASED_DEFAULTS: dict[str, Any] = {"kernel": "laplacian", "support_weight": 3000.0, "token_sets": "joint"}
 
-
 Radius = Annotated[float, Field(ge=LEAST_RADIUS, le=MOST_RADIUS)]
 
 
