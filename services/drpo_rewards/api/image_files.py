@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import struct
 import sys
+import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from drpo_rewards.api.exif import read_orientation
@@ -21,6 +22,10 @@ from drpo_rewards.errors import InvalidImageError
 MAX_PARTS = 65_536
 
 MAX_SEGMENTS = 4_096  # of a JPEG; each may have 64 kB
+
+# Walking over parts holds Python's lock: about 1 ms for so many. Then it is free for a while, or others would wait for
+# as long as there are files with many parts.
+PARTS_WITHOUT_REST, REST_S = 1_000, 0.001
 
 # Pieces of a file that are many or short are copied together, because each view of one takes memory of its own.
 MAX_VIEWS, VIEW_BYTES = 256, 200
@@ -134,7 +139,7 @@ def _read_png(view: memoryview, field: str, _max_scans: int) -> ImageFile:
     at = len(PNG_SIGNATURE) + 12 + length
     kept = [(0, at)]
     orientation, counts_frames, colors, chunks = 1, False, 0, 1
-    for _ in range(MAX_PARTS):
+    for _ in _each_part(MAX_PARTS, field):
         if at + 8 > len(view):
             break
         chunks += 1
@@ -156,8 +161,6 @@ def _read_png(view: memoryview, field: str, _max_scans: int) -> ImageFile:
             _keep(kept, at, end)
             break
         at = end
-    else:
-        raise _too_many_parts(field)
     return ImageFile("PNG", _cut(view, kept), width, height, orientation, bits=bits, chunks=chunks)
 
 
@@ -200,7 +203,7 @@ def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
     at = 20 + length + length % 2
     kept = [(21, at)]
     orientation, frames, chunks = 1, 0, 1
-    for _ in range(MAX_PARTS):
+    for _ in _each_part(MAX_PARTS, field):
         if at + 8 > ends:
             break
         chunks += 1
@@ -212,8 +215,6 @@ def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
         elif name == b"EXIF":
             orientation = read_orientation(view[at + 8 : end])
         at = end
-    else:
-        raise _too_many_parts(field)
     if frames > 1:
         raise _animated(field)
     parts: list[bytes | memoryview] = [view[12:20], bytes([flags & ~WEBP_BESIDE_FLAGS]), *_cut(view, kept)]
@@ -224,7 +225,7 @@ def _read_webp(view: memoryview, field: str, _max_scans: int) -> ImageFile:
 def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
     at, size, kept = 2, 2, [(0, 2)]
     orientation, frame, scans, segments = 1, None, list[int](), 0
-    for _ in range(MAX_SEGMENTS):
+    for _ in _each_part(MAX_SEGMENTS, field):
         segments += 1
         start = _find(JPEG_MARKER, view, at)  # bytes between segments mean nothing
         if start == len(view):
@@ -257,8 +258,6 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
             _keep(kept, start, end)
             size += min(end, len(view)) - start
         at = end
-    else:
-        raise _too_many_parts(field, MAX_SEGMENTS)
     if frame is None or not scans:
         raise InvalidImageError(f"{field} is truncated or damaged: the JPEG file ends before its pixels", field=field)
     marker, _, height, width, _ = frame
@@ -270,6 +269,15 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
             field=field,
         )
     return ImageFile("JPEG", _cut(view, kept), width, height, orientation, scans, chunks=segments)
+
+
+def _each_part(most: int, field: str) -> Iterator[None]:
+    """Count the parts of a file, with rests between many."""
+    for number in range(1, most + 1):
+        yield
+        if number % PARTS_WITHOUT_REST == 0:
+            time.sleep(REST_S)
+    raise InvalidImageError(f"{field} has more than {most} parts; save it again", field=field)
 
 
 def _keep(kept: list[tuple[int, int]], start: int, end: int) -> None:
@@ -309,10 +317,6 @@ def _deep(field: str, bits: int) -> InvalidImageError:
 
 def _animated(field: str) -> InvalidImageError:
     return InvalidImageError(f"{field} is animated; send one of its frames", field=field)
-
-
-def _too_many_parts(field: str, most: int = MAX_PARTS) -> InvalidImageError:
-    return InvalidImageError(f"{field} has more than {most} parts; save it again", field=field)
 
 
 READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[memoryview, str, int], ImageFile]]] = {
