@@ -272,7 +272,11 @@ def _read_jpeg(view: memoryview, field: str, max_scans: int) -> ImageFile:
 
 
 def _each_part(most: int, field: str) -> Iterator[None]:
-    """Count the parts of a file, with rests between many."""
+    """Count the parts of a file, with rests between many.
+
+    Raises:
+        InvalidImageError: there are more than `most`.
+    """
     for number in range(1, most + 1):
         yield
         if number % PARTS_WITHOUT_REST == 0:
