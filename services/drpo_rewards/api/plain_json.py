@@ -12,6 +12,7 @@ from drpo_rewards.reading import why_unreadable
 MAX_BYTES = 100_000  # of one group's metadata, or of the details of one score or comparison
 MAX_DEPTH = 16  # gRPC limits the depth of messages, and all transports accept the same requests
 MAX_NUMBER = sys.float_info.max  # gRPC carries every number as a double
+CONTAINERS = (dict, list, tuple)  # `dict | list | tuple` would be made anew for each of thousands of values
 
 
 def check_plain_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def _check_values(value: dict[str, Any]) -> None:
             left -= len(inner) if isinstance(inner, str) else 1  # each takes at least as many bytes
             if left < 0:
                 raise _too_large()
-            if isinstance(inner, dict | list | tuple):
+            if isinstance(inner, CONTAINERS):
                 if len(waiting) > MAX_DEPTH:
                     raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
                 if isinstance(inner, dict):
