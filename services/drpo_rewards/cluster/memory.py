@@ -17,7 +17,11 @@ ORDINARY_BYTES = 8_000_000  # above the body of an ordinary group: 8 pictures of
 # itself it would soon keep all of it, up to 32 MB for a buffer; with one setting alone, the end of the pool would go
 # back above 128 kB, which took a third of the gateway's time. What is kept goes back after the load, see below, and all
 # of it only from the first pool: each of the others would keep its end.
+#
+# Memory that comes from the system comes in pages of 2 MB where Linux has them for those that ask (`madvise`). A group
+# of eight pictures of 4096x4096 takes a fifth to a quarter less processor time with them.
 ENVIRONMENT = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(ORDINARY_BYTES),
     "MALLOC_TRIM_THRESHOLD_": str(16 << 20),  # so much of the end of the pool is kept
