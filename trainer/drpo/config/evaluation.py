@@ -98,11 +98,13 @@ class EvaluationConfig(Section):
     column: str | None = Field(default=None, description="as prompts.column")
     task_column: str | None = Field(default=None, description="as prompts.task_column")
     tasks: tuple[str, ...] | None = Field(default=None, description="as prompts.tasks")
-    images_per_prompt: int = Field(default=2, ge=1, description="images per prompt; more narrow the intervals a little")
+    images_per_prompt: int = Field(
+        default=2, ge=1, le=65_536, description="images per prompt; more narrow the intervals a little"
+    )
     prompts_per_task: int | None = Field(
         default=None, ge=1, description="prompts per task; more narrow the intervals; null: all"
     )
-    batch_size: int = Field(default=24, ge=1, description="images generated at once")
+    batch_size: int = Field(default=24, ge=1, le=65_536, description="images generated at once")
     seed: int = Field(
         default=12345, ge=0, le=MOST_INTEGER, description="determines the noise and the order of the prompts"
     )

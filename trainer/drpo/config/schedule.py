@@ -126,6 +126,7 @@ class TrainingConfig(Section):
     groups_per_step: int = Field(
         default=4,
         ge=1,
+        le=65_536,
         description="prompts per optimizer step, divided among the workers; more make the gradient less noisy",
     )
     candidates: int = Field(default=24, ge=2, le=256, description="K, images per prompt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,14 @@ def test_a_seed_out_of_range_is_refused(seed: str) -> None:
         assert len(str(error.value)) < 300
         assert "9223372036854775807" in str(error.value) or "equal to 0" in str(error.value)
     assert load_config("shapes", ["run.seed=9223372036854775807"]).run.seed == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    "key", ["training.groups_per_step", "evaluation.images_per_prompt", "evaluation.batch_size", "lora.rank"]
+)
+def test_an_amount_that_no_machine_holds_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)}.*less than or equal to (65536|4096)"):
+        load_config("shapes", [f"{key}=1000000"])
 
 
 def test_a_setting_that_stands_twice_in_a_file_is_refused(tmp_path: Path) -> None:
