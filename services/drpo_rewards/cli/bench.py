@@ -36,14 +36,16 @@ GROUPS = 8  # different groups, which are sent in turn
 def bench(
     url: UrlOption = DEFAULT_URL,
     clients: Annotated[
-        list[int] | None, typer.Option(min=1, help="Number of clients; repeat it for a row each.")
+        list[int] | None, typer.Option(min=1, max=10_000, help="Number of clients; repeat it for a row each.")
     ] = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Length of each load, or of each batch size with --reward.")
     ] = 10.0,
     requests: Annotated[int | None, typer.Option(min=1, help="Stop after this many groups, if that is sooner.")] = None,
     group_size: Annotated[int, typer.Option(min=2, max=256, help="Images in one group.")] = 16,
-    side: Annotated[int, typer.Option(min=8, help="Width and height of the generated images, in pixels.")] = 256,
+    side: Annotated[
+        int, typer.Option(min=8, max=4096, help="Width and height of the generated images, in pixels.")
+    ] = 256,
     encoding: Annotated[
         Encoding, typer.Option(help="How the generated images are sent; rgb8 is plain pixels.")
     ] = "rgb8",
@@ -72,7 +74,7 @@ def bench(
     dtype: Annotated[str | None, typer.Option(help="With --reward: auto, float32, float16 or bfloat16.")] = None,
     batch_size: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="With --reward: images in a batch; repeat it for a row each."),
+        typer.Option(min=1, max=65_536, help="With --reward: images in a batch; repeat it for a row each."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

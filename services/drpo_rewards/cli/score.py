@@ -32,7 +32,7 @@ def score(
     model: ModelOption = None,
     metadata: MetadataOption = None,
     option: RewardOptions = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="The most images in one call of the reward.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, max=65_536, help="The most images in one call of the reward.")] = 16,
     all_pairs: Annotated[
         bool, typer.Option(help="A judge compares every pair of images, instead of O(K log K) pairs.")
     ] = False,

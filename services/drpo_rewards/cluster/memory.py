@@ -7,8 +7,10 @@ large requests that is a gigabyte or more, although nothing uses it. With anothe
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
+from collections.abc import Mapping
 
 ORDINARY_BYTES = 8_000_000  # above the body of an ordinary group: 8 pictures of 512x512 as plain pixels have 6.3 MB
 
@@ -20,8 +22,9 @@ ORDINARY_BYTES = 8_000_000  # above the body of an ordinary group: 8 pictures of
 #
 # Memory that comes from the system comes in pages of 2 MB where Linux has them for those that ask (`madvise`). A group
 # of eight pictures of 4096x4096 takes a fifth to a quarter less processor time with them.
+TUNABLES = "GLIBC_TUNABLES"
 ENVIRONMENT = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    TUNABLES: "glibc.malloc.hugetlb=1",
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(ORDINARY_BYTES),
     "MALLOC_TRIM_THRESHOLD_": str(16 << 20),  # so much of the end of the pool is kept
@@ -32,6 +35,17 @@ IDLE_SHARE = 0.1  # of a core; Ray's processes are never quite idle
 LONGEST_CHECKS = 12  # under a lasting load, memory goes back after this many checks
 
 _started = threading.Lock()
+
+
+def gateway_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the gateway's process, whose job has the given ones.
+
+    Where both set a variable, the gateway has its own: the limits on its memory rest on it. Only the library's
+    tunables, which are many in one variable, are joined, and what the user says of one of them holds.
+    """
+    of_user = given.get(TUNABLES, os.environ.get(TUNABLES, ""))
+    tunables = ":".join(filter(None, (ENVIRONMENT[TUNABLES], of_user)))
+    return {**given, **ENVIRONMENT, TUNABLES: tunables}
 
 
 def return_free_memory() -> None:

@@ -45,7 +45,7 @@ class RewardConfig(Section):
 
     type: str = Field(description="A name of the catalogue, or package.module:Class of your own reward.")
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the reward's class.")
-    num_replicas: int = Field(default=1, ge=1)
+    num_replicas: int = Field(default=1, ge=1, le=4096)
     num_cpus: float = Field(default=1.0, ge=0)
     num_gpus: float = Field(default=0.0, ge=0, description="The share by which Ray places replicas; it limits nothing.")
     resources: dict[str, PositiveFloat] = Field(
@@ -72,8 +72,12 @@ class RewardConfig(Section):
         default=64, ge=1, le=65_536, description="The most images that one call of the reward scores."
     )
     batch_wait_s: float = Field(default=0.0, ge=0, le=10, description="How long a batch waits for more images.")
-    max_ongoing: int = Field(default=32, ge=1, description="Groups that one replica holds at the same time.")
-    max_queued: int = Field(default=64, ge=1, description="Groups that may wait in a gateway; others are answered 429.")
+    max_ongoing: int = Field(
+        default=32, ge=1, le=1_000_000, description="Groups that one replica holds at the same time."
+    )
+    max_queued: int = Field(
+        default=64, ge=1, le=1_000_000, description="Groups that may wait in a gateway; others are answered 429."
+    )
     deadline_s: float = Field(
         default=30.0,
         gt=0,
@@ -167,7 +171,7 @@ class ServiceConfig(Section):
     host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port.")
     grpc_port: int = Field(default=9000, ge=0, le=65535, description="0 takes a free port.")
-    num_gateways: int = Field(default=1, ge=1)
+    num_gateways: int = Field(default=1, ge=1, le=1024)
     gateway_resources: dict[str, PositiveFloat] = Field(
         default_factory=dict,
         description="Custom Ray resources of the machines on which gateways run and listen; by default Ray's head.",

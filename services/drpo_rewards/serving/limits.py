@@ -41,9 +41,11 @@ class LimitsConfig(Section):
         ge=1,
         description="Decoded pixels of all requests that one gateway works on.",
     )
-    max_ongoing: int = Field(default=64, ge=1, description="Requests that one gateway works on at the same time.")
+    max_ongoing: int = Field(
+        default=64, ge=1, le=1_000_000, description="Requests that one gateway works on at the same time."
+    )
     max_queued: int = Field(
-        default=256, ge=1, description="Requests that may wait for a gateway; others are answered 429."
+        default=256, ge=1, le=1_000_000, description="Requests that may wait for a gateway; others are answered 429."
     )
     retry_after_s: float = Field(default=1.0, ge=0)
 

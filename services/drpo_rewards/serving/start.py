@@ -203,12 +203,9 @@ def build(
 
 
 def _gateway_environment() -> dict[str, Any]:
-    """The job's runtime_env, which Serve gives to deployments that have none, and what the gateway's process needs.
-
-    Where both set a variable, the gateway has its own: the limits on its memory rest on it.
-    """
+    """The job's runtime_env, which Serve gives to deployments that have none, and what the gateway's process needs."""
     of_job = dict(ray.get_runtime_context().runtime_env) if ray.is_initialized() else {}
-    return of_job | {"env_vars": of_job.get("env_vars", {}) | memory.ENVIRONMENT}
+    return of_job | {"env_vars": memory.gateway_environment(of_job.get("env_vars", {}))}
 
 
 def build_reward(name: str, reward: RewardConfig) -> serve.Application:

@@ -66,7 +66,8 @@ def _check_resources(plan: Plan) -> Iterator[Finding]:
             needed[name] += amount * training.num_workers  # type: ignore[assignment]
     settings = {"CPU": "training.threads_per_worker", "GPU": "training.use_gpu"}
     for name, amount in needed.items():
-        about = settings.get(name, "training.resources_per_worker")
+        is_explicit = name in (training.resources_per_worker or {})
+        about = "training.resources_per_worker" if is_explicit else settings.get(name, "training.resources_per_worker")
         if amount > available[name]:
             found = f"{about}: the workers and rewards ask for {amount:g} {name}, but this machine's Ray has"
             fix = "ask for less, or join a cluster that has it with run.ray_address"

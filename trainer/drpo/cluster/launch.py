@@ -32,6 +32,9 @@ from drpo_rewards.cluster.environment import set_ray_environment
 
 Watcher = Callable[[dict[str, Any]], None]
 
+# What Ray says of a process that it ended because the machine's memory was nearly full.
+RAY_WITHOUT_MEMORY = ("low on memory", "how to address the out of memory issue")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -191,7 +194,13 @@ def _worker_message(error: BaseException) -> str:
         error = next(iter(failures.values()))
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
+    text = str(error).strip()
+    if any(sign in text for sign in RAY_WITHOUT_MEMORY):  # the last line is advice on Ray's own settings
+        return (
+            "the machine had no memory left, so Ray ended a worker; end other programs there, or take fewer "
+            "training.num_workers, or training.memory auto"
+        )
+    lines = text.splitlines()
     return lines[-1] if lines else type(error).__name__
 
 

@@ -107,7 +107,7 @@ class LoraConfig(Section):
           target_modules: [to_q, to_k, to_v, to_out.0]
     """
 
-    rank: int = Field(default=16, ge=1, le=4096, description="rank of each update; a higher one can learn more")
+    rank: int = Field(default=16, ge=1, description="rank of each update; a higher one can learn more")
     alpha: float | None = Field(
         default=None, gt=0, le=1e4, description="each update is scaled by alpha / rank; null: alpha = rank"
     )

@@ -72,7 +72,10 @@ class PartFinder:
         try:
             self._parser.write(piece)
         except FormParserError:
-            raise _unreadable("the data does not fit the boundary, or a part has too long headers") from None
+            raise _unreadable(
+                "the data does not fit the boundary, of which nothing may stand before the first or beside one, or a "
+                "part has folded or too long headers"
+            ) from None
         self._received += len(piece)
         self._piece = b""
 

@@ -89,6 +89,11 @@ def test_an_option_without_a_meaning_is_named(option: list[str], line: str) -> N
         (["rank", "a.png"], "Missing option '--prompt'; `drpo-rewards rank --help` tells more"),
         (["rnak"], "No such command 'rnak'"),
         (["bench", "--side", "x"], "Invalid value for '--side'"),
+        (
+            ["bench", "--clients", "99999999999"],
+            "Invalid value for '--clients': Input should be less than or equal to 10000",
+        ),
+        (["bench", "--reward", "sharpness", "--batch-size", "9" * 20], "Invalid value for '--batch-size'"),
     ],
 )
 def test_a_mistake_in_the_command_line_is_one_line(arguments: list[str], line: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from drpo_rewards.cluster.memory import ENVIRONMENT
+from drpo_rewards.cluster.memory import ENVIRONMENT, TUNABLES, gateway_environment
 
 PROGRAM = """
 import sys, time
@@ -76,11 +77,33 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def test_buffers_of_ordinary_groups_are_kept_and_larger_ones_go_back() -> None:
     command, environment = [sys.executable, "-c", FAULTS], os.environ | ENVIRONMENT
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
-    kept, large, resident = map(int, answer.stdout.split())
+    kept, _, resident = map(int, answer.stdout.split())
     assert kept < 3 * 6_300_000 / 4096
     assert resident < 10_000_000  # one of the smaller ones
-    if HUGE_PAGES.exists() and "[never]" not in HUGE_PAGES.read_text():
-        assert large < 20 * 20_000_000 / 4096 / 2
+
+
+@pytest.mark.skipif(
+    not HUGE_PAGES.exists() or "[madvise]" not in HUGE_PAGES.read_text(), reason="only of those that ask"
+)
+@pytest.mark.skipif(platform.libc_ver()[1] < "2.35", reason="only newer libraries ask for large pages")
+def test_large_buffers_come_in_large_pages_unless_the_user_says_otherwise() -> None:
+    faults = []
+    for of_user in ({}, {TUNABLES: "glibc.malloc.hugetlb=0"}):
+        environment = os.environ | gateway_environment(of_user)
+        command = [sys.executable, "-c", FAULTS]
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+        faults.append(int(answer.stdout.split()[1]))
+    assert faults[0] < faults[1] / 2
+
+
+def test_the_gateway_has_its_own_variables_and_the_tunables_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TUNABLES, raising=False)
+    given = {TUNABLES: "glibc.cpu.x86_ibt=off", "MALLOC_ARENA_MAX": "8", "PATH": "p"}
+    both = f"{ENVIRONMENT[TUNABLES]}:glibc.cpu.x86_ibt=off"
+    assert gateway_environment(given) == given | ENVIRONMENT | {TUNABLES: both}
+    assert gateway_environment({}) == ENVIRONMENT
+    monkeypatch.setenv(TUNABLES, "glibc.cpu.x86_ibt=off")
+    assert gateway_environment({}) == ENVIRONMENT | {TUNABLES: both}
 
 
 POOLS = """

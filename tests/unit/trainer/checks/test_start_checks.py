@@ -118,7 +118,11 @@ def test_the_presets_of_this_machine_are_fine(tmp_path: Path) -> None:
             ["training.resources_per_worker={trainer: 1}"],
             "ask for 2 trainer, but this machine's Ray has 0",
         ),
-        (check_devices, ["training.resources_per_worker={CPU: 500}"], "ask for 1000.5 CPU"),
+        (
+            check_devices,
+            ["training.resources_per_worker={CPU: 500}"],
+            "training.resources_per_worker: the workers and rewards ask for 1000.5 CPU",
+        ),
         (check_devices, ["training.resources_per_worker={GPU: 1}"], "asks for a GPU, but training.use_gpu is false"),
         (check_outputs, ["run.folder=/dev/null/runs"], "run.folder: /dev/null is a file"),
         (check_outputs, ["preset=a/b"], "preset: 'a/b' is part of the name of the run's folder"),

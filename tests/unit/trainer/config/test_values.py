@@ -94,11 +94,9 @@ def test_a_seed_out_of_range_is_refused(seed: str) -> None:
     assert load_config("shapes", ["run.seed=9223372036854775807"]).run.seed == 2**63 - 1
 
 
-@pytest.mark.parametrize(
-    "key", ["training.groups_per_step", "evaluation.images_per_prompt", "evaluation.batch_size", "lora.rank"]
-)
+@pytest.mark.parametrize("key", ["training.groups_per_step", "evaluation.images_per_prompt", "evaluation.batch_size"])
 def test_an_amount_that_no_machine_holds_is_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{re.escape(key)}.*less than or equal to (65536|4096)"):
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)}.*less than or equal to 65536"):
         load_config("shapes", [f"{key}=1000000"])
 
 
