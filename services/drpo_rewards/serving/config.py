@@ -22,6 +22,8 @@ from drpo_rewards.settings.section import Section
 
 RUNTIME_ENV = ("pip", "uv", "conda", "container", "image_uri", "env_vars", "config")  # of one reward
 CONFIGS = Path(__file__).parent / "configs"
+NUMBERS_OF_REPLICAS = ("min_replicas", "initial_replicas", "max_replicas")
+MOST_REPLICAS = 4096  # of one reward; Serve's controller holds something for each, also before it is placed
 
 
 class MemoryConfig(Section):
@@ -45,7 +47,7 @@ class RewardConfig(Section):
 
     type: str = Field(description="A name of the catalogue, or package.module:Class of your own reward.")
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the reward's class.")
-    num_replicas: int = Field(default=1, ge=1, le=4096)
+    num_replicas: int = Field(default=1, ge=1, le=MOST_REPLICAS)
     num_cpus: float = Field(default=1.0, ge=0)
     num_gpus: float = Field(default=0.0, ge=0, description="The share by which Ray places replicas; it limits nothing.")
     resources: dict[str, PositiveFloat] = Field(
@@ -95,9 +97,14 @@ class RewardConfig(Section):
                 raise ValueError(f"Ray Serve has no key {key}{did_you_mean(key, AutoscalingConfig.model_fields)}")
         if autoscaling is not None:
             try:
-                AutoscalingConfig.model_validate(autoscaling)
+                checked = AutoscalingConfig.model_validate(autoscaling)
             except ImportError as error:  # it names a policy of the user's
                 raise ValueError(f"a policy cannot be imported: {error}") from None
+            numbers = {key: getattr(checked, key) for key in NUMBERS_OF_REPLICAS if key in autoscaling}
+            for key, number in numbers.items():
+                if (number or 0) > MOST_REPLICAS:
+                    raise ValueError(f"{key} must be less than or equal to {MOST_REPLICAS}")
+            return autoscaling | numbers  # a file may have them as text
         return autoscaling
 
     @field_validator("runtime_env")

@@ -28,7 +28,7 @@ def sample(
         str | None,
         typer.Option(help="The generator to use; default: that of the adapter's run, else the embedded one."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
+    count: Annotated[int, typer.Option(min=1, max=256, help="Images per prompt.")] = 4,
     seed: Annotated[
         int,
         typer.Option(min=0, max=MOST_INTEGER, help="Seed of the noise; the same seed compares base and adapter."),

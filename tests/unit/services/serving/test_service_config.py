@@ -11,7 +11,7 @@ from support.service import example
 
 from drpo_rewards.api.keys import key_is_known
 from drpo_rewards.errors import ConfigError
-from drpo_rewards.serving.config import CONFIGS, ServiceConfig
+from drpo_rewards.serving.config import CONFIGS, RewardConfig, ServiceConfig
 from drpo_rewards.serving.operate.declared import read_declared_models
 from drpo_rewards.serving.operate.doctor import examine
 
@@ -54,6 +54,7 @@ def test_without_mixtures_all_rewards_have_the_same_weight(tmp_path: Path) -> No
         (f"rewards: {{{'a' * 129}: {{type: x:Y}}}}", "cannot be a name"),
         ("rewards: {a: {type: x:Y, autoscaling: {max_replica: 2}}}", "no key max_replica; did you mean max_replicas"),
         ("rewards: {a: {type: x:Y, autoscaling: {min_replicas: 3, max_replicas: 2}}}", "rewards.a.autoscaling"),
+        ("rewards: {a: {type: x:Y, autoscaling: {max_replicas: 1000000}}}", "max_replicas must be .* equal to 4096"),
         ("rewards: {a: {type: x:Y, num_replicas: 2, autoscaling: {max_replicas: 2}}}", "exclude each other"),
         ("rewards: {a: {type: x:Y, num_replicas: 1000000}}", "rewards.a.num_replicas: .*less than or equal to 4096"),
         ("rewards: {a: {type: x:Y, max_queued: 3000000000}}", "rewards.a.max_queued: .*less than or equal to 1000000"),
@@ -70,6 +71,11 @@ def test_without_mixtures_all_rewards_have_the_same_weight(tmp_path: Path) -> No
 def test_mistakes_are_named(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         ServiceConfig.load(write_config(tmp_path, text))
+
+
+def test_numbers_of_replicas_may_be_text() -> None:
+    reward = RewardConfig(type="x:Y", autoscaling={"min_replicas": "2", "max_replicas": "5"})
+    assert (reward.first_replicas, reward.most_replicas) == (2, 5)
 
 
 def test_an_unknown_config_lists_the_known_ones() -> None:
